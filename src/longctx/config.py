@@ -1,0 +1,288 @@
+"""What can be configured about models, runs and data, the YAML reader, and one-line error messages.
+
+Importable without torch. YAML is read by ruamel.yaml 1.2, the reader that DVC uses, so a value means the same to both.
+"""
+
+import difflib
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from longctx.files import UserError
+
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_DEPTH = 40
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+Shares = Annotated[tuple[Share, ...], Field(strict=False, min_length=1)]
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+Positions = Literal["rope", "learned", "sinusoidal", "none"]
+Model = TypeVar("Model", bound=BaseModel)
+DType = Literal["float32", "bfloat16"]
+
+
+class Frozen(BaseModel):
+    """Base of every configuration: immutable, strict types, no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _no_repeated_seed(self) -> Self:
+        seeds = getattr(self, "seeds", ())
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds = {list(seeds)}: expected each seed once")
+        return self
+
+
+class ModelConfig(Frozen):
+    """A Transformer's shape. Widths and lengths in tokens or channels; D width, N heads, G kv_heads, M mlp_width."""
+
+    kind: Literal["encoder", "decoder", "encoder_decoder"]
+    vocab_size: Annotated[int, Field(ge=2)]
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count | None = None  # None: as many as heads
+    mlp_width: Count
+    norm: Literal["layer", "rms"] = "rms"
+    mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
+    positions: Positions = "rope"
+    pairing: Literal["half", "interleaved"] = "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
+    theta: Positive = 10_000.0
+    local_theta: Positive = 10_000.0
+    max_length: Count  # the longest trained length; a learned table has this many rows
+    window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
+    global_every: Count = 1  # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3)
+    embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
+    tied: bool = True
+    init_std: Positive = 0.02
+    embedding_std: Positive | None = None  # None: init_std
+    norm_eps: Positive = 1e-5  # added to the variance; ModernBERT 1e-5, Llama 1e-6 or 1e-5
+
+    @property
+    def head_width(self) -> int:
+        """H, channels per head."""
+        return self.width // self.heads
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        kv_heads = self.kv_heads or self.heads
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width}, heads = {self.heads}: expected heads to divide width")
+        if self.heads % kv_heads:
+            raise ValueError(f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads")
+        if self.positions == "rope" and self.head_width % 2:
+            raise ValueError(
+                f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "
+                f"not {self.head_width}"
+            )
+        if self.window is not None and self.window > self.max_length:
+            raise ValueError(
+                f"window = {self.window}, max_length = {self.max_length}: expected window to be at most max_length"
+            )
+        return self
+
+
+class BatchConfig(Frozen):
+    """What one training step sees."""
+
+    objective: Literal["mlm", "clm"]
+    length: Count  # T, tokens in a row
+    rows: Count  # B, rows in a step
+    layout: Literal["packed", "padded"] = "packed"
+    mask_rate: Share = 0.3  # of real tokens, for objective mlm
+    domains: Annotated[tuple[str, ...], Field(strict=False)] = ()  # empty: every domain of the corpus
+    limit: Count | None = None  # train on the first `limit` tokens of each domain only (smoke)
+
+
+class OptimizerConfig(Frozen):
+    """AdamW with linear warm-up and a cosine or warm-up–stable–decay schedule."""
+
+    lr: Positive
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.98)
+    eps: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 50
+    schedule: Literal["cosine", "wsd", "constant"] = "wsd"
+    final: Share = 0.1  # of lr, at the last step
+    decay: Share = 0.2  # wsd: the last share of the steps, in which the rate falls linearly
+    clip: Positive = 1.0  # norm of the whole gradient
+    accumulation: Count = 1  # rows of a step are split into this many forward passes
+
+
+class RunConfig(Frozen):
+    """One training run; with the corpus, code and versions its hash names the run in the cache."""
+
+    model: ModelConfig
+    batch: BatchConfig
+    optimizer: OptimizerConfig
+    steps: Count
+    save_every: Count
+    evaluate_every: Count | None = None
+    seed: Annotated[int, Field(ge=0)]
+    dtype: DType = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.batch.length > self.model.max_length:
+            raise ValueError(
+                f"batch.length = {self.batch.length}, model.max_length = {self.model.max_length}: "
+                "expected batch.length to be at most model.max_length"
+            )
+        if self.batch.rows % self.optimizer.accumulation:
+            raise ValueError(
+                f"batch.rows = {self.batch.rows}, optimizer.accumulation = {self.optimizer.accumulation}: "
+                "expected accumulation to divide rows"
+            )
+        return self
+
+
+# ------------------------------------------------------------------------------------------ the two data stages
+
+
+class Corpus(Frozen):
+    """Stage `corpus`: which sources become documents, and how they are split."""
+
+    sources: Names
+    folder: str | None = None  # your own .txt, .md and .jsonl files, added as one more source
+    manuals: Count  # characters of API manuals kept (whole documents, by hash order)
+    test_share: Share
+    validation_share: Share
+    near_duplicate: Share  # MinHash similarity above which two documents count as the same
+    skip_bad: bool = False  # skip a file that is not UTF-8 instead of stopping
+
+
+class Tokenizer(Frozen):
+    """Stage `tokenizer`: byte-level BPE on the training split."""
+
+    vocab_size: Annotated[int, Field(ge=261)]
+    characters: Count  # of each domain's training text that the merges are learned from
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def _too_deep(text: str) -> bool:
+    """Cheap bound on nesting before the parser recurses: flow brackets and indentation."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    indent = max((len(line) - len(line.lstrip(" ")) for line in text.splitlines()), default=0)
+    return deepest > MAX_YAML_DEPTH or indent > 2 * MAX_YAML_DEPTH
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping into plain Python values, running nothing.
+
+    Raises:
+        UserError: missing, too large, too deep, aliased, tagged, a key given twice, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UserError(f"{path}: expected at most {MAX_YAML_BYTES} bytes of YAML")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected a file here") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start}: expected UTF-8") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Parse YAML 1.2 text; `name` stands for the file in messages. Raises UserError as `read_yaml` does."""
+    if _too_deep(text):
+        raise UserError(f"{name}: expected at most {MAX_YAML_DEPTH} levels of nesting")
+    reader = YAML(typ="safe", pure=True)
+    reader.max_depth = MAX_YAML_DEPTH
+    try:
+        if any(type(token).__name__ in ("AliasToken", "TagToken") for token in YAML(typ="safe", pure=True).scan(text)):
+            raise UserError(f"{name}: expected plain values: no alias (*), no tag (!)")
+        value = reader.load(io.StringIO(text))
+    except DuplicateKeyError as error:
+        raise UserError(_repeated_key(name, text, error)) from None
+    except MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise UserError(f"{name}:{line} expected YAML: {_one_line(error.problem)}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{name}: expected YAML: {_one_line(error)}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: expected a mapping of keys to values")
+    return value
+
+
+def _repeated_key(name: str, text: str, error: DuplicateKeyError) -> str:
+    """Name the key and both of its lines: the second from the reader, the first by walking back at its indentation."""
+    mark = error.problem_mark
+    key = str(error.problem).split('"')[1]
+    lines = text.splitlines()
+    above = (n + 1 for n in range(mark.line - 1, -1, -1) if lines[n][mark.column :].startswith(f"{key}:"))
+    return f"{name}: {key}: lines {next(above, '?')} and {mark.line + 1}: expected each key once"
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that are allowed at a place of the tree."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        nested = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        value = item.get("input")
+        shown = _one_line(repr(value) if not isinstance(value, Mapping) else "{…}")[:80]
+        match item["type"]:
+            case "extra_forbidden":
+                known = _fields_at(model, item["loc"][:-1])
+                close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                yield f"{where} = {shown}: expected one of {', '.join(known)}{hint}"
+            case "missing":
+                yield f"{where}: expected this key"
+            case "value_error":
+                text = str(item["ctx"]["error"])
+                yield f"{where + ': ' if where else ''}{text}"
+            case _:
+                yield f"{where} = {shown}: expected {_expectation(item['msg'])}"
+
+
+def _expectation(message: str) -> str:
+    for opening in ("Input should be ", "Value should be ", "Field should be "):
+        message = message.removeprefix(opening)
+    return message[0].lower() + message[1:]
+
+
+def validate(model: type[Model], value: object, name: str) -> Model:
+    """Validate a value against a model.
+
+    Raises:
+        UserError: one line, `name: KEY = VALUE: expected …`, for the first problem found.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first, *others = _problems(error, model)
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"{name}: {first}{more}") from None

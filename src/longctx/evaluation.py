@@ -1,0 +1,170 @@
+"""Protocols: functions of a finished model and plain options that return rows, to be called through `runs.sweep`.
+
+R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts as UTF-8 of the scored tokens' text.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from longctx import ngrams
+from longctx.batching import Stream
+from longctx.model import Decoder, Encoder
+from longctx.tokenizer import MASK
+from longctx.training import Row, device, tokens_folder
+
+EVALUATION_SEED = 77  # of masks and foreign documents: the same targets for every model and baseline
+ROWS_AT_ONCE = 16
+
+
+def test_rows(domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (R, T) token ids from the test split, each row inside one document, and each row's document (R,)."""
+    stream = Stream.load(tokens_folder(), "test", (domain,))
+    return stream.windows(domain, length, rows)
+
+
+def token_bytes() -> np.ndarray:
+    """Return how many UTF-8 bytes each of the V tokens stands for."""
+    return np.load(tokens_folder() / "token_bytes.npy", allow_pickle=False)
+
+
+def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
+    """Return which positions (R, T) are scored: the same for every model and baseline."""
+    rng = np.random.default_rng(EVALUATION_SEED)
+    return rng.random(rows.shape) < rate
+
+
+# --------------------------------------------------------------------------------------------- M1: loss in nats a byte
+
+
+def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float) -> list[Row]:
+    """Return summed loss, scored tokens and bytes for each domain; every scored token is replaced by [MASK].
+
+    No random or unchanged replacements as in training: an unchanged token would show the model its target.
+    """
+    found = []
+    for domain in domains:
+        tokens, _ = test_rows(domain, length, rows)
+        scored = masked_positions(tokens, rate)
+        inputs = np.where(scored, MASK, tokens)
+        loss = _losses(model, inputs, tokens, scored)
+        found.append(_loss_row(domain, loss, tokens[scored]))
+    return found
+
+
+def ngram_loss(*, domains: Sequence[str], length: int, rows: int, rate: float, orders: Sequence[int]) -> list[Row]:
+    """Return what `masked_loss` returns, for n-grams that saw the whole training split, on the same targets.
+
+    Each is given the true left context of a target, masked or not: generous to the n-gram.
+    """
+    stream = Stream.load(tokens_folder(), "train")
+    counted = ngrams.fit(stream.all_tokens(), max(orders), stream.vocab_size)
+    found = []
+    for order in orders:
+        for domain in domains:
+            tokens, _ = test_rows(domain, length, rows)
+            scored = masked_positions(tokens, rate)
+            loss = -counted.log_prob(tokens, scored, order=order)
+            found.append({"order": order} | _loss_row(domain, loss, tokens[scored]))
+    return found
+
+
+def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
+    return {
+        "domain": domain,
+        "nats": float(loss_n.sum()),
+        "tokens": len(targets_n),
+        "bytes": int(token_bytes()[targets_n].sum()),
+    }
+
+
+def _losses(model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Return the loss of each scored position (n,), in row order; the head runs on those alone."""
+    parts = []
+    for start in range(0, len(inputs), ROWS_AT_ONCE):
+        at = slice(start, start + ROWS_AT_ONCE)
+        select = torch.from_numpy(scored[at]).to(device())
+        logits_nV = model(_tensor(inputs[at]), select=select)
+        parts.append(F.cross_entropy(logits_nV.float(), _tensor(targets[at])[select], reduction="none"))
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _tensor(rows: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)).to(device())
+
+
+# ------------------------------------------------------------------------------------------- M2: what context is worth
+
+FAR = ("full", "truncated", "other_document", "same_document")
+
+
+def context_loss(
+    model: Encoder | Decoder, *, domain: str, length: int, rows: int, contexts: Sequence[int], block: int = 32
+) -> list[Row]:
+    """Return each row's mean loss on the same target tokens under different far context.
+
+    Args:
+        contexts: w, the true tokens that stay next to the block of targets: before it for a decoder, half on either
+            side of it for an encoder.
+        block: number of target tokens a row, at its end for a decoder, in its middle for an encoder.
+
+    far = full: everything as it is. truncated: only block and w tokens are fed in; with rotary positions this equals
+    hiding the far tokens at unchanged positions (a test holds it). other_document, same_document: as many far tokens
+    as before, from another document or from elsewhere in the same one.
+    """
+    tokens, documents = test_rows(domain, length, rows)
+    causal = isinstance(model, Decoder)
+    start = length - block if causal else (length - block) // 2
+    targets = np.zeros(tokens.shape, bool)
+    targets[:, start : start + block] = True
+    foreign = {
+        "other_document": foreign_rows(documents, same=False),
+        "same_document": foreign_rows(documents, same=True),
+    }
+    found = []
+    for context in contexts:
+        kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
+        for far in FAR:
+            known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
+            inputs = tokens[known].copy()
+            if far in foreign:
+                inputs = tokens[foreign[far][known]].copy()
+                inputs[:, kept] = tokens[known][:, kept]
+            cut = kept if far == "truncated" else slice(None)
+            means = _block_means(model, inputs[:, cut], tokens[known][:, cut], targets[known][:, cut], block)
+            found += [
+                {"context": context, "far": far, "row": int(row), "document": int(documents[row]), "loss": float(mean)}
+                for row, mean in zip(np.flatnonzero(known), means, strict=True)
+            ]
+    return found
+
+
+def _block_means(
+    model: Encoder | Decoder, inputs: np.ndarray, truth: np.ndarray, targets: np.ndarray, block: int
+) -> np.ndarray:
+    """Return the mean loss of each row's targets. A decoder predicts position t from t − 1; an encoder from [MASK].
+
+    The encoder's targets are every third token of the block, so that their neighbours stay known.
+    """
+    if isinstance(model, Decoder):
+        return _losses(model, inputs[:, :-1], truth[:, 1:], targets[:, 1:]).reshape(-1, block).mean(1)
+    third = targets & (np.cumsum(targets, axis=1) % 3 == 2)
+    return _losses(model, np.where(third, MASK, inputs), truth, third).reshape(len(inputs), -1).mean(1)
+
+
+def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
+    """Return for each row another row of another document (or of the same one), −1 where there is none.
+
+    A row's partner is drawn with a fixed seed, the same for every model.
+    """
+    rng = np.random.default_rng(EVALUATION_SEED)
+    partner = np.full(len(documents), -1)
+    for row, document in enumerate(documents):
+        candidates = np.flatnonzero((documents == document) == same)
+        candidates = candidates[candidates != row]
+        if len(candidates):
+            partner[row] = rng.choice(candidates)
+    return partner

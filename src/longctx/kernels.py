@@ -1,0 +1,124 @@
+"""Fast paths over torch's fused attention.
+
+B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, C blocks, c queries a block,
+W keys a block may see.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from longctx.patterns import Pattern
+
+SHORTEST = 3  # `sdpa_local` pays off from this many key spans W in T: measured, see `block_size`
+
+
+def sdpa(
+    q_BTNH: Float[Tensor, "B T N H"],
+    k_BSGH: Float[Tensor, "B S G H"],
+    v_BSGH: Float[Tensor, "B S G H"],
+    pattern: Pattern,
+) -> Float[Tensor, "B T N H"]:
+    """Return attention by torch's fused kernel, scores scaled by 1/√H: O(T·S) work, memory linear in T and S.
+
+    The mask is dense (boolean, or additive with ALiBi) unless the pattern is full, or causal with T = S. Never a mask
+    and `is_causal` at once: the flash path would combine them and the math path refuse. A query without a visible key
+    gets 0. A NaN in a hidden value still spreads: 0 · NaN.
+    """
+    T, S = q_BTNH.shape[1], k_BSGH.shape[1]
+    # `is_causal` is aligned at the top left; that is ours only where T = S
+    is_causal = pattern.is_causal() and T == S
+    mask = None if is_causal or pattern.is_full() else _mask(pattern, q_BTNH, S)
+    return _fused(q_BTNH, k_BSGH, v_BSGH, mask, is_causal)
+
+
+def _fused(
+    q_BTNH: Tensor, k_BSGH: Tensor, v_BSGH: Tensor, mask: Tensor | None, is_causal: bool = False
+) -> Tensor:
+    out_BNTH = F.scaled_dot_product_attention(
+        q_BTNH.transpose(1, 2),
+        k_BSGH.transpose(1, 2),
+        v_BSGH.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_causal,
+        enable_gqa=q_BTNH.shape[2] != k_BSGH.shape[2],
+    )
+    return out_BNTH.transpose(1, 2)
+
+
+def _mask(pattern: Pattern, q_BTNH: Tensor, S: int) -> Tensor:
+    T, device = q_BTNH.shape[1], q_BTNH.device
+    key = ("dense", T, S, str(device), q_BTNH.dtype)
+    if key not in pattern.built:
+        allowed, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
+        pattern.built[key] = (
+            allowed if bias is None else bias.to(q_BTNH.dtype).masked_fill(~allowed, float("-inf"))
+        )
+    return pattern.built[key]
+
+
+def block_size(pattern: Pattern) -> int:
+    """Return c, the queries a block holds: as many as a block's keys reach beyond it, in bounds that were measured."""
+    return min(max(pattern.before + pattern.after, 32), 256)
+
+
+def is_local(pattern: Pattern, T: int, S: int) -> bool:
+    """Whether `sdpa_local` computes this pattern: a band, T = S, and rows long enough for skipping to pay."""
+    if not pattern.banded or T != S or pattern.queries is not None:
+        return False
+    return SHORTEST * (block_size(pattern) + pattern.before + pattern.after) <= T
+
+
+def sdpa_local(
+    q_BTNH: Float[Tensor, "B T N H"],
+    k_BSGH: Float[Tensor, "B T G H"],
+    v_BSGH: Float[Tensor, "B T G H"],
+    pattern: Pattern,
+) -> Float[Tensor, "B T N H"]:
+    """Return the same as `sdpa` for a band, each block of queries against its neighbouring keys only: O(T·W) work.
+
+    Block b holds queries [b·c, b·c + c); its keys are [b·c − before, b·c + c + after), W = c + before + after of them.
+
+    Raises:
+        ValueError: not a plain band, or T ≠ S.
+    """
+    B, T = q_BTNH.shape[:2]
+    if not pattern.banded or k_BSGH.shape[1] != T or pattern.queries is not None:
+        raise ValueError(f"T = {T}, S = {k_BSGH.shape[1]}, {pattern}: expected T = S and a plain band")
+    c = block_size(pattern)
+    q_bcNH = _pad(q_BTNH, 0, -T % c).unflatten(1, (-1, c)).flatten(0, 1)
+    k_bWGH, v_bWGH = (_neighbours(x, pattern, c).flatten(0, 1) for x in (k_BSGH, v_BSGH))
+    allowed_bcW = _local_allowed(pattern, T, c, q_BTNH.device).expand(B, -1, -1, -1).flatten(0, 1)
+    out_bcNH = _fused(q_bcNH, k_bWGH, v_bWGH, allowed_bcW[:, None])
+    return out_bcNH.unflatten(0, (B, -1)).flatten(1, 2)[:, :T]
+
+
+def _pad(x_BT: Tensor, left: int, right: int, value: int = 0) -> Tensor:
+    """Pad axis 1."""
+    return F.pad(x_BT, (0, 0) * (x_BT.ndim - 2) + (left, right), value=value)
+
+
+def _neighbours(x_BT: Tensor, pattern: Pattern, c: int, value: int = 0) -> Tensor:
+    """Return (B, C, W, …): for each block of c queries its span of keys, `value` beyond both ends."""
+    right = pattern.after + -x_BT.shape[1] % c
+    windows = _pad(x_BT, pattern.before, right, value).unfold(1, c + pattern.before + pattern.after, c)
+    return windows.movedim(-1, 2)
+
+
+def _local_allowed(pattern: Pattern, T: int, c: int, device: torch.device) -> Bool[Tensor, "#B C c W"]:
+    """Return the mask of `sdpa_local`, built once a pattern and length."""
+    key = ("local", T, str(device))
+    if key not in pattern.built:
+        at = torch.arange(T, device=device)[None]
+        keys_1CW = _neighbours(at, pattern, c, value=-1)
+        queries_1Cc = torch.arange(T + -T % c, device=device).view(1, -1, c)
+        offset = keys_1CW[:, :, None, :] - queries_1Cc[..., None]
+        allowed = (keys_1CW >= 0)[:, :, None, :] & (offset >= -pattern.before) & (offset <= pattern.after)
+        if pattern.documents is not None:
+            theirs_BCW = _neighbours(pattern.documents, pattern, c, value=-1)
+            mine_BCc = _pad(pattern.documents, 0, -T % c, value=-1).unflatten(1, (-1, c))
+            same = (mine_BCc[..., None] == theirs_BCW[:, :, None, :]) & (theirs_BCW >= 0)[:, :, None, :]
+            allowed = allowed & same.to(device)
+        pattern.built[key] = allowed
+    return pattern.built[key]

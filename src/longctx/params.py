@@ -1,0 +1,87 @@
+"""The schema of params.yaml: one section a study, in reading order. Importable without torch.
+
+Apart from config.py so that a new study makes no trained model stale: training imports config.py, never this.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from longctx.config import Corpus, Count, Counts, DType, Frozen, Names, Positive, Seeds, Shares, Tokenizer, read_yaml, validate
+
+
+class Study(Frozen):
+    """Base of a study's section: the names of its notebook's parameters cell."""
+
+    @classmethod
+    def of(cls, names: Mapping[str, Any]) -> Self:
+        """Build the section from a notebook's globals(): `params = Params.of(globals())`."""
+        return validate(cls, {name: names[name] for name in cls.model_fields if name in names}, "parameters cell")
+
+
+class AttentionDerivation(Study):
+    """Notebook 01."""
+
+    seeds: Seeds
+    samples: Count  # draws of q·k for its variance
+    head_widths: Counts
+    length: Count  # T of the identities
+    layers: Counts  # depths of the stacked window
+
+
+class ModelAnatomy(Study):
+    """Notebook 03."""
+
+    seeds: Seeds
+    steps: Count  # training steps of the listing and of each repair
+    length: Count
+    parity_steps: Count  # optimiser steps compared with Hugging Face and torch
+
+
+class MlmPretraining(Study):
+    """Notebook 05."""
+
+    seeds: Seeds
+    width: Count
+    layers: Count
+    heads: Count
+    length: Count
+    rows: Count
+    encoder_steps: Count
+    encoder_lr: Positive
+    decoder_steps: Count
+    decoder_lr: Positive
+    init_std: Positive
+    mask_rates: Shares  # the first is the arm of the verdict
+    layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
+    decoder_domains: Names  # what the decoder is trained on
+    contexts: Counts  # w, true tokens next to the targets, for M2
+    context_domains: Names  # where M2 is measured
+    test_rows: Count  # rows of `length` tokens scored, per domain
+    limit: Count | None = None  # training tokens of each domain (smoke); None: all
+    dtype: DType = "float32"
+
+
+class Params(Frozen):
+    """All of params.yaml."""
+
+    profile: str
+    corpus: Corpus
+    tokenizer: Tokenizer
+    attention_derivation: AttentionDerivation
+    model_anatomy: ModelAnatomy
+    mlm_pretraining: MlmPretraining
+
+
+STUDIES: dict[str, type[Study]] = {
+    "attention_derivation": AttentionDerivation,
+    "model_anatomy": ModelAnatomy,
+    "mlm_pretraining": MlmPretraining,
+}
+
+
+def read_params(path: Path | str) -> Params:
+    """Read and validate params.yaml."""
+    return validate(Params, read_yaml(path), str(path))

@@ -1,0 +1,140 @@
+"""Tidy tables with provenance: one row an observation, a JSON sidecar, and the comparison with what is published."""
+
+import importlib.metadata
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from longctx import files
+from longctx.config import Frozen
+from longctx.files import UserError
+
+RECORDED_VERSIONS = ("torch", "numpy", "transformers", "tokenizers")
+SIGNIFICANT_DIGITS = 10  # below fp64, above anything a tolerance looks at
+
+
+def tables() -> Path:
+    """Return the folder of this profile's tables."""
+    return files.build("tables")
+
+
+def write_table(frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFrame | None = None) -> Path:
+    """Write a study's long-form table, its sidecar and, apart, what it cost.
+
+    Args:
+        frame: one row an observation; must hold `metric` and `value`.
+        cost: seconds, bytes and tokens/s, exempt from every promise about bytes.
+
+    Raises:
+        UserError: a text cell that a spreadsheet would run as a formula.
+    """
+    _refuse_formulas(frame, study)
+    text = frame.to_csv(index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
+    path = tables() / f"{study}.csv"
+    files.write_atomic(path, text)
+    config = params.model_dump(mode="json")
+    sidecar = {
+        "config": config,
+        "config_sha256": files.sha256_json(config),
+        "rows": len(frame),
+        "sha256": files.sha256_file(path),
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_VERSIONS},
+        "threads": 1,
+    }
+    files.write_json(path.with_suffix(".json"), sidecar)
+    if cost is not None:
+        rounded = cost.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+        files.write_atomic(tables() / f"{study}.cost.csv", rounded)
+    return path
+
+
+def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
+    for column in frame.select_dtypes(exclude="number"):
+        bad = [v for v in frame[column].dropna().unique() if str(v)[:1] in ("=", "+", "-", "@", "\t", "\r")]
+        if bad:
+            raise UserError(f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table and hold it against its sidecar.
+
+    Raises:
+        UserError: missing, half-written, or of another run than its sidecar.
+    """
+    sidecar = files.read_json(path.with_suffix(".json"))
+    if not path.is_file():
+        raise UserError(f"{path}: expected a table here")
+    data = path.read_bytes()
+    frame = pd.read_csv(io.BytesIO(data), keep_default_na=True)
+    if len(frame) != sidecar["rows"]:
+        raise UserError(f"{path}: {len(frame)} rows: expected {sidecar['rows']}, as its sidecar says")
+    if files.sha256_file(path) != sidecar["sha256"]:
+        raise UserError(f"{path}: sha256 = {files.sha256_file(path)}: expected {sidecar['sha256']}, as its sidecar says")
+    return frame
+
+
+def published_folder() -> Path:
+    """Return the folder of what we publish: the laptop profile's tables, in git."""
+    return files.project() / "results" / "laptop"
+
+
+def published(study: str) -> pd.DataFrame:
+    """Return the published table of a study."""
+    return read_table(published_folder() / f"{study}.csv")
+
+
+def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return the published rows and this run's, told apart in a column `run` ("published" or "this run")."""
+    ours = frame.assign(run="this run")
+    if not (published_folder() / f"{study}.csv").is_file():
+        return ours
+    return pd.concat([published(study).assign(run="published"), ours], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table held against its published twin."""
+
+    study: str
+    within: int
+    rows: int
+    worst: str  # the row that differs most, in words; empty when all are within
+
+
+def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float) -> Comparison:
+    """Count the published rows that a new table meets: |difference| ≤ tolerance · max(1, |published|).
+
+    A published row that the new table lacks counts as missed.
+    """
+    keys = [column for column in theirs.columns if column != "value"]
+    merged = theirs.merge(ours, on=keys, how="left", suffixes=("", "_new"))
+    off = (merged["value_new"] - merged["value"]).abs() / np.maximum(1.0, merged["value"].abs())
+    good = off <= tolerance
+    worst = ""
+    if not good.all():
+        row = merged.loc[off.fillna(np.inf).idxmax()]
+        words = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
+        worst = f"{words}: {row['value_new']:.6g}, published {row['value']:.6g}"
+    return Comparison(study, int(good.sum()), len(merged), worst)
+
+
+def tidy(rows: Iterable[dict], columns: list[str]) -> pd.DataFrame:
+    """Return rows as a frame with these columns first to last, sorted by all but `value`; missing cells are empty."""
+    frame = pd.DataFrame(list(rows)).reindex(columns=columns)
+    by = [column for column in columns if column != "value"]
+    return frame.sort_values(by, kind="stable").reset_index(drop=True)
+
+
+def verdict_line(claim: str) -> str:
+    """Return a claim's published verdict as one line, what a notebook's last cell prints."""
+    path = published_folder() / "verdicts.csv"
+    if not path.is_file():
+        return f"{claim}: not published yet"
+    row = pd.read_csv(path).set_index("claim").loc[claim]
+    sign = "≥" if row["side"] == "at_least" else "≤"
+    interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{claim} {row['verdict']}: {row['effect']} = {interval}, threshold {sign} {row['threshold']:g}"

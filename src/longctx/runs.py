@@ -1,0 +1,141 @@
+"""The run cache and sweeps: many trainings and evaluations, cached, resumable, one single-threaded process a core."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from tqdm import tqdm
+
+from longctx import files
+from longctx.config import RunConfig
+from longctx.files import UserError
+from longctx.training import (
+    Row,
+    RunResult,
+    code_fingerprint,
+    corpus_fingerprint,
+    device,
+    finished,
+    load_model,
+    run_folder,
+    run_key,
+    train,
+)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """An evaluation: a module-level function of a finished run's model and plain options, cached like a training.
+
+    `protocol(model, **options)` returns rows of plain values; `run=None` calls `protocol(**options)`.
+    """
+
+    protocol: Callable[..., list[Row]]
+    run: RunConfig | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over all that can change the rows."""
+        identity = {
+            "run": run_key(self.run) if self.run else None,
+            "protocol": self.protocol.__qualname__,
+            "options": dict(self.options),
+            "corpus": corpus_fingerprint(),
+            "code": code_fingerprint(sys.modules[self.protocol.__module__].__file__),
+            "torch": torch.__version__,
+            "device": device().type,
+        }
+        return files.sha256_json(identity)[:16]
+
+    @property
+    def folder(self) -> Path:
+        """The evaluation's folder in the cache."""
+        return files.cache() / "evaluations" / self.key
+
+
+def evaluate(job: EvalConfig) -> RunResult:
+    """Run one evaluation, or return its cached rows."""
+    if done := _cached(job):
+        return done
+    with files.lock(job.folder):
+        with torch.inference_mode():
+            rows = job.protocol(load_model(job.run), **job.options) if job.run else job.protocol(**job.options)
+        files.write_json(job.folder / "rows.json", rows)
+    return RunResult(job.key, job.folder, rows, steps_trained=1)
+
+
+def _cached(job: RunConfig | EvalConfig) -> RunResult | None:
+    if isinstance(job, RunConfig):
+        return finished(run_folder(job))
+    path = job.folder / "rows.json"
+    return RunResult(job.key, job.folder, files.read_json(path)) if path.is_file() else None
+
+
+def jobs() -> int:
+    """Return how many processes a sweep uses: LONGCTX_JOBS, else one a core, and one on a GPU."""
+    if text := os.environ.get("LONGCTX_JOBS"):
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"LONGCTX_JOBS = {text}: expected a number of processes, 1 or more")
+        return int(text)
+    return 1 if torch.cuda.is_available() else joblib.cpu_count()
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Bits depend on the thread count, so every run uses one, wherever it runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _do(job: RunConfig | EvalConfig) -> RunResult:
+    with _one_thread():
+        return evaluate(job) if isinstance(job, EvalConfig) else train(job)
+
+
+def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
+    """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
+    files.end_with_parent()
+    folder = job.folder if isinstance(job, EvalConfig) else run_folder(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = (folder / "log.txt").open("a", encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        return _do(job)
+
+
+def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResult]:
+    """Do what the cache lacks; a sweep that is all cached starts no process."""
+    known = [_cached(job) for job in wanted]
+    todo = [job for job, done in zip(wanted, known, strict=True) if done is None]
+    workers = min(jobs(), len(todo))
+    if workers <= 1:
+        results = map(_do, todo)
+    else:
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="all", batch_size=1)
+        results = parallel(joblib.delayed(_do_in_worker)(job) for job in todo)
+    fresh = iter(list(tqdm(results, total=len(todo), desc=label, disable=None, leave=False)))
+    return [done or next(fresh) for done in known]
+
+
+def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
+    """Train and evaluate many jobs, in parallel, each once; results in the order given.
+
+    The runs that evaluations need are trained first, also when they are not in the list themselves. Put the longest
+    jobs first: they are started in order.
+    """
+    trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
+    unique = list(dict.fromkeys(run for run in trainings if run is not None))
+    trained = dict(zip(unique, _phase(unique, "training"), strict=True))
+    evaluations = [job for job in jobs if isinstance(job, EvalConfig)]
+    scored = iter(_phase(evaluations, "evaluation"))
+    return [trained[job] if isinstance(job, RunConfig) else next(scored) for job in jobs]
