@@ -38,7 +38,9 @@ def make_batch(length: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = (TOKENS // length, length)
     jumps = torch.randint(1, 9, shape, generator=generator).square()
-    tokens = 4 + (jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)) % (VOCABULARY - 4)
+    tokens = 4 + (jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)) % (
+        VOCABULARY - 4
+    )
     masked = torch.rand(shape, generator=generator) < 0.3
     return tokens.masked_fill(masked, MASK), tokens.masked_fill(~masked, -100)
 
@@ -65,7 +67,14 @@ def step_of(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> St
 def make_arms(length: int) -> dict[str, Step]:
     """Return the arms, from equal weights."""
     torch.manual_seed(0)
-    shape = {"vocab_size": VOCABULARY, "width": 128, "layers": 4, "heads": 4, "mlp_width": 192, "max_length": length}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "width": 128,
+        "layers": 4,
+        "heads": 4,
+        "mlp_width": 192,
+        "max_length": length,
+    }
     kind = {"kind": "encoder", "norm": "layer", "mlp": "geglu", "embedding_norm": True}
     ours = Encoder(ModelConfig(**kind, **shape, theta=160_000.0, window=64, global_every=3))
     hf, hf_sparse = to_hf(ours), to_hf(ours)
@@ -78,7 +87,9 @@ def make_arms(length: int) -> dict[str, Step]:
     return {
         "ours": step_of(ours, our_loss),
         "hf": step_of(hf, lambda inputs, targets: hf(input_ids=inputs, labels=targets).loss),
-        "hf_sparse": step_of(hf_sparse, lambda inputs, targets: hf_sparse(input_ids=inputs, labels=targets).loss),
+        "hf_sparse": step_of(
+            hf_sparse, lambda inputs, targets: hf_sparse(input_ids=inputs, labels=targets).loss
+        ),
     }
 
 
@@ -113,7 +124,9 @@ def run_cell(length: int, threads: int, repeats: int) -> list[dict]:
 
 def main() -> None:
     """Parse the command line, run every cell in its own process, print a table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 2048], help="tokens a row")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds of each arm")
@@ -128,7 +141,9 @@ def main() -> None:
     for length in args.lengths:
         for threads in args.threads:
             cell = ["--cell", f"--lengths={length}", f"--threads={threads}", f"--repeats={args.repeats}"]
-            done = subprocess.run([sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                [sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True
+            )
             for row in json.loads(done.stdout):
                 rows.append(row)
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

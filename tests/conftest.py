@@ -1,11 +1,10 @@
 """Fixtures shared by all tests: the corpus that the data stages made, and a run cache of this session's own."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,3 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder whose corpus and tokenizer are real and small; training in it takes milliseconds."""
+    return tiny.make_project(tmp_path_factory.mktemp("tiny"))

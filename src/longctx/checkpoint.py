@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from longctx.files import (
@@ -21,7 +22,6 @@ from longctx.files import (
     read_json,
     sha256_file,
     sha256_json,
-    sweep_leftovers,
     write_atomic,
     write_json,
 )
@@ -40,8 +40,16 @@ class Checkpoint:
     state: dict[str, Any]
 
     def tensors(self, group: str) -> dict[str, Tensor]:
-        """Return the tensors of one group, "model" or "optimizer" say."""
-        return safetensors.torch.load((self.folder / f"{group}.safetensors").read_bytes())
+        """Return the tensors of one group, "model" or "optimizer" say.
+
+        Raises:
+            UserError: the file is missing or not in the safetensors format, a pickle under its name say.
+        """
+        path = self.folder / f"{group}.safetensors"
+        try:
+            return safetensors.torch.load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: expected safetensors: {' '.join(str(error).split())}") from None
 
 
 def save(
@@ -111,7 +119,7 @@ def _check_manifest(folder: Path, manifest: object) -> None:
         raise UserError(f"{path}: sha256 = {manifest['sha256']}: expected {sha256_json(body)}")
     if manifest["format"] != FORMAT:
         raise UserError(f"{path}: format = {manifest['format']}: expected {FORMAT}")
-    if f"step-{manifest['step']:08d}" != folder.name:
+    if not isinstance(manifest["step"], int) or f"step-{manifest['step']:08d}" != folder.name:
         raise UserError(f"{path}: step = {manifest['step']}: expected the step of its folder, {folder.name}")
     if any(Path(name).name != name for name in manifest["files"]):
         raise UserError(f"{path}: expected plain file names")
@@ -123,7 +131,6 @@ def latest(folder: Path) -> Checkpoint | None:
     Raises:
         UserError: there are sets and every one is damaged; the line lists why.
     """
-    sweep_leftovers(folder)
     reasons: list[str] = []
     for step in reversed(steps(folder)):
         try:

@@ -14,7 +14,7 @@ from longctx import params as schema
 from longctx.files import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
 EXPECTED_MINUTES = {"attention_derivation": 0.5, "model_anatomy": 1, "mlm_pretraining": 9}
 
@@ -128,8 +128,9 @@ def notebooks(names: Annotated[list[str] | None, typer.Argument(help="Studies; d
 
     root = _root()
     for name in names or list(schema.STUDIES):
+        path = notebooks.path_of(name)
         console.print(f"{name} …")
-        notebooks.refresh(notebooks.path_of(name))
+        notebooks.refresh(path)
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False)
 
 
@@ -160,16 +161,15 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: a foreseen failure is one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)  # the code of a typer.Exit is returned here, not raised
     except UserError as error:
         print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
-        print(f"longctx: {' '.join(error.format_message().split())}", file=sys.stderr)
+        if message := " ".join(error.format_message().split()):  # empty: the help was printed instead
+            print(f"longctx: {message}", file=sys.stderr)
         sys.exit(2)

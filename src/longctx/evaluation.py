@@ -13,11 +13,12 @@ from torch import Tensor
 from longctx import ngrams
 from longctx.batching import Stream
 from longctx.model import Decoder, Encoder
-from longctx.tokenizer import MASK
+from longctx.tokenizer import MASK, SPECIAL, load_tokenizer
 from longctx.training import Row, device, tokens_folder
 
 EVALUATION_SEED = 77  # of masks and foreign documents: the same targets for every model and baseline
 ROWS_AT_ONCE = 16
+TARGETS = 32  # a row, when contexts are compared
 
 
 def test_rows(domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,9 +33,9 @@ def token_bytes() -> np.ndarray:
 
 
 def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
-    """Return which positions (R, T) are scored: the same for every model and baseline."""
+    """Return which positions (R, T) are scored: the same for every model and baseline; never a special token."""
     rng = np.random.default_rng(EVALUATION_SEED)
-    return rng.random(rows.shape) < rate
+    return (rng.random(rows.shape) < rate) & (rows >= len(SPECIAL))
 
 
 # --------------------------------------------------------------------------------------------- M1: loss in nats a byte
@@ -55,20 +56,21 @@ def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: in
     return found
 
 
-def ngram_loss(*, domains: Sequence[str], length: int, rows: int, rate: float, orders: Sequence[int]) -> list[Row]:
+def ngram_loss(
+    *, domains: Sequence[str], length: int, rows: int, rate: float, orders: Sequence[int], limit: int | None
+) -> list[Row]:
     """Return what `masked_loss` returns, for n-grams that saw the whole training split, on the same targets.
 
     Each is given the true left context of a target, masked or not: generous to the n-gram.
     """
-    stream = Stream.load(tokens_folder(), "train")
+    stream = Stream.load(tokens_folder(), "train", limit=limit)
     counted = ngrams.fit(stream.all_tokens(), max(orders), stream.vocab_size)
     found = []
     for order in orders:
         for domain in domains:
             tokens, _ = test_rows(domain, length, rows)
             scored = masked_positions(tokens, rate)
-            loss = -counted.log_prob(tokens, scored, order=order)
-            found.append({"order": order} | _loss_row(domain, loss, tokens[scored]))
+            found.append({"order": order} | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored]))
     return found
 
 
@@ -102,7 +104,7 @@ FAR = ("full", "truncated", "other_document", "same_document")
 
 
 def context_loss(
-    model: Encoder | Decoder, *, domain: str, length: int, rows: int, contexts: Sequence[int], block: int = 32
+    model: Encoder | Decoder, *, domain: str, length: int, rows: int, contexts: Sequence[int], block: int = TARGETS
 ) -> list[Row]:
     """Return each row's mean loss on the same target tokens under different far context.
 
@@ -168,3 +170,46 @@ def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
         if len(candidates):
             partner[row] = rng.choice(candidates)
     return partner
+
+
+def hidden_against_truncated(
+    model: Encoder | Decoder, *, domain: str, length: int, rows: int, context: int, block: int = TARGETS
+) -> list[Row]:
+    """Return the largest difference of logits between hiding far tokens in place and cutting them off.
+
+    Rotary positions are relative and nothing else tells a position, so it is rounding error.
+    """
+    tokens, _ = test_rows(domain, length, rows)
+    near = np.arange(length) >= length - block - context
+    documents = _tensor(np.broadcast_to(near, tokens.shape))
+    hidden = model(_tensor(tokens), documents=documents)[:, near]
+    cut = model(_tensor(tokens[:, near]))
+    return [{"hidden_minus_truncated": float((hidden - cut).abs().max()), "arms_differ_in": ["far"]}]
+
+
+# ----------------------------------------------------------------------------------------------------- fill in a blank
+
+
+def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]:
+    """Return what a model puts into a gap: probability of the true token, and the three likeliest tokens.
+
+    Args:
+        sentences: text, and the text of the one token of it to be guessed.
+
+    Raises:
+        ValueError: that text is not a token of the sentence.
+    """
+    tokenizer = load_tokenizer(tokens_folder())
+    found = []
+    for text, target in sentences:
+        ids = tokenizer.encode(text).ids
+        places = [i for i, token in enumerate(ids) if tokenizer.decode([token]) == target]
+        if not places:
+            raise ValueError(f"{target!r}: expected a token of {text!r}")
+        masked = np.array([ids])
+        masked[0, places[0]] = MASK
+        p_V = model(_tensor(masked))[0, places[0]].softmax(-1)
+        best = " · ".join(tokenizer.decode([int(token)]) for token in p_V.topk(3).indices)
+        gap = tokenizer.decode(ids[: places[0]]) + " ___" + tokenizer.decode(ids[places[0] + 1 :])
+        found.append({"text": gap, "true": target, "p": float(p_V[ids[places[0]]]), "best": best})
+    return found

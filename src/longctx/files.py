@@ -21,6 +21,7 @@ from pathlib import Path
 import filelock
 
 TEMPORARY = ".partial-"  # prefix of every unfinished file or folder; swept at the next start
+SET_ASIDE = "-old"  # suffix of a folder that is being replaced
 
 
 class UserError(Exception):
@@ -104,7 +105,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -147,12 +148,12 @@ def folder_atomic(path: Path | str) -> Iterator[Path]:
             temporary.chmod(0o777 & ~_umask())
             _fsync_folder(temporary)
             if path.exists():
-                discarded = temporary.with_name(temporary.name + "-old")
-                os.replace(path, discarded)
-                os.replace(temporary, path)
+                discarded = temporary.with_name(temporary.name + SET_ASIDE)
+                path.replace(discarded)
+                temporary.replace(path)
                 shutil.rmtree(discarded, ignore_errors=True)
             else:
-                os.replace(temporary, path)
+                temporary.replace(path)
             _fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -165,9 +166,15 @@ def _umask() -> int:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove the unfinished files and folders that a killed writer left directly in a folder."""
+    """Remove the unfinished files and folders that a killed writer left directly in a folder.
+
+    Call it while holding the folder. One that was set aside for a successor which never came goes back to its place.
+    """
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.is_dir():
+        target = folder / leftover.name.removeprefix(TEMPORARY).removesuffix(SET_ASIDE).rpartition("-")[0]
+        if leftover.name.endswith(SET_ASIDE) and not target.exists():
+            leftover.replace(target)
+        elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

@@ -28,8 +28,8 @@ MODERNBERT = {  # in our names: in theirs
     "mlp.out.weight": "mlp.Wo.weight",
 }
 MODERNBERT_ENDS = {
-    "stack.embedding.weight": "model.embeddings.tok_embeddings.weight",
-    "stack.embedding.norm.weight": "model.embeddings.norm.weight",
+    "embedding.weight": "model.embeddings.tok_embeddings.weight",
+    "embedding.norm.weight": "model.embeddings.norm.weight",
     "stack.norm.weight": "model.final_norm.weight",
     "head.weight": "head.dense.weight",
     "head_norm.weight": "head.norm.weight",
@@ -45,7 +45,7 @@ LLAMA = {
     "mlp.out.weight": ("mlp.down_proj",),
 }
 LLAMA_ENDS = {
-    "stack.embedding.weight": "model.embed_tokens.weight",
+    "embedding.weight": "model.embed_tokens.weight",
     "stack.norm.weight": "model.norm.weight",
     "output": "lm_head.weight",
 }

@@ -31,7 +31,8 @@ class Norm(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.kind == "layer":
             return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.eps)
-        return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
+        # under autocast x may be bf16 where the weight is fp32: torch would leave its fused kernel
+        return F.rms_norm(x_BTD, self.weight.shape, self.weight.to(x_BTD.dtype), self.eps)
 
 
 class MLP(nn.Module):
@@ -61,10 +62,10 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.head_width, self.pairing, self.cross = config.head_width, config.pairing, cross
+        self.head_width, self.pairing = config.head_width, config.pairing
         self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * config.head_width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
-        if config.positions == "rope" and config.pairing == "half":
+        if config.positions == "rope" and config.pairing == "half" and not cross:
             starts = torch.arange(self.heads + self.kv_heads)[:, None] * config.head_width
             order = (starts + torch.tensor(pairs_together(config.head_width))).flatten()
             self.register_buffer("order", order, persistent=False)
@@ -162,14 +163,11 @@ class Embedding(nn.Module):
 
 
 class Stack(nn.Module):
-    """Embedding, blocks, final norm. Layers 0, g, 2g, … see the given pattern; with a window, the others a band."""
+    """Blocks and a final norm. Layers 0, g, 2g, … see the given pattern; with a window, the others a band."""
 
-    def __init__(
-        self, config: ModelConfig, causal: bool, cross: bool = False, embedding: Embedding | None = None
-    ):
+    def __init__(self, config: ModelConfig, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.config, self.causal = config, causal
-        self.embedding = embedding or Embedding(config)
         first_norms = (layer > 0 or not config.embedding_norm for layer in range(config.layers))
         self.blocks = nn.ModuleList(Block(config, first_norm, cross) for first_norm in first_norms)
         self.norm = Norm(config)
@@ -180,13 +178,12 @@ class Stack(nn.Module):
 
     def forward(
         self,
-        tokens_BT: Tensor,
+        x_BTD: Tensor,
         documents_BT: Tensor | None = None,
         pattern: Pattern | None = None,
         memory_BSD: Tensor | None = None,
         memory_pattern: Pattern | None = None,
     ) -> Tensor:
-        x_BTD = self.embedding(tokens_BT, documents_BT)
         whole, band = self._patterns(documents_BT, pattern)
         for layer, block in enumerate(self.blocks):
             wide = self.is_global(layer)
@@ -244,11 +241,12 @@ def select_rows(x_BTD: Tensor, select: Bool[Tensor, "B T"] | Int[Tensor, " n"] |
 
 
 class LanguageModel(nn.Module):
-    """What the models share: one stack, initialisation, and the output matrix, tied to the embedding or not."""
+    """What the models share: embedding, a stack, initialisation, and an output matrix that may be the embedding's."""
 
     def __init__(self, config: ModelConfig, causal: bool, output_bias: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.embedding = Embedding(config)
         self.stack = Stack(config, causal)
         self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size)) if output_bias else None
@@ -273,9 +271,7 @@ class LanguageModel(nn.Module):
     def logits(self, x_nD: Tensor) -> Tensor:
         """Return the scores of all V tokens for final hidden states."""
         x_nD = x_nD * self.logit_scale if self.logit_scale != 1 else x_nD
-        return F.linear(
-            x_nD, self.stack.embedding.weight if self.output is None else self.output, self.output_bias
-        )
+        return F.linear(x_nD, self.embedding.weight if self.output is None else self.output, self.output_bias)
 
     def hidden(
         self,
@@ -284,7 +280,7 @@ class LanguageModel(nn.Module):
         pattern: Pattern | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Return the final, normalised hidden states; arguments as in `forward`."""
-        return self.stack(tokens, documents, pattern)
+        return self.stack(self.embedding(tokens, documents), documents, pattern)
 
     def forward(
         self,
@@ -331,7 +327,7 @@ class EncoderDecoder(LanguageModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, causal=False)
-        self.decoder = Stack(config, causal=True, cross=True, embedding=self.stack.embedding)
+        self.decoder = Stack(config, causal=True, cross=True)
         self.initialise()
 
     def hidden(
@@ -346,11 +342,12 @@ class EncoderDecoder(LanguageModel):
         Without target documents all targets are of document 0. RoPE turns self-attention only: source and target
         positions have no common origin.
         """
-        across = Pattern()
+        memory_BSD = self.stack(self.embedding(source, source_documents), source_documents)
+        x_BTD, across = self.embedding(target, target_documents), Pattern()
         if source_documents is not None:
             mine = torch.zeros_like(target) if target_documents is None else target_documents
             across = across.within(source_documents, mine)
-        return self.decoder(target, target_documents, None, self.stack(source, source_documents), across)
+        return self.decoder(x_BTD, target_documents, None, memory_BSD, across)
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """Notebooks as experiments: checked parameters, papermill, and committed outputs that are the same bytes every time."""
 
 import ast
+import logging
 import re
 import signal
 import sys
@@ -14,11 +15,12 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from longctx import files
-from longctx.config import Frozen, validate
+from longctx.config import Frozen, did_you_mean, validate
 from longctx.files import UserError
 from longctx.params import STUDIES
 
 KERNEL = "python3"
+CELL_SECONDS = 6 * 3600  # for one cell; a kernel that hangs must not hold a pipeline for ever
 VOLATILE_METADATA = ("papermill", "execution", "widgets", "ExecuteTime")
 PARAMETERS = "parameters"
 
@@ -31,7 +33,7 @@ def path_of(study: str) -> Path:
     """
     found = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
     if study not in STUDIES or len(found) != 1:
-        raise UserError(f"study = {study}: expected one of {', '.join(STUDIES)}")
+        raise UserError(f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}")
     return found[0]
 
 
@@ -63,7 +65,11 @@ def defaults(path: Path) -> dict[str, Any]:
     """
     source = parameters_cell(read(path), path).source
     values: dict[str, Any] = {}
-    for node in ast.parse(source).body:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise UserError(f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}") from None
+    for node in body:
         try:
             (target,) = node.targets
             values[target.id] = ast.literal_eval(node.value)
@@ -78,24 +84,25 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
 
     Raises:
         UserError: one line: a name that the study does not know (with a suggestion), a wrong type, a notebook whose
-            parameters cell differs from the study's model.
+            parameters cell has other names or types than the study's model.
     """
     path = path_of(study)
     params = validate(STUDIES[study], values, name)
-    declared, known = set(defaults(path)), set(STUDIES[study].model_fields)
-    if declared != known:
-        odd = ", ".join(sorted(declared ^ known))
-        raise UserError(f"{path}: parameters cell: {odd}: expected exactly the names of {study} in params.yaml")
+    written = defaults(path)
+    validate(STUDIES[study], written, f"{path}: parameters cell")
+    if missing := set(STUDIES[study].model_fields) - set(written):
+        raise UserError(f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml")
     return params
 
 
-def execute(study: str, params: Frozen, output: Path) -> None:
+def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_SECONDS) -> None:
     """Run a study's notebook with these parameters through papermill; the output appears only when it is complete.
 
     Raises:
-        UserError: a cell failed or its kernel died; the line names the cell and the error.
+        UserError: a cell failed or took too long, or its kernel died; the line names the notebook and the error.
     """
     path = path_of(study)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is one line of ours
     with tempfile.TemporaryDirectory(prefix="longctx-") as folder:
         draft = Path(folder) / path.name
         try:
@@ -104,15 +111,18 @@ def execute(study: str, params: Frozen, output: Path) -> None:
                 str(draft),
                 parameters=params.model_dump(mode="json"),
                 kernel_name=KERNEL,
+                language="python",
                 progress_bar=False,
                 cwd=str(path.parent),
                 start_timeout=120,
+                execution_timeout=cell_seconds,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # what it logs would go to our stderr
             )
         except papermill.exceptions.PapermillExecutionError as error:
             where = f"{path}: cell {error.cell_index}"
             raise UserError(f"{where}: {error.ename}: {' '.join(str(error.evalue).split())}") from None
-        except RuntimeError as error:  # nbclient's DeadKernelError
-            raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+        except (RuntimeError, TimeoutError) as error:  # nbclient's DeadKernelError and CellTimeoutError
+            raise UserError(f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}") from None
         notebook = normalise(read(draft))
     files.write_atomic(output, nbformat.writes(notebook) + "\n")
 

@@ -9,7 +9,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from longctx.config import Corpus, Count, Counts, DType, Frozen, Names, Positive, Seeds, Shares, Tokenizer, read_yaml, validate
+from longctx.config import (
+    Corpus,
+    Count,
+    Counts,
+    DType,
+    Frozen,
+    Names,
+    Positive,
+    Seeds,
+    Shares,
+    Tokenizer,
+    read_yaml,
+    validate,
+)
 
 
 class Study(Frozen):
@@ -28,15 +41,16 @@ class AttentionDerivation(Study):
     samples: Count  # draws of q·k for its variance
     head_widths: Counts
     length: Count  # T of the identities
-    layers: Counts  # depths of the stacked window
+    window: Count  # w, keys a query sees under the window mask
+    layers: Counts  # L, depths at which reach is counted
 
 
 class ModelAnatomy(Study):
     """Notebook 03."""
 
     seeds: Seeds
-    steps: Count  # training steps of the listing and of each repair
-    length: Count
+    steps: Count  # training steps of the repaired listing and of each defect
+    length: Count  # T, tokens to copy or reverse
     parity_steps: Count  # optimiser steps compared with Hugging Face and torch
 
 
@@ -47,13 +61,15 @@ class MlmPretraining(Study):
     width: Count
     layers: Count
     heads: Count
-    length: Count
-    rows: Count
+    encoder_length: Count  # T, tokens in a row
+    decoder_length: Count
+    step_tokens: Count  # in a training step, of either model
     encoder_steps: Count
     encoder_lr: Positive
     decoder_steps: Count
     decoder_lr: Positive
     init_std: Positive
+    window: Count | None  # half-width of the encoder's local layers; every third layer is global
     mask_rates: Shares  # the first is the arm of the verdict
     layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
     decoder_domains: Names  # what the decoder is trained on
@@ -67,7 +83,7 @@ class MlmPretraining(Study):
 class Params(Frozen):
     """All of params.yaml."""
 
-    profile: str
+    profile: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]  # a folder below build/
     corpus: Corpus
     tokenizer: Tokenizer
     attention_derivation: AttentionDerivation

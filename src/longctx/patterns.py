@@ -5,7 +5,6 @@ the last query stands at the last key, so query i stands at key position i + S �
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,23 +33,23 @@ class Pattern:
                 raise ValueError(f"{name} = {value}: expected at least 0")
 
     @classmethod
-    def causal(cls) -> Self:
+    def causal(cls) -> "Pattern":
         """j ≤ i."""
         return cls(after=0)
 
     @classmethod
-    def window(cls, keys: int) -> Self:
+    def window(cls, keys: int) -> "Pattern":
         """`keys` keys that end at the query, itself among them: 0 ≤ i − j < keys. flash-attn writes (keys − 1, 0)."""
         if keys < 1:
             raise ValueError(f"keys = {keys}: expected at least 1, the query's own")
         return cls(before=keys - 1, after=0)
 
     @classmethod
-    def local(cls, half_width: int) -> Self:
+    def local(cls, half_width: int) -> "Pattern":
         """|i − j| ≤ half_width: 2·half_width + 1 keys. ModernBERT's local_attention = 128 is half_width = 64."""
         return cls(before=half_width, after=half_width)
 
-    def within(self, documents: Int[Tensor, "B S"], queries: Int[Tensor, "B T"] | None = None) -> Self:
+    def within(self, documents: Int[Tensor, "B S"], queries: Int[Tensor, "B T"] | None = None) -> "Pattern":
         """Return the same pattern, but no query sees a key of another document."""
         return replace(self, documents=documents, queries=queries, built={})
 

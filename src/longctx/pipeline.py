@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from longctx import files, notebooks
-from longctx.config import read_yaml
+from longctx.config import did_you_mean, read_yaml
 from longctx.files import UserError
 from longctx.params import STUDIES, read_params
 
@@ -59,8 +59,8 @@ def reproduce(root: Path, profile: str) -> int:
         return _dvc("repro", root=root)
     source = root / "profiles" / f"{profile}.yaml"
     if not source.is_file():
-        known = ", ".join(sorted(path.stem for path in (root / "profiles").glob("*.yaml")))
-        raise UserError(f"profile = {profile}: expected laptop or one of {known}")
+        known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
+        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
     read_params(source)
     copy = files.cache() / "profiles" / profile
     _export(root, copy)

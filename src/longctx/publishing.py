@@ -1,13 +1,12 @@
 """The last stages and what leaves build/: verdicts, the paper, and the published copies in git."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import typst
 from rich.console import Console
 
-from longctx import files, notebooks, results, verdicts
+from longctx import corpus, files, notebooks, results, verdicts
 from longctx.files import UserError
 from longctx.params import STUDIES, read_params
 
@@ -61,18 +60,14 @@ def publish(root: Path) -> None:
     Raises:
         UserError: a table is missing or damaged; nothing was copied.
     """
-    from longctx import corpus
-
     params = read_params(root / "params.yaml")
     claims = verdicts.read_claims(root / "claims.yaml")
     made, target = root / "build" / "laptop", root / "results" / "laptop"
     findings = _findings(root, made / "tables")
-    wanted = [made / "tables" / f"{study}{end}" for study in STUDIES for end in (".csv", ".json", ".cost.csv")]
-    wanted += [made / "tables" / "verdicts.csv"]
-    for path in wanted:
-        if path.is_file():
-            files.write_atomic(target / path.name, path.read_bytes())
-    shutil.copytree(made / "figures", target / "figures", dirs_exist_ok=True)
+    for path in sorted((made / "tables").iterdir()):
+        files.write_atomic(target / path.name, path.read_bytes())
+    for path in sorted((made / "figures").rglob("*.svg")):
+        files.write_atomic(target / path.relative_to(made), path.read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
     page = verdicts.experiments_page(findings, claims, params, notebook_of)

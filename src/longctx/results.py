@@ -1,5 +1,6 @@
 """Tidy tables with provenance: one row an observation, a JSON sidecar, and the comparison with what is published."""
 
+import hashlib
 import importlib.metadata
 import io
 from collections.abc import Iterable
@@ -59,6 +60,17 @@ def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
             raise UserError(f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula")
 
 
+def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
+    """Write a small table of words beside a study's table, as <study>.<name>.csv: examples, never compared."""
+    return files.write_atomic(tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+
+
+def published_text(study: str, name: str) -> pd.DataFrame:
+    """Return a published table of words; empty before the first publication."""
+    path = published_folder() / f"{study}.{name}.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table and hold it against its sidecar.
 
@@ -69,12 +81,13 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: expected a table here")
     data = path.read_bytes()
-    frame = pd.read_csv(io.BytesIO(data), keep_default_na=True)
-    if len(frame) != sidecar["rows"]:
-        raise UserError(f"{path}: {len(frame)} rows: expected {sidecar['rows']}, as its sidecar says")
-    if files.sha256_file(path) != sidecar["sha256"]:
-        raise UserError(f"{path}: sha256 = {files.sha256_file(path)}: expected {sidecar['sha256']}, as its sidecar says")
-    return frame
+    rows, digest = max(0, data.count(b"\n") - 1), hashlib.sha256(data).hexdigest()
+    if digest != sidecar["sha256"]:
+        raise UserError(
+            f"{path}: {rows} rows, sha256 = {digest}: "
+            f"expected {sidecar['rows']} rows, {sidecar['sha256']}, as its sidecar says"
+        )
+    return pd.read_csv(io.BytesIO(data))
 
 
 def published_folder() -> Path:

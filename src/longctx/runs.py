@@ -136,6 +136,6 @@ def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
     trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
     unique = list(dict.fromkeys(run for run in trainings if run is not None))
     trained = dict(zip(unique, _phase(unique, "training"), strict=True))
-    evaluations = [job for job in jobs if isinstance(job, EvalConfig)]
-    scored = iter(_phase(evaluations, "evaluation"))
-    return [trained[job] if isinstance(job, RunConfig) else next(scored) for job in jobs]
+    evaluations = {job.key: job for job in jobs if isinstance(job, EvalConfig)}
+    scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
+    return [trained[job] if isinstance(job, RunConfig) else scored[job.key] for job in jobs]

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.stats
 
 CONFIDENCE = 0.95
+MOST_SEEDS = 10_000
 Side = Literal["at_least", "at_most"]
 
 
@@ -65,17 +66,16 @@ def decide(interval: Interval, threshold: float, side: Side) -> Literal["support
 def seeds_to_decide(interval: Interval, threshold: float, confidence: float = CONFIDENCE) -> int | None:
     """Return the number of seeds at which an interval of this spread, centred as now, would exclude the threshold.
 
-    None when the spread is unknown or the estimate lies on the threshold.
+    None when the spread is unknown, the estimate lies on the threshold, or it would take MOST_SEEDS or more.
     """
     distance = abs(interval.estimate - threshold)
     if not interval.known or interval.n < 2 or distance == 0:
         return None
     half = (interval.high - interval.low) / 2
     s = half * math.sqrt(interval.n) / scipy.stats.t.ppf(0.5 + confidence / 2, interval.n - 1)
-    for n in range(2, 100_000):
-        if scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * s / math.sqrt(n) < distance:
-            return n
-    return None
+    n = np.arange(2, MOST_SEEDS)
+    enough = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * s / np.sqrt(n) < distance
+    return int(n[enough.argmax()]) if enough.any() else None
 
 
 def log_slope(distance: Sequence[float], size: Sequence[float]) -> float:

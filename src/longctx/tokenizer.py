@@ -1,8 +1,8 @@
 """Byte-level BPE on the training split, and every split encoded once into memory-mapped token files.
 
-Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so nothing is
-unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a document is six
-ordinary characters.
+Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so
+nothing is unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a
+document is six ordinary characters.
 """
 
 import io
@@ -77,6 +77,11 @@ def load_tokenizer(folder: Path) -> BPETokenizer:
     return tokenizer
 
 
+def vocabulary_size(folder: Path) -> int:
+    """Return V of the tokenizer in a folder. Raises UserError if it is not built."""
+    return files.read_json(folder / "card.json")["vocab_size"]
+
+
 def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
     """Return how many bytes of UTF-8 each id stands for, int64 (V,); 0 for a special token.
 
@@ -88,7 +93,7 @@ def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
 
 
 def encode_documents(tokenizer: BPETokenizer, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the documents' ids, uint16, each document followed by EOS, and their starts, int64 (documents + 1,)."""
+    """Return the documents' ids, uint16, each followed by EOS, and their starts, int64 (documents + 1,)."""
     encoded = [np.array([*tokenizer.encode(d.text).ids, EOS], dtype=np.uint16) for d in documents]
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
     return np.concatenate(encoded), offsets

@@ -55,6 +55,11 @@ def tokens_folder() -> Path:
     return files.project() / "build" / "tokenizer"
 
 
+def vocabulary_size() -> int:
+    """Return V, the tokenizer's number of tokens."""
+    return files.read_json(tokens_folder() / "card.json")["vocab_size"]
+
+
 def corpus_fingerprint() -> str:
     """Return the fingerprint of the tokenised corpus (text and tokenizer)."""
     return files.read_json(tokens_folder() / "card.json")["fingerprint"]
@@ -276,6 +281,7 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
     held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
     fixed = [training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)]
     state = _fresh(run)
+    files.sweep_leftovers(folder)
     if found := checkpoint.latest(folder):
         state.load(found)
     start = state.step

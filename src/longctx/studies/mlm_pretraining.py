@@ -4,8 +4,8 @@ An encoder (masked) and a decoder (next token), some seeds each; M1 and M2 of cl
 """
 
 import math
-import shutil
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,47 +14,89 @@ from longctx import checkpoint, evaluation, files, results
 from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
 from longctx.params import MlmPretraining as Params
 from longctx.runs import EvalConfig, RunResult, sweep
-from longctx.tokenizer import vocabulary_size
-from longctx.training import Row, tokens_folder
+from longctx.training import Row, tokens_folder, vocabulary_size
 
 NAME = "mlm_pretraining"
 COLUMNS = ["arm", "mask_rate", "layout", "seed", "domain", "context", "far", "step", "metric", "value"]
 DOMAINS = ("plays", "manuals", "sanguo")
-NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
+NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # by order
+BLANKS = (  # a sentence and the token to guess
+    ("I thank you, good my lord, with all my heart.", " lord"),
+    ("The ID of the resource to list the tags for.", " resource"),
+    ("却说曹操引兵追赶。", "曹操"),
+)
 CURVE_POINTS = 40  # of a learning curve in the table: means over equal stretches of steps
 
 
+class Arm(NamedTuple):
+    """What a training run is called in the table; a decoder has no mask rate or layout."""
+
+    name: str
+    seed: int
+    mask_rate: float | None = None
+    layout: str | None = None
+
+    def main(self, params: Params) -> bool:
+        """Whether this is the arm of the verdicts: the first mask rate and layout."""
+        return self.name == "decoder" or (self.mask_rate, self.layout) == (
+            params.mask_rates[0],
+            params.layouts[0],
+        )
+
+
 def _model(params: Params, kind: str) -> ModelConfig:
-    modernbert = {"norm": "layer", "mlp": "geglu", "embedding_norm": True}
+    window = {"window": params.window, "global_every": 3} if params.window else {}
+    modernbert = {"norm": "layer", "mlp": "geglu", "embedding_norm": True, **window}
     llama = {"norm": "rms", "mlp": "swiglu"}
     return ModelConfig(
         kind=kind,
-        vocab_size=vocabulary_size(tokens_folder()),
+        vocab_size=vocabulary_size(),
         width=params.width,
         layers=params.layers,
         heads=params.heads,
         mlp_width=2 * params.width,
-        max_length=params.length,
+        max_length=_length(params, kind),
         init_std=params.init_std,
         **(modernbert if kind == "encoder" else llama),
     )
 
 
+def _length(params: Params, kind: str) -> int:
+    return params.encoder_length if kind == "encoder" else params.decoder_length
+
+
 def encoder_run(params: Params, seed: int, mask_rate: float, layout: str) -> RunConfig:
     """Return the masked language model of one arm and seed."""
-    return _run(params, "encoder", seed, steps=params.encoder_steps, lr=params.encoder_lr, mask_rate=mask_rate, layout=layout)
+    return _run(
+        params,
+        "encoder",
+        seed,
+        steps=params.encoder_steps,
+        lr=params.encoder_lr,
+        mask_rate=mask_rate,
+        layout=layout,
+    )
 
 
 def decoder_run(params: Params, seed: int) -> RunConfig:
     """Return the next-token model of one seed."""
-    return _run(params, "decoder", seed, steps=params.decoder_steps, lr=params.decoder_lr, domains=params.decoder_domains)
+    return _run(
+        params,
+        "decoder",
+        seed,
+        steps=params.decoder_steps,
+        lr=params.decoder_lr,
+        domains=params.decoder_domains,
+    )
 
 
 def _run(params: Params, kind: str, seed: int, *, steps: int, lr: float, **batch: object) -> RunConfig:
-    objective = "mlm" if kind == "encoder" else "clm"
+    objective, length = "mlm" if kind == "encoder" else "clm", _length(params, kind)
     return RunConfig(
         model=_model(params, kind),
-        batch=BatchConfig(objective=objective, length=params.length, rows=params.rows, limit=params.limit, **batch),
+        batch=BatchConfig(
+            objective=objective, length=params.length, rows=params.rows, limit=params.limit, **batch
+        ),
         optimizer=OptimizerConfig(lr=lr, warmup=min(50, steps // 4)),
         steps=steps,
         save_every=max(1, steps // 4),
@@ -70,24 +112,31 @@ def run(params: Params) -> pd.DataFrame:
     metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte, gain_over_best_ngram,
     gain_over_uniform (masked targets of the test split) · context_loss, context_cost (nats a token, by w and far).
     """
-    arms = [(rate, layout) for rate in params.mask_rates for layout in params.layouts]
-    encoders = {(seed, *arm): encoder_run(params, seed, *arm) for arm in arms for seed in params.seeds}
-    decoders = {seed: decoder_run(params, seed) for seed in params.seeds}
-    trained = sweep([*encoders.values(), *decoders.values()])
-    keys = [("encoder", *key) for key in encoders] + [("decoder", seed, None, None) for seed in decoders]
-    rows = [row for key, result in zip(keys, trained, strict=True) for row in _curve(key, result)]
-    rows += _masked(params, encoders)
-    rows += _context(params, encoders, decoders)
+    arms = runs_of(params)
+    trained = dict(zip(arms, sweep(list(arms.values())), strict=True))
+    rows = [row for arm, result in trained.items() for row in _curve(arm, result)]
+    rows += _masked(params, {arm: job for arm, job in arms.items() if arm.name == "encoder"})
+    rows += _context(params, {arm: job for arm, job in arms.items() if arm.main(params)})
     table = results.tidy(rows, COLUMNS)
-    results.write_table(table, NAME, params, _cost(keys, trained))
-    _export(trained[0], "encoder")
-    _export(trained[len(encoders)], "decoder")
+    results.write_table(table, NAME, params, _cost(trained))
+    results.write_text(fill_in(params), NAME, "blanks")
+    for name in ("encoder", "decoder"):
+        _export(next(result for arm, result in trained.items() if arm.name == name), name)
     return table
 
 
-def _curve(key: tuple, result: RunResult) -> list[Row]:
-    arm, seed, rate, layout = key
-    base = {"arm": arm, "seed": seed, "mask_rate": rate, "layout": layout}
+def runs_of(params: Params) -> dict[Arm, RunConfig]:
+    """Return every arm's training run, the longest first."""
+    encoders = [
+        Arm("encoder", s, r, x) for r in params.mask_rates for x in params.layouts for s in params.seeds
+    ]
+    return {arm: encoder_run(params, arm.seed, arm.mask_rate, arm.layout) for arm in encoders} | {
+        Arm("decoder", seed): decoder_run(params, seed) for seed in params.seeds
+    }
+
+
+def _curve(arm: Arm, result: RunResult) -> list[Row]:
+    base = _columns(arm)
     stretch = max(1, math.ceil(len(result.rows) / CURVE_POINTS))
     losses = [row["loss"] for row in result.rows]
     rows = [
@@ -95,33 +144,52 @@ def _curve(key: tuple, result: RunResult) -> list[Row]:
         for start in range(0, len(losses), stretch)
         if (part := losses[start : start + stretch])
     ]
-    held_out = (row for row in result.rows if "validation_loss" in row)
-    return rows + [base | {"step": r["step"], "metric": "validation_loss", "value": r["validation_loss"]} for r in held_out]
+    held_out = [(row["step"], row["validation_loss"]) for row in result.rows if "validation_loss" in row]
+    return rows + [
+        base | {"step": step, "metric": "validation_loss", "value": loss} for step, loss in held_out
+    ]
+
+
+def _columns(arm: Arm) -> Row:
+    return {"arm": arm.name, "seed": arm.seed, "mask_rate": arm.mask_rate, "layout": arm.layout}
 
 
 # ------------------------------------------------------------------------------------------------------------- M1
 
 
-def _masked(params: Params, encoders: dict[tuple, RunConfig]) -> list[Row]:
+def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
     """Loss in nats a byte of every encoder and n-gram on the same masked targets; then the encoder's gains."""
-    same = {"domains": DOMAINS, "length": params.length, "rows": params.test_rows, "rate": params.mask_rates[0]}
-    jobs = [EvalConfig(evaluation.masked_loss, run, same) for run in encoders.values()]
-    *scored, counted = sweep([*jobs, EvalConfig(evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS)})])
+    same = {
+        "domains": DOMAINS,
+        "length": params.length,
+        "rows": params.test_rows,
+        "rate": params.mask_rates[0],
+    }
+    counting = EvalConfig(
+        evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit}
+    )
+    counted, *scored = sweep(
+        [counting, *(EvalConfig(evaluation.masked_loss, run, same) for run in encoders.values())]
+    )
     rows, ngram = [], {}
     for order, name in NGRAMS.items():
-        found = [row for row in counted.rows if row["order"] == order]
-        ngram[name] = _per_byte(found)
-        rows += [{"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()]
-    best = {domain: min(values[domain] for values in ngram.values()) for domain in (*DOMAINS, "all")}
-    for (seed, rate, layout), result in zip(encoders, scored, strict=True):
-        base = {"arm": "encoder", "seed": seed, "mask_rate": rate, "layout": layout}
-        uniform = _per_byte([row | {"nats": row["tokens"] * math.log(_model(params, "encoder").vocab_size)} for row in result.rows])
+        ngram[name] = _per_byte([row for row in counted.rows if row["order"] == order])
+        rows += [
+            {"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()
+        ]
+    uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in scored[0].rows])
+    for arm, result in zip(encoders, scored, strict=True):
         for domain, value in _per_byte(result.rows).items():
-            at = base | {"domain": domain}
-            rows.append(at | {"metric": "nats_per_byte", "value": value})
-            rows.append(at | {"metric": "gain_over_best_ngram", "value": best[domain] - value})
-            rows.append(at | {"metric": "gain_over_uniform", "value": uniform[domain] - value})
+            best = min(values[domain] for values in ngram.values())
+            gains = {"gain_over_best_ngram": best - value, "gain_over_uniform": uniform[domain] - value}
+            for metric, number in ({"nats_per_byte": value} | gains).items():
+                rows.append(_columns(arm) | {"domain": domain, "metric": metric, "value": number})
     return rows
+
+
+def uniform_loss() -> float:
+    """Return ln V, the loss of a uniform guess in nats a token."""
+    return math.log(vocabulary_size())
 
 
 def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
@@ -133,21 +201,25 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------- M2
 
 
-def _context(params: Params, encoders: dict[tuple, RunConfig], decoders: dict[int, RunConfig]) -> list[Row]:
-    first = (params.mask_rates[0], params.layouts[0])
-    runs = [("encoder", seed, run) for (seed, *arm), run in encoders.items() if tuple(arm) == first]
-    runs += [("decoder", seed, run) for seed, run in decoders.items()]
-    cases = [(arm, seed, run, domain) for arm, seed, run in runs for domain in params.context_domains]
-    options = {"length": params.length, "rows": params.test_rows, "contexts": params.contexts}
-    found = sweep([EvalConfig(evaluation.context_loss, run, options | {"domain": d}) for _, _, run, d in cases])
-    uniform = math.log(_model(params, "decoder").vocab_size)
+def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
+    cases = [(arm, run, domain) for arm, run in runs.items() for domain in params.context_domains]
+    jobs = [EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d)) for arm, run, d in cases]
+    found = sweep(jobs)
     rows = []
-    for (arm, seed, _, domain), result in zip(cases, found, strict=True):
-        base = {"arm": arm, "seed": seed, "domain": domain}
-        rows += [base | row for row in _context_rows(pd.DataFrame(result.rows))]
-        whole = next(row["value"] for row in rows[::-1] if row["metric"] == "context_loss" and row["far"] == "full")
-        rows.append(base | {"metric": "gain_over_uniform", "value": uniform - whole})
+    for (arm, _, domain), result in zip(cases, found, strict=True):
+        base = _columns(arm) | {"domain": domain}
+        losses = pd.DataFrame(result.rows)
+        rows += [base | row for row in _context_rows(losses)]
+        whole = losses[losses["far"] == "full"]["loss"].mean()
+        rows.append(base | {"metric": "gain_over_uniform", "value": uniform_loss() - whole})
     return rows
+
+
+def _context_options(params: Params, kind: str, domain: str) -> Row:
+    """Only contexts that leave far tokens to lose: at least as many as there are targets."""
+    length = _length(params, kind)
+    contexts = tuple(w for w in params.contexts if w + 2 * evaluation.TARGETS <= length)
+    return {"domain": domain, "length": length, "rows": params.test_rows, "contexts": contexts}
 
 
 def _context_rows(losses: pd.DataFrame) -> list[Row]:
@@ -162,21 +234,49 @@ def _context_rows(losses: pd.DataFrame) -> list[Row]:
     return rows
 
 
+def context_check(params: Params) -> Row:
+    """Return how far hiding far tokens at unchanged positions is from cutting them off, and what the arms differ in."""
+    run = decoder_run(params, params.seeds[0])
+    options = {
+        "domain": params.context_domains[0],
+        "length": params.length,
+        "rows": 4,
+        "context": params.contexts[0],
+    }
+    (found,) = sweep([EvalConfig(evaluation.hidden_against_truncated, run, options)])
+    return found.rows[0]
+
+
 # ---------------------------------------------------------------------------------------------- what is left behind
 
 
-def _cost(keys: list[tuple], trained: list[RunResult]) -> pd.DataFrame:
-    costs = ({"arm": key[0], "seed": key[1]} | result.cost for key, result in zip(keys, trained, strict=True))
+def fill_in(params: Params) -> pd.DataFrame:
+    """Return what the first encoder puts into each of BLANKS: probability of the true token, and the likeliest three."""
+    run = encoder_run(params, params.seeds[0], params.mask_rates[0], params.layouts[0])
+    (found,) = sweep([EvalConfig(evaluation.blanks, run, {"sentences": BLANKS})])
+    return pd.DataFrame(found.rows).round(3)
+
+
+def text_table() -> pd.DataFrame:
+    """Return documents, tokens and bytes a token of each domain and split."""
+    card = files.read_json(tokens_folder() / "card.json")["domains"]
+    rows = [{"domain": d, "split": s} | card[d][s] for d in DOMAINS for s in ("train", "validation", "test")]
+    return pd.DataFrame(rows).set_index(["domain", "split"]).round(2)
+
+
+def _cost(trained: dict[Arm, RunResult]) -> pd.DataFrame:
+    costs = (_columns(arm) | result.cost for arm, result in trained.items())
     return pd.DataFrame(costs).assign(tokens_per_second=lambda frame: frame["tokens"] / frame["seconds"])
 
 
 def _export(result: RunResult, name: str) -> None:
-    """Copy a run's last checkpoint and its config to where DVC tracks it and readers find it."""
-    target = files.build("models", NAME, name)
+    """Copy a run's last checkpoint, its config and the tokenizer to where DVC tracks them and readers find them."""
     found = checkpoint.latest(result.folder)
-    with files.folder_atomic(target) as folder:
-        for path in sorted(found.folder.iterdir()):
-            if path.name.startswith(("model", "state")):
-                files.write_atomic(folder / path.name, path.read_bytes())
-        shutil.copy(result.folder / "config.json", folder / "config.json")
-        shutil.copy(tokens_folder() / "tokenizer.json", folder / "tokenizer.json")
+    wanted = (
+        found.folder / "model.safetensors",
+        result.folder / "config.json",
+        tokens_folder() / "tokenizer.json",
+    )
+    with files.folder_atomic(files.build("models", NAME, name)) as folder:
+        for path in wanted:
+            files.write_atomic(folder / path.name, path.read_bytes())

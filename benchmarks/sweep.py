@@ -1,0 +1,84 @@
+"""Do two single-threaded processes beat one process with two threads? Four trainings both ways, in one run.
+
+Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, one after another, two threads. Each way
+starts with an empty cache; the sweep's time includes starting its processes and importing torch in them.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from longctx import runs, training
+from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
+
+
+def configurations(steps: int) -> list[RunConfig]:
+    """Return four encoders that differ in their seed."""
+    model = ModelConfig(
+        kind="encoder",
+        vocab_size=training.vocabulary_size(),
+        width=64,
+        layers=3,
+        heads=2,
+        mlp_width=128,
+        max_length=128,
+        norm="layer",
+        mlp="geglu",
+        embedding_norm=True,
+        window=16,
+        global_every=3,
+    )
+    batch = BatchConfig(objective="mlm", length=128, rows=32)
+    optimizer = OptimizerConfig(lr=1e-3)
+    return [
+        RunConfig(model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=steps, seed=seed)
+        for seed in range(4)
+    ]
+
+
+def timed(label: str, steps: int) -> float:
+    """Return the seconds of one way, in a cache of its own."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["LONGCTX_CACHE"] = cache
+        started = time.perf_counter()
+        if label == "sweep":
+            os.environ["LONGCTX_JOBS"] = "2"
+            runs.sweep(configurations(steps))
+        else:
+            torch.set_num_threads(2)
+            for run in configurations(steps):
+                training.train(run)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    """Alternate the two ways and print their tokens/s and the ratio of each pair."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    tokens = 4 * arguments.steps * 32 * 128
+    rows = []
+    for pair in range(arguments.pairs):
+        seconds = {label: timed(label, arguments.steps) for label in ("sweep", "serial")}
+        rows.append(
+            {"pair": pair}
+            | {f"{label}_tokens_per_s": tokens / s for label, s in seconds.items()}
+            | {"ratio": seconds["serial"] / seconds["sweep"]}
+        )
+    table = pd.DataFrame(rows)
+    print(table.round(2).to_string(index=False))
+    print(f"median ratio sweep / serial: {table['ratio'].median():.2f}")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        table.round(4).to_csv(arguments.out, index=False)
+
+
+if __name__ == "__main__":
+    main()

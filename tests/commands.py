@@ -1,0 +1,69 @@
+"""The command line in a child process: many tries in one child, or one try timed against an empty Python."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DRIVER = """
+import contextlib, io, json, sys
+from pathlib import Path
+from longctx import cli
+tries = []
+for arguments, text in json.load(sys.stdin):
+    if text is not None:
+        Path("params.yaml").write_text(text, encoding="utf-8")
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["longctx", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+    tries.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps([tries, "torch" in sys.modules]))
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one call of the command line left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def try_all(folder: Path, tries: list[tuple[list[str], str | None]]) -> tuple[list[Said], bool]:
+    """Call the command line once for each (arguments, text of params.yaml), in one child; was torch imported?"""
+    child = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(tries),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, torch_imported = json.loads(child.stdout)
+    return [Said(*item) for item in found], torch_imported
+
+
+def call(folder: Path, *arguments: str) -> Said:
+    """Call the installed command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("longctx")), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def cpu_seconds(folder: Path, *command: str) -> float:
+    """Return the least processor time of three tries: what a busy machine does not change."""
+    least = float("inf")
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=60, env=os.environ)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return least

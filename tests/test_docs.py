@@ -1,0 +1,109 @@
+"""What a reader is told: README's commands and tree exist, and every generated page equals what would be generated."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from longctx import corpus, files, notebooks, verdicts
+from longctx.params import STUDIES, read_params
+
+
+@pytest.fixture
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[verdicts.Finding]:
+    monkeypatch.chdir(root)
+    return verdicts.judge_all(verdicts.read_claims(root / "claims.yaml"), root / "results" / "laptop")
+
+
+def block(page: str, name: str) -> str:
+    return page.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0].strip()
+
+
+def test_readme_length(readme: str) -> None:
+    assert 120 <= len(readme.splitlines()) <= 180
+
+
+def test_readme_commands_are_targets(readme: str, root: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = set(re.findall(r"\bmake ([a-z]+)", readme))
+    assert {"repro", "test", "lab"} <= named <= targets
+
+
+def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
+    tree = next(part for part in readme.split("```")[1::2] if part.startswith("\nnotebooks/"))
+    for name in set(re.findall(r"\b([a-z_]+\.py)\b", tree)):
+        assert (root / "src" / "longctx" / name).is_file(), name
+    modules = {path.name for path in (root / "src" / "longctx").glob("*.py")} - {"__init__.py"}
+    assert modules <= set(re.findall(r"\b([a-z_]+\.py)\b", tree)), "a module is missing in README's tree"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"]
+)
+def test_links_resolve(page: str, root: Path) -> None:
+    text = (root / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (root / page).parent.joinpath(target).exists(), target
+
+
+def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:
+    assert block(readme, "verdicts") == verdicts.verdict_block(findings).strip()
+
+
+def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Finding]) -> None:
+    claims = verdicts.read_claims(root / "claims.yaml")
+    names = {study: notebooks.path_of(study).name for study in STUDIES}
+    page = verdicts.experiments_page(findings, claims, read_params(root / "params.yaml"), names)
+    assert (root / "EXPERIMENTS.md").read_text(encoding="utf-8") == page
+
+
+def test_data_card_is_generated(root: Path) -> None:
+    card = files.read_json(root / "build" / "corpus" / "card.json")
+    page = (root / "data" / "README.md").read_text(encoding="utf-8")
+    assert block(page, "corpus") == corpus.data_card(card).strip()
+
+
+def test_at_most_one_verdict_is_undecided(findings: list[verdicts.Finding]) -> None:
+    open_ones = [f.id for f in findings if f.verdict.startswith("undecided")]
+    assert len(open_ones) <= 1, open_ones
+
+
+def test_conda_pin_equals_pyproject(root: Path) -> None:
+    pins = YAML(typ="safe").load(root / "environment.yml")["dependencies"]
+    python = next(pin for pin in pins if str(pin).startswith("python="))
+    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "requires-python"
+    ]
+    assert python == "python=3.11"
+    assert required.startswith(">=3.11") and required.endswith("<3.12")
+
+
+def test_lock_holds_every_direct_dependency_but_torch(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lock = (root / "requirements.lock").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, re.M))
+    assert "torch" not in pins
+    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        name, _, version = requirement.split(";")[0].strip().partition("==")
+        if name != "torch":
+            found = pins[name.lower().replace("_", "-").replace(".", "-")]
+            assert version in ("", found), requirement
+
+
+def test_ci_calls_exactly_the_test_command(root: Path) -> None:
+    assert (root / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
+
+
+def test_claims_quote_at_most_25_characters_and_all_have_a_date(root: Path) -> None:
+    for name, claim in verdicts.read_claims(root / "claims.yaml").claims.items():
+        assert 0 < len(claim.words) <= 25, name
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", claim.fixed), name
+        assert claim.study in STUDIES, name

@@ -1,0 +1,208 @@
+"""The one writer, folders that appear whole, locks, hashes, and code fingerprints that prose leaves alone."""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from observe import leftovers, refuses
+
+from longctx import files
+from longctx.files import UserError
+
+
+def test_writing_replaces_the_whole_content_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    files.write_atomic(path, "old" * 1000)
+    files.write_atomic(path, "新")
+    assert path.read_bytes() == "新".encode()
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_written_file_has_the_mode_that_the_umask_allows(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            files.write_atomic(tmp_path / "a", "x")
+            with files.folder_atomic(tmp_path / "d"):
+                pass
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+        assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == mode | 0o111 & ~mask
+
+
+def test_a_refusing_disk_is_one_line_with_the_path_and_the_old_file_stays(tmp_path: Path) -> None:
+    """A file size limit below the content (RLIMIT_FSIZE), in a child."""
+    files.write_atomic(tmp_path / "kept", "old")
+    program = f"""
+        import resource, signal
+        from longctx import files
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            files.write_atomic({str(tmp_path / "kept")!r}, b"x" * 5000)
+        except files.UserError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path / "kept") in done.stdout and "bytes free" in done.stdout
+    assert (tmp_path / "kept").read_text(encoding="utf-8") == "old"
+    assert not leftovers(tmp_path)
+
+
+def test_a_path_below_a_file_is_refused_in_words(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "file", "x")
+    with refuses("cannot be written"):
+        files.write_atomic(tmp_path / "file" / "below", "x")
+
+
+def test_json_is_the_same_bytes_for_the_same_value_and_refuses_nan(tmp_path: Path) -> None:
+    one = files.write_json(tmp_path / "1", {"b": [1.5, None], "a": "长"}).read_bytes()
+    two = files.write_json(tmp_path / "2", {"a": "长", "b": [1.5, None]}).read_bytes()
+    assert one == two and files.read_json(tmp_path / "1") == {"a": "长", "b": [1.5, None]}
+    assert (
+        files.sha256_json({"b": 1, "a": 2})
+        == files.sha256_json({"a": 2, "b": 1})
+        != files.sha256_json({"a": 2})
+    )
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(tmp_path / "3", float("nan"))
+    assert not (tmp_path / "3").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_reading_what_is_not_json_names_the_path(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with refuses(f"{tmp_path / 'x.json'}: expected"):
+        files.read_json(tmp_path / "x.json")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with pytest.raises(RuntimeError), files.folder_atomic(target) as folder:
+        files.write_atomic(folder / "a", "1")
+        raise RuntimeError
+    assert not target.exists() and not leftovers(tmp_path)
+    with files.folder_atomic(target) as folder:
+        files.write_atomic(folder / "a", "1")
+        assert not target.exists()
+    with pytest.raises(RuntimeError), files.folder_atomic(target) as folder:
+        raise RuntimeError
+    assert (target / "a").read_text(encoding="utf-8") == "1"
+    with files.folder_atomic(target) as folder:
+        files.write_atomic(folder / "b", "2")
+    assert [p.name for p in target.iterdir()] == ["b"] and not leftovers(tmp_path)
+
+
+def test_leftovers_are_swept_and_a_folder_set_aside_goes_back(tmp_path: Path) -> None:
+    (tmp_path / f"{files.TEMPORARY}a.txt-123").write_text("half", encoding="utf-8")
+    (tmp_path / f"{files.TEMPORARY}step-00000005-abc_1234").mkdir()
+    aside = tmp_path / f"{files.TEMPORARY}step-00000005-abc_1234{files.SET_ASIDE}"
+    aside.mkdir()
+    (aside / "weights").write_text("old", encoding="utf-8")
+    files.sweep_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
+    assert (tmp_path / "step-00000005" / "weights").read_text(encoding="utf-8") == "old"
+    aside.mkdir()
+    files.sweep_leftovers(tmp_path)  # its successor is there: the old one goes
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_a_lock_is_refused_to_the_second_and_free_after_the_first(tmp_path: Path) -> None:
+    with files.lock(tmp_path / "run"):
+        program = f"from longctx import files\nfrom pathlib import Path\nwith files.lock(Path({str(tmp_path / 'run')!r})): pass"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr
+    with files.lock(tmp_path / "run"):
+        pass
+
+
+def test_the_project_is_found_from_below_and_missed_from_outside(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "p" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "p" / "dvc.yaml").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "p" / "a" / "b")
+    assert files.project() == (tmp_path / "p").resolve()
+    monkeypatch.setenv("LONGCTX_PROFILE", "laptop")
+    assert files.build("tables") == (tmp_path / "p" / "build" / "laptop" / "tables").resolve()
+    monkeypatch.delenv("LONGCTX_CACHE", raising=False)
+    assert files.cache() == (tmp_path / "p" / ".longctx").resolve()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no dvc\.yaml"):
+        files.project()
+
+
+CODE = '''
+"""Docstring."""
+
+def f(x):
+    """Say."""
+    return x + 1  # why
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("# why", "# another reason", True),
+        ('"""Say."""', '"""Say it otherwise."""', True),
+        ('"""Docstring."""\n', "", True),
+        ("x + 1", "( x+1 )", True),
+        ("x + 1", "x + 2", False),
+        ("def f(x)", "def f(x=0)", False),
+    ],
+)
+def test_a_digest_changes_with_the_code_alone(old: str, new: str, same: bool) -> None:
+    assert old in CODE
+    assert (files.code_digest(CODE) == files.code_digest(CODE.replace(old, new))) is same
+
+
+@pytest.fixture
+def package(tmp_path: Path, root: Path) -> Path:
+    """A copy of the package that may be changed."""
+    shutil.copytree(
+        root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    return tmp_path / "src"
+
+
+def test_a_changed_module_changes_the_fingerprints_of_what_imports_it(package: Path) -> None:
+    training = (package / "longctx" / "training.py").read_text(encoding="utf-8")
+    before = files.code_fingerprints(training, package)
+    assert {"longctx.model", "longctx.attention", "longctx.checkpoint", "longctx.files"} <= set(before)
+    assert not {"longctx.cli", "longctx.params", "longctx.runs"} & set(before)
+    attention = package / "longctx" / "attention.py"
+    source = attention.read_text(encoding="utf-8")
+    attention.write_text(f"# a comment\n{source}\n", encoding="utf-8")
+    assert files.code_fingerprints(training, package) == before
+    attention.write_text(f"{source}\nEXTRA = 1\n", encoding="utf-8")
+    after = files.code_fingerprints(training, package)
+    assert {name for name in before if after[name] != before[name]} == {"longctx.attention"}
+    params = package / "longctx" / "params.py"
+    params.write_text(params.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
+    assert files.code_fingerprints(training, package) == after
+
+
+def test_the_closure_follows_every_form_of_import(tmp_path: Path) -> None:
+    package = tmp_path / "longctx"
+    (package / "tasks").mkdir(parents=True)
+    for name, text in {
+        "a": "from longctx import b",
+        "b": "import longctx.c",
+        "c": "def f():\n    from longctx.tasks import copy",
+        "tasks/copy": "import json",
+        "d": "",
+    }.items():
+        (package / f"{name}.py").write_text(text, encoding="utf-8")
+    found = files.import_closure("from longctx.a import x", tmp_path)
+    assert set(found) == {"longctx.a", "longctx.b", "longctx.c", "longctx.tasks.copy"}
+    assert json.dumps(files.code_fingerprints("import os", tmp_path)) == "{}"

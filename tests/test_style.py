@@ -1,0 +1,306 @@
+"""The rules of the code itself: maxima of size, imports that only point up, one writer, and notebooks as they should be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from notebook_rules import problems_of, smoke_values
+
+from longctx import notebooks
+from longctx import params as schema
+from longctx.config import read_yaml, validate
+from longctx.files import import_closure
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "longctx"
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {name: path for name, path in MODULES.items() if not name.endswith("__init__")}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+MAX_MODULE_LINES = 350
+MIN_MODULE_LINES = 80
+SMALL = {"plotting", "stats", "params"}  # born small on purpose, or a plain list
+MAX_FUNCTION_LINES = 60
+MAX_POSITIONAL = 6
+MAX_PARAMETERS = 10
+
+# From leaf to root: a module may import only modules that stand before it.
+ORDER = """
+    files config params positions patterns kernels attention model recurrent corpus tokenizer batching ngrams tasks
+    checkpoint training runs stats evaluation attribution memorization huggingface probe results verdicts plotting
+    studies notebooks pipeline publishing cli
+""".split()  # noqa: SIM905
+ALONE = ("files", "positions", "patterns", "recurrent", "tasks")  # import nothing of ours
+NARROW = {"config": {"files"}, "params": {"config", "files"}, "stats": set(), "checkpoint": {"files"}}
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return the modules of ours that a tree imports, by the name of module or folder."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "longctx":
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longctx."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found.update(a.name.split(".")[1] for a in node.names if a.name.startswith("longctx."))
+    return found
+
+
+def oversized(tree: ast.Module) -> list[str]:
+    """Return the functions of a tree that are too long or take too many parameters."""
+    found = []
+    for node in functions(tree):
+        lines = node.end_lineno - node.lineno + 1
+        positional = len(node.args.posonlyargs + node.args.args) - (
+            node.args.args[:1] != [] and node.args.args[0].arg in ("self", "cls")
+        )
+        if lines > MAX_FUNCTION_LINES:
+            found.append(f"{node.name}: {lines} lines")
+        if positional > MAX_POSITIONAL or positional + len(node.args.kwonlyargs) > MAX_PARAMETERS:
+            found.append(
+                f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters"
+            )
+    return found
+
+
+def misplaced(module: str, imported: set[str]) -> set[str]:
+    """Return the imports of a module that do not point up the table."""
+    top = module.partition("/")[0]
+    if top in ALONE:
+        return imported - {top}
+    if top in NARROW:
+        return imported - NARROW[top]
+    return {name for name in imported if name != top and ORDER.index(name) >= ORDER.index(top)}
+
+
+WRITING = ("shutil.copy", "shutil.copy2", "shutil.copyfile", "json.dump")
+WRITERS = ("write_text", "write_bytes", "savefig", "savetxt", "tofile", "to_parquet", "save_file", "copytree")
+
+
+def writes(tree: ast.Module) -> list[str]:
+    """Return the calls of a tree that write a file by another way than `files.write_atomic`."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        texts = [
+            a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)
+        ]
+        modes = [text for text in texts if isinstance(text, str) and text and set(text) <= set("rwaxbt+")]
+        opens = name == "open" and any(set(mode) & set("wax+") for mode in modes)
+        to_path = name in ("to_csv", "to_json") and any(not isinstance(a, ast.Constant) for a in node.args)
+        whole = ast.unparse(node.func)
+        memory = bool(node.args) and ast.unparse(node.args[0]) in (
+            "buffer",
+            "full",
+            "small",
+        )  # a BytesIO, then write_atomic
+        writer = name in WRITERS and whole != "results.write_text"
+        if not memory and (writer or opens or to_path or whole in WRITING):
+            found.append(f"line {node.lineno}: {whole}")
+    return found
+
+
+# What is not kept: throw-away copies, scratch files, a worker's log.
+NOT_KEPT = {
+    "pipeline": {"shutil.copy", "shutil.copy2", "shutil.copytree"},
+    "runs": {"(folder / 'log.txt').open"},
+    "corpus": {"Path(output).write_bytes"},
+}
+
+
+NOT_TEXT = ("gzip.open", "os.open", "PIL.Image.open", "read_text", "results.write_text", "corpus.read_text")
+
+
+def unnamed_encodings(tree: ast.Module) -> list[str]:
+    """Return the calls that open text without naming its encoding."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        binary = any(
+            isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value for a in node.args
+        )
+        named = any(keyword.arg == "encoding" for keyword in node.keywords)
+        others = ast.unparse(node.func) in NOT_TEXT
+        if name in ("open", "read_text", "write_text") and not (named or binary or others):
+            found.append(f"line {node.lineno}: {ast.unparse(node.func)}")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_neither_tiny_nor_huge(name: str) -> None:
+    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_MODULE_LINES
+    assert lines >= MIN_MODULE_LINES or name in SMALL or "/" in name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_functions_stay_short_and_take_few_parameters(name: str) -> None:
+    assert oversized(tree_of(MODULES[name])) == []
+
+
+def test_an_oversized_function_is_found() -> None:
+    long = "def f():\n" + "    x = 1\n" * 60
+    assert oversized(ast.parse(long)) == ["f: 61 lines"]
+    assert oversized(ast.parse("def f(a, b, c, d, e, g, h): pass")) == [
+        "f: 7 positional, 0 keyword-only parameters"
+    ]
+    assert oversized(ast.parse("def f(self, a, b, c, d, e, g): pass")) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- imports
+
+
+def test_imports_point_up_the_table() -> None:
+    unknown = {name.split("/")[0] for name in MODULES} - set(ORDER)
+    assert not unknown, f"{unknown}: give each new module its place in ORDER"
+    found = {name: bad for name, path in MODULES.items() if (bad := misplaced(name, imports(tree_of(path))))}
+    assert not found
+
+
+def test_imports_within_a_folder_have_no_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if "/" not in name:
+            continue
+        folder = f"longctx.{name.split('/')[0]}"
+        nodes = [
+            n
+            for n in ast.walk(tree_of(path))
+            if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(folder)
+        ]
+        graph[name] = {
+            f"{n.module.removeprefix('longctx.').replace('.', '/')}" for n in nodes if n.module != folder
+        }
+        graph[name] |= {f"{folder[8:]}/{a.name}" for n in nodes if n.module == folder for a in n.names}
+    while leaves := {name for name, to in graph.items() if not (to & set(graph))}:
+        graph = {name: to for name, to in graph.items() if name not in leaves}
+    assert not graph, f"a cycle among {sorted(graph)}"
+
+
+def test_an_import_that_points_down_is_found() -> None:
+    assert misplaced("model", imports(ast.parse("from longctx.training import train"))) == {"training"}
+    assert misplaced("positions", imports(ast.parse("import longctx.files"))) == {"files"}
+    assert misplaced("training", imports(ast.parse("from longctx import params, model"))) == set()
+
+
+def test_training_never_imports_the_studies_parameters() -> None:
+    """Or a new study would make every trained model stale."""
+    source = MODULES["training"].read_text(encoding="utf-8")
+    assert "longctx.model" in import_closure(source)
+    assert "longctx.params" not in import_closure(source)
+
+
+@pytest.mark.parametrize("name", ["files", "config", "params", "cli"])
+def test_what_reads_a_configuration_imports_without_torch(name: str) -> None:
+    program = f"import sys, longctx.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_kept_files_are_written_by_the_one_writer_only(name: str) -> None:
+    if name != "files":
+        found = [
+            call
+            for call in writes(tree_of(MODULES[name]))
+            if call.split(": ")[1] not in NOT_KEPT.get(name, ())
+        ]
+        assert found == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_text_is_opened_with_its_encoding_named(name: str) -> None:
+    assert unnamed_encodings(tree_of(MODULES[name])) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_input_is_never_checked_by_an_assert(name: str) -> None:
+    """`python -O` removes them."""
+    assert [node.lineno for node in ast.walk(tree_of(MODULES[name])) if isinstance(node, ast.Assert)] == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_annotations_are_evaluated(name: str) -> None:
+    """With `from __future__ import annotations`, jaxtyping's shapes would be strings that nobody checks."""
+    assert "from __future__ import annotations" not in MODULES[name].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "open(p, 'w')",
+        "p.open('ab')",
+        "p.write_text(t, encoding='utf-8')",
+        "frame.to_csv(path)",
+        "shutil.copy(a, b)",
+        "figure.savefig(path)",
+        "json.dump(x, f)",
+    ],
+)
+def test_a_second_writer_is_found(source: str) -> None:
+    assert writes(ast.parse(source))
+
+
+@pytest.mark.parametrize("source", ["open(p)", "p.read_text()", "p.open('w')"])
+def test_a_missing_encoding_is_found(source: str) -> None:
+    assert unnamed_encodings(ast.parse(source))
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=["check", "format"])
+def test_ruff_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "ruff", *arguments, "-q", "--no-cache", "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+
+
+# --------------------------------------------------------------------------------------------------------- notebooks
+
+
+def test_every_study_has_one_notebook_and_one_module() -> None:
+    assert {path.stem[3:] for path in NOTEBOOKS} == set(schema.STUDIES)
+    assert {name.split("/")[1] for name in MODULES if name.startswith("studies/")} == set(schema.STUDIES)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_small_plain_executed_and_normal(path: Path) -> None:
+    assert problems_of(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebooks_parameters_are_its_section_and_its_defaults_the_smoke_profile(path: Path) -> None:
+    study = path.stem[3:]
+    written = notebooks.defaults(path)
+    assert list(written) == list(schema.STUDIES[study].model_fields)
+    assert list(written) == list(read_yaml(ROOT / "params.yaml")[study])
+    model = schema.STUDIES[study]
+    assert validate(model, written, path.name) == validate(model, smoke_values(ROOT, study), "smoke.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_profile_is_valid_bears_its_name_and_has_the_laptops_data(path: Path) -> None:
+    profile, laptop = schema.read_params(path), schema.read_params(ROOT / "params.yaml")
+    assert profile.profile == path.stem and laptop.profile == "laptop"
+    assert (profile.corpus, profile.tokenizer) == (laptop.corpus, laptop.tokenizer)

@@ -1,0 +1,63 @@
+"""A project of its own in a temporary folder: a small real corpus and tokenizer, and models of width 16."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from longctx import files
+from longctx.config import BatchConfig, Corpus, ModelConfig, OptimizerConfig, RunConfig, Tokenizer
+from longctx.corpus import build_corpus
+from longctx.tokenizer import build_tokenizer
+
+ROOT = Path(__file__).parent.parent
+VOCABULARY = 264
+LENGTH = 16
+
+
+def make_project(root: Path) -> Path:
+    """Fill a folder with what training needs: dvc.yaml and build/tokenizer, made by the real data stages."""
+    words = random.Random(0)
+    lexicon = ["".join(words.choices("abcdefghij", k=words.randint(2, 7))) for _ in range(60)]
+    tales = root / "build" / "sources" / "tales"
+    for number in range(8):
+        files.write_atomic(tales / f"{number}.txt", " ".join(words.choices(lexicon, k=120)))
+    origin = {
+        "domain": "tales",
+        "language": "und",
+        "licence": "none",
+        "reader": "files",
+        "title": "tales",
+        "sha256": "",
+    }
+    files.write_json(tales / "source.json", origin)
+    corpus = Corpus(sources=("tales",), manuals=1, test_share=0.2, validation_share=0.2, near_duplicate=0.8)
+    build_corpus(corpus, root / "build" / "sources", root / "build" / "corpus")
+    tokenizer = Tokenizer(vocab_size=VOCABULARY, characters=100_000)
+    build_tokenizer(tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
+    shutil.copy(ROOT / "params.yaml", root / "params.yaml")
+    files.write_atomic(root / "dvc.yaml", "stages: {}\n")
+    return root
+
+
+def tiny_run(
+    *, kind: str = "decoder", steps: int = 40, save_every: int = 5, seed: int = 0, **changes: Any
+) -> RunConfig:
+    """Return a run of one layer, width 16, T = 16; `changes` go to the optimiser, `rows` to the batch."""
+    model = ModelConfig(
+        kind=kind,
+        vocab_size=VOCABULARY,
+        width=16,
+        layers=1,
+        heads=2,
+        mlp_width=32,
+        max_length=LENGTH,
+        init_std=0.1,
+    )
+    batch = BatchConfig(
+        objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4)
+    )
+    optimizer = OptimizerConfig(**{"lr": 0.01, "warmup": 4} | changes)
+    return RunConfig(
+        model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed
+    )
