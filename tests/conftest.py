@@ -1,20 +1,49 @@
 """Fixtures shared by all tests: the corpus that the data stages made, and a run cache of this session's own."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import tiny
 
 ROOT = Path(__file__).parent.parent
+OWN_CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """One cache a session, one job, no progress bars: what notebooks and tests train is trained once."""
     if "LONGCTX_CACHE" not in os.environ:
-        os.environ["LONGCTX_CACHE"] = str(config.cache.mkdir("longctx-runs")) if config.cache else ""
+        config.stash[OWN_CACHE] = os.environ["LONGCTX_CACHE"] = tempfile.mkdtemp(prefix="longctx-runs-")
     os.environ.setdefault("LONGCTX_JOBS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the cache that this session made; one that the caller named stays."""
+    if (folder := config.stash.get(OWN_CACHE, None)) is not None:
+        os.environ.pop("LONGCTX_CACHE", None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made(name: str) -> Path:
+    folder = ROOT / "build" / name
+    if not (folder / "card.json").is_file():
+        pytest.fail("run `dvc repro tokenizer` first (make test does)", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_folder() -> Path:
+    """What stage `corpus` made."""
+    return _made("corpus")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder() -> Path:
+    """What stage `tokenizer` made."""
+    return _made("tokenizer")
 
 
 @pytest.fixture(scope="session")

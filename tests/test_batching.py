@@ -22,9 +22,8 @@ from longctx.batching import (
     mask_tokens,
     training_batch,
 )
-from longctx.config import BatchConfig
+from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig
 from longctx.files import UserError
-from longctx.tokenizer import EOS, MASK, PAD, SPECIAL
 
 VOCABULARY = 60_000
 FIRST = len(SPECIAL)

@@ -104,6 +104,21 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in target.iterdir()] == ["b"] and not leftovers(tmp_path)
 
 
+def test_processes_that_fill_one_folder_at_once_all_succeed(tmp_path: Path) -> None:
+    program = f"""
+        from longctx import files
+        for number in range(150):
+            with files.folder_atomic({str(tmp_path / "made")!r}) as folder:
+                (folder / "a").touch()
+                (folder / "b").touch()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    children = [subprocess.Popen(command) for _ in range(3)]
+    assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["a", "b"]
+
+
 def test_leftovers_are_swept_and_a_folder_set_aside_goes_back(tmp_path: Path) -> None:
     (tmp_path / f"{files.TEMPORARY}a.txt-123").write_text("half", encoding="utf-8")
     (tmp_path / f"{files.TEMPORARY}step-00000005-abc_1234").mkdir()

@@ -20,11 +20,12 @@ from longctx.model import (
     EncoderDecoder,
     LanguageModel,
     Norm,
+    _rotation_table,
     num_parameters,
     positions_within,
 )
 from longctx.patterns import Pattern
-from longctx.positions import inverse_frequencies, rotate, rotation_table
+from longctx.positions import inverse_frequencies, rotate, rotation_table, sinusoidal
 
 fast = settings(derandomize=True, deadline=None, max_examples=15)
 V = 50
@@ -109,6 +110,20 @@ def test_attention_is_projection_rotation_softmax(pairing, kv_heads):
         strict=True,
     ):
         same(one, other)
+
+
+@pytest.mark.parametrize("positions", ["rope", "none", "learned", "sinusoidal"])
+def test_embeddings_are_their_formulas(positions):
+    embedding = build(positions=positions).embedding
+    tokens, documents = tokens_of(1, 6), torch.tensor([[0, 0, 0, 0, 1, 1]])
+    rows = embedding.weight[tokens]
+    wanted = {
+        "rope": rows,
+        "none": rows,
+        "learned": rows + embedding.positions[[0, 1, 2, 3, 0, 1]] if positions == "learned" else None,
+        "sinusoidal": rows * math.sqrt(32) + sinusoidal(4, 32)[[0, 1, 2, 3, 0, 1]],
+    }
+    same(embedding(tokens, documents), wanted[positions])
 
 
 def test_positions_start_anew_in_each_document():
@@ -328,6 +343,7 @@ def test_a_learned_table_is_not_read_beyond_its_end():
 def test_evaluation_in_inference_mode_leaves_training_possible():
     model, tokens = build(window=2, global_every=2), tokens_of(1, 61)
     pattern = Pattern(before=9, after=9, slopes=torch.linspace(0.1, 0.5, 4))
+    _rotation_table.cache_clear()  # tables and masks made here must serve training too
     with torch.inference_mode():
         before = model(tokens, pattern=pattern)
     after = model(tokens, pattern=pattern)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from longctx import ngrams
 from longctx.batching import Stream
+from longctx.config import EOS
 from longctx.files import UserError
-from longctx.tokenizer import EOS
 
 A, B, C = 4, 5, 6
 V = 8

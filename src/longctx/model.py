@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from longctx.attention import attend
 from longctx.config import ModelConfig
 from longctx.patterns import Pattern
-from longctx.positions import inverse_frequencies, pairs_together, rotate, rotation_table, sinusoidal
+from longctx.positions import inverse_frequencies, pairs_together, rotate, rotation_table, sinusoidal, smear
 
 Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
 
@@ -65,6 +65,7 @@ class Attention(nn.Module):
         self.head_width, self.pairing = config.head_width, config.pairing
         self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * config.head_width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
+        self.mix = nn.Parameter(torch.zeros(self.kv_heads)) if config.smear and not cross else None
         if config.positions == "rope" and config.pairing == "half" and not cross:
             starts = torch.arange(self.heads + self.kv_heads)[:, None] * config.head_width
             order = (starts + torch.tensor(pairs_together(config.head_width))).flatten()
@@ -86,12 +87,18 @@ class Attention(nn.Module):
             )
         elif rotation is None:
             q_BTNH, k_BSGH, v_BSGH = self.qkv(x_BTD).unflatten(-1, (-1, self.head_width)).split(split, 2)
+            k_BSGH = self._smeared(k_BSGH, pattern)
         else:
-            qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation)
+            qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
             q_BTNH, k_BSGH = qk_BTKH.split(split[:2], 2)
         return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
 
-    def _rotated(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    def _smeared(self, k_BSGH: Tensor, pattern: Pattern) -> Tensor:
+        if self.mix is None:
+            return k_BSGH
+        return smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)
+
+    def _rotated(self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys in one tensor, and the values.
 
         Scores do not change when q and k change the order of their channels alike. So for pairing "half" the rows of
@@ -103,6 +110,9 @@ class Attention(nn.Module):
             weight = torch.cat((w_qk.index_select(0, self.order), w_v))
         qkv_BTKH = F.linear(x_BTD, weight).unflatten(-1, (-1, self.head_width))
         qk_BTKH, v_BTGH = qkv_BTKH.tensor_split([turned], 2)
+        if self.mix is not None:
+            q_BTNH, k_BSGH = qk_BTKH.tensor_split([self.heads], 2)
+            qk_BTKH = torch.cat((q_BTNH, self._smeared(k_BSGH, pattern)), 2)
         return rotate(qk_BTKH, *rotation, "interleaved"), v_BTGH
 
 
@@ -217,10 +227,9 @@ def _rotation_table(
     head_width: int, theta: float, length: int, dtype: torch.dtype, device: torch.device
 ) -> Rotation:
     """One table for all layers and steps of a length."""
-    with torch.inference_mode(False):  # a table first made in evaluation must serve training too
-        inv_freq = inverse_frequencies("rope", head_dim=head_width, theta=theta, trained_length=length)
-        cos, sin = rotation_table(inv_freq, torch.arange(length), dtype)
-        return cos.to(device), sin.to(device)
+    inv_freq = inverse_frequencies("rope", head_dim=head_width, theta=theta, trained_length=length)
+    cos, sin = rotation_table(inv_freq, torch.arange(length), dtype)
+    return cos.to(device), sin.to(device)
 
 
 def positions_within(tokens_BT: Tensor, documents_BT: Tensor | None) -> Int[Tensor, "*B T"]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longctx.config import EOS
 from longctx.files import UserError
-from longctx.tokenizer import EOS
 
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where too few n-grams occur once to estimate them (KenLM's)
 

@@ -15,8 +15,9 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from longctx import files
-from longctx.config import Frozen, did_you_mean, validate
+from longctx.config import Frozen, validate
 from longctx.files import UserError
+from longctx.messages import did_you_mean
 from longctx.params import STUDIES
 
 KERNEL = "python3"
@@ -33,7 +34,9 @@ def path_of(study: str) -> Path:
     """
     found = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
     if study not in STUDIES or len(found) != 1:
-        raise UserError(f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}")
+        raise UserError(
+            f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}"
+        )
     return found[0]
 
 
@@ -68,7 +71,9 @@ def defaults(path: Path) -> dict[str, Any]:
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
-        raise UserError(f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}") from None
+        raise UserError(
+            f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}"
+        ) from None
     for node in body:
         try:
             (target,) = node.targets
@@ -91,7 +96,9 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
     written = defaults(path)
     validate(STUDIES[study], written, f"{path}: parameters cell")
     if missing := set(STUDIES[study].model_fields) - set(written):
-        raise UserError(f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml")
+        raise UserError(
+            f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml"
+        )
     return params
 
 
@@ -169,7 +176,9 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def refresh(path: Path) -> None:
     """Execute a notebook with its own defaults (smoke size) and write it back normalised: how outputs are committed."""
     notebook = read(path)
-    client = NotebookClient(notebook, timeout=600, kernel_name=KERNEL, resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name=KERNEL, resources={"metadata": {"path": str(path.parent)}}
+    )
     try:
         client.execute()
     except Exception as error:

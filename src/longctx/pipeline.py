@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from longctx import files, notebooks
-from longctx.config import did_you_mean, read_yaml
+from longctx.config import read_yaml
 from longctx.files import UserError
+from longctx.messages import did_you_mean
 from longctx.params import STUDIES, read_params
 
 # The stages that are not notebooks, by what they import.
 ENTRIES = {
-    "sources": "from longctx.corpus import fetch",
+    "sources": "from longctx.sources import fetch",
     "corpus": "from longctx.corpus import build_corpus",
     "tokenizer": "from longctx.tokenizer import build_tokenizer",
     "verdicts": "from longctx import publishing",
@@ -39,12 +40,16 @@ def write_code(root: Path) -> None:
 def _dvc(*arguments: str, root: Path, **environment: str) -> int:
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False).returncode
+    return subprocess.run(
+        command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False
+    ).returncode
 
 
 def prepare(root: Path) -> None:
     """Tell DVC when there is no git here (an archive was unpacked), once."""
-    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(encoding="utf-8"):
+    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(
+        encoding="utf-8"
+    ):
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
@@ -60,7 +65,9 @@ def reproduce(root: Path, profile: str) -> int:
     source = root / "profiles" / f"{profile}.yaml"
     if not source.is_file():
         known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
-        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
+        raise UserError(
+            f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}"
+        )
     read_params(source)
     copy = files.cache() / "profiles" / profile
     _export(root, copy)
@@ -76,10 +83,16 @@ def reproduce(root: Path, profile: str) -> int:
 def _export(root: Path, copy: Path) -> None:
     """Copy the working tree's own files (what git tracks or would), with a DVC folder that shares the cache."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     names = listed.stdout.split("\0") if listed.returncode == 0 else []
-    names = names or [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"]
+    names = names or [
+        str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"
+    ]
     for name in filter(None, names):
         if (root / name).is_file() and not name.startswith((".dvc/", "build/", ".venv/", ".longctx/")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +114,9 @@ def diagnose(root: Path) -> list[str]:
         except UserError:
             whole = False
         if not whole:
-            problems.append(f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back")
+            problems.append(
+                f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back"
+            )
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     if rwlock.exists():
         try:

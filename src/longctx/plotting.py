@@ -102,9 +102,18 @@ def nats_per_byte(table: pd.DataFrame) -> Figure:
     domains = [d for d in ("plays", "manuals", "sanguo") if d in set(scored["domain"])]
     figure, axes = grid(len(domains), height=3.0)
     for axis, domain in zip(axes, domains, strict=True):
-        for run, look in (("published", {"color": "C0", "ms": 6}), ("this run", {"mfc": "none", "mec": "C1", "ms": 10})):
+        for run, look in (
+            ("published", {"color": "C0", "ms": 6}),
+            ("this run", {"mfc": "none", "mec": "C1", "ms": 10}),
+        ):
             at = scored[(scored["domain"] == domain) & (scored["run"] == run)]
-            axis.plot(at["value"], [order.index(arm) for arm in at["arm"]], "o", label=run if len(at) else None, **look)
+            axis.plot(
+                at["value"],
+                [order.index(arm) for arm in at["arm"]],
+                "o",
+                label=run if len(at) else None,
+                **look,
+            )
         axis.set_yticks(range(len(order)), order if axis is axes[0] else [])
         axis.set(title=domain, xlabel="nats a byte", ylim=(len(order) - 0.5, -0.5))
         axis.set_xlim(left=0)
@@ -123,10 +132,19 @@ def context_cost(table: pd.DataFrame) -> Figure:
         at = costs[costs["arm"] == arm]
         for color, far in enumerate(FAR_KINDS):
             label = far.replace("_", " ")
-            published, ours = (at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run"))
+            published, ours = (
+                at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run")
+            )
             if len(published):
                 sns.lineplot(
-                    published, x="context", y="value", ax=axis, errorbar=("pi", 100), marker="o", color=f"C{color}", label=label
+                    published,
+                    x="context",
+                    y="value",
+                    ax=axis,
+                    errorbar=("pi", 100),
+                    marker="o",
+                    color=f"C{color}",
+                    label=label,
                 )
                 label = None
             axis.plot(ours["context"], ours["value"], "o", mfc="none", mec=f"C{color}", ms=9, label=label)
@@ -263,9 +281,8 @@ def _fed(axis: Axes, rows: pd.DataFrame, color: str, label: str) -> None:
     published, ours = (rows[rows["run"] == run] for run in ("published", "this run"))
     if len(published):
         sns.lineplot(published, x="step", y="value", errorbar=("pi", 100), ax=axis, color=color, legend=False)
-    mean = ours.groupby("step")["value"].mean()
-    # without a published curve this run's own mean is the line to read
-    axis.plot(mean.index, mean, "-" if published.empty else "", color=color, lw=1.2)
+    else:  # this run's own mean is the line to read
+        axis.plot(ours.groupby("step")["value"].mean(), color=color)
     axis.plot(ours["step"], ours["value"], "o", mfc="none", mec=color, ms=5, label=label)
 
 
@@ -278,7 +295,9 @@ def parity_losses(table: pd.DataFrame) -> Figure:
         wide = rows.pivot(index="step", columns="metric", values="value")
         axis.plot(wide.index, wide["our_loss"], label="ours")
         axis.plot(wide.index, wide["their_loss"], "o", mfc="none", mec="C1", ms=6, label="theirs")
-        axis.set(title=arm.replace(" vs ", "\nvs "), xlabel="AdamW step", ylim=(0, None))
+        axis.set(
+            title=arm.replace(" vs ", "\nvs "), xlabel="AdamW step", ylim=(0, 1.08 * wide.to_numpy().max())
+        )
     axes[0].set_ylabel("loss, nats a token")
     axes[0].legend(frameon=False)
     return figure

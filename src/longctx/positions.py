@@ -7,7 +7,8 @@ and sine are cast: near position 2**20 an fp32 angle is off by up to 0.06 rad.
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Num
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 SCHEMES = ("rope",)
@@ -100,3 +101,28 @@ def sinusoidal(length: int, width: int) -> Float[Tensor, "T D"]:
         inv_freq = 10_000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     cos, sin = rotation_table(inv_freq, torch.arange(length), torch.float64)
     return torch.stack((sin, cos), -1).flatten(-2)[:, :width]
+
+
+def smear(
+    k_BSGH: Float[Tensor, "B S G H"],
+    mix_G: Float[Tensor, " G"],
+    documents_BS: Int[Tensor, "B S"] | None = None,
+    causal: bool = True,
+) -> Float[Tensor, "B S G H"]:
+    """Return (1 − σ(mix))·k_j + σ(mix)·k_{j−1} for each head: a key that also says what stands before its token.
+
+    Smeared keys (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits") let one layer do what takes
+    an induction head two. Without `causal`, odd heads look at the next key instead. Before the first token of a
+    document stands nothing: that neighbour counts as 0. Apply before any rotation.
+    """
+    before = F.pad(k_BSGH[:, :-1], (0, 0, 0, 0, 1, 0))
+    after = F.pad(k_BSGH[:, 1:], (0, 0, 0, 0, 0, 1))
+    if documents_BS is not None:
+        same = (documents_BS[:, 1:] == documents_BS[:, :-1])[..., None, None].to(k_BSGH.dtype)
+        before = before * F.pad(same, (0, 0, 0, 0, 1, 0))
+        after = after * F.pad(same, (0, 0, 0, 0, 0, 1))
+    if not causal:
+        odd = (torch.arange(len(mix_G), device=k_BSGH.device) % 2 == 1)[:, None]
+        before = torch.where(odd, after, before)
+    share = mix_G.sigmoid()[:, None]
+    return torch.lerp(k_BSGH, before, share.to(k_BSGH.dtype))

@@ -14,12 +14,10 @@ from tokenizers import Tokenizer as BPETokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from longctx import files
-from longctx.config import Tokenizer
+from longctx.config import EOS, SPECIAL, Tokenizer
 from longctx.corpus import SPLITS, Document, load_documents
 from longctx.files import UserError
 
-SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # in the order of their ids
-PAD, MASK, BOS, EOS = range(4)
 MAX_VOCABULARY = 1 << 16  # token files are uint16
 PIECE = 1 << 16  # characters of one training string: the trainer holds each string's words at once
 

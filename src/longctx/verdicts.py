@@ -86,7 +86,9 @@ def read_claims(path: Path) -> Claims:
 def _select(table: pd.DataFrame, where: Mapping[str, object], study: str) -> pd.DataFrame:
     for column, value in where.items():
         if column not in table.columns:
-            raise UserError(f"claims.yaml: {study}: {column}: expected a column of its table: {', '.join(table.columns)}")
+            raise UserError(
+                f"claims.yaml: {study}: {column}: expected a column of its table: {', '.join(table.columns)}"
+            )
         table = table[table[column] == value]
     return table
 
@@ -122,7 +124,10 @@ def _check_holds(table: pd.DataFrame, check: Effect, claim: Claim) -> bool:
         return _judge(table, check, claim)[0] == "supported"
     values = per_seed(table, check, claim.study)
     worst = values.min() if check.side == "at_least" else values.max()
-    return bool(len(values)) and decide(Interval(worst, worst, worst, len(values)), check.threshold, check.side) == "supported"
+    return (
+        bool(len(values))
+        and decide(Interval(worst, worst, worst, len(values)), check.threshold, check.side) == "supported"
+    )
 
 
 def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
@@ -132,7 +137,9 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     effect, verdict, interval = min(judged, key=lambda item: order[item[1]])
     failed = [check.name for check in claim.checks if not _check_holds(table, check, claim)]
     if failed:
-        return Finding(name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}")
+        return Finding(
+            name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}"
+        )
     note = ""
     if verdict == "undecided":
         seeds = seeds_to_decide(interval, effect.threshold)
@@ -143,7 +150,10 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
 
 def judge_all(claims: Claims, tables: Path) -> list[Finding]:
     """Judge every claim from the tables in a folder."""
-    read = {study: results.read_table(tables / f"{study}.csv") for study in {c.study for c in claims.claims.values()}}
+    read = {
+        study: results.read_table(tables / f"{study}.csv")
+        for study in {c.study for c in claims.claims.values()}
+    }
     return [judge(name, claim, read[claim.study]) for name, claim in claims.claims.items()]
 
 
@@ -227,7 +237,9 @@ def _seconds(study: str, tables: Path) -> str:
     return f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"
 
 
-def experiments_page(findings: list[Finding], claims: Claims, params: Params, notebook_of: dict[str, str]) -> str:
+def experiments_page(
+    findings: list[Finding], claims: Claims, params: Params, notebook_of: dict[str, str]
+) -> str:
     """Return EXPERIMENTS.md: what was claimed, how it was tested, what came out, and what it cost."""
     tables = results.published_folder()
     lines = [

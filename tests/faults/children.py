@@ -76,7 +76,7 @@ def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any
     _start_server()
     cache.mkdir(parents=True, exist_ok=True)
     stderr = cache / f"stderr-{time.monotonic_ns()}"
-    process = _forks.Process(target=_enter, args=(task, project, cache, stderr, arguments))
+    process = _forks.Process(target=_enter, args=(task, project, cache, stderr, arguments), daemon=True)
     process.start()
     return Child(process, stderr)
 

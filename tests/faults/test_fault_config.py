@@ -246,7 +246,11 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
             tree = deepcopy(PARAMS)
             (tree if len(path) == 1 else tree[path[0]])[path[-1]] = value
             message = refusal(tree)
-            assert message.startswith(f"params.yaml: {'.'.join(path)}"), f"{path} = {value!r}: {message}"
+            places = (
+                f"params.yaml: {'.'.join(path)}",
+                f"params.yaml: {': '.join(path)} = ",
+            )  # of a field, of a section
+            assert message.startswith(places), f"{path} = {value!r}: {message}"
             assert " = " in message and ": expected " in message, message
             assert "\n" not in message and len(message) < 300, message
 

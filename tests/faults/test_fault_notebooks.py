@@ -1,8 +1,10 @@
 """The notebook runner: parameters that are wrong, kernels that die, and runners that are killed."""
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import children
@@ -29,11 +31,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kernel_of(folder: Path) -> int:
+def kernel_of(folder: Path, child: children.Child) -> int:
     """Wait until the notebook's cell has told its kernel's pid."""
     file, give_up = folder / "kernel.pid", time.monotonic() + children.SECONDS
     while not (file.exists() and file.read_text(encoding="utf-8")):
-        assert time.monotonic() < give_up, "the kernel did not start"
+        assert child.process.is_alive() or file.exists(), f"it ended without a kernel: {child.said()}"
+        assert time.monotonic() < give_up, f"the kernel did not start: {child.said()}"
         time.sleep(0.02)
     return int(file.read_text(encoding="utf-8"))
 
@@ -56,25 +59,39 @@ def started(
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, children.Child]]:
-    """Every notebook of this module that needs a kernel, started together: their waits overlap."""
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, children.Child]]]:
+    """Every notebook of this module that needs a kernel, all started ahead: their waits overlap."""
     base = tmp_path_factory.mktemp("kernels")
     late = (made.STUDY, base / "late" / "executed.ipynb", 2)
-    return {
-        "died": (base / "died", started(base / "died", f"{PID}\nos._exit(7)")),
-        "late": (base / "late", started(base / "late", HANG, children.execute_within, late)),
-        "failed": (base / "failed", started(base / "failed", f"{PID}\n1 / 0")),
-        "killed": (base / "killed", started(base / "killed", HANG)),
-        "stopped": (base / "stopped", started(base / "stopped", HANG)),
-        "orphan-9": (base / "orphan-9", started(base / "orphan-9", HANG, children.launch)),
-        "orphan-15": (base / "orphan-15", started(base / "orphan-15", HANG, children.launch)),
+    plans = {
+        "late": (HANG, children.execute_within, late),
+        "died": (f"{PID}\nos._exit(7)",),
+        "failed": (f"{PID}\n1 / 0",),
+        "killed": (HANG,),
+        "stopped": (HANG,),
+        "orphan-9": (HANG, children.launch),
+        "orphan-15": (HANG, children.launch),
     }
+    cases = {}
+    for name, plan in plans.items():  # one by one: kernels that start together may choose the same ports
+        cases[name] = started(base / name, *plan)
+        kernel_of(base / name, cases[name])
+    yield {name: (base / name, child) for name, child in cases.items()}
+    for name, child in cases.items():  # what a failing test would leave behind
+        file = base / name / "kernel.pid"
+        for process, kill in (
+            (child.pid, os.killpg),
+            (int(file.read_text(encoding="utf-8")) if file.exists() else 0, os.kill),
+        ):
+            with contextlib.suppress(ProcessLookupError):
+                if process:
+                    kill(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_fault_13_when_the_launcher_dies_the_study_and_its_kernel_end(running: dict, number: int) -> None:
     folder, launcher = running[f"orphan-{int(number)}"]
-    kernel = kernel_of(folder)
+    kernel = kernel_of(folder, launcher)
     assert alive(kernel)
     launcher.kill(number)
     launcher.process.join(children.SECONDS)
@@ -99,7 +116,7 @@ def test_fault_87_a_dead_kernel_or_a_late_cell_is_one_line_and_leaves_no_half_ou
     assert made.output(folder).read_text(encoding="utf-8") == OLD
     assert not (folder / "executed.ipynb").exists()
     assert not leftovers(folder)
-    assert gone(kernel_of(folder)), "the kernel still runs"
+    assert gone(kernel_of(folder, child)), "the kernel still runs"
 
 
 @pytest.mark.parametrize(("case", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)])
@@ -107,7 +124,7 @@ def test_fault_88_a_killed_runner_leaves_the_old_output_and_no_kernel(
     running: dict, case: str, number: int
 ) -> None:
     folder, child = running[case]
-    kernel = kernel_of(folder)
+    kernel = kernel_of(folder, child)
     os.kill(child.pid, number)
     child.process.join(children.SECONDS)
     assert child.process.exitcode == (-number if number == signal.SIGKILL else 128 + number), child.said()

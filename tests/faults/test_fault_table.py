@@ -14,7 +14,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def tested() -> set[int]:
+def ids_in_names() -> set[int]:
     """Return the ids in the names of all fault tests."""
     sources = [path.read_text(encoding="utf-8") for path in FOLDER.glob("test_fault_*.py")]
     names = [
@@ -29,7 +29,7 @@ def tested() -> set[int]:
 def test_every_row_has_a_test_and_every_fault_test_a_row() -> None:
     listed = [int(row["id"]) for row in rows()]
     assert listed == sorted(set(listed))
-    assert set(listed) == tested()
+    assert set(listed) == ids_in_names()
 
 
 def test_every_row_says_what_is_done_and_what_must_be_seen_and_where(root: Path) -> None:

@@ -57,6 +57,7 @@ def _model(params: Params, kind: str) -> ModelConfig:
         mlp_width=2 * params.width,
         max_length=_length(params, kind),
         init_std=params.init_std,
+        smear=params.smear,
         **(modernbert if kind == "encoder" else llama),
     )
 
@@ -67,36 +68,35 @@ def _length(params: Params, kind: str) -> int:
 
 def encoder_run(params: Params, seed: int, mask_rate: float, layout: str) -> RunConfig:
     """Return the masked language model of one arm and seed."""
-    return _run(
-        params,
-        "encoder",
-        seed,
-        steps=params.encoder_steps,
-        lr=params.encoder_lr,
-        mask_rate=mask_rate,
+    rows = params.encoder_step_tokens // params.encoder_length
+    batch = BatchConfig(
+        objective="mlm",
+        length=params.encoder_length,
+        rows=rows,
         layout=layout,
+        mask_rate=mask_rate,
+        limit=params.limit,
     )
+    return _run(params, "encoder", batch, seed, params.encoder_steps, params.encoder_lr)
 
 
 def decoder_run(params: Params, seed: int) -> RunConfig:
     """Return the next-token model of one seed."""
-    return _run(
-        params,
-        "decoder",
-        seed,
-        steps=params.decoder_steps,
-        lr=params.decoder_lr,
+    rows = params.decoder_step_tokens // params.decoder_length
+    batch = BatchConfig(
+        objective="clm",
+        length=params.decoder_length,
+        rows=rows,
         domains=params.decoder_domains,
+        limit=params.limit,
     )
+    return _run(params, "decoder", batch, seed, params.decoder_steps, params.decoder_lr)
 
 
-def _run(params: Params, kind: str, seed: int, *, steps: int, lr: float, **batch: object) -> RunConfig:
-    objective, length = "mlm" if kind == "encoder" else "clm", _length(params, kind)
+def _run(params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, lr: float) -> RunConfig:
     return RunConfig(
         model=_model(params, kind),
-        batch=BatchConfig(
-            objective=objective, length=params.length, rows=params.rows, limit=params.limit, **batch
-        ),
+        batch=batch,
         optimizer=OptimizerConfig(lr=lr, warmup=min(50, steps // 4)),
         steps=steps,
         save_every=max(1, steps // 4),
@@ -203,7 +203,10 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 
 def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
     cases = [(arm, run, domain) for arm, run in runs.items() for domain in params.context_domains]
-    jobs = [EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d)) for arm, run, d in cases]
+    jobs = [
+        EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d))
+        for arm, run, d in cases
+    ]
     found = sweep(jobs)
     rows = []
     for (arm, _, domain), result in zip(cases, found, strict=True):
