@@ -23,7 +23,7 @@ def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[verdicts.Findi
 
 
 def block(page: str, name: str) -> str:
-    return page.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0].strip()
+    return page.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->", maxsplit=1)[0].strip()
 
 
 def test_readme_length(readme: str) -> None:

@@ -161,7 +161,7 @@ def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
     """Loss in nats a byte of every encoder and n-gram on the same masked targets; then the encoder's gains."""
     same = {
         "domains": DOMAINS,
-        "length": params.length,
+        "length": params.encoder_length,
         "rows": params.test_rows,
         "rate": params.mask_rates[0],
     }
@@ -242,7 +242,7 @@ def context_check(params: Params) -> Row:
     run = decoder_run(params, params.seeds[0])
     options = {
         "domain": params.context_domains[0],
-        "length": params.length,
+        "length": params.decoder_length,
         "rows": 4,
         "context": params.contexts[0],
     }
