@@ -49,9 +49,7 @@ def run_cell(backend: str, length: int, causal: bool) -> dict:
 
 def main() -> None:
     """Parse the command line, run every cell in its own process, print a table and write it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096], help="tokens")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--causal", action="store_true", help="j ≤ i instead of every key")
@@ -65,9 +63,7 @@ def main() -> None:
     for length in args.lengths:
         for backend in args.backends:
             cell = ["--cell", f"--lengths={length}", f"--backends={backend}", *(["--causal"] * args.causal)]
-            done = subprocess.run(
-                [sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True
-            )
+            done = subprocess.run([sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True)
             row = json.loads(done.stdout)
             base = next((r["peak_mib"] for r in rows if r["length"] == length), row["peak_mib"])
             row = {**row, "share_of_first": round(row["peak_mib"] / base, 3)}

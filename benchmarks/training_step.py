@@ -38,9 +38,7 @@ def make_batch(length: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = (TOKENS // length, length)
     jumps = torch.randint(1, 9, shape, generator=generator).square()
-    tokens = 4 + (jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)) % (
-        VOCABULARY - 4
-    )
+    tokens = 4 + (jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)) % (VOCABULARY - 4)
     masked = torch.rand(shape, generator=generator) < 0.3
     return tokens.masked_fill(masked, MASK), tokens.masked_fill(~masked, -100)
 
@@ -87,9 +85,7 @@ def make_arms(length: int) -> dict[str, Step]:
     return {
         "ours": step_of(ours, our_loss),
         "hf": step_of(hf, lambda inputs, targets: hf(input_ids=inputs, labels=targets).loss),
-        "hf_sparse": step_of(
-            hf_sparse, lambda inputs, targets: hf_sparse(input_ids=inputs, labels=targets).loss
-        ),
+        "hf_sparse": step_of(hf_sparse, lambda inputs, targets: hf_sparse(input_ids=inputs, labels=targets).loss),
     }
 
 
@@ -124,9 +120,7 @@ def run_cell(length: int, threads: int, repeats: int) -> list[dict]:
 
 def main() -> None:
     """Parse the command line, run every cell in its own process, print a table and write it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 2048], help="tokens a row")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds of each arm")
@@ -141,9 +135,7 @@ def main() -> None:
     for length in args.lengths:
         for threads in args.threads:
             cell = ["--cell", f"--lengths={length}", f"--threads={threads}", f"--repeats={args.repeats}"]
-            done = subprocess.run(
-                [sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True
-            )
+            done = subprocess.run([sys.executable, __file__, *cell], check=True, stdout=subprocess.PIPE, text=True)
             for row in json.loads(done.stdout):
                 rows.append(row)
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

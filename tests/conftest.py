@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 ROOT = Path(__file__).parent.parent
 OWN_CACHE = pytest.StashKey[str]()
@@ -17,6 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "LONGCTX_CACHE" not in os.environ:
         config.stash[OWN_CACHE] = os.environ["LONGCTX_CACHE"] = tempfile.mkdtemp(prefix="longctx-runs-")
     os.environ.setdefault("LONGCTX_JOBS", "1")
+    # two threads on a busy machine wait for each other and take ten times as long
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     os.environ.setdefault("TQDM_DISABLE", "1")
 
 

@@ -53,8 +53,7 @@ def _outputs(cell: nbformat.NotebookNode) -> list[str]:
     if cell.execution_count is None:
         found.append("no execution count: nbval would run it and compare nothing")
     prints = any(
-        isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
-        for node in ast.walk(ast.parse(cell.source))
+        isinstance(node, ast.Call) and ast.unparse(node.func) == "print" for node in ast.walk(ast.parse(cell.source))
     )
     if prints and not cell.outputs:
         found.append("it prints, but there is no stored output")

@@ -53,9 +53,7 @@ def run(attend: Attention, inputs: tuple[Tensor, ...], pattern: Pattern, d_out: 
 def random_inputs(T: int, S: int, N: int = 2, G: int = 2, H: int = 4, *, seed: int = 0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     shapes = ((2, T, N, H), (2, S, G, H), (2, S, G, H), (2, T, N, H))
-    *inputs, d_out = (
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes
-    )
+    *inputs, d_out = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes)
     return tuple(inputs), d_out
 
 
@@ -120,9 +118,7 @@ def test_published_logsumexp_and_weights(inputs, case):
         _, logsumexp = attention.online_with_logsumexp(q, k, v, pattern, block)
         torch.testing.assert_close(logsumexp, array(case["logsumexp_BNT"]), rtol=0, atol=1e-12)
     if "weights_BNTS" in case:
-        torch.testing.assert_close(
-            attention.weights(q, k, pattern), array(case["weights_BNTS"]), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(attention.weights(q, k, pattern), array(case["weights_BNTS"]), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -242,9 +238,7 @@ def saved_bytes(attend: Attention, T: int) -> int:
 
 def test_memory_is_linear_but_for_the_reference():
     for name in ("online", "sdpa"):
-        assert saved_bytes(BACKENDS[name], 400) == pytest.approx(
-            2 * saved_bytes(BACKENDS[name], 200), rel=0.05
-        )
+        assert saved_bytes(BACKENDS[name], 400) == pytest.approx(2 * saved_bytes(BACKENDS[name], 200), rel=0.05)
     assert saved_bytes(attention.reference, 400) > 3.5 * saved_bytes(attention.reference, 200)
 
 

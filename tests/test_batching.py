@@ -76,9 +76,7 @@ def test_a_batch_depends_on_its_arguments_alone(objective: str, layout: str) -> 
     batching._permutation.cache_clear()
     np.random.seed(1)
     torch.manual_seed(1)
-    assert all(
-        equal(training_batch(STREAM, options, seed=5, step=s), forward[s]) for s in reversed(range(30))
-    )
+    assert all(equal(training_batch(STREAM, options, seed=5, step=s), forward[s]) for s in reversed(range(30)))
     assert not equal(forward[0], forward[1])
     assert not equal(forward[0], training_batch(STREAM, options, seed=6, step=0))
     for batch in forward:
@@ -101,9 +99,7 @@ LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12).filter(lambda si
 
 @given(LENGTHS, LENGTHS, st.integers(2, 30), st.integers(0, 5), st.integers(0, 3))
 @settings(max_examples=80, deadline=None)
-def test_packed_each_token_comes_at_most_once_an_epoch(
-    a: list, b: list, length: int, seed: int, epoch: int
-) -> None:
+def test_packed_each_token_comes_at_most_once_an_epoch(a: list, b: list, length: int, seed: int, epoch: int) -> None:
     stream = stream_of(a=a, b=b)
     batch = epoch_of(stream, config(length=length), seed, epoch)
     seen = Counter(batch.tokens.flatten().tolist())
@@ -134,9 +130,7 @@ def test_padded_each_token_comes_exactly_once_an_epoch(a: list, b: list, length:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @given(LENGTHS, st.integers(2, 30), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_clm_targets_are_the_next_token_of_the_same_document(
-    layout: str, a: list, length: int, seed: int
-) -> None:
+def test_clm_targets_are_the_next_token_of_the_same_document(layout: str, a: list, length: int, seed: int) -> None:
     stream = stream_of(a=a)
     ids, bounds = stream.tokens["a"].astype(int), stream.offsets["a"]
     follows = {int(t): int(n) for t, n in pairwise(ids) if t != EOS}
@@ -289,12 +283,8 @@ def test_loading_maps_and_limits(tmp_path: Path) -> None:
     folder = write_stream(tmp_path / "tokens", STREAM)
     whole = Stream.load(folder, "train")
     assert whole.domains == ("a", "b") and (whole.vocab_size, whole.fingerprint) == (VOCABULARY, "f")
-    assert isinstance(whole.tokens["a"], np.memmap) and np.array_equal(
-        whole.all_tokens(), STREAM.all_tokens()
-    )
-    assert equal(
-        training_batch(whole, config(), seed=0, step=3), training_batch(STREAM, config(), seed=0, step=3)
-    )
+    assert isinstance(whole.tokens["a"], np.memmap) and np.array_equal(whole.all_tokens(), STREAM.all_tokens())
+    assert equal(training_batch(whole, config(), seed=0, step=3), training_batch(STREAM, config(), seed=0, step=3))
     part = Stream.load(folder, "train", ("a",), limit=42)
     assert part.domains == ("a",) and len(part.tokens["a"]) == 42
     assert part.offsets["a"].tolist() == [0, 40, 42]

@@ -19,9 +19,7 @@ def save(folder: Path, step: int, keep: int = 2) -> dict[str, torch.Tensor]:
     }
     random = {"torch": torch.get_rng_state()}
     rows = [{"loss": 0.1 + step, "norm": 1e-300}]
-    checkpoint.save(
-        folder, step, groups={"model": weights, "random": random}, state={"rows": rows}, keep=keep
-    )
+    checkpoint.save(folder, step, groups={"model": weights, "random": random}, state={"rows": rows}, keep=keep)
     return weights
 
 

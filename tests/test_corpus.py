@@ -72,9 +72,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
         ("中文".encode("gb18030"), 0),
     ],
 )
-def test_bad_utf8_names_file_and_offset_or_is_skipped(
-    data: bytes, offset: int, sources: Path, tmp_path: Path
-) -> None:
+def test_bad_utf8_names_file_and_offset_or_is_skipped(data: bytes, offset: int, sources: Path, tmp_path: Path) -> None:
     (sources / "plays" / "bad.txt").write_bytes(data)
     with pytest.raises(UserError, match=rf"bad\.txt: byte {offset}: expected UTF-8") as error:
         build_corpus(config(), sources, tmp_path / "out")
@@ -95,9 +93,7 @@ def test_text_is_exact_but_for_one_byte_order_mark(sources: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("made", [None, {}, {"a.txt": b"", "b.md": b" \r\n"}, {"a.pdf": b"text"}])
-def test_nothing_to_read_names_folder_and_extensions(
-    made: dict | None, sources: Path, tmp_path: Path
-) -> None:
+def test_nothing_to_read_names_folder_and_extensions(made: dict | None, sources: Path, tmp_path: Path) -> None:
     own = tmp_path / "mine"
     for name, data in (made or {}).items():
         files.write_atomic(own / name, data)
@@ -124,9 +120,7 @@ def test_nothing_to_read_names_folder_and_extensions(
         ("[" * 100_000, "line 2"),
     ],
 )
-def test_bad_json_line_names_its_place_or_is_counted(
-    line: str, message: str, sources: Path, tmp_path: Path
-) -> None:
+def test_bad_json_line_names_its_place_or_is_counted(line: str, message: str, sources: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"text": prose(40 + i)}) for i in range(5)]
     files.write_atomic(tmp_path / "own" / "d.jsonl", "\n".join([lines[0], line, *lines[1:]]) + "\n")
     with pytest.raises(UserError, match=r"d\.jsonl: ") as error:
@@ -241,8 +235,7 @@ def test_near_duplicates_are_found_in_chinese() -> None:
     rng = random.Random(0)
     text = "".join(chr(0x4E00 + rng.randrange(2000)) for _ in range(600))
     documents = [
-        Document("", "d", "zh", "", "", "s", "", t)
-        for t in (text, text[:300] + "好" + text[301:], text[::-1])
+        Document("", "d", "zh", "", "", "s", "", t) for t in (text, text[:300] + "好" + text[301:], text[::-1])
     ]
     kept, removed = corpus.remove_duplicates([corpus._identified(d) for d in documents], 0.8)
     assert removed == {"exact": 0, "near": 1} and len(kept) == 2
@@ -277,9 +270,7 @@ def test_a_new_work_moves_at_most_two_others(groups: list[int], seed: int, rng: 
 
 def test_too_few_works_is_one_line(tmp_path: Path) -> None:
     source_folder(tmp_path / "s", "plays", "files", {f"{i}.txt": prose(i).encode() for i in range(2)})
-    with pytest.raises(
-        UserError, match=r"domain plays: 2 independent works.*expected at least one for each split"
-    ):
+    with pytest.raises(UserError, match=r"domain plays: 2 independent works.*expected at least one for each split"):
         build_corpus(config(), tmp_path / "s", tmp_path / "out")
 
 
@@ -351,9 +342,7 @@ def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:
         for second in SPLITS[: SPLITS.index(first)]:
             groups = [{(d.source, d.group) for d in documents[split]} for split in (first, second)]
             assert not groups[0] & groups[1]
-    seen = {
-        d.id: corpus.shingles(d.text) for split in SPLITS for d in documents[split] if d.domain != "sanguo"
-    }
+    seen = {d.id: corpus.shingles(d.text) for split in SPLITS for d in documents[split] if d.domain != "sanguo"}
     for held_out in (d for d in documents["test"] if d.id in seen):
         for other in (d for d in documents["train"] if d.domain == held_out.domain):
             mine, theirs = seen[held_out.id], seen[other.id]

@@ -44,9 +44,7 @@ def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
     assert modules <= set(re.findall(r"\b([a-z_]+\.py)\b", tree)), "a module is missing in README's tree"
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"]
-)
+@pytest.mark.parametrize("page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"])
 def test_links_resolve(page: str, root: Path) -> None:
     text = (root / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -79,9 +77,7 @@ def test_at_most_one_verdict_is_undecided(findings: list[verdicts.Finding]) -> N
 def test_conda_pin_equals_pyproject(root: Path) -> None:
     pins = YAML(typ="safe").load(root / "environment.yml")["dependencies"]
     python = next(pin for pin in pins if str(pin).startswith("python="))
-    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "requires-python"
-    ]
+    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
     assert python == "python=3.11"
     assert required.startswith(">=3.11") and required.endswith("<3.12")
 

@@ -51,9 +51,7 @@ def test_a_refusing_disk_is_one_line_with_the_path_and_the_old_file_stays(tmp_pa
         except files.UserError as error:
             print(error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert str(tmp_path / "kept") in done.stdout and "bytes free" in done.stdout
     assert (tmp_path / "kept").read_text(encoding="utf-8") == "old"
     assert not leftovers(tmp_path)
@@ -69,11 +67,7 @@ def test_json_is_the_same_bytes_for_the_same_value_and_refuses_nan(tmp_path: Pat
     one = files.write_json(tmp_path / "1", {"b": [1.5, None], "a": "长"}).read_bytes()
     two = files.write_json(tmp_path / "2", {"a": "长", "b": [1.5, None]}).read_bytes()
     assert one == two and files.read_json(tmp_path / "1") == {"a": "长", "b": [1.5, None]}
-    assert (
-        files.sha256_json({"b": 1, "a": 2})
-        == files.sha256_json({"a": 2, "b": 1})
-        != files.sha256_json({"a": 2})
-    )
+    assert files.sha256_json({"b": 1, "a": 2}) == files.sha256_json({"a": 2, "b": 1}) != files.sha256_json({"a": 2})
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "3", float("nan"))
     assert not (tmp_path / "3").exists()
@@ -184,9 +178,7 @@ def test_a_digest_changes_with_the_code_alone(old: str, new: str, same: bool) ->
 @pytest.fixture
 def package(tmp_path: Path, root: Path) -> Path:
     """A copy of the package that may be changed."""
-    shutil.copytree(
-        root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-    )
+    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     return tmp_path / "src"
 
 

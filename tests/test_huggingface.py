@@ -252,12 +252,11 @@ def test_encoder_decoder_agrees_with_torch(activation):
         (lambda: from_hf(llama(attention_bias=True)), "attention_bias = True: expected False"),
         (lambda: from_hf(llama(head_dim=32)), "head_dim = 32: expected 16"),
         (
-            lambda: from_hf(
-                llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0})
-            ),
+            lambda: from_hf(llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0})),
             "rope_type = 'linear': expected 'default'",
         ),
         (lambda: to_hf(small_decoder(window=4)), "window = 4: expected None"),
+        (lambda: to_hf(small_decoder(smear=True)), "smear = True: expected False"),
         (lambda: to_hf(small_decoder(pairing="interleaved")), "pairing = 'interleaved': expected 'half'"),
         (lambda: to_hf(small_decoder(embedding_std=1.0)), "embedding_std = 1.0: expected logits"),
         (lambda: from_torch(nn.Transformer(8, 2, 1, 1, 8, batch_first=True), 9, 9), "norm_first = False"),

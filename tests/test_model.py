@@ -20,12 +20,18 @@ from longctx.model import (
     EncoderDecoder,
     LanguageModel,
     Norm,
-    _rotation_table,
     num_parameters,
-    positions_within,
 )
 from longctx.patterns import Pattern
-from longctx.positions import inverse_frequencies, rotate, rotation_table, sinusoidal
+from longctx.positions import (
+    inverse_frequencies,
+    positions_within,
+    rotate,
+    rotation_table,
+    rotation_table_of,
+    sinusoidal,
+    smear,
+)
 
 fast = settings(derandomize=True, deadline=None, max_examples=15)
 V = 50
@@ -177,9 +183,7 @@ def test_large_tied_embeddings_scale_the_logits():
         model = Encoder(ModelConfig(kind="encoder", embedding_std=std, **shape))
         logits = model(tokens).flatten(0, 1)
         assert logits.std().item() == pytest.approx(1, rel=0.15)
-        assert F.cross_entropy(logits, torch.randint(2048, (512,))).item() == pytest.approx(
-            math.log(2048), rel=0.1
-        )
+        assert F.cross_entropy(logits, torch.randint(2048, (512,))).item() == pytest.approx(math.log(2048), rel=0.1)
     assert Encoder(ModelConfig(kind="encoder", embedding_std=0.02, **shape)).logit_scale == 1
     assert Encoder(ModelConfig(kind="encoder", embedding_std=1.0, tied=False, **shape)).logit_scale == 1
 
@@ -343,7 +347,7 @@ def test_a_learned_table_is_not_read_beyond_its_end():
 def test_evaluation_in_inference_mode_leaves_training_possible():
     model, tokens = build(window=2, global_every=2), tokens_of(1, 61)
     pattern = Pattern(before=9, after=9, slopes=torch.linspace(0.1, 0.5, 4))
-    _rotation_table.cache_clear()  # tables and masks made here must serve training too
+    rotation_table_of.cache_clear()  # tables and masks made here must serve training too
     with torch.inference_mode():
         before = model(tokens, pattern=pattern)
     after = model(tokens, pattern=pattern)
@@ -359,3 +363,45 @@ def test_bfloat16_stays_near():
     assert near > 0.99
     with torch.autocast("cpu", torch.bfloat16):
         assert model.float()(tokens).isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------------------ smeared keys
+
+
+def test_smear_mixes_each_key_with_the_one_before_it() -> None:
+    k_BSGH = torch.randn(1, 5, 2, 4, dtype=torch.float64)
+    mixed = smear(k_BSGH, torch.tensor([0.0, math.log(3.0)], dtype=torch.float64))  # shares 1/2 and 3/4
+    torch.testing.assert_close(mixed[0, 3, 0], (k_BSGH[0, 3, 0] + k_BSGH[0, 2, 0]) / 2)
+    torch.testing.assert_close(mixed[0, 3, 1], 0.25 * k_BSGH[0, 3, 1] + 0.75 * k_BSGH[0, 2, 1])
+    torch.testing.assert_close(mixed[0, 0, 0], k_BSGH[0, 0, 0] / 2)
+
+
+def test_smear_without_causality_gives_odd_heads_the_next_key() -> None:
+    k_BSGH = torch.randn(1, 5, 2, 4, dtype=torch.float64)
+    mixed = smear(k_BSGH, torch.zeros(2, dtype=torch.float64), causal=False)
+    torch.testing.assert_close(mixed[0, 2, 0], (k_BSGH[0, 2, 0] + k_BSGH[0, 1, 0]) / 2)
+    torch.testing.assert_close(mixed[0, 2, 1], (k_BSGH[0, 2, 1] + k_BSGH[0, 3, 1]) / 2)
+    torch.testing.assert_close(mixed[0, 4, 1], k_BSGH[0, 4, 1] / 2)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_smeared_model_keeps_documents_apart(kind: str) -> None:
+    model = build(kind, smear=True).double().eval()
+    tokens = torch.randint(4, V, (2, 24))
+    documents = (torch.arange(24) >= 10).long().expand(2, -1)
+    alone, packed = model(tokens[:, 10:]), model(tokens, documents=documents)[:, 10:]
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-11)
+    leaky = model(tokens)[:, 10:]  # the twin: one document
+    assert (leaky - alone).abs().max() > 1e-3
+
+
+def test_a_smeared_decoder_is_causal_and_its_mix_learns() -> None:
+    model = build("decoder", smear=True).double()
+    tokens = torch.randint(4, V, (2, 24))
+    changed = tokens.clone()
+    changed[:, 15] = (tokens[:, 15] + 1 - 4) % (V - 4) + 4
+    before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[:, :15], after[:, :15], rtol=0, atol=0)
+    assert (before[:, 15:] - after[:, 15:]).abs().max() > 1e-3
+    before.logsumexp(-1).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if name.endswith("mix"))

@@ -84,9 +84,7 @@ def test_a_notebooks_code_is_all_but_its_parameters(notebook: Path) -> None:
         ("print(seeds)", "print(1)", False),
     ],
 )
-def test_a_notebooks_digest_changes_with_its_code_alone(
-    old: str, new: str, same: bool, notebook: Path
-) -> None:
+def test_a_notebooks_digest_changes_with_its_code_alone(old: str, new: str, same: bool, notebook: Path) -> None:
     before = files.code_digest(notebooks.code_cells(notebook))
     text = notebook.read_text(encoding="utf-8")
     assert old in text

@@ -35,8 +35,6 @@ def test_a_section_is_read_from_a_notebooks_globals(root: Path) -> None:
 @pytest.mark.parametrize("name", ["../laptop", "", "a/b", ".hidden", "Laptop"])
 def test_a_profile_is_a_plain_folder_name(name: str, root: Path, tmp_path: Path) -> None:
     text = (root / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(
-        text.replace("profile: laptop", f'profile: "{name}"'), encoding="utf-8"
-    )
+    (tmp_path / "params.yaml").write_text(text.replace("profile: laptop", f'profile: "{name}"'), encoding="utf-8")
     with refuses(f"profile = {name!r}: expected text"):
         params.read_params(tmp_path / "params.yaml")

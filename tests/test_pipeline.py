@@ -81,9 +81,7 @@ def locked(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stage", [*pipeline.ENTRIES, *STUDIES])
-def test_lock_is_of_this_code(
-    stage: str, locked: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_is_of_this_code(stage: str, locked: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     text = json.dumps(pipeline.fingerprints(stage), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     assert hashlib.md5(text.encode()).hexdigest() == locked[f"build/code/{stage}.json"], (

@@ -25,9 +25,7 @@ def array(values: list) -> torch.Tensor:
 
 @pytest.mark.parametrize("case", cases("rope_inv_freq"), ids=lambda c: f"{c['head_dim']}-{c['theta']}")
 def test_rope_frequencies_are_the_published_ones(case):
-    ours = inverse_frequencies(
-        "rope", head_dim=case["head_dim"], theta=float(case["theta"]), trained_length=2048
-    )
+    ours = inverse_frequencies("rope", head_dim=case["head_dim"], theta=float(case["theta"]), trained_length=2048)
     torch.testing.assert_close(ours, array(case["inv_freq"]), rtol=1e-12, atol=0)
     other = inverse_frequencies("rope", head_dim=case["head_dim"], theta=20_000.0, trained_length=2048)
     assert (other / array(case["inv_freq"]) - 1).abs().max() > 0.4  # twin: another theta is seen
@@ -79,9 +77,7 @@ def test_scores_depend_on_the_distance_alone(m, n, shift, seed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_half_is_interleaved_in_another_channel_order(dtype):
     x = torch.randn(2, 5, 3, 12, dtype=dtype)
-    cos, sin = rotation_table(
-        inverse_frequencies("rope", head_dim=12, trained_length=8), torch.arange(5), dtype
-    )
+    cos, sin = rotation_table(inverse_frequencies("rope", head_dim=12, trained_length=8), torch.arange(5), dtype)
     order = pairs_together(12)
     half, other = rotate(x, cos, sin, "half")[..., order], rotate(x[..., order], cos, sin, "interleaved")
     torch.testing.assert_close(half, other, rtol=1e-6, atol=1e-6)
@@ -91,9 +87,7 @@ def test_half_is_interleaved_in_another_channel_order(dtype):
 @pytest.mark.parametrize("pairing", ["half", "interleaved"])
 def test_rotation_keeps_lengths_dtype_and_gradients(pairing):
     x = torch.randn(2, 7, 3, 8, dtype=torch.float64, requires_grad=True)
-    tables = rotation_table(
-        inverse_frequencies("rope", head_dim=8, trained_length=8), torch.arange(7), torch.float64
-    )
+    tables = rotation_table(inverse_frequencies("rope", head_dim=8, trained_length=8), torch.arange(7), torch.float64)
     torch.testing.assert_close(rotate(x, *tables, pairing).norm(dim=-1), x.norm(dim=-1), rtol=1e-12, atol=0)
     assert torch.autograd.gradcheck(lambda x: rotate(x, *tables, pairing), x)
     low = rotate(x.detach().bfloat16(), *(table.float() for table in tables), pairing)

@@ -65,9 +65,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_refused(cell: str, project: Path
     with refuses(f"arm = {cell!r}: expected text"):
         results.write_table(FRAME.assign(arm=["rope", cell, "rope", "none"]), "demo", params)
     assert not (project / "build").exists()
-    results.write_table(
-        FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params
-    )  # a negative number is no formula
+    results.write_table(FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params)  # a negative number is no formula
 
 
 def damaged(path: Path, how: str) -> None:

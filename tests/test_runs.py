@@ -51,9 +51,7 @@ def test_a_sweep_does_each_job_and_a_second_one_trains_nothing(project: Path) ->
 
 def test_what_an_evaluation_needs_is_trained_first(project: Path) -> None:
     (result,) = sweep([EvalConfig(embedding_norm, RUN, {"scale": 2.0})])
-    assert result.rows[0]["norm"] == pytest.approx(
-        2 * next(training.load_model(RUN).parameters()).norm().item()
-    )
+    assert result.rows[0]["norm"] == pytest.approx(2 * next(training.load_model(RUN).parameters()).norm().item())
 
 
 def test_a_job_given_twice_is_done_once(project: Path) -> None:

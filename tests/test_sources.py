@@ -60,9 +60,7 @@ def test_wheel_members_are_extracted_and_the_wheel_is_not_installed(wheels: Path
     members = {"toytext/a.md": "# A\r\n", "toytext/deep/b.md": "b", "toytext/code.py": "raise SystemExit"}
     entry = write_sources(tmp_path / "s.yaml", sha256=write_wheel(wheels, members))
     fetch("toy", entry, tmp_path / "out")
-    found = sorted(
-        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
-    )
+    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert found == ["source.json", "toytext/a.md", "toytext/deep/b.md"]
     assert (tmp_path / "out/toytext/a.md").read_bytes() == b"# A\r\n"
     with pytest.raises(ModuleNotFoundError):
@@ -95,9 +93,7 @@ def test_a_member_that_escapes_refuses_the_wheel(evil: str, tmp_path: Path) -> N
 def test_pip_failure_is_one_line(wheels: Path, tmp_path: Path) -> None:
     wheels.mkdir()
     entry = write_sources(tmp_path / "s.yaml", sha256="1" * 64)
-    with pytest.raises(
-        UserError, match=r"toytext==1\.0: pip could not download it: ERROR: No matching"
-    ) as error:
+    with pytest.raises(UserError, match=r"toytext==1\.0: pip could not download it: ERROR: No matching") as error:
         fetch("toy", entry, tmp_path / "out")
     assert "WARNING" not in one_line(error) and not (tmp_path / "out").exists()
 

@@ -48,9 +48,7 @@ def test_the_t_interval_is_scipys() -> None:
     ids=["0", "1", "nan", "inf", "nans"],
 )
 @pytest.mark.parametrize("interval", [t_interval, bootstrap_interval])
-def test_fewer_than_two_numbers_or_one_that_is_not_finite_decide_nothing(
-    interval, values: list[float]
-) -> None:
+def test_fewer_than_two_numbers_or_one_that_is_not_finite_decide_nothing(interval, values: list[float]) -> None:
     found = interval(values)
     assert math.isnan(found.low) and math.isnan(found.high) and not found.known and found.n == len(values)
     for threshold in (-1e9, 0.0, 1.0, 1e9):

@@ -16,9 +16,7 @@ from longctx.files import import_closure
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "longctx"
-MODULES = {
-    path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))
-}
+MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 MODULES = {name: path for name, path in MODULES.items() if not name.endswith("__init__")}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -76,9 +74,7 @@ def oversized(tree: ast.Module) -> list[str]:
         if lines > MAX_FUNCTION_LINES:
             found.append(f"{node.name}: {lines} lines")
         if positional > MAX_POSITIONAL or positional + len(node.args.kwonlyargs) > MAX_PARAMETERS:
-            found.append(
-                f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters"
-            )
+            found.append(f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters")
     return found
 
 
@@ -103,9 +99,7 @@ def writes(tree: ast.Module) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        texts = [
-            a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)
-        ]
+        texts = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
         modes = [text for text in texts if isinstance(text, str) and text and set(text) <= set("rwaxbt+")]
         opens = name == "open" and any(set(mode) & set("wax+") for mode in modes)
         to_path = name in ("to_csv", "to_json") and any(not isinstance(a, ast.Constant) for a in node.args)
@@ -139,9 +133,7 @@ def unnamed_encodings(tree: ast.Module) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        binary = any(
-            isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value for a in node.args
-        )
+        binary = any(isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value for a in node.args)
         named = any(keyword.arg == "encoding" for keyword in node.keywords)
         others = ast.unparse(node.func) in NOT_TEXT
         if name in ("open", "read_text", "write_text") and not (named or binary or others):
@@ -167,9 +159,7 @@ def test_functions_stay_short_and_take_few_parameters(name: str) -> None:
 def test_an_oversized_function_is_found() -> None:
     long = "def f():\n" + "    x = 1\n" * 60
     assert oversized(ast.parse(long)) == ["f: 61 lines"]
-    assert oversized(ast.parse("def f(a, b, c, d, e, g, h): pass")) == [
-        "f: 7 positional, 0 keyword-only parameters"
-    ]
+    assert oversized(ast.parse("def f(a, b, c, d, e, g, h): pass")) == ["f: 7 positional, 0 keyword-only parameters"]
     assert oversized(ast.parse("def f(self, a, b, c, d, e, g): pass")) == []
 
 
@@ -190,13 +180,9 @@ def test_imports_within_a_folder_have_no_cycle() -> None:
             continue
         folder = f"longctx.{name.split('/')[0]}"
         nodes = [
-            n
-            for n in ast.walk(tree_of(path))
-            if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(folder)
+            n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(folder)
         ]
-        graph[name] = {
-            f"{n.module.removeprefix('longctx.').replace('.', '/')}" for n in nodes if n.module != folder
-        }
+        graph[name] = {f"{n.module.removeprefix('longctx.').replace('.', '/')}" for n in nodes if n.module != folder}
         graph[name] |= {f"{folder[8:]}/{a.name}" for n in nodes if n.module == folder for a in n.names}
     while leaves := {name for name, to in graph.items() if not (to & set(graph))}:
         graph = {name: to for name, to in graph.items() if name not in leaves}
@@ -228,11 +214,7 @@ def test_what_reads_a_configuration_imports_without_torch(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_kept_files_are_written_by_the_one_writer_only(name: str) -> None:
     if name != "files":
-        found = [
-            call
-            for call in writes(tree_of(MODULES[name]))
-            if call.split(": ")[1] not in NOT_KEPT.get(name, ())
-        ]
+        found = [call for call in writes(tree_of(MODULES[name])) if call.split(": ")[1] not in NOT_KEPT.get(name, ())]
         assert found == []
 
 

@@ -95,8 +95,7 @@ def test_training_is_deterministic_and_sees_the_training_split_alone(built: Path
 
 def test_each_domain_gives_at_most_its_characters() -> None:
     documents = [
-        Document("", d, "", "", "", "", "", text)
-        for d, text in (("a", "x" * 90), ("b", "y"), ("a", "x" * 90))
+        Document("", d, "", "", "", "", "", text) for d, text in (("a", "x" * 90), ("b", "y"), ("a", "x" * 90))
     ]
     sample = "".join(tokenizer._sample(documents, 100))
     assert sample.count("x") == 100 and sample.count("y") == 1
@@ -124,25 +123,19 @@ def test_files_hold_every_document_and_agree_with_the_card(built: Path, bpe: tok
 def test_fingerprint_follows_corpus_and_merges(built: Path, tmp_path: Path) -> None:
     first = files.read_json(built / "out" / "card.json")["fingerprint"]
     same = tokenizer.build_tokenizer(CONFIG, built / "corpus", tmp_path / "a")["fingerprint"]
-    smaller = tokenizer.build_tokenizer(
-        Tokenizer(vocab_size=300, characters=4000), built / "corpus", tmp_path / "b"
-    )["fingerprint"]
+    smaller = tokenizer.build_tokenizer(Tokenizer(vocab_size=300, characters=4000), built / "corpus", tmp_path / "b")[
+        "fingerprint"
+    ]
     moved = write_corpus(tmp_path / "corpus", texts())
     files.write_json(moved / "card.json", {"fingerprint": "g"})
     other = tokenizer.build_tokenizer(CONFIG, moved, tmp_path / "c")["fingerprint"]
     assert first == same and len({first, smaller, other}) == 3
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [(70_000, "expected at most 65536"), (5000, "all that this text gives")]
-)
-def test_a_vocabulary_that_cannot_be_is_one_line(
-    size: int, message: str, built: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("size", "message"), [(70_000, "expected at most 65536"), (5000, "all that this text gives")])
+def test_a_vocabulary_that_cannot_be_is_one_line(size: int, message: str, built: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"vocab_size = {size}: ") as error:
-        tokenizer.build_tokenizer(
-            Tokenizer(vocab_size=size, characters=4000), built / "corpus", tmp_path / "out"
-        )
+        tokenizer.build_tokenizer(Tokenizer(vocab_size=size, characters=4000), built / "corpus", tmp_path / "out")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 

@@ -99,9 +99,7 @@ def test_accumulated_gradients_are_those_of_one_big_batch(project: Path) -> None
         run = tiny_run(kind="encoder", rows=8, accumulation=parts, clip=1e9)
         state = training._fresh(run)
         stream = batching.Stream.load(training.tokens_folder(), "train")
-        loss, norm, scored = training._step(
-            state, run, batching.training_batch(stream, run.batch, seed=0, step=0)
-        )
+        loss, norm, scored = training._step(state, run, batching.training_batch(stream, run.batch, seed=0, step=0))
         found[parts] = (loss, norm, scored, {n: p.grad.clone() for n, p in state.model.named_parameters()})
     for parts in (2, 4):
         assert found[parts][:3] == pytest.approx(found[1][:3], rel=1e-6)
@@ -112,20 +110,14 @@ def test_accumulated_gradients_are_those_of_one_big_batch(project: Path) -> None
 def test_a_batch_without_a_scored_token_has_loss_0_and_gradient_0(project: Path) -> None:
     state = training._fresh(tiny_run())
     tokens = torch.full((2, LENGTH), 5)
-    loss, scored = training.scored_loss(
-        state.model, batching.Batch(tokens, torch.full_like(tokens, -100), None)
-    )
+    loss, scored = training.scored_loss(state.model, batching.Batch(tokens, torch.full_like(tokens, -100), None))
     loss.backward()
     assert (loss.item(), scored) == (0.0, 0)
     assert all(p.grad is None or not p.grad.any() for p in state.model.parameters())
 
 
-def test_the_key_of_a_run_changes_with_its_config_and_its_corpus(
-    project: Path, tmp_path: Path, monkeypatch
-) -> None:
-    keys = {
-        training.run_key(tiny_run(**changes)) for changes in ({}, {"seed": 1}, {"lr": 0.02}, {"steps": 41})
-    }
+def test_the_key_of_a_run_changes_with_its_config_and_its_corpus(project: Path, tmp_path: Path, monkeypatch) -> None:
+    keys = {training.run_key(tiny_run(**changes)) for changes in ({}, {"seed": 1}, {"lr": 0.02}, {"steps": 41})}
     assert len(keys) == 4
     other = make_project(tmp_path / "other")
     monkeypatch.chdir(other)

@@ -58,9 +58,7 @@ def test_what_is_missing_or_not_finite_decides_nothing(values: list[float]) -> N
 
 
 @pytest.mark.parametrize("gain", [0.2, 0.0])
-@pytest.mark.parametrize(
-    "checked", [[0.9, 0.9, 0.4, 0.9, 0.9], [np.nan] * 5, []], ids=["one below", "nan", "none"]
-)
+@pytest.mark.parametrize("checked", [[0.9, 0.9, 0.4, 0.9, 0.9], [np.nan] * 5, []], ids=["one below", "nan", "none"])
 def test_a_failed_check_leaves_the_claim_undecided_never_refuted(gain: float, checked: list[float]) -> None:
     both = pd.concat([table("gain", [gain, gain + 0.01, gain, gain, gain]), table("check", checked)])
     found = judge("X", claim(checks=CHECK), both)
@@ -125,9 +123,7 @@ def test_the_claims_of_this_project_are_whole(root: Path) -> None:
         assert found.study in STUDIES, name
         for effect in (*found.effects, *found.checks):
             assert effect.threshold is not None, name
-    article = (
-        (root / "seed" / "article.txt").read_text(encoding="utf-8") if (root / "seed").is_dir() else None
-    )
+    article = (root / "seed" / "article.txt").read_text(encoding="utf-8") if (root / "seed").is_dir() else None
     assert article is None or all(found.words in article for found in claims.claims.values())
 
 
@@ -158,9 +154,7 @@ def test_numbers_are_shown_with_three_digits_and_a_true_minus(number: float, sho
 
 def test_the_pages_hold_every_finding() -> None:
     findings = [judge("X", claim(), table("gain", [0.2, 0.21, 0.19, 0.2, 0.22]))]
-    assert "| X | x (§1) | h | 0.204 [0.19, 0.218] | ≥ 0.1 | **supported** |" in verdicts.verdict_block(
-        findings
-    )
+    assert "| X | x (§1) | h | 0.204 [0.19, 0.218] | ≥ 0.1 | **supported** |" in verdicts.verdict_block(findings)
     row = verdicts.as_table(findings).iloc[0]
     assert (row["claim"], row["verdict"], row["observations"]) == ("X", "supported", 5)
     assert verdicts.as_metrics(findings)["X"]["verdict"] == "supported"

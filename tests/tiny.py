@@ -54,10 +54,6 @@ def tiny_run(
         max_length=LENGTH,
         init_std=0.1,
     )
-    batch = BatchConfig(
-        objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4)
-    )
+    batch = BatchConfig(objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4))
     optimizer = OptimizerConfig(**{"lr": 0.01, "warmup": 4} | changes)
-    return RunConfig(
-        model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed
-    )
+    return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed)

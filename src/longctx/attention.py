@@ -98,9 +98,7 @@ def _blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
     return (slice(i, min(i + block, length)) for i in range(start, length, block))
 
 
-def _scores(
-    q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple
-) -> Tensor:
+def _scores(q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple) -> Tensor:
     """Return one block of scaled scores, bias added, −inf where hidden."""
     scores_BGRts = q_BGRtH @ k_BG1sH.mT / math.sqrt(q_BGRtH.shape[-1])
     bias = pattern.bias(*lengths, q_BGRtH.device, *at)

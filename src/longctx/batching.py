@@ -97,9 +97,7 @@ def _load_array(path: Path, dtype: type) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: expected an array: {' '.join(str(error).split())}") from None
     if array.dtype != dtype or array.ndim != 1:
-        raise UserError(
-            f"{path}: dtype = {array.dtype}, {array.ndim} axes: expected {np.dtype(dtype)}, 1 axis"
-        )
+        raise UserError(f"{path}: dtype = {array.dtype}, {array.ndim} axes: expected {np.dtype(dtype)}, 1 axis")
     return array
 
 
@@ -265,14 +263,10 @@ def evaluation_starts(
             chosen = ((np.arange(rows) + 0.5) * total / rows).astype(np.int64)
             document = np.searchsorted(np.cumsum(room), chosen, side="right")
             return bounds[document] + stride * (chosen - (np.cumsum(room) - room)[document])
-    raise UserError(
-        f"{stream.name}-{domain}: length = {length}, rows = {rows}: expected at most {total} rows"
-    )
+    raise UserError(f"{stream.name}-{domain}: length = {length}, rows = {rows}: expected at most {total} rows")
 
 
-def evaluation_rows(
-    stream: Stream, domain: str, length: int, rows: int, *, within_document: bool = True
-) -> np.ndarray:
+def evaluation_rows(stream: Stream, domain: str, length: int, rows: int, *, within_document: bool = True) -> np.ndarray:
     """Return the tokens of `evaluation_starts`' windows, int64 (rows, length). Raises as it does."""
     starts = evaluation_starts(stream, domain, length, rows, within_document=within_document)
     return stream.tokens[domain][starts[:, None] + np.arange(length)].astype(np.int64)

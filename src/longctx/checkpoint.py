@@ -75,9 +75,7 @@ def save(
         body = {
             "format": FORMAT,
             "step": step,
-            "files": {
-                path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files
-            },
+            "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
         }
         write_json(temporary / MANIFEST, body | {"sha256": sha256_json(body)})
     for old in steps(folder)[:-keep]:

@@ -74,9 +74,7 @@ def study(name: Study) -> None:
     source = notebooks.path_of(name)
     checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
     if params.profile == "laptop":
-        console.print(
-            f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing"
-        )
+        console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
     notebooks.execute(name, checked, files.build("notebooks", source.name))
 
 
@@ -115,9 +113,7 @@ def compare() -> None:
 
 @app.command()
 def repro(
-    profile: Annotated[
-        str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")
-    ] = "laptop",
+    profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
 ) -> None:
     """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
     from longctx import pipeline

@@ -62,17 +62,13 @@ class ModelConfig(Frozen):
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
-    pairing: Literal["half", "interleaved"] = (
-        "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
-    )
+    pairing: Literal["half", "interleaved"] = "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
     max_length: Count  # the longest trained length; a learned table has this many rows
     window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
     global_every: Count = 1  # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3)
-    smear: bool = (
-        False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
-    )
+    smear: bool = False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
     embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
     tied: bool = True
     init_std: Positive = 0.02
@@ -90,9 +86,7 @@ class ModelConfig(Frozen):
         if self.width % self.heads:
             raise ValueError(f"width = {self.width}, heads = {self.heads}: expected heads to divide width")
         if self.heads % kv_heads:
-            raise ValueError(
-                f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads"
-            )
+            raise ValueError(f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads")
         if self.positions == "rope" and self.head_width % 2:
             raise ValueError(
                 f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "
@@ -225,10 +219,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     reader = YAML(typ="safe", pure=True)
     reader.max_depth = MAX_YAML_DEPTH
     try:
-        if any(
-            type(token).__name__ in ("AliasToken", "TagToken")
-            for token in YAML(typ="safe", pure=True).scan(text)
-        ):
+        if any(type(token).__name__ in ("AliasToken", "TagToken") for token in YAML(typ="safe", pure=True).scan(text)):
             raise UserError(f"{name}: expected plain values: no alias (*), no tag (!)")
         value = reader.load(io.StringIO(text))
     except DuplicateKeyError as error:

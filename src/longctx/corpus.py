@@ -62,16 +62,12 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
-        data
-    ) != after.st_size:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise UserError(f"{path}: changed while it was read: expected a file that nobody is writing")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}"
-        ) from None
+        raise UserError(f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}") from None
 
 
 def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
@@ -98,17 +94,11 @@ def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter
             yield replace(origin, title=title, text=text)
 
 
-def _read_jsonl(
-    path: Path, text: str, origin: Document, config: Corpus, skipped: Counter
-) -> Iterator[Document]:
-    lines = (
-        text.removesuffix("\n").split("\n") if text else []
-    )  # splitlines() would also cut at U+2028 and NEL
+def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL
     for number, line in enumerate(lines, 1):
         try:
-            yield replace(
-                origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}")
-            )
+            yield replace(origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}"))
         except UserError:
             if not config.skip_bad:
                 raise
@@ -157,10 +147,7 @@ def _identified(document: Document) -> Document:
 def shingles(text: str) -> np.ndarray:
     """Return the distinct hashes, uint32, of runs of SHINGLE words; a Chinese character is a word."""
     words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
-    codes = {
-        word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little")
-        for word in set(words)
-    }
+    codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
     hashes = np.array([codes[word] for word in words], dtype=np.uint64)
     width = min(SHINGLE, len(hashes))
     mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
@@ -176,9 +163,7 @@ def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[
     In order of id, so the same ones stay whatever order they came in. MinHash proposes the pairs (Broder
     1997); the similarity of a proposed pair is then computed exactly, on all its shingles.
     """
-    lsh = MinHashLSH(
-        threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9)
-    )
+    lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
     kept: dict[str, Document] = {}
     seen: dict[str, np.ndarray] = {}
     ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
@@ -189,9 +174,7 @@ def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         for start in range(0, len(mine), 1 << 15):
             sketch.update_batch(mine[start : start + (1 << 15)].tolist())
-        shared = [
-            (len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k])) for k in lsh.query(sketch)
-        ]
+        shared = [(len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k])) for k in lsh.query(sketch)]
         if any(both > threshold * (len(mine) + size - both) for both, size in shared):
             removed["near"] += 1
             continue
@@ -318,9 +301,7 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
     """
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
-        raise UserError(
-            f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them"
-        )
+        raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them")
     with path.open("rb") as stream:  # by bytes: only \n ends a line, whatever the text holds
         documents = [Document(**json.loads(line)) for line in stream]
     found = sorted({document.domain for document in documents})
@@ -341,9 +322,5 @@ def data_card(card: Mapping[str, Any]) -> str:
             lines.append(f"| {domain} | {split} | {' | '.join(cells)} |")
     removed, skipped = card["duplicates"], card["skipped"]
     lines += ["", f"Duplicates removed: {removed['exact']} exact, {removed['near']} near."]
-    lines += (
-        [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."]
-        if skipped
-        else []
-    )
+    lines += [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."] if skipped else []
     return "\n".join([*lines, f"Fingerprint: `{card['fingerprint']}`."])

@@ -72,8 +72,7 @@ def ngram_loss(
             tokens, _ = test_rows(domain, length, rows)
             scored = masked_positions(tokens, rate)
             found.append(
-                {"order": order}
-                | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
+                {"order": order} | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
             )
     return found
 
@@ -87,9 +86,7 @@ def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
     }
 
 
-def _losses(
-    model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray
-) -> np.ndarray:
+def _losses(model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray) -> np.ndarray:
     """Return the loss of each scored position (n,), in row order; the head runs on those alone."""
     parts = []
     for start in range(0, len(inputs), ROWS_AT_ONCE):
@@ -140,11 +137,7 @@ def context_loss(
     }
     found = []
     for context in contexts:
-        kept = (
-            slice(start - context, length)
-            if causal
-            else slice(start - context // 2, start + block + context // 2)
-        )
+        kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
         for far in FAR:
             known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
             inputs = tokens[known].copy()

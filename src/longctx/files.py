@@ -117,9 +117,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
 def write_json(path: Path | str, value: object) -> Path:
     """Write a value as JSON, keys sorted, one trailing newline (the same value always gives the same bytes)."""
-    return write_atomic(
-        path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    return write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path | str) -> object:

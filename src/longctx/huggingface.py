@@ -67,9 +67,7 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
             raise ValueError(f"model = {name}: expected ModernBertForMaskedLM or LlamaForCausalLM")
     theirs = hf_model.state_dict()
     model = model.to(next(hf_model.parameters()).dtype)
-    model.load_state_dict(
-        {name: torch.cat([theirs[part] for part in parts]) for name, parts in _pairs(model)}
-    )
+    model.load_state_dict({name: torch.cat([theirs[part] for part in parts]) for name, parts in _pairs(model)})
     return model.train(hf_model.training)
 
 
@@ -107,9 +105,7 @@ def _pairs(model: Encoder | Decoder) -> list[tuple[str, tuple[str, ...]]]:
             pairs.append((name, (end,)))
             continue
         layer, inner = name.removeprefix("stack.blocks.").split(".", 1)
-        inside = (
-            (MODERNBERT[inner],) if isinstance(model, Encoder) else tuple(f"{p}.weight" for p in LLAMA[inner])
-        )
+        inside = (MODERNBERT[inner],) if isinstance(model, Encoder) else tuple(f"{p}.weight" for p in LLAMA[inner])
         pairs.append((name, tuple(f"model.layers.{layer}.{part}" for part in inside)))
     return pairs
 
@@ -197,9 +193,8 @@ def _shared(config: ModelConfig) -> dict[str, object]:
 
 def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
     wanted = {"norm": "layer", "mlp": "geglu", "positions": "rope", "pairing": "half", "embedding_norm": True}
-    _require(
-        vars(config) | {"kv_heads": config.kv_heads or config.heads}, wanted | {"kv_heads": config.heads}
-    )
+    wanted["smear"] = False
+    _require(vars(config) | {"kv_heads": config.kv_heads or config.heads}, wanted | {"kv_heads": config.heads})
     local = [config.window is not None and layer % config.global_every != 0 for layer in range(config.layers)]
     thetas = {"full_attention": config.theta, "sliding_attention": config.local_theta}
     return ModernBertConfig(
@@ -208,16 +203,14 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
         sep_token_id=None,
         layer_types=["sliding_attention" if is_local else "full_attention" for is_local in local],
         local_attention=2 * (config.window or 64),
-        rope_parameters={
-            kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
-        },
+        rope_parameters={kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
         norm_eps=config.norm_eps,
     )
 
 
 def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
     wanted = {"kind": "decoder", "norm": "rms", "mlp": "swiglu", "positions": "rope", "pairing": "half"}
-    _require(vars(config), wanted | {"window": None, "embedding_norm": False})
+    _require(vars(config), wanted | {"window": None, "embedding_norm": False, "smear": False})
     return LlamaConfig(
         **_shared(config),
         num_key_value_heads=config.kv_heads or config.heads,

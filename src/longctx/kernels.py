@@ -31,9 +31,7 @@ def sdpa(
     return _fused(q_BTNH, k_BSGH, v_BSGH, mask, is_causal)
 
 
-def _fused(
-    q_BTNH: Tensor, k_BSGH: Tensor, v_BSGH: Tensor, mask: Tensor | None, is_causal: bool = False
-) -> Tensor:
+def _fused(q_BTNH: Tensor, k_BSGH: Tensor, v_BSGH: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
     out_BNTH = F.scaled_dot_product_attention(
         q_BTNH.transpose(1, 2),
         k_BSGH.transpose(1, 2),

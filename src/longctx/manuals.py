@@ -76,9 +76,7 @@ def families_of(services: Mapping[str, Mapping]) -> dict[str, str]:
     return family
 
 
-_BLOCK = re.compile(
-    r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE
-)
+_BLOCK = re.compile(r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE)
 _ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # tags that the source escaped; <name> is no tag
@@ -87,9 +85,7 @@ _ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # tags that the so
 def plain(markup: str) -> str:
     """Return documentation without its HTML: blocks on lines of their own, list items after "- "."""
     text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
-    lines = (
-        " ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n")
-    )
+    lines = (" ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n"))
     return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
 
 

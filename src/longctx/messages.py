@@ -99,9 +99,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
             limits = " and ".join(f"{sign} {node[key]}" for key, sign in signs.items() if key in node)
             words = f"{'an integer' if kind == 'integer' else 'a number'} {limits}".strip()
         case {"type": "array", "items": inner}:
-            words = (
-                f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"
-            )
+            words = f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"
         case {"type": "string", "pattern": pattern}:
             words = f"text that matches {pattern}"
         case _:

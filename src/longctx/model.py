@@ -5,7 +5,6 @@ M MLP width, V vocabulary, n scored positions. Pre-norm, no dropout, and no bias
 """
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from longctx.attention import attend
 from longctx.config import ModelConfig
 from longctx.patterns import Pattern
-from longctx.positions import inverse_frequencies, pairs_together, rotate, rotation_table, sinusoidal, smear
+from longctx.positions import pairs_together, positions_within, rotate, rotation_table_of, sinusoidal, smear
 
 Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
 
@@ -82,21 +81,14 @@ class Attention(nn.Module):
         if memory_BSD is not None:
             w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
             q_BTNH = F.linear(x_BTD, w_q).unflatten(-1, (-1, self.head_width))
-            k_BSGH, v_BSGH = (
-                F.linear(memory_BSD, w_kv).unflatten(-1, (-1, self.head_width)).split(split[1:], 2)
-            )
+            k_BSGH, v_BSGH = F.linear(memory_BSD, w_kv).unflatten(-1, (-1, self.head_width)).split(split[1:], 2)
         elif rotation is None:
             q_BTNH, k_BSGH, v_BSGH = self.qkv(x_BTD).unflatten(-1, (-1, self.head_width)).split(split, 2)
-            k_BSGH = self._smeared(k_BSGH, pattern)
+            k_BSGH = smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)
         else:
             qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
             q_BTNH, k_BSGH = qk_BTKH.split(split[:2], 2)
         return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
-
-    def _smeared(self, k_BSGH: Tensor, pattern: Pattern) -> Tensor:
-        if self.mix is None:
-            return k_BSGH
-        return smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)
 
     def _rotated(self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys in one tensor, and the values.
@@ -112,7 +104,7 @@ class Attention(nn.Module):
         qk_BTKH, v_BTGH = qkv_BTKH.tensor_split([turned], 2)
         if self.mix is not None:
             q_BTNH, k_BSGH = qk_BTKH.tensor_split([self.heads], 2)
-            qk_BTKH = torch.cat((q_BTNH, self._smeared(k_BSGH, pattern)), 2)
+            qk_BTKH = torch.cat((q_BTNH, smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)), 2)
         return rotate(qk_BTKH, *rotation, "interleaved"), v_BTGH
 
 
@@ -201,9 +193,7 @@ class Stack(nn.Module):
             x_BTD = block(x_BTD, whole if wide else band, rotation, memory_BSD, memory_pattern)
         return self.norm(x_BTD)
 
-    def _patterns(
-        self, documents_BT: Tensor | None, pattern: Pattern | None
-    ) -> tuple[Pattern, Pattern | None]:
+    def _patterns(self, documents_BT: Tensor | None, pattern: Pattern | None) -> tuple[Pattern, Pattern | None]:
         """Return the patterns of global and of local layers: half-width h, or in a causal stack the last h keys."""
         whole = pattern or (Pattern.causal() if self.causal else Pattern())
         band = None
@@ -219,26 +209,7 @@ class Stack(nn.Module):
         theta = self.config.theta if wide else self.config.local_theta
         # in bf16 autocast the residual stream may be fp32 and q, k bf16: tables in fp32 serve both
         dtype = torch.promote_types(x_BTD.dtype, torch.float32)
-        return _rotation_table(self.config.head_width, theta, x_BTD.shape[1], dtype, x_BTD.device)
-
-
-@lru_cache(maxsize=16)
-def _rotation_table(
-    head_width: int, theta: float, length: int, dtype: torch.dtype, device: torch.device
-) -> Rotation:
-    """One table for all layers and steps of a length."""
-    inv_freq = inverse_frequencies("rope", head_dim=head_width, theta=theta, trained_length=length)
-    cos, sin = rotation_table(inv_freq, torch.arange(length), dtype)
-    return cos.to(device), sin.to(device)
-
-
-def positions_within(tokens_BT: Tensor, documents_BT: Tensor | None) -> Int[Tensor, "*B T"]:
-    """Return each token's position, from 0 at the start of its document (a run of equal ids)."""
-    at_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-    if documents_BT is None:
-        return at_T
-    starts_BT = F.pad(documents_BT[:, 1:] != documents_BT[:, :-1], (1, 0), value=True)
-    return at_T - (at_T * starts_BT).cummax(-1).values
+        return rotation_table_of(self.config.head_width, theta, x_BTD.shape[1], dtype, x_BTD.device)
 
 
 def select_rows(x_BTD: Tensor, select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None) -> Tensor:
@@ -367,9 +338,7 @@ class EncoderDecoder(LanguageModel):
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "*n V"]:
         """Return logits of the next target token, (B, T, V) or (n, V); documents and `select` as in the others."""
-        return self.logits(
-            select_rows(self.hidden(source, target, source_documents, target_documents), select)
-        )
+        return self.logits(select_rows(self.hidden(source, target, source_documents, target_documents), select))
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -62,9 +62,7 @@ class NGram:
             raise UserError(f"ngrams: order = {order}: expected 1 to {self.order}")
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.vocab_size:
-            raise UserError(
-                f"ngrams: vocab_size = {self.vocab_size}: expected ids below it, found {rows.max()}"
-            )
+            raise UserError(f"ngrams: vocab_size = {self.vocab_size}: expected ids below it, found {rows.max()}")
         row, column = np.nonzero(scored)
         target = rows[row, column]
         room = _left(rows)[row, column]
@@ -119,9 +117,7 @@ def estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
     return estimates if all(0 <= d <= k for k, d in enumerate(estimates, 1)) else FALLBACK
 
 
-def _level(
-    keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int, fixed: float | None
-) -> Level:
+def _level(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int, fixed: float | None) -> Level:
     context = keys // vocab_size
     discounts = estimate_discounts(counts) if fixed is None else (fixed,) * 3
     discounted = np.maximum(counts - np.array([0.0, *discounts])[np.minimum(counts, 3)], 0.0)
@@ -145,17 +141,13 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
     """
     tokens = np.asarray(tokens, dtype=np.int64)
     if order < 1 or len(tokens) == 0:
-        raise UserError(
-            f"ngrams: order = {order}, {len(tokens)} tokens: expected order 1 or more and some tokens"
-        )
+        raise UserError(f"ngrams: order = {order}, {len(tokens)} tokens: expected order 1 or more and some tokens")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise UserError(f"ngrams: vocab_size = {vocab_size}: expected ids below it, found {tokens.max()}")
     left = _left(tokens)
     tops: list[Level] = []
     lowers: list[Level] = []
-    ids = np.zeros(
-        len(tokens), dtype=np.int64
-    )  # of the (n-1)-gram ending here; order 0 has one n-gram, the empty one
+    ids = np.zeros(len(tokens), dtype=np.int64)  # of the (n-1)-gram ending here; order 0 has one n-gram, the empty one
     for n in range(1, order + 1):
         ends = np.flatnonzero(left >= n - 1)
         keys, first, inverse, counts = np.unique(

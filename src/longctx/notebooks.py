@@ -34,9 +34,7 @@ def path_of(study: str) -> Path:
     """
     found = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
     if study not in STUDIES or len(found) != 1:
-        raise UserError(
-            f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}"
-        )
+        raise UserError(f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}")
     return found[0]
 
 
@@ -71,9 +69,7 @@ def defaults(path: Path) -> dict[str, Any]:
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
-        raise UserError(
-            f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}"
-        ) from None
+        raise UserError(f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}") from None
     for node in body:
         try:
             (target,) = node.targets
@@ -96,9 +92,7 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
     written = defaults(path)
     validate(STUDIES[study], written, f"{path}: parameters cell")
     if missing := set(STUDIES[study].model_fields) - set(written):
-        raise UserError(
-            f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml"
-        )
+        raise UserError(f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml")
     return params
 
 

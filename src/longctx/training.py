@@ -37,9 +37,7 @@ class RunResult:
 
     key: str
     folder: Path
-    rows: list[
-        Row
-    ]  # of training: step, loss (nats a scored token), rate, norm, tokens; of an evaluation: its own
+    rows: list[Row]  # of training: step, loss (nats a scored token), rate, norm, tokens; of an evaluation: its own
     steps_trained: int = 0  # by this call; 0 when the cache already held the result
     cost: Row = field(default_factory=dict)  # seconds, peak bytes: never part of a published table
 
@@ -138,10 +136,7 @@ def scored_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
 
 def _split(batch: Batch, parts: int) -> list[Batch]:
     documents = [None] * parts if batch.documents is None else batch.documents.chunk(parts)
-    return [
-        Batch(*rows)
-        for rows in zip(batch.tokens.chunk(parts), batch.targets.chunk(parts), documents, strict=True)
-    ]
+    return [Batch(*rows) for rows in zip(batch.tokens.chunk(parts), batch.targets.chunk(parts), documents, strict=True)]
 
 
 def _to(batch: Batch, where: torch.device) -> Batch:
@@ -172,9 +167,7 @@ class _State:
     def save(self, folder: Path) -> None:
         names = dict(enumerate(name for name, _ in self._parameters()))
         moments = self.optimizer.state_dict()["state"]
-        flat = {
-            f"{names[i]}|{part}": tensor for i, parts in moments.items() for part, tensor in parts.items()
-        }
+        flat = {f"{names[i]}|{part}": tensor for i, parts in moments.items() for part, tensor in parts.items()}
         checkpoint.save(
             folder,
             self.step,
@@ -215,13 +208,9 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
         return
     name = "loss" if not math.isfinite(loss) else "gradient norm"
     if name == "gradient norm":
-        bad = (
-            n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-        )
+        bad = (n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
         name = f"gradient of {next(bad, 'all')}"
-    files.write_json(
-        folder / "failure.json", {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name}
-    )
+    files.write_json(folder / "failure.json", {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name})
     state.save(folder)
     raise UserError(
         f"{folder}: step = {state.step}: {name} is not finite: expected a finite value; "
@@ -291,13 +280,9 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
     files.write_json(folder / "config.json", run.model_dump(mode="json"))
     stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
     if stream.vocab_size != run.model.vocab_size:
-        raise UserError(
-            f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}"
-        )
+        raise UserError(f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}")
     held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
-    fixed = [
-        training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)
-    ]
+    fixed = [training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)]
     state = _fresh(run)
     files.sweep_leftovers(folder)
     if found := checkpoint.latest(folder):
@@ -329,9 +314,7 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
             bar.update()
             bar.set_postfix(
                 loss=f"{loss:.3f}",
-                tokens_s=f"{tokens_a_step * bar.format_dict['rate'] or 0:.0f}"
-                if bar.format_dict["rate"]
-                else "…",
+                tokens_s=f"{tokens_a_step * bar.format_dict['rate'] or 0:.0f}" if bar.format_dict["rate"] else "…",
             )
             if state.step % run.save_every == 0 or state.step == run.steps:
                 state.save(folder)

@@ -137,9 +137,7 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     effect, verdict, interval = min(judged, key=lambda item: order[item[1]])
     failed = [check.name for check in claim.checks if not _check_holds(table, check, claim)]
     if failed:
-        return Finding(
-            name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}"
-        )
+        return Finding(name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}")
     note = ""
     if verdict == "undecided":
         seeds = seeds_to_decide(interval, effect.threshold)
@@ -150,10 +148,7 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
 
 def judge_all(claims: Claims, tables: Path) -> list[Finding]:
     """Judge every claim from the tables in a folder."""
-    read = {
-        study: results.read_table(tables / f"{study}.csv")
-        for study in {c.study for c in claims.claims.values()}
-    }
+    read = {study: results.read_table(tables / f"{study}.csv") for study in {c.study for c in claims.claims.values()}}
     return [judge(name, claim, read[claim.study]) for name, claim in claims.claims.items()]
 
 
@@ -237,9 +232,7 @@ def _seconds(study: str, tables: Path) -> str:
     return f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"
 
 
-def experiments_page(
-    findings: list[Finding], claims: Claims, params: Params, notebook_of: dict[str, str]
-) -> str:
+def experiments_page(findings: list[Finding], claims: Claims, params: Params, notebook_of: dict[str, str]) -> str:
     """Return EXPERIMENTS.md: what was claimed, how it was tested, what came out, and what it cost."""
     tables = results.published_folder()
     lines = [

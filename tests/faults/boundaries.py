@@ -20,10 +20,7 @@ def strace_permitted() -> bool:
     """Return whether strace is here and ptrace is allowed."""
     if not shutil.which("strace"):
         return False
-    return (
-        subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode
-        == 0
-    )
+    return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
 
 
 def _tracer(child: children.Child, *options: str) -> subprocess.Popen:
@@ -31,9 +28,7 @@ def _tracer(child: children.Child, *options: str) -> subprocess.Popen:
     status = Path(f"/proc/{child.pid}/status")
     _until(lambda: re.search(r"State:\s+T", status.read_text(encoding="utf-8")))
     calls = f"trace={','.join(CALLS)}"
-    tracer = subprocess.Popen(
-        ["strace", "-q", "-p", str(child.pid), "-e", calls, *options], stderr=subprocess.DEVNULL
-    )
+    tracer = subprocess.Popen(["strace", "-q", "-p", str(child.pid), "-e", calls, *options], stderr=subprocess.DEVNULL)
     _until(lambda: not re.search(r"TracerPid:\s+0\b", status.read_text(encoding="utf-8")))
     os.kill(child.pid, signal.SIGCONT)
     return tracer
@@ -57,9 +52,7 @@ def with_strace(project: Path, work: Path, arguments: tuple, call: tuple[str, in
     assert code == (-signal.SIGKILL if call else 0), child.said()
     lines = trace.read_text(encoding="utf-8").splitlines()
     return [
-        match.group(1)
-        for line in lines
-        if (match := re.match(r"(\w+)\(", line)) and "O_RDONLY|O_CLOEXEC)" not in line
+        match.group(1) for line in lines if (match := re.match(r"(\w+)\(", line)) and "O_RDONLY|O_CLOEXEC)" not in line
     ]
 
 

@@ -132,9 +132,7 @@ def train_with_nan(run: Any, forward: int) -> None:
     training.train(run)
 
 
-def save_sets(
-    folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None
-) -> None:
+def save_sets(folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None) -> None:
     """Save the sets of some steps; `before` is called ahead of the last one. Ends without Python's own clean-up."""
     from longctx import checkpoint
 

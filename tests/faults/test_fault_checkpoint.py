@@ -29,9 +29,7 @@ SAVES = {
 
 
 def bits(found: checkpoint.Checkpoint) -> dict[str, bytes]:
-    return {
-        f"{g}/{n}": t.numpy().tobytes() for g in ("model", "optimizer") for n, t in found.tensors(g).items()
-    }
+    return {f"{g}/{n}": t.numpy().tobytes() for g in ("model", "optimizer") for n, t in found.tensors(g).items()}
 
 
 def as_saved(step: int) -> dict[str, bytes]:
@@ -61,9 +59,7 @@ def sweep(name: str, project: Path, disk: Path, way: str) -> list[str]:
             warnings.simplefilter("error")  # no set may be found damaged
             found = checkpoint.latest(work / "run")
         loaded = found.step if found else None
-        assert loaded in allowed, (
-            f"{name}: killed at call {number} of {len(calls)}, {call}: step {loaded} loads"
-        )
+        assert loaded in allowed, f"{name}: killed at call {number} of {len(calls)}, {call}: step {loaded} loads"
         assert found is None or bits(found) == as_saved(found.step), f"{name}: call {number}, {call}: torn"
         assert not leftovers(work), f"{name}: call {number}, {call}: leftovers not swept"
         outcomes.append(str(loaded))
@@ -78,9 +74,7 @@ def test_fault_3_a_save_killed_at_any_system_call_leaves_the_old_set_or_the_new(
     outcomes = sweep(name, tiny_project, fast_disk, "strace" if boundaries.strace_permitted() else "wrapper")
     print(f"{name}: {len(outcomes)} calls: {outcomes}")
     assert len(outcomes) >= 20, "a save makes more calls than that: the sweep missed some"
-    assert set(outcomes) == {str(step) for step in SAVES[name][3]}, (
-        "every allowed outcome must have been seen"
-    )
+    assert set(outcomes) == {str(step) for step in SAVES[name][3]}, "every allowed outcome must have been seen"
 
 
 def test_fault_3_without_ptrace_the_wrapped_calls_find_the_same(tiny_project: Path, fast_disk: Path) -> None:
@@ -91,9 +85,7 @@ FLIPS = {"model.safetensors": 150, "optimizer.safetensors": 60, "state.json": 60
 
 
 @pytest.mark.parametrize("name", FLIPS)
-def test_fault_22_one_flipped_bit_anywhere_in_a_set_is_refused(
-    name: str, tmp_path: Path, rng: random.Random
-) -> None:
+def test_fault_22_one_flipped_bit_anywhere_in_a_set_is_refused(name: str, tmp_path: Path, rng: random.Random) -> None:
     """In the header (the first 8 bytes and its JSON), in the data, in the manifest."""
     prepare(tmp_path, (5,))
     folder = tmp_path / "step-00000005"
@@ -148,10 +140,7 @@ class Payload:
 def pickles(folder: Path, canary: Path) -> dict[str, Path]:
     """Write the payload in each form in which weights travel."""
     payload = Payload(canary)
-    made = {
-        name: folder / name
-        for name in ("model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors")
-    }
+    made = {name: folder / name for name in ("model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors")}
     torch.save(payload, made["model.pt"])
     torch.save({"weight": payload}, made["model.bin"])
     made["model.pkl"].write_bytes(pickle.dumps(payload))

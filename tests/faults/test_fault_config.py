@@ -91,9 +91,7 @@ def test_fault_51_a_foreign_key_gets_no_suggestion() -> None:
     assert "did you mean" not in message
 
 
-def test_fault_51_to_54_the_command_line_says_one_line_before_torch(
-    tmp_path: Path, rng: random.Random
-) -> None:
+def test_fault_51_to_54_the_command_line_says_one_line_before_torch(tmp_path: Path, rng: random.Random) -> None:
     """Each key misspelt, each key repeated, each field wrong: code 2, one line, nothing changed on disk."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     tries, wanted = [], []
@@ -151,10 +149,7 @@ def test_fault_52_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> Non
             first, second = lines.index(f"{path[0]}:") + 1, len(lines) + 1
         else:
             section = lines.index(f"{path[0]}:") if len(path) > 1 else 0
-            first = (
-                next(n for n in range(section, len(lines)) if lines[n].lstrip().startswith(f"{path[-1]}:"))
-                + 1
-            )
+            first = next(n for n in range(section, len(lines)) if lines[n].lstrip().startswith(f"{path[-1]}:")) + 1
             second = first + 1
             text = [*lines[:first], lines[first - 1], *lines[first:]]
         tries.append("\n".join(text))
@@ -273,6 +268,4 @@ def test_fault_54_the_line_says_what_would_be_right(field: str, value: object, e
 
 @pytest.mark.parametrize("section", [key for key, value in PARAMS.items() if isinstance(value, dict)])
 def test_fault_54_a_section_that_is_no_mapping_is_named(section: str) -> None:
-    assert (
-        refusal(PARAMS | {section: 3}) == f"params.yaml: {section} = 3: expected a mapping of keys to values"
-    )
+    assert refusal(PARAMS | {section: 3}) == f"params.yaml: {section} = 3: expected a mapping of keys to values"

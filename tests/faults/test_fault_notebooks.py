@@ -48,9 +48,7 @@ def gone(pid: int, seconds: float = 10) -> bool:
     return not alive(pid)
 
 
-def started(
-    folder: Path, cell: str, task=children.command, arguments=("study", made.STUDY)
-) -> children.Child:
+def started(folder: Path, cell: str, task=children.command, arguments=("study", made.STUDY)) -> children.Child:
     """Start a notebook whose executed form already exists from an earlier run."""
     made.project(folder, cell)
     made.output(folder).parent.mkdir(parents=True)
@@ -120,9 +118,7 @@ def test_fault_87_a_dead_kernel_or_a_late_cell_is_one_line_and_leaves_no_half_ou
 
 
 @pytest.mark.parametrize(("case", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)])
-def test_fault_88_a_killed_runner_leaves_the_old_output_and_no_kernel(
-    running: dict, case: str, number: int
-) -> None:
+def test_fault_88_a_killed_runner_leaves_the_old_output_and_no_kernel(running: dict, case: str, number: int) -> None:
     folder, child = running[case]
     kernel = kernel_of(folder, child)
     os.kill(child.pid, number)
@@ -147,9 +143,7 @@ def with_values(folder: Path, old: str, new: str) -> Path:
 
 def refused_before_a_kernel(folder: Path, *wanted: str) -> None:
     before = snapshot(folder)
-    child = children.start(
-        children.command, folder, folder.with_name(f"{folder.name}-cache"), "study", made.STUDY
-    )
+    child = children.start(children.command, folder, folder.with_name(f"{folder.name}-cache"), "study", made.STUDY)
     assert child.wait() == 2, child.said()
     one_line(child.said(), *wanted)
     assert not (folder / "canary").exists()
@@ -166,9 +160,7 @@ def test_fault_84_an_unknown_name_in_the_notebook_is_refused_too(tmp_path: Path,
     with refuses("did you mean samples?"):
         notebooks.check(made.STUDY, made.VALUES, "values")
     with refuses("did you mean samples?"):
-        notebooks.check(
-            made.STUDY, {"smaples": 1} | {k: v for k, v in made.VALUES.items() if k != "samples"}, "values"
-        )
+        notebooks.check(made.STUDY, {"smaples": 1} | {k: v for k, v in made.VALUES.items() if k != "samples"}, "values")
 
 
 @pytest.mark.parametrize(
@@ -224,9 +216,7 @@ def test_fault_86_the_command_says_so_in_one_line_before_a_kernel(tmp_path: Path
     refused_before_a_kernel(canary_project(tmp_path, parameters=None), made.NAME, "0 cells tagged parameters")
 
 
-def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(
-    root: Path, tmp_path: Path
-) -> None:
+def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(root: Path, tmp_path: Path) -> None:
     """Clear the outputs of a committed notebook, or plant JavaScript in them: the notebook rules must object."""
     source = sorted((root / "notebooks").glob("[0-9]*.ipynb"))[0]
     assert problems_of(source) == []

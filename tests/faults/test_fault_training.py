@@ -63,9 +63,7 @@ def test_fault_1_a_run_killed_at_any_moment_ends_with_the_same_bits(
     assert struck, "no trial was killed: the fault never happened"
 
 
-def test_other_seeds_give_other_bits(
-    tiny_project: Path, undisturbed: dict[str, str], fast_disk: Path
-) -> None:
+def test_other_seeds_give_other_bits(tiny_project: Path, undisturbed: dict[str, str], fast_disk: Path) -> None:
     """The twin that shows `run_bits` can tell two runs apart."""
     child = children.start(
         children.train, tiny_project, fast_disk, tiny_run(steps=STEPS, save_every=SAVE_EVERY, seed=1)
@@ -135,10 +133,6 @@ def test_fault_40_a_nan_loss_stops_before_the_update(tiny_project: Path, fast_di
         clean = tiny_run(steps=step, save_every=step, schedule="constant")  # the same up to there
         assert children.start(children.train, tiny_project, fast_disk / "clean", clean).wait() == 0
         bits, ours = run_bits(fast_disk / "clean"), run_bits(fast_disk / "nan")
-        assert all(
-            ours[name] == bits[name] for name in ("model.safetensors", "optimizer.safetensors", "state.json")
-        )
-    again = children.start(
-        children.train, tiny_project, fast_disk / "nan", run
-    )  # the cause is gone: it goes on
+        assert all(ours[name] == bits[name] for name in ("model.safetensors", "optimizer.safetensors", "state.json"))
+    again = children.start(children.train, tiny_project, fast_disk / "nan", run)  # the cause is gone: it goes on
     assert again.wait() == 0, again.said()

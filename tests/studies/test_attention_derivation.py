@@ -15,9 +15,7 @@ from longctx.studies import attention_derivation as study
 from longctx.tokenizer import load_tokenizer
 from longctx.verdicts import judge, read_claims
 
-SMALL = study.Params(
-    seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3)
-)
+SMALL = study.Params(seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +78,7 @@ def _without_rescaling(a: study.Partial, b: study.Partial) -> study.Partial:
     return study.Partial(torch.maximum(a.m, b.m), a.l + b.l, a.o + b.o)
 
 
-def _one_key_less(
-    embedding_VD: torch.Tensor, tokens: list[int], *projections_DH: torch.Tensor
-) -> torch.Tensor:
+def _one_key_less(embedding_VD: torch.Tensor, tokens: list[int], *projections_DH: torch.Tensor) -> torch.Tensor:
     q, k, v = (embedding_VD[tokens] @ w for w in projections_DH)
     return torch.softmax(q @ k[1:].T / math.sqrt(q.shape[1]), -1) @ v[1:]
 
@@ -151,9 +147,7 @@ def _maps(sentences: list[pd.DataFrame], mistake: int) -> dict[str, object]:
 
 
 def test_sentences_find_their_repetitions_and_a_wrong_offset_does_not(assertion: Callable) -> None:
-    sentences = [
-        pd.DataFrame({"id": ids}) for ids in ([7, 1, 2, 3, 4, 0, 4, 2, 3, 1], [5, 6, 8, 9, 6, 8, 9, 6, 8])
-    ]
+    sentences = [pd.DataFrame({"id": ids}) for ids in ([7, 1, 2, 3, 4, 0, 4, 2, 3, 1], [5, 6, 8, 9, 6, 8, 9, 6, 8])]
     assertion("sentences", **_maps(sentences, mistake=0))
     with pytest.raises(AssertionError):
         assertion("sentences", **_maps(sentences, mistake=1))
@@ -175,16 +169,12 @@ def test_jacobian_is_what_autograd_gives_one_output_at_a_time() -> None:
     model = study.random_decoder(3, 2, T)
     x_TD = model.embedding(torch.arange(T)[None], None)[0]
     whole = torch.autograd.functional.jacobian(lambda x: model.stack(x[None], None, pattern)[0], x_TD)
-    np.testing.assert_allclose(
-        study.jacobian_norms(3, 2, T, pattern), whole.norm(dim=(1, 3)).numpy(), rtol=1e-12
-    )
+    np.testing.assert_allclose(study.jacobian_norms(3, 2, T, pattern), whole.norm(dim=(1, 3)).numpy(), rtol=1e-12)
 
 
 def test_merge_starts_from_nothing_and_never_overflows() -> None:
     z, v = torch.tensor([700.0, 900.0, -900.0]).double(), torch.arange(3.0)[:, None].double()
-    nothing = study.Partial(
-        torch.tensor(-torch.inf).double(), torch.tensor(0.0).double(), torch.zeros(1).double()
-    )
+    nothing = study.Partial(torch.tensor(-torch.inf).double(), torch.tensor(0.0).double(), torch.zeros(1).double())
     merged = study.merge(study.merge(nothing, study.partial(z[:1], v[:1])), study.partial(z[1:], v[1:]))
     assert merged.o / merged.l == pytest.approx(1.0)
 

@@ -102,9 +102,7 @@ def _set(table: pd.DataFrame, value: float, **where: str) -> pd.DataFrame:
         {"part": "accuracy", "arm": "argmax(dim=1), hits a sequence: as printed", "value": 100},
     ],
 )
-def test_a_listing_that_runs_or_counts_otherwise_fails(
-    change: dict, assertion: Callable, table: pd.DataFrame
-) -> None:
+def test_a_listing_that_runs_or_counts_otherwise_fails(change: dict, assertion: Callable, table: pd.DataFrame) -> None:
     with pytest.raises(AssertionError):
         assertion("listing", _set(table, **change))
 
@@ -118,9 +116,7 @@ def _as(table: pd.DataFrame, arm: str, other: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("which", ["probes", "defects"])
 @pytest.mark.parametrize("arm", article_listing.ARMS)
-def test_an_arm_without_its_defect_fails(
-    arm: str, which: str, assertion: Callable, table: pd.DataFrame
-) -> None:
+def test_an_arm_without_its_defect_fails(arm: str, which: str, assertion: Callable, table: pd.DataFrame) -> None:
     other = "no shift" if arm == "repaired" else "repaired"
     with pytest.raises(AssertionError):
         assertion(which, _as(table, arm, other))

@@ -201,11 +201,7 @@ class Repaired(nn.Module):
     def forward(self, source: Int[Tensor, "B T"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         # with the batch order of the listing, torch takes axis 0 for the sequence, and so does its mask
         length = target.shape[0 if "batch order" in self.defects else 1]
-        mask = (
-            None
-            if "no causal mask" in self.defects
-            else self.transformer.generate_square_subsequent_mask(length)
-        )
+        mask = None if "no causal mask" in self.defects else self.transformer.generate_square_subsequent_mask(length)
         x_BTD = self.transformer(
             self._embed(source), self._embed(target), tgt_mask=mask, tgt_is_causal=mask is not None
         )
@@ -231,10 +227,7 @@ def ceiling_rows(length: int) -> list[Row]:
     """
     told, own = sum(1 / left for left in range(1, length + 1)) / length, 1 / length
     base = {"part": "ceiling", "arm": "order unknown"}
-    return [
-        base | {"metric": metric, "value": v}
-        for metric, v in (("accuracy", told), ("free_running_accuracy", own))
-    ]
+    return [base | {"metric": metric, "value": v} for metric, v in (("accuracy", told), ("free_running_accuracy", own))]
 
 
 def fed(answer: Int[Tensor, "B T"], defects: tuple[str, ...]) -> Int[Tensor, "B T"]:
@@ -293,7 +286,5 @@ def train_arm(arm: str, seed: int, steps: int, length: int) -> list[Row]:
         if step % stretch == 0 or step == steps:
             with torch.no_grad():
                 found = list(score(model, length))
-            rows += [
-                {"part": "defect", "step": step, "metric": metric, "value": value} for metric, value in found
-            ]
+            rows += [{"part": "defect", "step": step, "metric": metric, "value": value} for metric, value in found]
     return [*rows, {"metric": "seconds", "value": time.perf_counter() - started}]

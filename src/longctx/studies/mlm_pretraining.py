@@ -52,7 +52,7 @@ def _model(params: Params, kind: str) -> ModelConfig:
         kind=kind,
         vocab_size=vocabulary_size(),
         width=params.width,
-        layers=params.layers,
+        layers=params.encoder_layers if kind == "encoder" else params.decoder_layers,
         heads=params.heads,
         mlp_width=2 * params.width,
         max_length=_length(params, kind),
@@ -127,9 +127,7 @@ def run(params: Params) -> pd.DataFrame:
 
 def runs_of(params: Params) -> dict[Arm, RunConfig]:
     """Return every arm's training run, the longest first."""
-    encoders = [
-        Arm("encoder", s, r, x) for r in params.mask_rates for x in params.layouts for s in params.seeds
-    ]
+    encoders = [Arm("encoder", s, r, x) for r in params.mask_rates for x in params.layouts for s in params.seeds]
     return {arm: encoder_run(params, arm.seed, arm.mask_rate, arm.layout) for arm in encoders} | {
         Arm("decoder", seed): decoder_run(params, seed) for seed in params.seeds
     }
@@ -145,9 +143,7 @@ def _curve(arm: Arm, result: RunResult) -> list[Row]:
         if (part := losses[start : start + stretch])
     ]
     held_out = [(row["step"], row["validation_loss"]) for row in result.rows if "validation_loss" in row]
-    return rows + [
-        base | {"step": step, "metric": "validation_loss", "value": loss} for step, loss in held_out
-    ]
+    return rows + [base | {"step": step, "metric": "validation_loss", "value": loss} for step, loss in held_out]
 
 
 def _columns(arm: Arm) -> Row:
@@ -165,18 +161,12 @@ def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
         "rows": params.test_rows,
         "rate": params.mask_rates[0],
     }
-    counting = EvalConfig(
-        evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit}
-    )
-    counted, *scored = sweep(
-        [counting, *(EvalConfig(evaluation.masked_loss, run, same) for run in encoders.values())]
-    )
+    counting = EvalConfig(evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit})
+    counted, *scored = sweep([counting, *(EvalConfig(evaluation.masked_loss, run, same) for run in encoders.values())])
     rows, ngram = [], {}
     for order, name in NGRAMS.items():
         ngram[name] = _per_byte([row for row in counted.rows if row["order"] == order])
-        rows += [
-            {"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()
-        ]
+        rows += [{"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()]
     uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in scored[0].rows])
     for arm, result in zip(encoders, scored, strict=True):
         for domain, value in _per_byte(result.rows).items():
@@ -203,10 +193,7 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 
 def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
     cases = [(arm, run, domain) for arm, run in runs.items() for domain in params.context_domains]
-    jobs = [
-        EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d))
-        for arm, run, d in cases
-    ]
+    jobs = [EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d)) for arm, run, d in cases]
     found = sweep(jobs)
     rows = []
     for (arm, _, domain), result in zip(cases, found, strict=True):

@@ -39,9 +39,7 @@ MODERNBERT = {"kind": "encoder", "norm": "layer", "mlp": "geglu", "theta": 160_0
 ENCODER = ModelConfig(**MODERNBERT, **SMALL, layers=4, window=4, global_every=3)
 DECODER = ModelConfig(kind="decoder", **SMALL, layers=3, kv_heads=2)
 BOTH = ModelConfig(kind="encoder_decoder", **SMALL, layers=2, norm="layer", mlp="gelu", positions="none")
-_BASE = ModelConfig(
-    **MODERNBERT, vocab_size=50_368, width=768, layers=22, heads=12, mlp_width=1152, max_length=8192
-)
+_BASE = ModelConfig(**MODERNBERT, vocab_size=50_368, width=768, layers=22, heads=12, mlp_width=1152, max_length=8192)
 _LLAMA = {"kind": "decoder", "width": 4096, "layers": 32, "heads": 32, "max_length": 4096, "tied": False}
 SHIPPED = {  # and the parameters of Hugging Face's classes (transformers 5.23.0, built on torch's meta device)
     "ModernBERT-base": (_BASE, 149_655_232),
@@ -98,9 +96,7 @@ def anatomy_rows() -> list[Row]:
         with torch.device("meta"):
             counts = {"parameters": num_parameters(MODELS[config.kind](config))}
         counts |= {"closed_form": closed_form(config)["model"], "hugging_face": theirs}
-        rows += [
-            {"part": "size", "arm": name, "metric": m, "value": n} for m, n in counts.items() if n is not None
-        ]
+        rows += [{"part": "size", "arm": name, "metric": m, "value": n} for m, n in counts.items() if n is not None]
     return rows
 
 
@@ -140,9 +136,7 @@ def decoder_pair(seed: int) -> Pair:
     tokens_BT = _tokens(seed)
     read_BT = tokens_BT[:, :-1]
     ours = huggingface.from_hf(theirs)
-    return Pair(
-        ours, theirs, lambda m: m(read_BT), lambda: theirs(input_ids=read_BT).logits, tokens_BT[:, 1:]
-    )
+    return Pair(ours, theirs, lambda m: m(read_BT), lambda: theirs(input_ids=read_BT).logits, tokens_BT[:, 1:])
 
 
 def encoder_decoder_pair(seed: int, activation: str = "gelu", dtype: torch.dtype = torch.float32) -> Pair:
@@ -270,10 +264,6 @@ def run(params: Params) -> pd.DataFrame:
     for (arm, seed), measured in zip(keys, found[len(groups) :], strict=True):
         rows += [{"arm": arm, "seed": seed} | row for row in measured]
     table = results.tidy((row for row in rows if row["metric"] != "seconds"), COLUMNS)
-    cost = [
-        {"stage": r["arm"], "seed": r["seed"], "seconds": r["value"]}
-        for r in rows
-        if r["metric"] == "seconds"
-    ]
+    cost = [{"stage": r["arm"], "seed": r["seed"], "seconds": r["value"]} for r in rows if r["metric"] == "seconds"]
     results.write_table(table, NAME, params, pd.DataFrame(cost))
     return table
