@@ -116,9 +116,13 @@ def repro(
     profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
 ) -> None:
     """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
-    from longctx import pipeline
+    from longctx import pipeline, publishing
 
-    raise typer.Exit(pipeline.reproduce(_root(), profile))
+    root = _root()
+    status = pipeline.reproduce(root, profile)
+    if status == 0 and profile == "laptop":
+        publishing.print_comparison(root, console)
+    raise typer.Exit(status)
 
 
 @app.command()
