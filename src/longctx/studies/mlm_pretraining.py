@@ -244,14 +244,15 @@ def fill_in(params: Params) -> pd.DataFrame:
     """Return what the first encoder puts into each of BLANKS: probability of the true token, and the likeliest three."""
     run = encoder_run(params, params.seeds[0], params.mask_rates[0], params.layouts[0])
     (found,) = sweep([EvalConfig(evaluation.blanks, run, {"sentences": BLANKS})])
-    return pd.DataFrame(found.rows).round(3)
+    return pd.DataFrame(found.rows)[["text", "true", "p", "best"]].round(3)
 
 
 def text_table() -> pd.DataFrame:
     """Return documents, tokens and bytes a token of each domain and split."""
     card = files.read_json(tokens_folder() / "card.json")["domains"]
     rows = [{"domain": d, "split": s} | card[d][s] for d in DOMAINS for s in ("train", "validation", "test")]
-    return pd.DataFrame(rows).set_index(["domain", "split"]).round(2)
+    columns = ["documents", "tokens", "bytes_per_token"]
+    return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)
 
 
 def _cost(trained: dict[Arm, RunResult]) -> pd.DataFrame:
