@@ -51,10 +51,10 @@ def try_all(folder: Path, tries: list[tuple[list[str], str | None]]) -> tuple[li
     return [Said(*item) for item in found], torch_imported
 
 
-def call(folder: Path, *arguments: str) -> Said:
-    """Call the installed command in a process of its own."""
+def call(folder: Path, *arguments: str, seconds: float = 60) -> Said:
+    """Call the installed command in a process of its own; it has so many seconds."""
     command = [str(Path(sys.executable).with_name("longctx")), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds)
     return Said(done.returncode, done.stdout, done.stderr)
 
 

@@ -9,23 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import call
 
 from longctx import pipeline
 from longctx.config import read_yaml
 from longctx.params import STUDIES, read_params
 
 
-def longctx(*arguments: str, root: Path) -> subprocess.CompletedProcess:
-    """Run the command line in a checkout, as a user would."""
-    command = [sys.executable, "-m", "longctx.cli", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=570, check=False)
-
-
 @pytest.fixture(scope="module")
 def smoke(root: Path) -> Path:
     """build/smoke after `longctx repro --profile smoke`."""
-    done = longctx("repro", "--profile", "smoke", root=root)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    done = call(root, "repro", "--profile", "smoke", seconds=570)
+    assert done.code == 0, done.out[-2000:] + done.err[-2000:]
     return root / "build" / "smoke"
 
 
@@ -45,9 +40,9 @@ def test_smoke_profile_twice_runs_and_trains_nothing(smoke: Path, root: Path) ->
         return {str(path): hash(path.read_bytes()) for path in made}
 
     before, started = state(), time.perf_counter()
-    done = longctx("repro", "--profile", "smoke", root=root)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Running stage" not in done.stdout, done.stdout[-2000:]
+    done = call(root, "repro", "--profile", "smoke", seconds=570)
+    assert done.code == 0, done.err[-2000:]
+    assert "Running stage" not in done.out, done.out[-2000:]
     assert state() == before
     assert time.perf_counter() - started < 120
 
