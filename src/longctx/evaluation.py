@@ -140,6 +140,8 @@ def context_loss(
         kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
         for far in FAR:
             known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
+            if not known.any():  # too few rows for two of one document
+                continue
             inputs = tokens[known].copy()
             if far in foreign:
                 inputs = tokens[foreign[far][known]].copy()
