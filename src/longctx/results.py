@@ -124,6 +124,8 @@ def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, toleran
     A published row that the new table lacks counts as missed.
     """
     keys = [column for column in theirs.columns if column != "value"]
+    if theirs.duplicated(keys).any():
+        raise UserError(f"{study}: expected one row for each {', '.join(keys)}")
     merged = theirs.merge(ours, on=keys, how="left", suffixes=("", "_new"))
     off = (merged["value_new"] - merged["value"]).abs() / np.maximum(1.0, merged["value"].abs())
     good = off <= tolerance

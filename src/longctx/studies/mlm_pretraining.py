@@ -110,7 +110,8 @@ def run(params: Params) -> pd.DataFrame:
     """Train and evaluate every arm; write and return the table, one row an observation.
 
     metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte, gain_over_best_ngram,
-    gain_over_uniform (masked targets of the test split) · context_loss, context_cost (nats a token, by w and far).
+    gain_over_uniform (masked targets of the test split) · context_loss, context_cost (nats a token, by w and far),
+    context_gain_over_uniform (nats a token).
     """
     arms = runs_of(params)
     trained = dict(zip(arms, sweep(list(arms.values())), strict=True))
@@ -201,7 +202,7 @@ def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
         losses = pd.DataFrame(result.rows)
         rows += [base | row for row in _context_rows(losses)]
         whole = losses[losses["far"] == "full"]["loss"].mean()
-        rows.append(base | {"metric": "gain_over_uniform", "value": uniform_loss() - whole})
+        rows.append(base | {"metric": "context_gain_over_uniform", "value": uniform_loss() - whole})
     return rows
 
 
