@@ -99,10 +99,10 @@ def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> N
     }
     write_services(tmp_path, services)
     small, big = (len(manuals.manual(services[name])) for name in ("s1/1", "big/1"))
-    budget = 30 * small  # 5 % of it: one and a half small manuals
+    budget = int(1.5 * small / manuals.FAMILY_SHARE)  # a family may hold one and a half small manuals
     kept = {one.family for one in read_manuals(tmp_path, budget)}
     assert not {"big", "twin"} & kept and len(kept) > 20
-    assert {"big", "twin"} <= {one.family for one in read_manuals(tmp_path, 30 * big)}
+    assert {"big", "twin"} <= {one.family for one in read_manuals(tmp_path, int(1.5 * big / manuals.FAMILY_SHARE))}
 
 
 def test_the_order_is_that_of_the_content(tmp_path: Path) -> None:

@@ -137,6 +137,17 @@ def test_published_rows_stand_beside_this_runs(project: Path, params) -> None:
     assert list(both["run"].value_counts().sort_index()) == [4, 4]
 
 
+def test_a_laptop_run_stands_alone_as_what_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGCTX_PROFILE", "laptop")
+    assert set(results.beside_published(FRAME, "demo")["run"]) == {"published"}
+
+
+def test_compare_refuses_rows_that_cannot_be_told_apart() -> None:
+    twice = pd.concat([FRAME, FRAME])
+    with pytest.raises(UserError, match="expected one row for each"):
+        results.compare_tables(FRAME, twice, "demo", 0.1)
+
+
 def test_tidy_rows_have_the_columns_asked_for_sorted_by_all_but_the_value() -> None:
     rows = [
         {"metric": "b", "value": 1.0},

@@ -101,7 +101,12 @@ def published(study: str) -> pd.DataFrame:
 
 
 def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Return the published rows and this run's, told apart in a column `run` ("published" or "this run")."""
+    """Return the published rows and this run's, told apart in a column `run` ("published" or "this run").
+
+    A run of the laptop profile is what gets published: its rows stand alone, as such.
+    """
+    if files.profile() == "laptop":
+        return frame.assign(run="published")
     ours = frame.assign(run="this run")
     if not (published_folder() / f"{study}.csv").is_file():
         return ours
