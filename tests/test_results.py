@@ -9,6 +9,7 @@ import pytest
 from observe import refuses
 
 from longctx import files, results
+from longctx.files import UserError
 from longctx.params import read_params
 
 FRAME = pd.DataFrame(

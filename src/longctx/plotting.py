@@ -87,7 +87,8 @@ def _band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:
     published, ours = (frame[frame["run"] == run] for run in ("published", "this run"))
     if len(published):
         sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), ax=axis, label="published, range over seeds")
-    axis.plot(ours[x], ours["value"], "o", mfc="none", mec="C1", ms=5, label="this run")
+    if len(ours):
+        axis.plot(ours[x], ours["value"], "o", mfc="none", mec="C1", ms=5, label="this run")
     axis.legend(frameon=False)
 
 
