@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from longctx import runs, training
 from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -49,6 +50,7 @@ def timed(label: str, steps: int) -> float:
         if label == "sweep":
             os.environ["LONGCTX_JOBS"] = "2"
             runs.sweep(configurations(steps))
+            get_reusable_executor().shutdown()  # workers keep the cache that they were started with
         else:
             torch.set_num_threads(2)
             for run in configurations(steps):
