@@ -201,7 +201,7 @@ def hidden_against_truncated(
     documents = _tensor(np.broadcast_to(near, tokens.shape))
     hidden = model(_tensor(tokens), documents=documents)[:, near]
     cut = model(_tensor(tokens[:, near]))
-    return [{"hidden_minus_truncated": float((hidden - cut).abs().max()), "arms_differ_in": ["far"]}]
+    return [{"hidden_minus_truncated": float((hidden - cut).abs().max())}]
 
 
 # ----------------------------------------------------------------------------------------------------- fill in a blank

@@ -226,7 +226,7 @@ def _context_rows(losses: pd.DataFrame) -> list[Row]:
 
 
 def context_check(params: Params) -> Row:
-    """Return how far hiding far tokens at unchanged positions is from cutting them off, and what the arms differ in."""
+    """Return how far hiding far tokens at unchanged positions is from cutting them off, in logits."""
     run = decoder_run(params, params.seeds[0])
     options = {
         "domain": params.context_domains[0],
