@@ -1,8 +1,7 @@
-"""The command line in a child process: many tries in one child, or one try timed against an empty Python."""
+"""The command line in a child process: many tries in one child, or one try of the installed command."""
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,12 +57,10 @@ def call(folder: Path, *arguments: str, seconds: float = 60) -> Said:
     return Said(done.returncode, done.stdout, done.stderr)
 
 
-def cpu_seconds(folder: Path, *command: str) -> float:
-    """Return the least processor time of three tries: what a busy machine does not change."""
-    least = float("inf")
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=60, env=os.environ)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return least
+def imports(folder: Path, *arguments: str) -> set[str]:
+    """Return what the installed command imports, by the first part of each module's name."""
+    command = [str(Path(sys.executable).with_name("longctx")), *arguments]
+    told = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60, env=told)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}

@@ -4,14 +4,13 @@ import json
 import math
 import random
 import string
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from commands import call, cpu_seconds, try_all
+from commands import call, imports, try_all
 from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
 from observe import one_line, snapshot
 
@@ -129,14 +128,24 @@ def as_yaml(tree: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_fault_54_a_config_error_costs_less_than_half_a_second(tmp_path: Path) -> None:
+HEAVY = {"torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "transformers", "IPython", "papermill", "dvc"}
+
+
+def test_fault_54_a_config_error_is_found_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """What half a second depends on; the seconds themselves are `benchmarks/start_up.py`'s, as a ratio."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     (tmp_path / "params.yaml").write_text(TEXT.replace("profile: laptop", "profile: 7"), encoding="utf-8")
     said = call(tmp_path, *COMMAND)
     assert said.code == 2
     one_line(said.err, str(tmp_path / "params.yaml"), "profile = 7", "expected text")
-    ours = cpu_seconds(tmp_path, str(Path(sys.executable).with_name("longctx")), *COMMAND)
-    assert ours - cpu_seconds(tmp_path, sys.executable, "-c", "pass") < 0.5
+    found = imports(tmp_path, *COMMAND)
+    assert "longctx" in found and not found & HEAVY
+
+
+def test_a_heavy_import_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(TEXT, encoding="utf-8")
+    assert {"numpy", "scipy"} <= imports(tmp_path, "corpus")
 
 
 def test_fault_52_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> None:
