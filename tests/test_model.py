@@ -12,23 +12,15 @@ from torch import Tensor
 
 from longctx import attention
 from longctx.config import ModelConfig
-from longctx.model import (
-    MLP,
-    Attention,
-    Decoder,
-    Encoder,
-    EncoderDecoder,
-    LanguageModel,
-    Norm,
-    num_parameters,
-)
+from longctx.embedding import rotation_of
+from longctx.layers import MLP, Attention, Norm
+from longctx.model import Decoder, Encoder, EncoderDecoder, LanguageModel, num_parameters
 from longctx.patterns import Pattern
 from longctx.positions import (
     inverse_frequencies,
     positions_within,
     rotate,
     rotation_table,
-    rotation_table_of,
     sinusoidal,
     smear,
 )
@@ -347,7 +339,7 @@ def test_a_learned_table_is_not_read_beyond_its_end():
 def test_evaluation_in_inference_mode_leaves_training_possible():
     model, tokens = build(window=2, global_every=2), tokens_of(1, 61)
     pattern = Pattern(before=9, after=9, slopes=torch.linspace(0.1, 0.5, 4))
-    rotation_table_of.cache_clear()  # tables and masks made here must serve training too
+    rotation_of.cache_clear()  # tables and masks made here must serve training too
     with torch.inference_mode():
         before = model(tokens, pattern=pattern)
     after = model(tokens, pattern=pattern)

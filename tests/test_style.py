@@ -29,8 +29,8 @@ MAX_PARAMETERS = 10
 
 # From leaf to root: a module may import only modules that stand before it.
 ORDER = """
-    files messages config params positions patterns kernels attention model recurrent sources manuals corpus tokenizer batching ngrams tasks
-    checkpoint training runs stats evaluation attribution memorization huggingface probe results verdicts plotting
+    files messages config params positions patterns kernels attention layers embedding model recurrent sources manuals corpus
+    tokenizer tasks batching ngrams checkpoint training runs stats effective evaluation attribution memorization huggingface probe results verdicts plotting
     studies notebooks pipeline publishing cli
 """.split()  # noqa: SIM905
 ALONE = ("files", "messages", "positions", "patterns", "recurrent", "tasks")  # import nothing of ours
@@ -38,6 +38,7 @@ NARROW = {
     "config": {"files", "messages"},
     "params": {"config", "files"},
     "stats": set(),
+    "effective": {"stats"},
     "checkpoint": {"files"},
 }
 

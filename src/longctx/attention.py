@@ -86,7 +86,13 @@ def online_with_logsumexp(
     pattern: Pattern,
     block: int = BLOCK,
 ) -> tuple[Float[Tensor, "B T N H"], Float[Tensor, "B N T"]]:
-    """Return `online` and each row's ln Σ exp(score), −inf for a row without a key; no gradient flows through it."""
+    """Return `online` and each row's ln Σ exp(score), −inf for a row without a key; no gradient flows through it.
+
+    Raises:
+        ValueError: a relative bias that is being learned: the blockwise backward does not reach it.
+    """
+    if pattern.relative is not None and pattern.relative.requires_grad:
+        raise ValueError("backend = online: expected a relative bias without gradient; sdpa and reference learn it")
     G = k_BSGH.shape[2]
     q_BGRTH = q_BTNH.unflatten(2, (G, -1)).permute(0, 2, 3, 1, 4)
     k_BG1SH, v_BG1SH = (x.transpose(1, 2)[:, :, None] for x in (k_BSGH, v_BSGH))
@@ -191,7 +197,7 @@ def attend(
 ) -> Float[Tensor, "B T N H"]:
     """Return softmax(QKᵀ/√H + bias) V over the keys that the pattern allows; query head n reads head n // (N/G).
 
-    Not applied: dropout, rotation, projections.
+    The pattern's log-n scaling is applied here, to the queries, whatever the backend. Not applied: dropout, rotation, projections.
 
     Raises:
         ValueError: shapes that do not fit, an unknown backend, or one that cannot do this pattern.
@@ -200,6 +206,9 @@ def attend(
     if k_BSGH.shape != v_BSGH.shape or q_BTNH.shape[-1] != k_BSGH.shape[-1] or N % G:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q_BTNH, k_BSGH, v_BSGH))
         raise ValueError(f"q, k, v = {shapes}: expected (B,T,N,H), (B,S,G,H), (B,S,G,H), G dividing N")
+    if pattern.log_n:
+        T, S = q_BTNH.shape[1], k_BSGH.shape[1]
+        q_BTNH = q_BTNH * pattern.query_scale(T, S, q_BTNH.device)[:, None, None].to(q_BTNH.dtype)
     if backend == "auto":
         backend = choose(q_BTNH, k_BSGH, pattern).backend
     match backend:

@@ -16,11 +16,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from longctx import files
-from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig
+from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig, Curriculum, Task
 from longctx.files import UserError
+from longctx.tasks import flip_flop, recall
 
 IGNORE = -100  # a target that is not scored
-PERMUTATION, OFFSET, MASKING = range(3)  # purposes: each draws from a random stream of its own
+PERMUTATION, OFFSET, MASKING, TASKS = range(4)  # purposes: each draws from a random stream of its own
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,39 @@ def training_batch(stream: Stream, config: BatchConfig, *, seed: int, step: int)
             targets = np.where(scored, tokens[:, 1:], IGNORE)
     alone = bool((here == here[:, :1]).all())
     return Batch(_tensor(inputs), _tensor(targets), None if alone else _tensor(here))
+
+
+def task_rows(task: Task, rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a task's tokens and which of them are scored, (rows, length) each."""
+    match task.name:
+        case "dense_recall":
+            return recall.dense_recall(rng, rows, length, **task.options)
+        case "recall":
+            return recall.recall(rng, rows, length, **task.options)
+        case "flip_flop":
+            return flip_flop.flip_flop(rng, rows, length, **task.options)
+
+
+def to_predict(tokens: np.ndarray, scored: np.ndarray, *, causal: bool, mask: int) -> Batch:
+    """Return a task's rows as a batch: a decoder predicts a scored token from those before it, an encoder from `mask`.
+
+    The encoder reads `mask` in place of every scored token; its vocabulary has one id more than the task.
+    """
+    if causal:
+        targets = np.full(tokens.shape, IGNORE)
+        targets[:, :-1] = np.where(scored[:, 1:], tokens[:, 1:], IGNORE)
+        return Batch(_tensor(tokens), _tensor(targets), None)
+    return Batch(_tensor(np.where(scored, mask, tokens)), _tensor(np.where(scored, tokens, IGNORE)), None)
+
+
+def task_batch(curriculum: Curriculum, *, seed: int, step: int, causal: bool, vocab_size: int) -> Batch:
+    """Return the batch of a step of a curriculum: a pure function of its arguments, as `training_batch`."""
+    stage, rng = curriculum.at(step), _rng(TASKS, seed, step)
+    share, rest = divmod(stage.rows, len(stage.tasks))
+    counts = [share + (place < rest) for place in range(len(stage.tasks))]
+    made = [task_rows(task, rng, rows, stage.length) for task, rows in zip(stage.tasks, counts, strict=True)]
+    tokens, scored = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return to_predict(tokens, scored, causal=causal, mask=vocab_size - 1)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -26,7 +26,8 @@ Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 Shares = Annotated[tuple[Share, ...], Field(strict=False, min_length=1)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
-Positions = Literal["rope", "learned", "sinusoidal", "none"]
+Positions = Literal["rope", "learned", "sinusoidal", "none", "alibi", "t5"]
+RECURRENT = ("rnn", "lstm", "gru")
 Model = TypeVar("Model", bound=BaseModel)
 DType = Literal["float32", "bfloat16"]
 
@@ -49,22 +50,48 @@ class Frozen(BaseModel):
         return self
 
 
-class ModelConfig(Frozen):
-    """A Transformer's shape. Widths and lengths in tokens or channels; D width, N heads, G kv_heads, M mlp_width."""
+class Extension(Frozen):
+    """A scheme that changes RoPE's frequencies to reach further: what `positions.inverse_frequencies` takes."""
 
-    kind: Literal["encoder", "decoder", "encoder_decoder"]
+    scheme: str
+    scale: Annotated[float, Field(ge=1)] = 1.0  # s, reach over trained length
+    trained_length: Count  # L
+    beta_fast: Positive | None = None  # None, here and below: the scheme's own default
+    beta_slow: Positive | None = None
+    low_freq_factor: Positive | None = None
+    high_freq_factor: Positive | None = None
+    p: Share | None = None
+    new_theta: Positive | None = None
+    short_factor: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
+    long_factor: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
+    attention_factor: Positive | None = None  # multiplies cos and sin
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The scheme's further keywords, where they are set."""
+        common = {"scheme", "scale", "trained_length", "attention_factor"}
+        return {name: value for name, value in self if name not in common and value is not None}
+
+
+class ModelConfig(Frozen):
+    """A model's shape. Widths and lengths in tokens or channels; D width, N heads, G kv_heads, M mlp_width."""
+
+    kind: Literal["encoder", "decoder", "encoder_decoder", "rnn", "lstm", "gru"]
     vocab_size: Annotated[int, Field(ge=2)]
     width: Count
     layers: Count
     heads: Count
     kv_heads: Count | None = None  # None: as many as heads
-    mlp_width: Count
+    mlp_width: Count  # of a recurrent kind: its state's width
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
     pairing: Literal["half", "interleaved"] = "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
+    extension: Extension | None = None  # of RoPE; with a learned table, "linear" reads between its rows
+    random_positions: Count | None = None  # RoPE at sorted positions drawn below this (Ruoss et al. 2023)
+    log_n: Count | None = None  # L: a query with n > L keys has its logits multiplied by ln n / ln L
     max_length: Count  # the longest trained length; a learned table has this many rows
     window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
     global_every: Count = 1  # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3)
@@ -92,6 +119,10 @@ class ModelConfig(Frozen):
                 f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "
                 f"not {self.head_width}"
             )
+        if self.extension and self.positions not in ("rope", "learned"):
+            raise ValueError(
+                f"extension.scheme = {self.extension.scheme}, positions = {self.positions}: expected rope, or learned"
+            )
         if self.window is not None and self.window > self.max_length:
             raise ValueError(
                 f"window = {self.window}, max_length = {self.max_length}: expected window to be at most max_length"
@@ -109,6 +140,50 @@ class BatchConfig(Frozen):
     mask_rate: Share = 0.3  # of real tokens, for objective mlm
     domains: Annotated[tuple[str, ...], Field(strict=False)] = ()  # empty: every domain of the corpus
     limit: Count | None = None  # train on the first `limit` tokens of each domain only (smoke)
+
+
+class Task(Frozen):
+    """A synthetic task of `tasks/`, by the name of its module's function, with the function's options."""
+
+    name: Literal["dense_recall", "recall", "flip_flop"]
+    pairs: Count | None = None  # recall: key–value pairs in a row
+    span: Count | None = None  # recall: tokens that the pairs are packed into; None: spread over the row
+    depth: Share | None = None  # recall: where the packed pairs stand, 0 first, 1 last; None: anywhere
+    ignores: Share | None = None  # flip_flop: share of instructions that only fill
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is set, as keywords."""
+        return {name: value for name, value in self if name != "name" and value is not None}
+
+
+class Stage(Frozen):
+    """A stretch of a curriculum: rows of one length, dealt evenly to some tasks."""
+
+    steps: Count
+    rows: Count
+    length: Count
+    tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)]
+
+
+class Curriculum(Frozen):
+    """What a run on synthetic tasks sees; a batch is a pure function of (seed, step) here too."""
+
+    objective: Literal["tasks"] = "tasks"
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def length(self) -> int:
+        """T of the longest stage."""
+        return max(stage.length for stage in self.stages)
+
+    def at(self, step: int) -> Stage:
+        """Return the stage of a step (0-based); the last one goes on for ever."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
 
 
 class OptimizerConfig(Frozen):
@@ -130,13 +205,14 @@ class RunConfig(Frozen):
     """One training run; with the corpus, code and versions its hash names the run in the cache."""
 
     model: ModelConfig
-    batch: BatchConfig
+    batch: Annotated[BatchConfig | Curriculum, Field(discriminator="objective")]
     optimizer: OptimizerConfig
     steps: Count
     save_every: Count
     evaluate_every: Count | None = None
     seed: Annotated[int, Field(ge=0)]
     dtype: DType = "float32"
+    start: "RunConfig | None" = None  # fine-tuning: a finished run whose weights these are at step 0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -145,9 +221,10 @@ class RunConfig(Frozen):
                 f"batch.length = {self.batch.length}, model.max_length = {self.model.max_length}: "
                 "expected batch.length to be at most model.max_length"
             )
-        if self.batch.rows % self.optimizer.accumulation:
+        stages = self.batch.stages if isinstance(self.batch, Curriculum) else (self.batch,)
+        for rows in (stage.rows for stage in stages if stage.rows % self.optimizer.accumulation):
             raise ValueError(
-                f"batch.rows = {self.batch.rows}, optimizer.accumulation = {self.optimizer.accumulation}: "
+                f"batch.rows = {rows}, optimizer.accumulation = {self.optimizer.accumulation}: "
                 "expected accumulation to divide rows"
             )
         return self

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longctx.stats import CONFIDENCE, score_interval
+from longctx.stats import CONFIDENCE, Interval, score_interval
 
 SHARE = 0.856  # RULER (Hsieh et al. 2024): Llama-2-7B's score at 4,096 tokens, in per cent 85.6
 FLOOR = 0.95
+STEPS = 16
 
 
 @dataclass(frozen=True)
 class EffectiveLength:
-    """A length in tokens with its interval. NaN throughout unless `checked`; `reason` says which check failed."""
+    """A length in tokens with its interval. NaN throughout unless `checked`; `reason` says which check failed.
+
+    `at_least`: the curve never falls below the threshold, and `length` is the last one tested. `high` is infinite
+    whenever the interval reaches beyond it; `low` is 0 when it reaches below the first.
+    """
 
     length: float
     low: float
@@ -53,6 +58,25 @@ def crossing(lengths: Sequence[float], curve: Sequence[float], threshold: float)
     return float(np.exp(x0 + (x1 - x0) * (y0 - threshold) / (y0 - y1)))
 
 
+def margin(
+    lengths: Sequence[float], scores: Sequence[Interval], share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lengths, STEPS to each tested one, and the bounds there of score(length) − share · score(first).
+
+    Each is a weighted sum of independent means, whose bounds combine those of the means: the method of variance
+    estimates recovery (Zou & Donner 2008), pointwise, not simultaneous.
+    """
+    mean, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("estimate", "low", "high"))
+    at = np.linspace(0, len(mean) - 1, STEPS * (len(mean) - 1) + 1)
+    weights = np.column_stack([np.interp(at, np.arange(len(mean)), one) for one in np.eye(len(mean))])
+    fine = np.exp(weights @ np.log(lengths))
+    weights[:, 0] -= share
+    plus, minus = np.square(np.maximum(weights, 0)), np.square(np.minimum(weights, 0))
+    below, above = np.square(mean - low), np.square(high - mean)
+    found = weights @ mean
+    return fine, found - np.sqrt(plus @ below + minus @ above), found + np.sqrt(plus @ above + minus @ below)
+
+
 def effective_length(
     lengths: Sequence[float],
     scores: Sequence[Sequence[float]],
@@ -62,20 +86,35 @@ def effective_length(
     floor: float = FLOOR,
     confidence: float = CONFIDENCE,
 ) -> EffectiveLength:
-    p = [score_interval(s, confidence) for s in scores]
-    mean, low, high = (np.array([getattr(i, name) for i in p]) for name in ("estimate", "low", "high"))
-    part = share if absolute is None else 0.0
-    threshold = part * mean[0] if absolute is None else absolute
-    lower = mean - np.hypot(mean - low, part * (high[0] - mean[0]))
-    upper = mean + np.hypot(high - mean, part * (mean[0] - low[0]))
-    if absolute is None:
-        lower[0], upper[0] = threshold + (1 - part) * low[0], threshold + (1 - part) * high[0]
-    length = crossing(lengths, mean, threshold)
-    return EffectiveLength(
-        min(length, float(lengths[-1])),
-        min(crossing(lengths, lower, threshold), float(lengths[-1])),
-        crossing(lengths, upper, threshold),
-        math.isinf(length),
-        True,
-        float(threshold),
-    )
+    """Return the largest length up to which every tested length scores at least the threshold, with its interval.
+
+    Args:
+        lengths: (n,) tested lengths in tokens, ascending.
+        scores: n arrays, each of scores in [0, 1], one a context; contexts are independent, their number may differ.
+        share: threshold as a share of the mean score at the shortest length.
+        absolute: threshold in its place, a score.
+        floor: least mean score at the shortest length; a model at chance keeps its score at any length.
+
+    `length` is where the curve of means first falls below the threshold (`crossing`), or the last tested length if it
+    never does (`at_least`). The interval inverts a test: `low` is where the lower bound of the curve first falls below,
+    `high` where the upper bound does, infinite if it never does. So `low` is the conservative reading: up to there,
+    scores are at the threshold even at the lower end of their intervals. The threshold's own uncertainty is included. No
+    resampling: percentiles of a bootstrap cover too little where a curve stays near the threshold
+    (benchmarks/effective_length_coverage.py), and contexts all correct would have no spread.
+
+    Raises:
+        ValueError: as `crossing` and `score_interval`, or a length without scores.
+    """
+    means = [score_interval(s, confidence) for s in scores]
+    if not means or not all(s.n for s in means):
+        raise ValueError(f"scores = {[s.n for s in means]} contexts: expected at least one a length")
+    first, last = means[0].estimate, float(lengths[-1])
+    threshold = share * first if absolute is None else absolute
+    length = crossing(lengths, [s.estimate for s in means], threshold)
+    for name, least in (("floor", floor), ("threshold", threshold)):
+        if first < least:
+            reason = f"score {first:.3f} at the shortest length, {lengths[0]:g}, is below the {name}, {least:.3f}"
+            return EffectiveLength(math.nan, math.nan, math.nan, False, False, threshold, reason)
+    fine, lower, upper = margin(lengths, means, share if absolute is None else 0.0)
+    low, high = (crossing(fine, bound, absolute or 0.0) for bound in (lower, upper))
+    return EffectiveLength(min(length, last), min(low, last), high, math.isinf(length), True, threshold)

@@ -3,7 +3,8 @@
 R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts as UTF-8 of the scored tokens' text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longctx import ngrams
-from longctx.batching import Stream
-from longctx.config import MASK, SPECIAL
+from longctx.batching import IGNORE, Stream, task_rows, to_predict
+from longctx.config import MASK, SPECIAL, Task
 from longctx.model import Decoder, Encoder
+from longctx.patterns import Pattern
+from longctx.recurrent import Recurrent
 from longctx.tokenizer import load_tokenizer
 from longctx.training import Row, device, tokens_folder
 
@@ -229,4 +232,46 @@ def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]
         best = " · ".join(tokenizer.decode([int(token)]) for token in p_V.topk(3).indices)
         gap = tokenizer.decode(ids[: places[0]]) + " ___" + tokenizer.decode(ids[places[0] + 1 :])
         found.append({"text": gap, "true": target, "p": float(p_V[ids[places[0]]]), "best": best})
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ synthetic tasks
+
+TOKENS_AT_ONCE = 16_384
+
+
+def task_accuracy(
+    model: Encoder | Decoder | Recurrent,
+    *,
+    task: Mapping[str, Any],
+    lengths: Sequence[int],
+    depths: Sequence[float | None] = (None,),
+    rows: int,
+    window: int | None = None,
+    sinks: int = 0,
+) -> list[Row]:
+    """Return the share of scored tokens that are the likeliest ones, by length and depth of the evidence.
+
+    Args:
+        task: fields of `config.Task`; its depth is set from `depths`.
+        rows: test rows of each length and depth, the same for every model.
+        window, sinks: a decoder sees only the last `window` keys and the first `sinks` ones, at their true positions.
+    """
+    causal = not isinstance(model, Encoder)
+    seen = {} if window is None else {"pattern": Pattern(before=window - 1, after=0, sinks=sinks)}
+    found = []
+    for length in lengths:
+        for place, depth in enumerate(depths):
+            asked = Task(**{**task, "depth": depth} if depth is not None else task)
+            rng = np.random.default_rng([EVALUATION_SEED, length, place])
+            hits = []
+            at_once = max(1, TOKENS_AT_ONCE // length)
+            tokens, scored = task_rows(asked, rng, rows, length)
+            for start in range(0, rows, at_once):
+                part = slice(start, start + at_once)
+                batch = to_predict(tokens[part], scored[part], causal=causal, mask=model.config.vocab_size - 1)
+                chosen = (batch.targets != IGNORE).to(device())
+                best_n = model(batch.tokens.to(device()), select=chosen, **seen).argmax(-1)
+                hits.append((best_n == batch.targets.to(device())[chosen]).float().cpu())
+            found.append({"length": length, "depth": depth, "accuracy": float(torch.cat(hits).mean())})
     return found

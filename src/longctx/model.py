@@ -1,7 +1,7 @@
-"""Transformers, leaf to root: Norm, MLP, Attention, Block, Stack, then Encoder, Decoder and EncoderDecoder.
+"""Transformers: Stack, then Encoder, Decoder and EncoderDecoder; their parts are in `layers`, positions in `embedding`.
 
-B batch, T tokens (queries), S key tokens, N heads, G key/value heads, H head width, D model width, F = H/2 frequencies,
-M MLP width, V vocabulary, n scored positions. Pre-norm, no dropout, and no bias but that of the masked-LM output.
+B batch, T tokens (queries), S key tokens, N heads, D model width, V vocabulary, n scored positions. Pre-norm, no dropout,
+and no bias but that of the masked-LM output.
 """
 
 import math
@@ -11,157 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from longctx.attention import attend
 from longctx.config import ModelConfig
+from longctx.embedding import Embedding, RelativeBias, drawn_rotation, on_scores, rotation_of
+from longctx.layers import Block, Norm, Rotation
 from longctx.patterns import Pattern
-from longctx.positions import pairs_together, positions_within, rotate, rotation_table_of, sinusoidal, smear
-
-Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
-
-
-class Norm(nn.Module):
-    """LayerNorm without bias, or RMSNorm, over the last axis."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.kind, self.eps = config.norm, config.norm_eps
-        self.weight = nn.Parameter(torch.ones(config.width))
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        if self.kind == "layer":
-            return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.eps)
-        # under autocast x may be bf16 where the weight is fp32: torch would leave its fused kernel
-        return F.rms_norm(x_BTD, self.weight.shape, self.weight.to(x_BTD.dtype), self.eps)
-
-
-class MLP(nn.Module):
-    """GeGLU or SwiGLU (Shazeer 2020): out(act(a) ∘ b), where one matrix makes a and b; or plain out(act(a))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.kind = config.mlp
-        parts = 2 if config.mlp in ("geglu", "swiglu") else 1
-        self.inward = nn.Linear(config.width, parts * config.mlp_width, bias=False)
-        self.out = nn.Linear(config.mlp_width, config.width, bias=False)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTM = self.inward(x_BTD)
-        match self.kind:
-            case "gelu":
-                return self.out(F.gelu(x_BTM))
-            case "relu":
-                return self.out(F.relu(x_BTM))
-        activated, gate = x_BTM.chunk(2, -1)
-        return self.out((F.gelu(activated) if self.kind == "geglu" else F.silu(activated)) * gate)
-
-
-class Attention(nn.Module):
-    """Grouped-query attention, to itself or, given a memory, across; queries, keys and values from one matrix."""
-
-    def __init__(self, config: ModelConfig, cross: bool = False) -> None:
-        super().__init__()
-        self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.head_width, self.pairing = config.head_width, config.pairing
-        self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * config.head_width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
-        self.mix = nn.Parameter(torch.zeros(self.kv_heads)) if config.smear and not cross else None
-        if config.positions == "rope" and config.pairing == "half" and not cross:
-            starts = torch.arange(self.heads + self.kv_heads)[:, None] * config.head_width
-            order = (starts + torch.tensor(pairs_together(config.head_width))).flatten()
-            self.register_buffer("order", order, persistent=False)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        pattern: Pattern,
-        rotation: Rotation | None = None,
-        memory_BSD: Tensor | None = None,
-    ) -> Tensor:
-        split = (self.heads, self.kv_heads, self.kv_heads)
-        if memory_BSD is not None:
-            w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
-            q_BTNH = F.linear(x_BTD, w_q).unflatten(-1, (-1, self.head_width))
-            k_BSGH, v_BSGH = F.linear(memory_BSD, w_kv).unflatten(-1, (-1, self.head_width)).split(split[1:], 2)
-        elif rotation is None:
-            q_BTNH, k_BSGH, v_BSGH = self.qkv(x_BTD).unflatten(-1, (-1, self.head_width)).split(split, 2)
-            k_BSGH = smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)
-        else:
-            qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
-            q_BTNH, k_BSGH = qk_BTKH.split(split[:2], 2)
-        return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
-
-    def _rotated(self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """Return rotated queries and keys in one tensor, and the values.
-
-        Scores do not change when q and k change the order of their channels alike. So for pairing "half" the rows of
-        the matrix, not the tokens, are brought into the order that the one-pass interleaved rotation wants.
-        """
-        turned, weight = self.heads + self.kv_heads, self.qkv.weight
-        if self.pairing == "half":
-            w_qk, w_v = weight.tensor_split([turned * self.head_width])
-            weight = torch.cat((w_qk.index_select(0, self.order), w_v))
-        qkv_BTKH = F.linear(x_BTD, weight).unflatten(-1, (-1, self.head_width))
-        qk_BTKH, v_BTGH = qkv_BTKH.tensor_split([turned], 2)
-        if self.mix is not None:
-            q_BTNH, k_BSGH = qk_BTKH.tensor_split([self.heads], 2)
-            qk_BTKH = torch.cat((q_BTNH, smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)), 2)
-        return rotate(qk_BTKH, *rotation, "interleaved"), v_BTGH
-
-
-class Block(nn.Module):
-    """x + attention(norm x), then with a memory x + cross(norm x), then x + mlp(norm x)."""
-
-    def __init__(self, config: ModelConfig, first_norm: bool = True, cross: bool = False) -> None:
-        super().__init__()
-        self.attention_norm = Norm(config) if first_norm else nn.Identity()
-        self.attention = Attention(config)
-        self.cross_norm = Norm(config) if cross else None
-        self.cross = Attention(config, cross=True) if cross else None
-        self.mlp_norm = Norm(config)
-        self.mlp = MLP(config)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        pattern: Pattern,
-        rotation: Rotation | None = None,
-        memory_BSD: Tensor | None = None,
-        memory_pattern: Pattern | None = None,
-    ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), pattern, rotation)
-        if self.cross is not None:
-            x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), memory_pattern, None, memory_BSD)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
-
-
-class Embedding(nn.Module):
-    """Token embedding and, for "learned" and "sinusoidal", absolute positions, counted within each document.
-
-    With "sinusoidal" the embedding is multiplied by √D, as Vaswani et al. 2017 do (§3.4).
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        if config.positions == "learned":
-            self.positions = nn.Parameter(torch.empty(config.max_length, config.width))
-        self.norm = Norm(config) if config.embedding_norm else nn.Identity()
-
-    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
-        x_BTD = F.embedding(tokens_BT, self.weight)
-        match self.config.positions:
-            case "learned":
-                at_T = positions_within(tokens_BT, documents_BT)
-                longest, limit = int(at_T.max()) + 1, len(self.positions)
-                if longest > limit:
-                    raise ValueError(f"length = {longest}: expected at most max_length = {limit} tokens")
-                x_BTD = x_BTD + F.embedding(at_T, self.positions)
-            case "sinusoidal":
-                at_T, width = positions_within(tokens_BT, documents_BT), self.config.width
-                table_TD = sinusoidal(tokens_BT.shape[1], width).to(x_BTD)
-                x_BTD = x_BTD * math.sqrt(width) + F.embedding(at_T, table_TD)
-        return self.norm(x_BTD)
 
 
 class Stack(nn.Module):
@@ -172,6 +25,7 @@ class Stack(nn.Module):
         self.config, self.causal = config, causal
         first_norms = (layer > 0 or not config.embedding_norm for layer in range(config.layers))
         self.blocks = nn.ModuleList(Block(config, first_norm, cross) for first_norm in first_norms)
+        self.relative = RelativeBias(config, causal) if config.positions == "t5" else None
         self.norm = Norm(config)
 
     def is_global(self, layer: int) -> bool:
@@ -187,10 +41,10 @@ class Stack(nn.Module):
         memory_pattern: Pattern | None = None,
     ) -> Tensor:
         whole, band = self._patterns(documents_BT, pattern)
+        rotations = {wide: self._rotation(x_BTD, wide) for wide in {self.is_global(n) for n in range(len(self.blocks))}}
         for layer, block in enumerate(self.blocks):
             wide = self.is_global(layer)
-            rotation = self._rotation(x_BTD, wide)
-            x_BTD = block(x_BTD, whole if wide else band, rotation, memory_BSD, memory_pattern)
+            x_BTD = block(x_BTD, whole if wide else band, rotations[wide], memory_BSD, memory_pattern)
         return self.norm(x_BTD)
 
     def _patterns(self, documents_BT: Tensor | None, pattern: Pattern | None) -> tuple[Pattern, Pattern | None]:
@@ -199,17 +53,18 @@ class Stack(nn.Module):
         band = None
         if self.config.window is not None:
             band = (Pattern.window if self.causal else Pattern.local)(self.config.window)
-        if documents_BT is None:
-            return whole, band
-        return whole.within(documents_BT), band and band.within(documents_BT)
+        if documents_BT is not None:
+            whole, band = whole.within(documents_BT), band and band.within(documents_BT)
+        return tuple(p and on_scores(p, self.config, self.relative) for p in (whole, band))
 
     def _rotation(self, x_BTD: Tensor, wide: bool) -> Rotation | None:
         if self.config.positions != "rope":
             return None
-        theta = self.config.theta if wide else self.config.local_theta
         # in bf16 autocast the residual stream may be fp32 and q, k bf16: tables in fp32 serve both
         dtype = torch.promote_types(x_BTD.dtype, torch.float32)
-        return rotation_table_of(self.config.head_width, theta, x_BTD.shape[1], dtype, x_BTD.device)
+        if self.config.random_positions:
+            return drawn_rotation(self.config, x_BTD.shape[1], self.training, x_BTD, dtype)
+        return rotation_of(self.config, x_BTD.shape[1], wide, dtype, x_BTD.device)
 
 
 def select_rows(x_BTD: Tensor, select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None) -> Tensor:

@@ -4,6 +4,7 @@ B batch, T query tokens, S key tokens, N heads. Everything is aligned at the bot
 the last query stands at the last key, so query i stands at key position i + S − T.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -22,6 +23,8 @@ class Pattern:
     after: int | None = None
     sinks: int = 0  # the first keys stay visible whatever `before` says, but not beyond `after`
     slopes: Float[Tensor, " N"] | None = None  # ALiBi: −slope·distance is added to the scaled score
+    relative: Float[Tensor, "N O"] | None = None  # a bias by offset −R … R, added likewise; further away as at ±R
+    log_n: int | None = None  # L: the scores of a query at position n > L are multiplied by ln n / ln L
     documents: Int[Tensor, "B S"] | None = None  # of the keys; negative: padding, sees and seen by none
     queries: Int[Tensor, "B T"] | None = None  # documents of the queries; None: those of the last T keys
     built: dict = field(default_factory=dict, repr=False)  # masks made by kernels, for the next layer
@@ -54,17 +57,22 @@ class Pattern:
         return replace(self, documents=documents, queries=queries, built={})
 
     @property
+    def plain(self) -> bool:
+        """Nothing is added to the scores."""
+        return self.slopes is None and self.relative is None
+
+    @property
     def banded(self) -> bool:
         """A band of limited width and nothing beside it, so that far keys need not be looked at."""
-        return self.before is not None and self.after is not None and not self.sinks and self.slopes is None
+        return self.before is not None and self.after is not None and not self.sinks and self.plain
 
     def is_full(self) -> bool:
         """Every key is visible and nothing is added."""
-        return self.before is None and self.after is None and self.documents is None and self.slopes is None
+        return self.before is None and self.after is None and self.documents is None and self.plain
 
     def is_causal(self) -> bool:
         """j ≤ i and nothing else."""
-        return self.before is None and self.after == 0 and self.documents is None and self.slopes is None
+        return self.before is None and self.after == 0 and self.documents is None and self.plain
 
     def allowed(
         self, T: int, S: int, device: torch.device | str = "cpu", rows: slice = ALL, columns: slice = ALL
@@ -87,14 +95,26 @@ class Pattern:
     def bias(
         self, T: int, S: int, device: torch.device | str = "cpu", rows: slice = ALL, columns: slice = ALL
     ) -> Float[Tensor, "1 N t s"] | None:
-        """Return ALiBi's −slope·|i + S − T − j| (Press et al. 2022, §3), fp64, or a block of it; None without slopes.
+        """Return what is added to the scaled scores, or a block of it; None where nothing is.
 
+        ALiBi's −slope·|i + S − T − j| in fp64 (Press et al. 2022, §3), or the relative bias at offset j − (i + S − T).
         Of visible keys and hidden ones alike: `allowed` hides. Causal or not, the distance is what counts.
         """
-        if self.slopes is None:
+        if self.plain:
             return None
-        distance = self._offsets(T, S, device, rows, columns).abs()
-        return -self.slopes.double().to(device)[None, :, None, None] * distance
+        offset = self._offsets(T, S, device, rows, columns)
+        if self.relative is not None:
+            furthest = self.relative.shape[1] // 2
+            return self.relative[:, offset.clamp(-furthest, furthest) + furthest][None]
+        return -self.slopes.double().to(device)[None, :, None, None] * offset.abs()
+
+    def query_scale(self, T: int, S: int, device: torch.device | str = "cpu") -> Float[Tensor, " T"]:
+        """Return what each query's scores are multiplied by: max(1, ln n / ln L) at position n, counted from 1.
+
+        Log-n scaling keeps the entropy of attention as keys become more (Su 2021; Nakanishi 2025 learns a factor).
+        """
+        n_T = torch.arange(S - T + 1, S + 1, device=device, dtype=torch.float64).clamp(min=1)
+        return (n_T.log() / math.log(self.log_n)).clamp(min=1)
 
     def query_documents(self, T: int) -> Int[Tensor, "B T"]:
         """Return the documents of T queries."""

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from longctx import files
-from longctx.config import RunConfig
+from longctx.config import ModelConfig, RunConfig
 from longctx.files import UserError
 from longctx.training import (
     Row,
@@ -33,18 +33,21 @@ from longctx.training import (
 class EvalConfig:
     """An evaluation: a module-level function of a finished run's model and plain options, cached like a training.
 
-    `protocol(model, **options)` returns rows of plain values; `run=None` calls `protocol(**options)`.
+    `protocol(model, **options)` returns rows of plain values; `run=None` calls `protocol(**options)`. `model` is another
+    configuration of the run's weights: positions that are extended without training.
     """
 
     protocol: Callable[..., list[Row]]
     run: RunConfig | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelConfig | None = None
 
     @property
     def key(self) -> str:
         """16 hex digits over all that can change the rows."""
         identity = {
             "run": run_key(self.run) if self.run else None,
+            "model": self.model.model_dump(mode="json") if self.model else None,
             "protocol": self.protocol.__qualname__,
             "options": dict(self.options),
             "corpus": corpus_fingerprint(),
@@ -66,7 +69,9 @@ def evaluate(job: EvalConfig) -> RunResult:
         return done
     with files.lock(job.folder):
         with torch.inference_mode():
-            rows = job.protocol(load_model(job.run), **job.options) if job.run else job.protocol(**job.options)
+            rows = (
+                job.protocol(load_model(job.run, job.model), **job.options) if job.run else job.protocol(**job.options)
+            )
         files.write_json(job.folder / "rows.json", rows)
     return RunResult(job.key, job.folder, rows, steps_trained=1)
 
@@ -127,15 +132,27 @@ def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResu
     return [done or next(fresh) for done in known]
 
 
+def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Return each run once, those that others start from in an earlier list than these."""
+    newest = list(dict.fromkeys(trainings))
+    starts = [run.start for run in newest if run.start is not None]
+    if not starts:
+        return [newest] if newest else []
+    earlier = _generations(starts)
+    known = {run for generation in earlier for run in generation}
+    return [*earlier, [run for run in newest if run not in known]]
+
+
 def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
     """Train and evaluate many jobs, in parallel, each once; results in the order given.
 
-    The runs that evaluations need are trained first, also when they are not in the list themselves. Put the longest
-    jobs first: they are started in order.
+    The runs that evaluations need, and those that fine-tuning starts from, are trained first, also when they are not in
+    the list themselves. Put the longest jobs first: they are started in order.
     """
     trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
-    unique = list(dict.fromkeys(run for run in trainings if run is not None))
-    trained = dict(zip(unique, _phase(unique, "training"), strict=True))
+    trained: dict[RunConfig, RunResult] = {}
+    for generation in _generations([run for run in trainings if run is not None]):
+        trained |= zip(generation, _phase(generation, "training"), strict=True)
     evaluations = {job.key: job for job in jobs if isinstance(job, EvalConfig)}
     scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
     return [trained[job] if isinstance(job, RunConfig) else scored[job.key] for job in jobs]

@@ -11,6 +11,7 @@ import scipy.stats
 CONFIDENCE = 0.95
 MOST_SEEDS = 10_000
 MOST_FLIPS = 16
+PRIOR = 0.25
 Side = Literal["at_least", "at_most"]
 
 
@@ -77,9 +78,10 @@ def score_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> I
     """Return the interval of a mean of scores in [0, 1], one a context: Wilson's at the effective number of answers.
 
     A context's score is itself a mean of answers, alike among themselves. A context then counts for
-    p(1 − p) / variance answers: 1 where its answers agree entirely (or where it is one answer), m where m are independent.
-    Both moments include half a context scored 0 and half one scored 1 (Jeffreys' prior, context by context), so that
-    contexts all correct count for one answer each and do not give a width of zero. `n` is the number of contexts.
+    p(1 − p) / variance answers: 1 where its answers agree entirely (or it is one answer), m where m are independent.
+    Both moments include PRIOR contexts scored 0 and PRIOR scored 1, so that contexts all correct count for one answer
+    each and do not give a width of zero. What it covers: benchmarks/effective_length_coverage.py. `n` is the number of
+    contexts.
 
     Raises:
         ValueError: a score outside [0, 1], or not finite.
@@ -89,8 +91,8 @@ def score_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> I
         raise ValueError(f"scores = {x.min()} to {x.max()}: expected numbers from 0 to 1")
     if x.size == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    p = (x.sum() + 0.5) / (x.size + 1)
-    variance = (np.square(x).sum() + 0.5) / (x.size + 1) - p**2
+    p = (x.sum() + PRIOR) / (x.size + 2 * PRIOR)
+    variance = (np.square(x).sum() + PRIOR) / (x.size + 2 * PRIOR) - p**2
     n = x.size * p * (1 - p) / variance
     found = wilson(x.mean() * n, n, confidence)
     return Interval(float(x.mean()), found.low, found.high, int(x.size))

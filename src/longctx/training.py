@@ -20,10 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from longctx import checkpoint, files
-from longctx.batching import IGNORE, Batch, Stream, training_batch
-from longctx.config import ModelConfig, OptimizerConfig, RunConfig
+from longctx.batching import IGNORE, Batch, Stream, task_batch, training_batch
+from longctx.config import RECURRENT, Curriculum, ModelConfig, OptimizerConfig, RunConfig
 from longctx.files import UserError
 from longctx.model import Decoder, Encoder
+from longctx.recurrent import Recurrent
 
 VALIDATION_SEED = 1_000_003  # of the validation batches: the same for every run, so that curves compare
 VALIDATION_BATCHES = 4
@@ -74,7 +75,7 @@ def run_key(run: RunConfig) -> str:
     """Return the name of a run: 16 hex digits over all that can change its bits."""
     identity = {
         "config": run.model_dump(mode="json"),
-        "corpus": corpus_fingerprint(),
+        "corpus": None if isinstance(run.batch, Curriculum) else corpus_fingerprint(),
         "code": code_fingerprint(__file__),
         "torch": torch.__version__,
         "device": device().type,
@@ -87,13 +88,15 @@ def run_folder(run: RunConfig) -> Path:
     return files.cache() / "runs" / run_key(run)
 
 
-def build_model(config: ModelConfig) -> Encoder | Decoder:
+def build_model(config: ModelConfig) -> Encoder | Decoder | Recurrent:
     """Return a model with fresh weights from torch's global generator."""
+    if config.kind in RECURRENT:
+        return Recurrent(config)
     return Encoder(config) if config.kind == "encoder" else Decoder(config)
 
 
-def load_model(run: RunConfig) -> Encoder | Decoder:
-    """Return a finished run's model, in evaluation mode.
+def load_model(run: RunConfig, config: ModelConfig | None = None) -> Encoder | Decoder | Recurrent:
+    """Return a finished run's model, in evaluation mode; with another `config` of the same weights, as that says.
 
     Raises:
         UserError: the run has no checkpoint, or not one that is whole.
@@ -102,7 +105,7 @@ def load_model(run: RunConfig) -> Encoder | Decoder:
     found = checkpoint.latest(folder)
     if found is None or found.step != run.steps:
         raise UserError(f"{folder}: expected a finished run of {run.steps} steps")
-    model = build_model(run.model)
+    model = build_model(config or run.model)
     model.load_state_dict(found.tensors("model"))
     return model.to(device()).eval()
 
@@ -198,8 +201,28 @@ class _State:
 
 def _fresh(run: RunConfig) -> _State:
     torch.manual_seed(run.seed)
-    model = build_model(run.model).to(device())
+    model = build_model(run.model) if run.start is None else load_model(run.start, run.model).train()
+    model = model.to(device())
     return _State(model, _optimizer(model, run.optimizer), 0, [])
+
+
+def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
+    """Return the batch of each step, and the fixed batches of the validation loss.
+
+    Raises:
+        UserError: a vocabulary other than the tokenizer's.
+    """
+    if isinstance(run.batch, Curriculum):
+        same = {"causal": run.model.kind != "encoder", "vocab_size": run.model.vocab_size}
+        last = range(run.steps, run.steps + VALIDATION_BATCHES)  # of the last stage
+        fixed = [task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same) for step in last]
+        return lambda step: task_batch(run.batch, seed=run.seed, step=step, **same), fixed
+    stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
+    if stream.vocab_size != run.model.vocab_size:
+        raise UserError(f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}")
+    held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
+    fixed = [training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)]
+    return lambda step: training_batch(stream, run.batch, seed=run.seed, step=step), fixed
 
 
 def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None:
@@ -278,17 +301,13 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
     """The loop. `on_step` is called after each update (tests kill the process there)."""
     started = time.perf_counter()
     files.write_json(folder / "config.json", run.model_dump(mode="json"))
-    stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
-    if stream.vocab_size != run.model.vocab_size:
-        raise UserError(f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}")
-    held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
-    fixed = [training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)]
+    batch_of, fixed = _batches(run)
     state = _fresh(run)
     files.sweep_leftovers(folder)
     if found := checkpoint.latest(folder):
         state.load(found)
     start = state.step
-    tokens_a_step = run.batch.length * run.batch.rows
+    tokens = 0
     with (
         SummaryWriter(folder / "tensorboard", purge_step=start) as board,
         tqdm(total=run.steps, initial=start, unit="step", desc=folder.name, disable=None) as bar,
@@ -298,7 +317,8 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
             rate = learning_rate(run.optimizer, step, run.steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            batch = training_batch(stream, run.batch, seed=run.seed, step=step)
+            batch = batch_of(step)
+            tokens += batch.tokens.numel()
             loss, norm, scored = _step(state, run, batch)
             _check_finite(state, folder, loss, norm)
             state.optimizer.step()
@@ -312,17 +332,14 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
                 if name in row:
                     board.add_scalar(name, row[name], state.step)
             bar.update()
-            bar.set_postfix(
-                loss=f"{loss:.3f}",
-                tokens_s=f"{tokens_a_step * bar.format_dict['rate'] or 0:.0f}" if bar.format_dict["rate"] else "…",
-            )
+            bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{tokens / (time.perf_counter() - started):.0f}")
             if state.step % run.save_every == 0 or state.step == run.steps:
                 state.save(folder)
             on_step(state.step)
     cost = {
         "seconds": time.perf_counter() - started,
         "steps": run.steps - start,
-        "tokens": (run.steps - start) * tokens_a_step,
+        "tokens": tokens,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "parameters": sum(p.numel() for p in state.model.parameters()),
     }
