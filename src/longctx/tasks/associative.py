@@ -25,7 +25,9 @@ def sample(
 
     >>> made = sample(length=16, seed=0, vocabulary=range(100), pairs=2)
     >>> made.context.tolist()
+    [58, 31, 88, 48, 99, 13, 32, 53, 99, 25, 55, 50, 51, 56]
     >>> [(query.question, query.answer, query.evidence) for query in made.queries]
+    [((31,), (88,), ((1, 3),)), ((48,), (99,), ((3, 5),))]
     >>> oracle(made) == [query.answer for query in made.queries]
     True
 

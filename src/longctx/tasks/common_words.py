@@ -40,10 +40,17 @@ def sample(
 
     >>> from longctx.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
-    >>> made = sample(length=24, seed=0, encode=toy.encode, filler="It was cold.", choices=3)
+    >>> made = sample(length=24, seed=3, encode=toy.encode, filler="It was a cold day.", choices=3)
     >>> print(toy.decode(made.context))
+    It was a cold day
+    - doctor
+    - doctor
+    - friend
+    - doctor
+    - night
     >>> (query,) = made.queries
     >>> toy.decode(query.question), toy.decode(query.answer), [toy.decode(choice) for choice in query.choices]
+    ('\nMost common words, A to Z:', ' doctor', [' night', ' doctor', ' friend'])
     >>> oracle(made, toy.decode) == [query.answer]
     True
 

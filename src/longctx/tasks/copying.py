@@ -70,7 +70,9 @@ def random_sample(
 
     >>> made = random_sample(length=20, seed=0, vocabulary=range(10, 100), queries=2, cue=2, span=3)
     >>> made.context.tolist()
+    [70, 75, 94, 89, 56, 94, 88, 29, 58, 50, 64, 35, 43, 66, 40]
     >>> [(query.question, query.answer, query.evidence) for query in made.queries]
+    [((75, 94), (89, 56, 94), ((1, 6),)), ((50, 64), (35, 43, 66), ((9, 14),))]
     >>> oracle(made) == [query.answer for query in made.queries]
     True
     """

@@ -20,10 +20,18 @@ def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int 
 
     >>> from longctx.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
-    >>> made = sample(length=24, seed=0, encode=toy.encode, filler="It was a cold day.", queries=2)
+    >>> made = sample(length=27, seed=0, encode=toy.encode, filler="It was cold.", queries=2)
     >>> print(toy.decode(made.context))
+    It was cold
+    table horn: face
+    knife steel: sorrow
+    ring silk: book
+    fear wood: fire
+    bird lamp: clock
     >>> for query in made.queries:
     ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    '\nknife steel:' ' sorrow' 0.39
+    '\nfear wood:' ' fire' 0.74
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
     True
 

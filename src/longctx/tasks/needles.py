@@ -33,10 +33,15 @@ def sample(
     >>> from longctx.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills."
-    >>> made = sample(length=40, seed=0, encode=toy.encode, filler=tale, keys=2)
+    >>> made = sample(length=40, seed=9, encode=toy.encode, filler=tale, keys=2)
     >>> print(toy.decode(made.context))
+    The old men rode
+    The secret word of Felix is role. out early. Nobody saw them go. It
+    The secret word of Linda is death. was cold on the
     >>> for query in made.queries:
     ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    '\nThe secret word of Linda is' ' death' 0.76
+    '\nThe secret word of Felix is' ' role' 0.24
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
     True
 

@@ -41,10 +41,19 @@ def sample(
     >>> from longctx.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills."
-    >>> made = sample(length=48, seed=0, encode=toy.encode, filler=tale, chains=2, hops=2)
+    >>> made = sample(length=48, seed=10, encode=toy.encode, filler=tale, chains=2, hops=2)
     >>> print(toy.decode(made.context))
+    The old
+    X46 = wheel. men rode
+    X81 = drum. out early. Nobody
+    X12 = X46. saw them
+    X76 = X12. go. It was
+    X74 = X81. cold on
+    X57 = X74. the hills
     >>> for query in made.queries:
     ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), len(query.evidence))
+    '\nThe value of X76 is' ' wheel' 3
+    '\nThe value of X57 is' ' drum' 3
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
     True
 
@@ -66,12 +75,7 @@ def sample(
     names = [f"X{number}" for number in rng.choice(VARIABLES, chains * (hops + 1), replace=False)]
     values = draw_words(rng, encode, chains)
     owners = rng.permutation(np.repeat(np.arange(chains), hops + 1))
-    last, left = list(values), iter(names)  # what each chain's next variable is set to
-    pieces = []
-    for owner in owners:
-        name = next(left)
-        pieces.append((*encode(f"\n{name} ="), *encode(f" {last[owner]}"), *encode(".")))
-        last[owner] = name
+    pieces, last = _assignments(encode, names, values, owners)
     choices = tuple(tuple(encode(f" {word}")) for word in values)
     asks = [
         Ask(
@@ -80,6 +84,17 @@ def sample(
         for i, name in enumerate(last)
     ]
     return assemble(pieces, even_depths(len(pieces)), asks, length=length, filler=prose(filler, encode, rng), bos=bos)
+
+
+def _assignments(
+    encode: Encode, names: list[str], values: list[str], owners: np.ndarray
+) -> tuple[list[Ids], list[str]]:
+    """Return an assignment for each name, which goes on its owner's chain, and each chain's last name."""
+    last, pieces = list(values), []
+    for name, owner in zip(names, owners, strict=True):
+        pieces.append((*encode(f"\n{name} ="), *encode(f" {last[owner]}"), *encode(".")))
+        last[owner] = name
+    return pieces, last
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:

@@ -1,6 +1,7 @@
 """Names and common nouns for the tasks' sentences, and a toy tokenizer for their examples."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ NOUNS = tuple(
     hair finger shoulder skin coat shirt shoe ring gold silver iron steel wood glass silk wool wine beer milk honey
     salt sugar meat fish bird dog cat cow sheep wolf lion bear fox mouse snake book story news number price money coin
     gift box bag rope knife spoon cup dish plate key lock bell clock wheel cart boat sail flag drum horn list name
-    type group value object file image page line class model server user color size role rule path task
+    type group object file image page line class model server user color size role rule path task
     """.split()  # noqa: SIM905
 )
 
@@ -32,8 +33,9 @@ NOUNS = tuple(
 def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequence[str] = NOUNS) -> list[str]:
     """Return different words of as few tokens as this tokenizer allows, in random order.
 
-    A word counts with the space before it. All are drawn from those of one token if there are `count` of them, else from
-    those of at most two, and so on; of words with the same ids (an unknown token) only the first is used.
+    A word counts with the space before it. They are drawn from the words of one token if there are `count` of them, else
+    from those of two, and so on: of equal length, so that no choice is likelier for being short. Where no length has so
+    many, from the shortest. Of words with the same ids (an unknown token) only the first is used.
 
     Raises:
         ValueError: fewer than `count` words.
@@ -41,11 +43,12 @@ def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequ
     tokens: dict[Ids, str] = {}
     for word in words:
         tokens.setdefault(tuple(encode(f" {word}")), word)
-    sizes = sorted(len(ids) for ids in tokens)
-    if count > len(sizes):
-        raise ValueError(f"count = {count}: expected at most {len(sizes)} words")
-    short = [word for ids, word in tokens.items() if len(ids) <= sizes[count - 1]]
-    return [str(word) for word in rng.choice(short, count, replace=False)]
+    if count > len(tokens):
+        raise ValueError(f"count = {count}: expected at most {len(tokens)} words")
+    sizes = Counter(map(len, tokens))
+    enough = min((size for size, found in sizes.items() if found >= count), default=None)
+    pool = sorted(tokens, key=len)[:count] if enough is None else [ids for ids in tokens if len(ids) == enough]
+    return [tokens[pool[number]] for number in rng.choice(len(pool), count, replace=False)]
 
 
 def listing(encode: Encode, words: Sequence[str]) -> Ids:
