@@ -83,6 +83,36 @@ class MlmPretraining(Study):
     dtype: DType = "float32"
 
 
+class ContextExtension(Study):
+    """Notebook 07."""
+
+    seeds: Seeds
+    tuning_seeds: Seeds  # of the learning rates and of P1's chosen arm; in no verdict
+    lrs: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]  # tried for every base
+    width: Count
+    layers: Count
+    heads: Count
+    init_std: Positive
+    length: Count  # L, the trained length
+    step_tokens: Count  # in a training step
+    short_steps: Count  # rows of L/4 tokens, then
+    dense_steps: Count  # of L/2, then
+    long_steps: Count  # of L
+    tune_steps: Count
+    tune_multiple: Count  # fine-tuning at so many times L
+    tune_step_tokens: Count
+    tune_share: Positive  # of the base's learning rate
+    goal: Count  # the scale that tuned arms are set to, and from which on the score counts
+    multiples: Counts  # of L, tested
+    depths: Shares  # of packed evidence, 0 first
+    pairs: Count
+    span: Count  # tokens that packed evidence takes
+    test_rows: Count
+    arms: Names
+    tuned_arms: Annotated[tuple[str, ...], Field(strict=False)]
+    encoder_arms: Annotated[tuple[str, ...], Field(strict=False)]
+
+
 class Params(Frozen):
     """All of params.yaml."""
 
@@ -92,12 +122,14 @@ class Params(Frozen):
     attention_derivation: AttentionDerivation
     model_anatomy: ModelAnatomy
     mlm_pretraining: MlmPretraining
+    context_extension: ContextExtension
 
 
 STUDIES: dict[str, type[Study]] = {
     "attention_derivation": AttentionDerivation,
     "model_anatomy": ModelAnatomy,
     "mlm_pretraining": MlmPretraining,
+    "context_extension": ContextExtension,
 }
 
 
