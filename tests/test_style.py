@@ -30,8 +30,9 @@ MAX_PARAMETERS = 10
 # From leaf to root: a module may import only modules that stand before it.
 ORDER = """
     files messages config params positions patterns kernels attention layers embedding model recurrent sources manuals corpus
-    tokenizer tasks batching ngrams checkpoint training runs stats effective evaluation attribution memorization huggingface probe results verdicts plotting
-    studies notebooks pipeline publishing cli
+    tokenizer tasks batching ngrams checkpoint training runs stats effective evaluation gradients attribution
+    memorization huggingface probe results verdicts plotting
+    figures studies notebooks pipeline publishing cli
 """.split()  # noqa: SIM905
 ALONE = ("files", "messages", "positions", "patterns", "recurrent", "tasks")  # import nothing of ours
 NARROW = {

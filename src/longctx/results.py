@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,11 @@ def tidy(rows: Iterable[dict], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows)).reindex(columns=columns)
     by = [column for column in columns if column != "value"]
     return frame.sort_values(by, kind="stable").reset_index(drop=True)
+
+
+def rounded(columns: Mapping[str, Sequence[float]], index: str, digits: int) -> pd.DataFrame:
+    """Return columns as a table, rows numbered from 0 under the name `index`, rounded so that every CPU shows the same."""
+    return pd.DataFrame(columns).rename_axis(index).round(digits)
 
 
 def verdict_line(claim: str) -> str:

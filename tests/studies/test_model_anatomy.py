@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from longctx import files, huggingface, notebooks, plotting
+from longctx.figures import model_anatomy as figures
 from longctx.files import UserError
 from longctx.model import Decoder, num_parameters
 from longctx.params import read_params
@@ -58,7 +59,7 @@ def assertion(root: Path, params: study.Params) -> Callable[[str, pd.DataFrame],
             "params": params,
             "table": table,
         }
-        known |= {"runs": runs, "plotting": plotting}
+        known |= {"runs": runs, "plotting": plotting, "figures": figures}
         for source in before:
             exec(source, known)
         exec(sources[f"assertion:{which}"], known)

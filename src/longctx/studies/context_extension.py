@@ -4,154 +4,29 @@ Bases (one a way to encode positions, some seeds each) learn associative recall 
 schemes share their base. P1, P2 and the published orders of claims.yaml read the table.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from longctx import evaluation, results
-from longctx.config import Curriculum, Extension, ModelConfig, OptimizerConfig, RunConfig, Stage, Task
+from longctx.config import RunConfig
 from longctx.effective import SHARE, crossing
 from longctx.model import Decoder, Encoder
 from longctx.params import ContextExtension as Params
 from longctx.runs import EvalConfig, RunResult, sweep
+from longctx.stats import holm, paired_p, t_interval
+from longctx.studies.extension_arms import ARMS, Arm, base_run, extended, tuned_run
 from longctx.tasks import recall
 from longctx.training import Row
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
-SHORT_SPAN = 4  # tokens of a row in the first stage: L / SHORT_SPAN
-SINKS = 4
-P_ROPE, PARTIAL = 0.75, 0.5  # share of pairs that turn; share of channels that turn
-TURNS = 4.0  # YaRN's fast end of the ramp, in turns, where L is too short for the published 32
-
-
-class Arm(NamedTuple):
-    """A way to reach further: the base it starts from, and RoPE's scheme with its options, if any."""
-
-    name: str
-    base: str
-    scheme: str | None = None
-    options: tuple[tuple[str, float], ...] = ()
-    log_n: bool = False
-    window: bool = False
-
-
-ARMS = {
-    arm.name: arm
-    for arm in (
-        Arm("rope", "rope"),
-        Arm("linear", "rope", "linear"),
-        Arm("ntk", "rope", "ntk"),
-        Arm("dynamic_ntk", "rope", "dynamic_ntk"),
-        Arm("dynamic_ntk_hf", "rope", "dynamic_ntk_hf"),
-        Arm("yarn", "rope", "yarn"),
-        Arm("yarn_4_turns", "rope", "yarn", (("beta_fast", TURNS),)),
-        Arm("yarn_rotations", "rope", "yarn_rotations"),
-        Arm("llama3", "rope", "llama3"),
-        Arm("abf", "rope", "abf"),
-        Arm("log_n", "rope", log_n=True),
-        Arm("window_sinks", "rope", window=True),
-        Arm("p_rope", "p_rope"),
-        Arm("partial_rotary", "partial_rotary"),
-        Arm("random", "random"),
-        Arm("alibi", "alibi"),
-        Arm("nope", "nope"),
-        Arm("rope_smeared", "rope_smeared"),  # keys mixed with their neighbour's: a base that minutes are enough for
-        Arm("nope_smeared", "nope_smeared"),
-        Arm("t5", "t5"),
-        Arm("sinusoidal", "sinusoidal"),
-        Arm("learned", "learned", "linear"),
-    )
-}
-FOLLOWS = ("linear", "ntk", "yarn", "yarn_rotations", "llama3", "abf")  # schemes whose scale is set from outside
-
-
-def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
-    """Return the model of a base at length L: the same but for its positions."""
-    match base.removesuffix("_smeared"):
-        case "nope":
-            encoding: Row = {"positions": "none"}
-        case "random":
-            encoding = {"random_positions": params.length * max(params.multiples)}
-        case "p_rope":
-            encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=P_ROPE)}
-        case "partial_rotary":
-            encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=PARTIAL)}
-        case name:
-            encoding = {"positions": name}
-    return ModelConfig(
-        kind=kind,
-        vocab_size=recall.VOCABULARY + 1,  # the last id is an encoder's mask
-        width=params.width,
-        layers=params.layers,
-        heads=params.heads,
-        mlp_width=4 * params.width,
-        mlp="gelu",
-        max_length=params.length,
-        init_std=params.init_std,
-        embedding_std=None if base == "sinusoidal" else 1.0,  # a table of sines must not drown in the embedding
-        tied=False,
-        smear=base.endswith("_smeared"),
-        **encoding,
-    )
-
-
-def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> ModelConfig:
-    """Return an arm's model for `scale` times the trained length; the weights are its base's."""
-    model = base_model(params, arm.base, kind)
-    if arm.log_n:
-        return model.model_copy(update={"log_n": params.length})
-    if arm.scheme is None:
-        return model
-    scale = scale if arm.scheme in FOLLOWS or arm.scheme == "dynamic_ntk_hf" else 1.0
-    extension = Extension(scheme=arm.scheme, scale=scale, trained_length=params.length, **dict(arm.options))
-    return model.model_copy(update={"extension": extension})
-
-
-def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decoder") -> RunConfig:
-    """Return the training of a base: recall from short rows to rows of L tokens, the same tokens for every base."""
-    dense, once = Task(name="dense_recall", pairs=4), Task(name="recall", pairs=params.pairs)
-    short = params.length // SHORT_SPAN
-    lengths = [
-        (params.short_steps, short, (Task(name="dense_recall", pairs=3),)),
-        (params.dense_steps, 2 * short, (dense,)),
-        (params.long_steps, params.length, (dense, once)),
-    ]
-    stages = tuple(
-        Stage(steps=steps, rows=params.step_tokens // length, length=length, tasks=tasks)
-        for steps, length, tasks in lengths
-    )
-    steps = sum(stage.steps for stage in stages)
-    return RunConfig(
-        model=base_model(params, base, kind),
-        batch=Curriculum(stages=stages),
-        optimizer=OptimizerConfig(lr=lr, warmup=min(60, steps // 4)),
-        steps=steps,
-        save_every=max(1, steps // 2),
-        seed=seed,
-    )
-
-
-def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
-    """Return an arm's short fine-tuning: recall at `tune_multiple` times L, the scale set for the longest goal."""
-    start = base_run(params, arm.base, seed, lr)
-    length = params.length * params.tune_multiple
-    model = extended(params, arm, params.goal).model_copy(update={"max_length": length})
-    tasks = (Task(name="recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs, span=params.span))
-    stage = Stage(steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks)
-    return RunConfig(
-        model=model,
-        batch=Curriculum(stages=(stage,)),
-        optimizer=OptimizerConfig(lr=params.tune_share * lr, warmup=params.tune_steps // 4),
-        steps=params.tune_steps,
-        save_every=params.tune_steps,
-        seed=seed,
-        start=start,
-    )
-
+SINKS = 4  # tokens that stay visible beside a window (Xiao et al. 2023)
 
 # ---------------------------------------------------------------------------------------------------------- protocol
 
@@ -240,7 +115,14 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
     options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [params.length], "rows": params.test_rows}
     found = sweep([EvalConfig(evaluation.task_accuracy, base_run(params, b, s, lr), options) for b, lr, s in cases])
     rows = [
-        {"kind": "decoder", "arm": base, "lr": lr, "seed": seed, "metric": "tuning", "value": result.rows[0]["accuracy"]}
+        {
+            "kind": "decoder",
+            "arm": base,
+            "lr": lr,
+            "seed": seed,
+            "metric": "tuning",
+            "value": result.rows[0]["accuracy"],
+        }
         for (base, lr, seed), result in zip(cases, found, strict=True)
     ]
     means = pd.DataFrame(rows).groupby(["arm", "lr"])["value"].mean()
@@ -285,7 +167,9 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
 def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Row]:
     """Return the rows of P1's arm again, as arm "chosen": the best tuned one on the tuning seeds, which no verdict reads."""
     cases = [(ARMS[name], seed) for name in params.tuned_arms for seed in params.tuning_seeds]
-    jobs = {(arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True) for arm, seed in cases}
+    jobs = {
+        (arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True) for arm, seed in cases
+    }
     scores: dict[str, list[float]] = {}
     for (name, _), found in _scored(jobs).items():
         (score,) = [row["value"] for row in _observations(params, found) if row["metric"] == "score"]
@@ -296,6 +180,69 @@ def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Ro
         for row in rows
         if (row.get("arm"), row.get("tuned")) == (best, "tuned") and row["metric"] in ("kept", "base_recall", "reach")
     ]
+
+
+# ------------------------------------------------------------------------------------------------------- reading it
+
+
+def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
+    """Return every pair of arms compared on the same seeds: difference of scores, 95 % interval, Holm's adjusted p.
+
+    The better arm of a pair stands first; the table is sorted by the size of the difference.
+    """
+    scores = table[(table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")]
+    wide = scores.pivot_table(index="seed", columns="arm", values="value")
+    rows = []
+    for first, second in itertools.combinations(wide.mean().sort_values(ascending=False).index, 2):
+        effects = list((wide[first] - wide[second]).dropna())
+        interval = t_interval(effects)
+        rows.append((first, second, interval.estimate, interval.low, interval.high, paired_p(effects)))
+    pairs = pd.DataFrame(rows, columns=["better", "worse", "difference", "low", "high", "p"])
+    known = pairs["p"].notna()
+    pairs.loc[known, "p_holm"] = holm(pairs.loc[known, "p"])
+    return pairs.drop(columns="p").sort_values("difference", ascending=False).reset_index(drop=True)
+
+
+def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the one table that answers "which scheme should I choose?": reach in trained lengths, and its price.
+
+    Columns: reach as it is and tuned (geometric mean over seeds of effective length over L; at most the longest multiple
+    tested), recall at 8× and beyond, and what tuning costs at L (recall at L, tuned minus as it is).
+    """
+    decoders = table[(table["kind"] == "decoder") & (table["arm"] != "chosen")]
+    mean = decoders.pivot_table(index="arm", columns=["metric", "tuned"], values="value")
+    columns = {
+        "reach as it is": 2 ** mean["reach", "zero_shot"],
+        "reach tuned": 2 ** mean["reach"].get("tuned", pd.Series(np.nan, mean.index)),
+        "recall ≥ 8× as it is": mean["score", "zero_shot"],
+        "recall ≥ 8× tuned": mean["score"].get("tuned", pd.Series(np.nan, mean.index)),
+        "recall at 1×": mean["base_recall", "zero_shot"],
+        "tuned − as it is, at 1×": mean["base_recall"].get("tuned", pd.Series(np.nan, mean.index))
+        - mean["base_recall", "zero_shot"],
+    }
+    best = ["recall ≥ 8× tuned", "recall ≥ 8× as it is"]
+    return pd.DataFrame(columns).sort_values(best, ascending=False, na_position="last")
+
+
+def bases(params: Params) -> int:
+    """Return how many different bases the arms start from."""
+    return len({ARMS[name].base for name in params.arms})
+
+
+def same_weights(params: Params) -> float:
+    """Return the largest difference of logits between a base and its schemes at scale 1, at the trained length."""
+    seed, lr = params.seeds[0], params.lrs[0]
+    names = [name for name in params.arms if ARMS[name].base == "rope" and ARMS[name].scheme]
+    jobs = [EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})]
+    jobs += [replace(jobs[0], model=extended(params, ARMS[name], 1.0)) for name in names]
+    plain, *others = (np.array(result.rows[0]["logits"]) for result in sweep(jobs))
+    return max(float(np.abs(other - plain).max()) for other in others)
+
+
+def logits_at(model: Decoder, *, length: int) -> list[Row]:
+    """Return a model's logits after one row of recall, for comparisons."""
+    tokens, _ = recall.recall(np.random.default_rng(0), 1, length, pairs=2)
+    return [{"logits": model(torch.from_numpy(tokens))[0, -1].tolist()}]
 
 
 def _cost(jobs: dict[tuple, list[EvalConfig]]) -> pd.DataFrame:
