@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from observe import refuses, snapshot
-from tiny import tiny_run
+from tiny import task_run, tiny_run
 
 from longctx import files, runs, training
 from longctx.runs import EvalConfig, sweep
@@ -104,3 +104,28 @@ def test_the_thread_count_is_what_it_was_after_a_sweep(project: Path) -> None:
     before = torch.get_num_threads()
     sweep([RUN])
     assert torch.get_num_threads() == before
+
+
+def test_what_fine_tuning_starts_from_is_trained_first_and_once(project: Path) -> None:
+    base = task_run()
+    tuned = [task_run(start=base, seed=seed) for seed in (1, 2)]
+    further = task_run(start=tuned[0], seed=3)
+    assert runs._generations([further, tuned[1], base]) == [[base], [tuned[0]], [further, tuned[1]]]
+    found = sweep([further, *tuned, base])
+    assert [result.steps_trained for result in found] == [20] * 4
+    assert [result.steps_trained for result in sweep([further, *tuned, base])] == [0] * 4
+
+
+def test_another_configuration_of_the_same_weights_is_another_evaluation(project: Path) -> None:
+    run = task_run()
+    jobs = [
+        EvalConfig(norm_config, run),
+        EvalConfig(norm_config, run, model=run.model.model_copy(update={"log_n": 16})),
+    ]
+    assert jobs[0].key != jobs[1].key
+    assert [result.rows[0]["log_n"] for result in sweep(jobs)] == [None, 16]
+
+
+def norm_config(model: torch.nn.Module) -> list[dict]:
+    """A protocol: what a model was configured with."""
+    return [{"log_n": model.config.log_n}]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from observe import refuses, run_bits, snapshot
-from tiny import LENGTH, VOCABULARY, make_project, tiny_run
+from tiny import LENGTH, VOCABULARY, make_project, task_run, tiny_run
 
 from longctx import batching, checkpoint, files, training
-from longctx.config import OptimizerConfig
+from longctx.config import Extension, OptimizerConfig
 
 
 @pytest.fixture
@@ -90,6 +90,63 @@ def test_an_interrupted_run_ends_with_the_same_bits(project: Path, monkeypatch) 
     assert checkpoint.latest(folder).step == 10
     assert training.train(run).steps_trained == 30
     assert run_bits(project / "second") == whole
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "lstm"])
+def test_a_curriculum_trains_every_kind_of_model(kind: str, project: Path) -> None:
+    run = task_run(kind=kind)
+    result = training.train(run)
+    assert len(result.rows) == 20 and result.cost["tokens"] == 12 * 6 * LENGTH + 8 * 5 * 2 * LENGTH
+    assert all(row["scored"] > 0 for row in result.rows)
+    training.load_model(run)
+
+
+def test_a_curriculum_with_drawn_positions_resumes_to_the_same_bits(project: Path, monkeypatch) -> None:
+    """Positions come from torch's generator, whose state a checkpoint holds; twin: with it lost, the bits differ."""
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(step: int) -> None:
+        if step == 13:
+            raise Interrupted
+
+    run, bits = task_run(random_positions=128), {}
+    for name in ("whole", "resumed", "generator lost"):
+        monkeypatch.setenv("LONGCTX_CACHE", str(project / name))
+        folder = training.run_folder(run)
+        if name != "whole":
+            with pytest.raises(Interrupted):
+                training._train(run, folder, on_step=stop)
+            torch.manual_seed(123)
+        with monkeypatch.context() as patch:
+            if name == "generator lost":
+                patch.setattr(torch, "set_rng_state", lambda state: None)
+            assert training.train(run).steps_trained == (20 if name == "whole" else 10)
+        bits[name] = run_bits(project / name)
+    assert bits["resumed"] == bits["whole"] != bits["generator lost"]
+
+
+def test_fine_tuning_starts_from_the_finished_weights_under_another_configuration(project: Path) -> None:
+    base = task_run()
+    extension = Extension(scheme="linear", scale=2.0, trained_length=2 * LENGTH)
+    tuned = task_run(start=base, extension=extension)
+    with pytest.raises(files.UserError, match="expected a finished run of 20 steps"):
+        training.train(tuned)
+    training.train(base)
+    state = training._fresh(tuned)
+    first = training.load_model(base).state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in state.model.state_dict().items())
+    assert state.model.training and state.model.config.extension == extension
+    assert training.run_key(tuned) != training.run_key(task_run(extension=extension))
+    training.train(tuned)
+    assert not torch.equal(training.load_model(tuned).embedding.weight, first["embedding.weight"])
+
+
+def test_a_task_run_does_not_depend_on_the_corpus(project: Path, monkeypatch) -> None:
+    keys = training.run_key(task_run()), training.run_key(tiny_run())
+    monkeypatch.setattr(training, "corpus_fingerprint", lambda: "another")
+    assert training.run_key(task_run()) == keys[0] and training.run_key(tiny_run()) != keys[1]
 
 
 def test_accumulated_gradients_are_those_of_one_big_batch(project: Path) -> None:

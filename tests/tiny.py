@@ -6,8 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from longctx import files
-from longctx.config import BatchConfig, Corpus, ModelConfig, OptimizerConfig, RunConfig, Tokenizer
+from longctx.config import (
+    BatchConfig,
+    Corpus,
+    Curriculum,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    Stage,
+    Task,
+    Tokenizer,
+)
 from longctx.corpus import build_corpus
+from longctx.tasks import recall
 from longctx.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -57,3 +68,17 @@ def tiny_run(
     batch = BatchConfig(objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4))
     optimizer = OptimizerConfig(**{"lr": 0.01, "warmup": 4} | changes)
     return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed)
+
+
+def task_run(*, kind: str = "decoder", start: RunConfig | None = None, seed: int = 0, **changes: Any) -> RunConfig:
+    """Return a run of 20 steps on recall, short rows first; `changes` go to the model."""
+    shape = {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "max_length": 2 * LENGTH, "init_std": 0.1}
+    model = ModelConfig(kind=kind, vocab_size=recall.VOCABULARY + 1, **shape | changes)
+    dense, once = Task(name="dense_recall", pairs=2), Task(name="recall", pairs=2)
+    stages = (
+        Stage(steps=12, rows=6, length=LENGTH, tasks=(dense,)),
+        Stage(steps=8, rows=5, length=2 * LENGTH, tasks=(dense, once)),
+    )
+    optimizer = OptimizerConfig(lr=0.01, warmup=4)
+    batch = Curriculum(stages=stages)
+    return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=20, save_every=5, seed=seed, start=start)
