@@ -8,6 +8,7 @@ from longctx.tasks import recall
 from longctx.training import Row
 
 SHORT_SPAN = 4  # tokens of a row in the first stage: L / SHORT_SPAN
+SMEARED_STEPS = 3  # smeared bases, compared with one another only, learn in a third of the steps
 P_ROPE, PARTIAL = 0.75, 0.5  # share of pairs that turn; share of channels that turn
 TURNS = 4.0  # YaRN's fast end of the ramp, in turns, where L is too short for the published 32
 
@@ -99,13 +100,14 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
     """Return the training of a base: recall from short rows to rows of L tokens, the same tokens for every base."""
     dense, once = Task(name="dense_recall", pairs=4), Task(name="recall", pairs=params.pairs)
     short = params.length // SHORT_SPAN
+    fewer = SMEARED_STEPS if base.endswith("_smeared") else 1
     lengths = [
         (params.short_steps, short, (Task(name="dense_recall", pairs=3),)),
         (params.dense_steps, 2 * short, (dense,)),
         (params.long_steps, params.length, (dense, once)),
     ]
     stages = tuple(
-        Stage(steps=steps, rows=params.step_tokens // length, length=length, tasks=tasks)
+        Stage(steps=max(1, steps // fewer), rows=params.step_tokens // length, length=length, tasks=tasks)
         for steps, length, tasks in lengths
     )
     steps = sum(stage.steps for stage in stages)

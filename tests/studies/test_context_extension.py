@@ -1,0 +1,152 @@
+"""Notebook 07's assertions on its own smoke run, and with the effect removed; what is derived from recall."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from longctx import notebooks, positions, results
+from longctx.config import validate
+from longctx.params import ContextExtension
+from longctx.studies import context_extension as study
+from longctx.studies import extension_arms as arms
+from longctx.tasks import recall
+from longctx.training import build_model
+
+
+@pytest.fixture(scope="module")
+def params(root: Path) -> ContextExtension:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        values = notebooks.defaults(notebooks.path_of(study.NAME))
+    return validate(ContextExtension, values, "smoke")
+
+
+@pytest.fixture
+def table(params: ContextExtension, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """The smoke run; trained once a session, and what notebook 07 itself asks for."""
+    monkeypatch.chdir(root)
+    return study.run(params)
+
+
+def assertion(root: Path, says: str, **known: object) -> None:
+    """Run the notebook's own cell that prints `says`."""
+    (cell,) = [
+        cell.source
+        for cell in notebooks.read(root / "notebooks" / "07_context_extension.ipynb").cells
+        if cell.cell_type == "code" and says in cell.source
+    ]
+    exec(cell, {"study": study, "results": results} | known)
+
+
+ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()
+          for name in ("rope", "linear", "ntk")}  # fmt: skip
+
+
+def test_assertions_hold_on_the_smoke_run(root: Path, table: pd.DataFrame, params: ContextExtension) -> None:
+    assertion(root, "ok: PI divides", angles=ANGLES)
+    for says in ("ok: every length", "ok: every tuned arm"):
+        assertion(root, says, table=table, params=params)
+
+
+def test_frequencies_that_are_not_the_schemes_are_noticed(root: Path) -> None:
+    for name in ("linear", "ntk"):
+        with pytest.raises(AssertionError):
+            assertion(root, "ok: PI divides", angles=ANGLES | {name: ANGLES["rope"]})
+
+
+def test_a_length_that_was_not_scored_is_noticed(root: Path, table: pd.DataFrame, params: ContextExtension) -> None:
+    with pytest.raises(AssertionError):
+        cut = table[table["length"] != params.length * max(params.multiples)]
+        assertion(root, "ok: every length", table=cut, params=params)
+
+
+def test_a_scheme_that_changes_weights_at_scale_1_is_noticed(
+    root: Path, table: pd.DataFrame, params: ContextExtension, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = study.extended
+    monkeypatch.setattr(study, "extended", lambda params, arm, scale: wrong(params, arm, 2.0))
+    with pytest.raises(AssertionError):
+        assertion(root, "ok: every length", table=table, params=params)
+
+
+def test_a_base_with_fewer_trials_or_an_arm_left_out_is_noticed(
+    root: Path, table: pd.DataFrame, params: ContextExtension
+) -> None:
+    fewer = table[(table["metric"] != "tuning") | (table["arm"] != "alibi")]
+    missing = table[(table["arm"] != "yarn") | (table["tuned"] != "tuned")]
+    for wrong in (fewer, missing):
+        with pytest.raises(AssertionError):
+            assertion(root, "ok: every tuned arm", table=wrong, params=params)
+
+
+# ------------------------------------------------------------------------------------------------- what is derived
+
+
+def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.DataFrame:
+    """What `_observations` makes of recall by layout and length."""
+    depths = {"far": min(params.depths), "near": max(params.depths), "spread": None}
+    rows = [
+        {"layout": "spread" if layout == "spread" else "packed", "depth": depth, "length": params.length * multiple}
+        | {"accuracy": value}
+        for layout, depth in depths.items()
+        for multiple, value in zip(params.multiples, curve[layout], strict=True)
+    ]
+    return pd.DataFrame(study._observations(params, rows))
+
+
+def test_reach_is_the_effective_length_of_the_mean_over_layouts(params: ContextExtension) -> None:
+    flat = observations(params, {layout: [1.0] * 5 for layout in ("far", "near", "spread")}).set_index("metric")[
+        "value"
+    ]
+    assert flat["reach"] == 4 and flat["score"] == 1
+    falls = {"far": [1, 1, 0, 0, 0], "near": [1, 1, 1, 1, 1], "spread": [1, 1, 0.5, 0, 0]}
+    found = observations(params, falls)
+    value = found.set_index("metric")["value"]
+    # the mean is 1 at 2× and 0.5 at 4×: it passes 0.856 at 2^(1 + 0.144/0.5) trained lengths
+    assert value["reach"] == pytest.approx(1 + 0.144 / 0.5)
+    assert value["score"] == pytest.approx(1 / 3) and value["score_spread"] == 0 and value["score_packed"] == 0.5
+    kept = found[found["metric"] == "kept"].set_index(["layout", "length"])["value"]
+    assert kept["far", 4 * params.length] == 0 and kept["near", 16 * params.length] == 1
+
+
+def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=5)
+    values = {"a": shared + 1, "b": shared, "c": shared + rng.normal(scale=0.5, size=5)}
+    rows = [
+        {"metric": "score", "tuned": "tuned", "kind": "decoder", "arm": arm, "seed": seed, "value": value}
+        for arm, many in values.items()
+        for seed, value in enumerate(many)
+    ]
+    pairs = study.pairwise(pd.DataFrame(rows), "tuned").set_index(["better", "worse"])
+    assert pairs.loc[("a", "b"), "difference"] == pytest.approx(1) and pairs.loc[("a", "b"), "p_holm"] < 1e-6
+    others = pairs.drop(("a", "b"))
+    assert (others["p_holm"] > 0.01).all() and len(pairs) == 3
+
+
+def test_the_best_rate_is_the_smallest_among_equals(params: ContextExtension, root: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    many = params.model_copy(update={"lrs": (0.004, 0.002), "arms": ("rope",)})
+    fixed = {0.004: 0.9, 0.002: 0.9}
+    found = [type("R", (), {"rows": [{"accuracy": fixed[lr]}]}) for lr in many.lrs for _ in many.tuning_seeds]
+    monkeypatch.setattr(study, "sweep", lambda jobs: found)
+    assert study.tune(many)[0] == {"rope": 0.002}
+    fixed[0.004] = 0.95
+    found[:] = [type("R", (), {"rows": [{"accuracy": fixed[lr]}]}) for lr in many.lrs for _ in many.tuning_seeds]
+    assert study.tune(many)[0] == {"rope": 0.004}
+
+
+@pytest.mark.parametrize("name", arms.ARMS)
+def test_every_arm_has_its_bases_weights_and_runs(name: str, params: ContextExtension) -> None:
+    """Also those that only the gpu profile trains."""
+    arm = arms.ARMS[name]
+    base = build_model(arms.base_model(params, arm.base))
+    model = build_model(arms.extended(params, arm, 4.0))
+    model.load_state_dict(base.state_dict())
+    tokens, _ = recall.recall(np.random.default_rng(0), 1, 4 * params.length, pairs=2)
+    assert model(torch.from_numpy(tokens)).isfinite().all()
+    tuned = arms.tuned_run(params, arm, 0, 0.01)
+    assert tuned.start.model == base.config and tuned.model.max_length == params.length * params.tune_multiple
