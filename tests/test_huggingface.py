@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from longctx.config import ModelConfig
+from longctx.config import Extension, ModelConfig
 from longctx.huggingface import from_hf, from_torch, to_hf
 from longctx.model import Decoder, Encoder, num_parameters
 
@@ -251,10 +251,16 @@ def test_encoder_decoder_agrees_with_torch(activation):
         ),
         (lambda: from_hf(llama(attention_bias=True)), "attention_bias = True: expected False"),
         (lambda: from_hf(llama(head_dim=32)), "head_dim = 32: expected 16"),
-        (
-            lambda: from_hf(llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0})),
-            "rope_type = 'linear': expected 'default'",
-        ),
+        (lambda: from_hf(extended({"rope_type": "proportional", "partial_rotary_factor": 0.5})), "rope_type = 'prop"),
+        (lambda: from_hf(extended(YARN | {"mscale": 0.7, "mscale_all_dim": 0.7})), "mscale = 0.7: expected None"),
+        (lambda: from_hf(extended(YARN | {"partial_rotary_factor": 0.5})), "partial_rotary_factor = 0.5: expected 1.0"),
+        (lambda: to_hf(reaching("yarn_rotations", scale=4.0)), "scheme = 'yarn_rotations': expected one of rope, ntk"),
+        (lambda: to_hf(reaching("partial_rotary", p=0.5)), "extension.scheme = 'partial_rotary': expected one of"),
+        (lambda: to_hf(reaching("linear", scale=4.0, attention_factor=1.2)), "attention_factor = 1.2: expected 1.0"),
+        (lambda: to_hf(reaching("ntk", scale=4.0, attention_factor=1.2)), "attention_factor = 1.2: expected 1.0"),
+        (lambda: to_hf(small_decoder(log_n=8)), "log_n = 8: expected None"),
+        (lambda: to_hf(small_decoder(random_positions=99)), "random_positions = 99: expected None"),
+        (lambda: to_hf(small_decoder(positions="alibi")), "positions = 'alibi': expected 'rope'"),
         (lambda: to_hf(small_decoder(window=4)), "window = 4: expected None"),
         (lambda: to_hf(small_decoder(smear=True)), "smear = True: expected False"),
         (lambda: to_hf(small_decoder(pairing="interleaved")), "pairing = 'interleaved': expected 'half'"),
@@ -270,6 +276,104 @@ def test_what_cannot_be_expressed_is_refused_by_name(call, line):
 def small_decoder(**changes) -> Decoder:
     shape = {"vocab_size": 9, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8, "max_length": 8}
     return Decoder(ModelConfig(kind="decoder", **shape, **changes))
+
+
+# ------------------------------------------------------------------------------------------------- extended positions
+
+TRAINED = 32  # L, tokens
+YARN = {"rope_type": "yarn", "factor": 4.0}
+FACTORS = {"short_factor": [1.0 + i / 9 for i in range(8)], "long_factor": [1.0 + i for i in range(8)]}
+EXTENDED = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0},
+    "yarn": YARN,
+    "yarn-betas": YARN | {"beta_fast": 4, "beta_slow": 0.5, "rope_theta": 500.0},
+    "yarn-untruncated": YARN | {"truncate": False, "beta_fast": 4.0},
+    "yarn-attention": YARN | {"attention_factor": 1.5},
+    "yarn-no-factor": YARN | {"factor": None},
+    "longrope": {"rope_type": "longrope", "factor": 4.0, **FACTORS},
+    "longrope-attention": {"rope_type": "longrope", "factor": 4.0, "attention_factor": 1.3, **FACTORS},
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+}
+
+
+def extended(rope: dict) -> LlamaForCausalLM:
+    """Return a Llama trained for 32 tokens, extended to 128; dynamic NTK counts from its longest position."""
+    rope = {"rope_theta": 10_000.0} | rope
+    if rope["rope_type"] in ("yarn", "longrope", "llama3"):
+        rope["original_max_position_embeddings"] = TRAINED
+    dynamic = rope["rope_type"] == "dynamic"
+    return llama(rope_parameters=rope, max_position_embeddings=TRAINED if dynamic else 4 * TRAINED)
+
+
+def reaching(scheme: str, **options) -> Decoder:
+    return small_decoder(extension=Extension(scheme=scheme, trained_length=8, **options))
+
+
+@torch.no_grad()
+def gap_at(length: int, ours: nn.Module, theirs: PreTrainedModel) -> float:
+    """Return the largest difference of logits of a row as long; transformers never goes back to a shorter table."""
+    tokens = torch.randint(3, 97, (1, length), generator=torch.Generator().manual_seed(length))
+    return (ours(tokens) - theirs(input_ids=tokens).logits).abs().max().item()
+
+
+@pytest.mark.parametrize("length", [TRAINED - 8, TRAINED, TRAINED + 1, 3 * TRAINED])
+@pytest.mark.parametrize("name", EXTENDED)
+def test_extended_logits_agree_both_ways(name, length):
+    theirs = extended(EXTENDED[name])
+    ours = from_hf(theirs)
+    assert gap_at(length, ours, theirs) < 2e-5
+    back = to_hf(ours)
+    assert gap_at(length, ours, back) < 2e-5
+    assert back.config.max_position_embeddings == theirs.config.max_position_embeddings
+    assert from_hf(back).config == ours.config
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_extended_logits_agree_to_fp64(name):
+    single = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # that of an integer tensor times a float: dynamic NTK's length
+    try:
+        with everything_in_fp64():
+            theirs = extended(EXTENDED[name]).double()
+            ours = from_hf(theirs)
+            for length in (TRAINED - 8, TRAINED + 1, 3 * TRAINED):
+                assert gap_at(length, ours, theirs) < 1e-9
+    finally:
+        torch.set_default_dtype(single)
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_a_wrong_factor_is_seen(name):
+    theirs = extended(EXTENDED[name])
+    ours = from_hf(theirs)
+    extension = ours.config.extension
+    wrong = {"attention_factor": 1.1} if "longrope" in name else {"scale": extension.scale * 1.1}
+    wrong = twisted(ours, extension=extension.model_copy(update=wrong))
+    assert gap_at(3 * TRAINED, wrong, theirs) > 1e-3
+    assert gap_at(3 * TRAINED, twisted(ours, extension=None), theirs) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("extension", "rope"),
+    [
+        ({"scheme": "rope"}, {"rope_type": "default", "rope_theta": 10_000.0}),
+        ({"scheme": "ntk", "scale": 4.0}, {"rope_type": "default", "rope_theta": 10_000.0 * 4 ** (16 / 14)}),
+        ({"scheme": "abf", "scale": 4.0, "new_theta": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
+        ({"scheme": "dynamic_ntk", "scale": 4.0}, {"rope_type": "dynamic", "factor": 1.0}),
+        ({"scheme": "llama3", "scale": 4.0}, {"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+    ],
+    ids=lambda value: value.get("scheme"),
+)
+def test_schemes_without_a_type_of_their_own_are_written_as_another(extension, rope):
+    plain = from_hf(llama())
+    ours = twisted(plain, extension=Extension(trained_length=TRAINED, **extension))
+    theirs = to_hf(ours)
+    assert theirs.config.rope_parameters == pytest.approx(theirs.config.rope_parameters | rope, rel=1e-12)
+    for length in (TRAINED - 8, 3 * TRAINED):
+        assert gap_at(length, ours, theirs) < 2e-5
+    if extension["scheme"] != "rope":
+        assert gap_at(3 * TRAINED, plain, theirs) > 1e-3  # twin: not extended
 
 
 def test_a_saved_model_loads_in_transformers(tmp_path):

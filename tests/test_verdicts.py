@@ -49,6 +49,15 @@ def test_an_interval_beyond_the_threshold_supports_before_it_refutes_across_it_i
     assert verdict([0.0, 0.2, 0.1, 0.15, 0.05]) == "undecided"
 
 
+def test_between_the_two_thresholds_nothing_is_decided() -> None:
+    effects = [CLAIM["effects"][0] | {"at_least": 0.5, "refuted_below": 0.1}]
+    assert verdict([0.7, 0.71, 0.69, 0.7, 0.72], effects=effects) == "supported"
+    assert verdict([0.3, 0.31, 0.29, 0.3, 0.32], effects=effects) == "undecided"
+    assert verdict([0.3, 0.31, 0.29, 0.3, 0.32], effects=[effects[0] | {"refuted_below": None}]) == "refuted"
+    assert verdict([0.02, 0.03, 0.02, 0.01, 0.02], effects=effects) == "refuted"
+    assert verdict([0.1, 0.1, 0.1, 0.1, 0.1], effects=effects) == "refuted"
+
+
 @pytest.mark.parametrize("values", [[], [0.5], [0.5, np.nan, 0.5], [np.nan] * 5, [np.inf] * 5], ids=str)
 def test_what_is_missing_or_not_finite_decides_nothing(values: list[float]) -> None:
     assert verdict(values) == "undecided"

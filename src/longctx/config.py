@@ -94,7 +94,8 @@ class ModelConfig(Frozen):
     log_n: Count | None = None  # L: a query with n > L keys has its logits multiplied by ln n / ln L
     max_length: Count  # the longest trained length; a learned table has this many rows
     window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
-    global_every: Count = 1  # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3)
+    # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3); 0: none does
+    global_every: Annotated[int, Field(ge=0)] = 1
     smear: bool = False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
     embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
     tied: bool = True

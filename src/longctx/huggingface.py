@@ -5,19 +5,15 @@ here. Whatever a configuration asks for that these models do not do is refused, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
-    PreTrainedModel,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel
 
-from longctx.config import ModelConfig
+from longctx.config import Extension, ModelConfig
 from longctx.model import Decoder, Encoder, EncoderDecoder
+from longctx.positions import OPTIONS, inverse_frequencies
 
 MODERNBERT = {  # in our names: in theirs
     "attention_norm.weight": "attn_norm.weight",
@@ -49,6 +45,16 @@ LLAMA_ENDS = {
     "stack.norm.weight": "model.norm.weight",
     "output": "lm_head.weight",
 }
+
+# Our scheme: transformers' rope_type and what of Extension it stores besides, under the same names.
+ROPE_TYPES = {
+    "linear": ("linear", ()),
+    "dynamic_ntk_hf": ("dynamic", ()),
+    "yarn": ("yarn", ("beta_fast", "beta_slow", "attention_factor")),
+    "longrope": ("longrope", ("short_factor", "long_factor", "attention_factor")),
+    "llama3": ("llama3", ("low_freq_factor", "high_freq_factor")),
+}
+PLAIN = {"smear": False, "random_positions": None, "log_n": None}  # of ours, what neither architecture has
 
 
 def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
@@ -119,13 +125,65 @@ def _require(found: dict[str, object], wanted: dict[str, object]) -> None:
 # --------------------------------------------------------------------------------------------------- configurations
 
 
+def extension_of(rope: dict[str, Any], max_position_embeddings: int) -> Extension | None:
+    """Return what transformers' `rope_parameters` ask for, in our words; None for the type "default".
+
+    "linear" and "dynamic" store no trained length. transformers counts dynamic NTK from `max_position_embeddings`; to
+    linear it matters nothing, here it is `max_position_embeddings` / factor. Not in the result: the base.
+
+    Raises:
+        ValueError: a type or setting that the models here do not have; the line names it.
+    """
+    schemes = {"default": "rope"} | {kind: scheme for scheme, (kind, _) in ROPE_TYPES.items()}
+    if (kind := rope["rope_type"]) not in schemes:
+        raise ValueError(f"rope_type = {kind!r}: expected one of {', '.join(schemes)}")
+    absent = {"mscale": None, "mscale_all_dim": None}
+    _require({"partial_rotary_factor": 1.0} | absent | rope, {"partial_rotary_factor": 1.0} | absent)
+    if kind == "default":
+        return None
+    original = rope.get("original_max_position_embeddings", max_position_embeddings)
+    scale = float(rope.get("factor") or max_position_embeddings / original)
+    if kind == "linear":
+        original = max(1, round(max_position_embeddings / scale))
+    scheme = schemes[kind] if rope.get("truncate", True) else "yarn_untruncated"
+    options = {name: rope[name] for name in ROPE_TYPES[schemes[kind]][1] if rope.get(name)}  # 0 is none: so too there
+    numbers = {k: tuple(map(float, v)) if isinstance(v, list) else float(v) for k, v in options.items()}
+    return Extension(scheme=scheme, scale=scale, trained_length=original, **numbers)
+
+
+def rope_parameters(extension: Extension | None, theta: float, head_dim: int) -> dict[str, Any]:
+    """Return transformers' `rope_parameters` of an extension; of static NTK and ABF, those of plain RoPE on their base.
+
+    The inverse of `extension_of`. With dynamic NTK `max_position_embeddings` has to stay the trained length: a larger
+    one moves the length up to which it is plain RoPE, and nothing would be extended.
+
+    Raises:
+        ValueError: a scheme or an attention factor that transformers cannot express.
+    """
+    if extension is None or extension.scheme == "rope":
+        return {"rope_type": "default", "rope_theta": theta}
+    scheme, scale = extension.scheme, extension.scale
+    if scheme == "dynamic_ntk":  # theirs with factor 1
+        scheme, scale = "dynamic_ntk_hf", 1.0
+    kind, names = ROPE_TYPES.get(scheme.removesuffix("_untruncated"), (None, ()))
+    if "attention_factor" not in names:
+        _require({"attention_factor": extension.attention_factor or 1.0}, {"attention_factor": 1.0})
+    if scheme in ("ntk", "abf"):
+        reach = {"scale": scale, "trained_length": extension.trained_length, **extension.options}
+        second = float(inverse_frequencies(scheme, head_dim=head_dim, theta=theta, **reach)[1])
+        return {"rope_type": "default", "rope_theta": second ** (-head_dim / 2)}  # pair 1 turns by θ^(−2/H)
+    if kind is None:
+        raise ValueError(f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, {', '.join(ROPE_TYPES)}")
+    options = (OPTIONS[scheme] if kind == "llama3" else {}) | {k: v for k, v in extension if v is not None}
+    found = {"rope_type": kind, "rope_theta": theta, "factor": scale}
+    found |= {name: list(v) if isinstance(v := options[name], tuple) else v for name in names if name in options}
+    if kind not in ("linear", "dynamic"):
+        found["original_max_position_embeddings"] = extension.trained_length
+    return found | ({"truncate": False} if scheme == "yarn_untruncated" else {})
+
+
 def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
-    plain = {
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        "norm_bias": False,
-        "mlp_bias": False,
-    }
+    plain = {"hidden_activation": "gelu", "classifier_activation": "gelu", "norm_bias": False, "mlp_bias": False}
     plain |= {"attention_bias": False, "classifier_bias": False, "decoder_bias": True}
     _require(vars(hf), plain)
     local = [kind == "sliding_attention" for kind in hf.layer_types]
@@ -159,7 +217,6 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
 def _llama_to_ours(hf: LlamaConfig) -> ModelConfig:
     _require(vars(hf), {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False})
     _require(vars(hf), {"head_dim": hf.hidden_size // hf.num_attention_heads})
-    _require(hf.rope_parameters, {"rope_type": "default"})
     return ModelConfig(
         kind="decoder",
         vocab_size=hf.vocab_size,
@@ -169,6 +226,7 @@ def _llama_to_ours(hf: LlamaConfig) -> ModelConfig:
         kv_heads=hf.num_key_value_heads,
         mlp_width=hf.intermediate_size,
         theta=float(hf.rope_parameters["rope_theta"]),
+        extension=extension_of(hf.rope_parameters, hf.max_position_embeddings),
         max_length=hf.max_position_embeddings,
         tied=hf.tie_word_embeddings,
         init_std=hf.initializer_range,
@@ -193,9 +251,10 @@ def _shared(config: ModelConfig) -> dict[str, object]:
 
 def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
     wanted = {"norm": "layer", "mlp": "geglu", "positions": "rope", "pairing": "half", "embedding_norm": True}
-    wanted["smear"] = False
+    wanted |= PLAIN | {"extension": None}
     _require(vars(config) | {"kv_heads": config.kv_heads or config.heads}, wanted | {"kv_heads": config.heads})
-    local = [config.window is not None and layer % config.global_every != 0 for layer in range(config.layers)]
+    every = config.global_every
+    local = [config.window is not None and not (every and layer % every == 0) for layer in range(config.layers)]
     thetas = {"full_attention": config.theta, "sliding_attention": config.local_theta}
     return ModernBertConfig(
         **_shared(config),
@@ -210,11 +269,14 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
 
 def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
     wanted = {"kind": "decoder", "norm": "rms", "mlp": "swiglu", "positions": "rope", "pairing": "half"}
-    _require(vars(config), wanted | {"window": None, "embedding_norm": False, "smear": False})
+    _require(vars(config), wanted | PLAIN | {"window": None, "embedding_norm": False})
+    shared = _shared(config)
+    if config.extension and config.extension.scheme in ("dynamic_ntk", "dynamic_ntk_hf"):
+        shared["max_position_embeddings"] = config.extension.trained_length  # the L that transformers counts from
     return LlamaConfig(
-        **_shared(config),
+        **shared,
         num_key_value_heads=config.kv_heads or config.heads,
-        rope_parameters={"rope_type": "default", "rope_theta": config.theta},
+        rope_parameters=rope_parameters(config.extension, config.theta, config.head_width),
         rms_norm_eps=config.norm_eps,
     )
 

@@ -29,8 +29,9 @@ class Stack(nn.Module):
         self.norm = Norm(config)
 
     def is_global(self, layer: int) -> bool:
-        """Whether a layer sees the whole pattern; ModernBERT: 0, 3, 6, …"""
-        return self.config.window is None or layer % self.config.global_every == 0
+        """Whether a layer sees the whole pattern; ModernBERT: 0, 3, 6, …; with `global_every` = 0 none does."""
+        every = self.config.global_every
+        return self.config.window is None or (every > 0 and layer % every == 0)
 
     def forward(
         self,

@@ -45,6 +45,40 @@ class AttentionDerivation(Study):
     layers: Counts  # L, depths at which reach is counted
 
 
+class Recurrence(Study):
+    """Notebook 02."""
+
+    seeds: Seeds
+    recurrent_width: Count  # D of rnn, lstm and gru; the state's width follows from the number of parameters
+    attention_width: Count
+    attention_layers: Count
+    heads: Count
+    recall_parameters: Count  # of every arm on that task, within 3 %
+    flip_flop_parameters: Count
+    recall_rates: dict[str, Positive]  # arm → learning rate, where it is not tuned again
+    flip_flop_rates: dict[str, Positive]
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # the same for every arm; empty: not tuned again
+    tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    pairs: Count
+    span: Count  # tokens that the pairs are packed into
+    dense_steps: Count  # pairs shown again and again, in rows of dense_length
+    dense_rows: Count
+    dense_length: Count
+    recall_steps: Counts  # of each further stage: pairs shown once
+    recall_rows: Counts
+    recall_lengths: Counts  # T; the last one is tested
+    distances: Counts  # tokens between the pairs and the questions, in test rows
+    flip_flop_steps: Count
+    flip_flop_rows: Count
+    flip_flop_length: Count
+    test_lengths: Counts  # of flip-flop
+    test_ignores: Shares
+    test_rows: Count
+    gradient_length: Count  # T of the rows whose gradient is taken
+    gradient_rows: Count
+    fit_from: Count  # the slope is fitted from this distance to 7/8 of gradient_length
+
+
 class ModelAnatomy(Study):
     """Notebook 03."""
 
@@ -81,6 +115,30 @@ class MlmPretraining(Study):
     test_rows: Count  # rows of `length` tokens scored, per domain
     limit: Count | None = None  # training tokens of each domain (smoke); None: all
     dtype: DType = "float32"
+
+
+class DepthWidth(Study):
+    """Notebook 06."""
+
+    seeds: Seeds
+    rates: dict[str, Positive]  # "layers x width" → learning rate: the cells that are trained
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # tried for every cell; empty: not tuned again
+    tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    windows: Counts  # trained lengths, crossed with the cells
+    furthest: Count  # longest tested length, in trained lengths
+    short_steps: Count  # at 32 tokens
+    long_steps: Count  # at the trained length
+    train_rows: Count
+    pairs: Count
+    test_rows: Count
+    local_window: Count  # w of the sliding-window arm
+    local_depths: Counts
+    local_length: Count  # T of the rows whose gradient is taken
+    sgd_lengths: Counts  # T of the divergence sweep, shortest first
+    sgd_rates: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    sgd_steps: Count
+    sgd_tokens: Count  # in a step, where tokens are equal
+    sgd_rows: Count  # in a step, where sequences are equal
 
 
 class ContextExtension(Study):
@@ -120,15 +178,19 @@ class Params(Frozen):
     corpus: Corpus
     tokenizer: Tokenizer
     attention_derivation: AttentionDerivation
+    recurrence: Recurrence
     model_anatomy: ModelAnatomy
     mlm_pretraining: MlmPretraining
+    depth_width: DepthWidth
     context_extension: ContextExtension
 
 
 STUDIES: dict[str, type[Study]] = {
     "attention_derivation": AttentionDerivation,
+    "recurrence": Recurrence,
     "model_anatomy": ModelAnatomy,
     "mlm_pretraining": MlmPretraining,
+    "depth_width": DepthWidth,
     "context_extension": ContextExtension,
 }
 

@@ -18,6 +18,7 @@ ENTRIES = {
     "sources": "from longctx.sources import fetch",
     "corpus": "from longctx.corpus import build_corpus",
     "tokenizer": "from longctx.tokenizer import build_tokenizer",
+    "smollm2": "from longctx.pretrained import convert_gguf",
     "verdicts": "from longctx import publishing",
     "paper": "from longctx import publishing",
 }

@@ -28,6 +28,7 @@ class Effect(Frozen):
     times: float = 1.0
     at_least: float | None = None
     at_most: float | None = None
+    refuted_below: float | None = None  # with at_least: what refutes, where that is less than missing the threshold
 
     @property
     def side(self) -> Side:
@@ -112,10 +113,18 @@ def _exact(values: pd.Series, effect: Effect) -> tuple[Verdict, Interval]:
     return "supported" if holds else "refuted", Interval(worst, low, high, len(values))
 
 
+def _decided(interval: Interval, effect: Effect) -> Verdict:
+    """Say what an interval decides; between `refuted_below` and the threshold lies nothing that was claimed or denied."""
+    verdict = decide(interval, effect.threshold, effect.side)
+    if verdict == "refuted" and effect.refuted_below is not None:
+        return "refuted" if interval.high <= effect.refuted_below else "undecided"
+    return verdict
+
+
 def _judge(table: pd.DataFrame, effect: Effect, claim: Claim) -> tuple[Verdict, Interval]:
     if claim.decided_by == "interval":
         interval = t_interval(per_seed(table, effect, claim.study))
-        return decide(interval, effect.threshold, effect.side), interval
+        return _decided(interval, effect), interval
     return _exact(_select(table, effect.where, claim.study)["value"], effect)
 
 
@@ -211,7 +220,8 @@ def _estimate(f: Finding) -> str:
 
 
 def _threshold(effect: Effect) -> str:
-    return f"{'≥' if effect.side == 'at_least' else '≤'} {show_number(effect.threshold)}"
+    least = "" if effect.refuted_below is None else f" (≤ {show_number(effect.refuted_below)} refutes)"
+    return f"{'≥' if effect.side == 'at_least' else '≤'} {show_number(effect.threshold)}{least}"
 
 
 def verdict_block(findings: list[Finding]) -> str:

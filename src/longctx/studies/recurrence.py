@@ -5,6 +5,7 @@ Claims R1 and R2 of claims.yaml read the table. Two tasks: `recall` (which value
 """
 
 import bisect
+import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -26,6 +27,7 @@ IGNORES = 0.8  # share of flip-flop's instructions that only fill, in training
 CURVE_POINTS = 40  # of a learning curve in the table: means over equal stretches of steps
 LEARNED = 0.3  # nats: below this mean loss of a stretch, an arm counts as having learned its task
 POINTS = 20.0  # per cent: the difference at which the curves of two arms count as parted
+SMALLEST = math.log(1e-300)  # of a norm that the slope is fitted to: fp64 ends at 1e-308
 NEAR = (1, 2, 4, 8)  # distances of the gradient before those that the slope is fitted to
 
 
@@ -41,6 +43,7 @@ class Arm(NamedTuple):
 # ---------------------------------------------------------------------------------------------------- models and runs
 
 
+@functools.cache
 def parameter_count(config: ModelConfig) -> int:
     """Return how many numbers a model learns."""
     with torch.device("meta"):
@@ -53,8 +56,9 @@ def model_of(params: Params, task: str, arm: str) -> ModelConfig:
 
     def of(mlp_width: int) -> ModelConfig:
         shape = {"width": params.recurrent_width, "layers": 1}
-        if arm not in RECURRENT:  # its own output matrix: with the embedding's it would stay long on a plateau
-            shape = {"width": params.attention_width, "layers": params.attention_layers, "mlp": "gelu", "tied": False}
+        if arm not in RECURRENT:  # without smeared keys and an output matrix of its own it may stay on a plateau
+            shape = {"width": params.attention_width, "layers": params.attention_layers}
+            shape |= {"mlp": "gelu", "tied": False, "smear": True}
         vocabulary = recall.VOCABULARY if task == "recall" else flip_flop.VOCABULARY
         return ModelConfig(
             kind=arm if arm in RECURRENT else "decoder",
@@ -232,11 +236,15 @@ def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
 
 
 def crossover(table: pd.DataFrame) -> pd.Series:
-    """Return for each seed the distance at which attention first leads the LSTM by POINTS; infinity: nowhere tested."""
+    """Return for each run and seed the distance at which attention first leads the LSTM by POINTS; infinity: nowhere.
+
+    Args:
+        table: what `results.beside_published` returns.
+    """
     accuracy = table[table["metric"] == "accuracy"]
-    wide = accuracy.pivot_table(index="seed", columns=["arm", "distance"], values="value")
-    lead = 100 * (wide["attention"] - wide["lstm"])
-    return lead.apply(lambda row: effective.crossing(list(row.index), list(-row), -POINTS), axis=1)
+    wide = accuracy.pivot_table(index=["run", "seed"], columns=["arm", "distance"], values="value")
+    lead = 100 * (wide["attention"] - wide["lstm"]).dropna(axis=1, how="all")
+    return lead.apply(lambda row: effective.crossing(list(row.dropna().index), list(-row.dropna()), -POINTS), axis=1)
 
 
 # --------------------------------------------------------------------------------------------- a bit to keep: flip-flop
@@ -252,8 +260,7 @@ def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
         ]
     )
     return [
-        _columns(arm)
-        | {"length": row["length"], "ignores": ignores, "metric": "error", "value": 1 - row["accuracy"]}
+        _columns(arm) | {"length": row["length"], "ignores": ignores, "metric": "error", "value": 1 - row["accuracy"]}
         for (arm, _, ignores), result in zip(cases, found, strict=True)
         for row in result.rows
     ]
@@ -280,7 +287,7 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     for arm, job in runs.items():
         options = same | {"task": tasks[arm.task]}
         jobs[arm, "trained"] = EvalConfig(gradients.gradient_by_distance, job, options)
-        jobs[arm, "start"] = EvalConfig(gradients.gradient_before_training, job, options)
+        jobs[arm, "start"] = EvalConfig(gradients.gradient_before_training, job, options | {"seed": arm.seed})
     rows = []
     for (arm, when), result in zip(jobs, sweep(list(jobs.values())), strict=True):
         at = _columns(arm) | {"when": when}
@@ -288,6 +295,11 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
         rows += [
             at | {"distance": d, "metric": "log10_gradient", "value": norm / math.log(10)} for d, norm in norms.items()
         ]
-        slope = stats.log_slope(fitted, np.exp([norms[d] for d in fitted]))
-        rows.append(at | {"metric": "log_slope", "value": slope})
+        rows.append(at | {"metric": "log_slope", "value": slope_of({d: norms[d] for d in fitted})})
     return rows
+
+
+def slope_of(log_norms: Mapping[int, float]) -> float:
+    """Return the least-squares slope of ln(norm) on distance, where fp64 can hold the norm; NaN below two such points."""
+    held = {d: norm for d, norm in log_norms.items() if norm > SMALLEST}
+    return stats.log_slope(list(held), np.exp(list(held.values()))) if len(held) > 1 else math.nan

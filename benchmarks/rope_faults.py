@@ -1,0 +1,275 @@
+"""How many planted RoPE faults does the configuration check find, and how often does it cry wolf?
+
+Faults are planted in a saved folder's config.json or in the loaded model, never through our own code: 20 of each of
+four kinds. Beside them stand 100 sound configurations of every family and scheme. A fault counts as found when a
+line that `longctx probe --rope-only` prints is a FAULT. With a real checkpoint (--checkpoint) the base is also changed
+where only the loss can tell, and asked for on real text (--text).
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from longctx import pretrained, rope_check
+
+FAMILIES = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "mistral": MistralConfig,
+    "gpt_neox": GPTNeoXConfig,
+}
+SCHEMES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+WITH_ORIGINAL = ("yarn", "llama3", "longrope")
+
+
+def scheme_of(rope_type: str, draw: random.Random, pairs: int) -> tuple[dict, int]:
+    """Return sound `rope_parameters` and the longest position that goes with them."""
+    trained = draw.choice([256, 2048, 4096, 8192, 32768])
+    rope = {"rope_type": rope_type, "rope_theta": draw.choice([5e4, 1e5, 5e5, 1e6])}
+    if trained < 8192 and draw.random() < 0.4:
+        rope["rope_theta"] = 1e4
+    factor = draw.choice([2.0, 4.0, 8.0])
+    if rope_type != "default":
+        rope["factor"] = factor
+    if rope_type in WITH_ORIGINAL:
+        rope["original_max_position_embeddings"] = trained
+    if rope_type == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    if rope_type == "longrope":
+        rope["short_factor"] = [1 + 0.1 * draw.random() for _ in range(pairs)]
+        rope["long_factor"] = [1 + factor * draw.random() for _ in range(pairs)]
+    if rope_type == "yarn" and draw.random() < 0.3:
+        rope["attention_factor"] = 0.1 * math.log(factor) + 1
+    return rope, trained if rope_type in ("default", "dynamic") else int(trained * factor)
+
+
+def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -> Path:
+    """Save a model of random weights, hidden size 64, with a sound configuration, by transformers alone."""
+    options = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    torch.manual_seed(draw.randrange(1 << 30))
+    if family == "gpt2":
+        config = GPT2Config(n_embd=64, n_layer=1, n_head=2, n_positions=256, **options)
+    else:
+        heads = draw.choice([1, 2, 4])
+        sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": heads, "intermediate_size": 64}
+        share = draw.choice([0.25, 0.5, 1.0]) if family == "gpt_neox" and heads < 4 else 1.0
+        head_dim = 64 // heads
+        if family != "gpt_neox":
+            sizes |= {"num_key_value_heads": 1, "head_dim": head_dim}
+        rope, limit = scheme_of(rope_type, draw, int(head_dim * share) // 2)
+        if family == "gpt_neox":
+            rope["partial_rotary_factor"] = share
+        config = FAMILIES[family](max_position_embeddings=limit, rope_parameters=rope, **sizes, **options)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict], None], name: str = "config.json") -> None:
+    """Change a JSON file of a folder in place."""
+    path = folder / name
+    config = json.loads(path.read_text(encoding="utf-8"))
+    change(config)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def said(loaded: pretrained.Pretrained) -> list[str]:
+    """Return the lines that report a fault."""
+    return [line for line in rope_check.lines(rope_check.check(loaded)) if line.startswith("FAULT")]
+
+
+def rotary(loaded: pretrained.Pretrained) -> torch.nn.Module:
+    """Return the model's rotary module."""
+    return next(module for module in loaded.model.modules() if hasattr(module, "inv_freq"))
+
+
+# ------------------------------------------------------------------------------------------------------------- faults
+
+
+def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
+    """The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
+
+    With full attention: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the loss could question.
+    """
+    save_sound(folder, draw.choice(list(FAMILIES)), "default", draw)
+
+    def change(config: dict) -> None:
+        config["rope_parameters"] |= {"rope_theta": draw.choice([1e5, 5e5, 1e6])}
+        config["max_position_embeddings"] = draw.choice([8192, 32768])
+        config |= {"sliding_window": None} if "sliding_window" in config else {}
+
+    edit(folder, change)
+    match trial % 3:
+        case 0:
+            edit(folder, lambda config: config["rope_parameters"].pop("rope_theta"))
+        case 1:
+            edit(folder, lambda config: config["rope_parameters"].update(rope_theta=10_000.0))
+    loaded = pretrained.load(folder)
+    if trial % 3 == 2:
+        module = rotary(loaded)
+        pairs = len(module.inv_freq)
+        module.inv_freq.copy_(10_000.0 ** -(torch.arange(pairs) / pairs))
+    return said(loaded)
+
+
+def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
+    """The trained length is the longest position, another, or gone; or the loaded frequencies come from another."""
+    scheme = WITH_ORIGINAL[trial % 3]
+    save_sound(folder, draw.choice(list(FAMILIES)), scheme, draw)
+    key = "original_max_position_embeddings"
+
+    def change(config: dict) -> None:
+        rope = config["rope_parameters"]
+        match trial % 4:
+            case 0:
+                rope[key] = config["max_position_embeddings"]
+            case 1:
+                rope[key] = rope[key] * 8
+            case 2:
+                del rope[key]
+
+    edit(folder, change)
+    loaded = pretrained.load(folder)
+    if trial % 4 == 3:
+        module = rotary(loaded)
+        config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())
+        config.rope_parameters[key] //= 4
+        wrong = ROPE_INIT_FUNCTIONS[scheme](config)
+        module.inv_freq.copy_(wrong[0])
+        if scheme == "longrope":  # its frequencies do not depend on the length, but when they change does
+            module.config = config
+            module.attention_scaling = wrong[1]
+    return said(loaded)
+
+
+def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]:
+    """Dynamic NTK that never grows: in the loaded module, or by config.json: no factor, or the extended length.
+
+    The extended length shows by the trained one, which stands beside it or in the tokenizer's configuration.
+    """
+    save_sound(folder, draw.choice(list(FAMILIES)), "dynamic", draw)
+
+    def change(config: dict) -> None:
+        rope, trained = config["rope_parameters"], config["max_position_embeddings"]
+        match trial % 5:
+            case 2:
+                rope["original_max_position_embeddings"] = trained
+                config["max_position_embeddings"] = int(trained * rope["factor"])
+            case 3:
+                rope["factor"] = 0.0
+            case 4:
+                edit(folder, lambda other: other.update(model_max_length=trained), "tokenizer_config.json")
+                config["max_position_embeddings"] = int(trained * rope["factor"])
+
+    edit(folder, change)
+    loaded = pretrained.load(folder)
+    match trial % 5:
+        case 0:
+            rotary(loaded).max_seq_len_cached = 1 << 40
+        case 1:
+            rotary(loaded).rope_type = "default"
+    return said(loaded)
+
+
+def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list[str]:
+    """The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get it once more."""
+    scheme = ("yarn", "longrope")[trial % 2]
+    save_sound(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
+    factor = rotary(pretrained.load(folder)).attention_scaling
+    kind = trial // 2 % 5
+    if kind < 2:
+        edit(folder, lambda config: config["rope_parameters"].update(attention_factor=(1.0, factor**2)[kind]))
+    loaded = pretrained.load(folder)
+    if kind in (2, 3):
+        rotary(loaded).attention_scaling = (1.0, factor**2)[kind - 2]
+    if kind == 4:
+        for module in loaded.model.modules():
+            if hasattr(module, "scaling"):
+                module.scaling *= factor**2
+    return said(loaded)
+
+
+FAULTS = {
+    "theta dropped": theta_dropped,
+    "original length wrong": original_wrong,
+    "dynamic NTK constant": dynamic_constant,
+    "attention factor": attention_factor_lost,
+}
+
+
+# --------------------------------------------------------------------------------------------- a real one, by its loss
+
+
+def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[float, str]:
+    """Return, for the base as it is and for three others in config.json, what the loss says; weights by a link."""
+    found = {}
+    for theta in (None, 1e4, 5e5, 1e6):
+        copied = folder / f"{theta}"
+        copied.mkdir()
+        for path in checkpoint.iterdir():
+            if path.suffix == ".safetensors":
+                (copied / path.name).symlink_to(path.resolve())
+            else:
+                shutil.copy(path, copied / path.name)
+        if theta is not None:
+            edit(copied, lambda config, theta=theta: config["rope_parameters"].update(rope_theta=theta))
+        loaded = pretrained.load(copied)
+        ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[: 2 * length]
+        rows = rope_check.confirm(loaded, torch.tensor(ids).view(2, length))
+        finding = rope_check.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
+        found[theta] = rope_check.lines([finding])[0]
+    return found
+
+
+def main() -> None:
+    """Plant, count and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--sound", type=int, default=100)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--length", type=int, default=1024)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, plant in FAULTS.items():
+            lines = [plant(Path(scratch) / f"{name}-{i}", i, random.Random(1000 + i)) for i in range(arguments.trials)]
+            print(
+                f"{name}: found {sum(map(bool, lines))} of {len(lines)}, missed {[i for i, l in enumerate(lines) if not l]}"
+            )
+        false = []
+        kinds = [("gpt2", "none"), *((family, scheme) for family in FAMILIES for scheme in SCHEMES)]
+        for i in range(arguments.sound):
+            family, scheme = kinds[i % len(kinds)]
+            folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
+            false += [(family, scheme, line) for line in said(pretrained.load(folder))]
+        print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
+        for alarm in false[:10]:
+            print(*alarm)
+        if arguments.checkpoint:
+            for theta, line in by_loss(arguments.checkpoint, arguments.text, Path(scratch), arguments.length).items():
+                print(f"base {theta or 'as it is'}: {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A folder from elsewhere never runs its own code: not by a pickle, not by a module that a configuration names."""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from longctx import files, pretrained
+from longctx.files import UserError
+from longctx.tokenizer import load_tokenizer
+
+
+class Payload:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_project: Path) -> Path:
+    """A sound checkpoint, with a module that leaves a mark where it is imported."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    made = tmp_path / "model"
+    LlamaForCausalLM(LlamaConfig(vocab_size=264, **sizes)).save_pretrained(made)
+    pretrained.wrapped(load_tokenizer(tiny_project / "build" / "tokenizer")).save_pretrained(made)
+    files.write_atomic(made / "modeling_own.py", f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n")
+    pretrained.load(made)
+    return made
+
+
+def refused(folder: Path, line: str) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        pretrained.load(folder)
+    assert "\n" not in str(error.value)
+    assert not (folder.parent / "mark").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.safetensors"])
+def test_fault_76_a_pickle_with_a_payload_is_never_read(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    payload = pickle.dumps(Payload(folder.parent / "mark"))
+    files.write_atomic(folder / name, payload)
+    refused(
+        folder, "cannot be loaded" if name == "model.safetensors" else rf"{name} is a pickle, .*expected model\.saf"
+    )
+    pickle.loads(payload)
+    assert (folder.parent / "mark").is_dir()  # twin: read as a pickle, it does run
+
+
+OWN = {
+    "AutoModelForCausalLM": "modeling_own.Own",
+    "AutoConfig": "modeling_own.Own",
+    "AutoTokenizer": ["modeling_own.Own"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "key"),
+    [
+        ("config.json", {"auto_map": OWN}, "auto_map"),
+        ("config.json", {"model_type": "own", "auto_map": OWN}, "auto_map"),
+        ("config.json", {"text_config": {"auto_map": OWN}}, "auto_map"),
+        ("config.json", {"custom_pipelines": {"own": {"impl": "modeling_own.Own"}}}, "custom_pipelines"),
+        ("tokenizer_config.json", {"auto_map": OWN}, "auto_map"),
+        ("generation_config.json", {"auto_map": OWN}, "auto_map"),
+        ("config.json", {"_attn_implementation_internal": "someone/kernel"}, "_attn_implementation_internal"),
+        ("config.json", {"attn_implementation": {"": "someone/kernel"}}, "attn_implementation"),
+    ],
+)
+def test_fault_77_code_of_the_folder_is_refused_by_file_and_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: dict, key: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", open(os.devnull, encoding="utf-8"))  # noqa: PTH123, SIM115
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # a prompt would be answered
+    before = files.read_json(folder / name)
+    files.write_json(folder / name, before | change)
+    refused(folder, rf"{name}: {key}.*: names code")
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    return lambda: monkeypatch.setattr(pretrained, "_refuse_code", lambda *_: None)
+
+
+def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(folder: Path, unguarded: Callable[[], None]) -> None:
+    files.write_json(folder / "config.json", files.read_json(folder / "config.json") | {"auto_map": OWN})
+    unguarded()
+    pretrained.load(folder)  # the family is transformers' own, so its class is taken
+    assert not (folder.parent / "mark").exists()
