@@ -135,9 +135,9 @@ def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
             writer.add_tensor(f"{ends[inner]}.weight", weight.numpy())
             continue
         layer, part = inner.removeprefix("model.layers.").split(".", 1)
-        if paired and part.endswith(("q_proj", "k_proj")):
-            weight = weight.view(2, 2, 8, 32).transpose(1, 2).reshape(32, 32)
-        writer.add_tensor(f"blk.{layer}.{parts[part]}.weight", weight.contiguous().numpy())
+        turned = paired and part.endswith(("q_proj", "k_proj"))
+        rows = weight.view(2, 2, 8, 32).transpose(1, 2).reshape(32, 32) if turned else weight
+        writer.add_tensor(f"blk.{layer}.{parts[part]}.weight", rows.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

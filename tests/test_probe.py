@@ -81,7 +81,7 @@ def plain(loaded: Pretrained, row: np.ndarray) -> torch.Tensor:
 
 def test_suffixes_on_a_repeated_cache_score_as_a_plain_forward_of_each_row(loaded: Pretrained, sample: Sample) -> None:
     suffixes = [q.question[: 3 + i] for i, q in enumerate(sample.queries)]  # of different lengths: some are filled up
-    found = questions.suffix_scores(loaded.model, sample.context, suffixes)
+    found = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
     for suffix, scores in zip(suffixes, found, strict=True):
         wanted = plain(loaded, np.concatenate([sample.context, suffix]))[-len(suffix) :]
         torch.testing.assert_close(scores, wanted, rtol=0, atol=1e-4)
@@ -93,9 +93,11 @@ def test_more_suffixes_than_fit_at_once_do_not_disturb_each_other(
     loaded: Pretrained, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suffixes = [q.question for q in sample.queries]
-    wanted = questions.suffix_scores(loaded.model, sample.context, suffixes)
+    wanted = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
     monkeypatch.setattr(questions, "ROWS_AT_ONCE", 1)
-    for one, other in zip(questions.suffix_scores(loaded.model, sample.context, suffixes), wanted, strict=True):
+    for one, other in zip(
+        questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes), wanted, strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
@@ -153,7 +155,7 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
 ) -> None:
     whole = probe.measure(loaded, options, prose)
     (kept,) = cache.iterdir()
-    names = sorted(path.name for path in kept.glob("*.json"))
+    names = sorted(path.name for path in kept.glob("[!.]*.json"))
     for name in names[::3]:
         (kept / name).unlink()
     asked = []
@@ -169,7 +171,7 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     with pytest.raises(KeyboardInterrupt):
         probe.measure(loaded, options, prose)
     monkeypatch.setattr(probe, "observe", real)
-    before = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    before = {path.name: path.stat().st_mtime_ns for path in kept.glob("[!.]*.json")}
     again = probe.measure(loaded, options, prose)
     for one, other in ((whole, again), (whole, probe.measure(loaded, options, prose))):
         for part in ("needles", "control", "far", "position"):
@@ -267,7 +269,7 @@ def test_lengths_and_text_are_held_against_the_model(
     assert not cache.exists()  # nothing half-done
     monkeypatch.chdir(tiny.make_project(tmp_path / "bare"))
     (tmp_path / "bare" / "build" / "corpus" / "test.jsonl").unlink()
-    with pytest.raises(UserError, match="expected the corpus .* or your own: --text FILE"):
+    with pytest.raises(UserError, match=r"expected the corpus .* or your own: --text FILE"):
         probe.measure(loaded, Options(), None)
 
 

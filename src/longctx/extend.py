@@ -38,12 +38,12 @@ SLICE = 1024  # positions whose logits are held at once: all V scores of a long 
 
 # What transformers can load, with advice; the other schemes of `positions` are refused.
 ADVICE = {
-    "yarn": "try first: works untuned up to about 4 times, and better after a short tuning",
-    "dynamic_ntk_hf": "untuned; text within the trained length is untouched; keys of a cache do not follow its base",
-    "ntk": "untuned; written as a larger rope_theta, so that any reader can load it; reaches a little less than s",
-    "llama3": "tune; untuned it does about as well as yarn without its attention factor",
-    "abf": "tune; written as a larger rope_theta; the way for long tuning runs",
-    "linear": "tune: untuned it blurs neighbours, also within the trained length",
+    "yarn": "try first, untuned and tuned; text within the trained length is turned and scaled differently too",
+    "dynamic_ntk_hf": "untuned; changes nothing within the trained length; keys in a cache keep the base of their time",
+    "ntk": "untuned; written as a larger rope_theta, which any reader can load; choose s above the length wanted",
+    "llama3": "tune; yarn's idea with another ramp and no attention factor",
+    "abf": "tune; written as a larger rope_theta, which any reader can load",
+    "linear": "tune; untuned it brings neighbours s times closer than any seen, also within the trained length",
 }
 REFUSED = {
     "rope": "extends nothing",
@@ -225,6 +225,8 @@ def _copy(source: pretrained.Pretrained, folder: Path) -> dict[str, Any]:
     else:  # GGUF, a run of ours
         source.model.save_pretrained(folder)
         source.tokenizer.save_pretrained(folder)
+        for path in folder.iterdir():  # again, as all files are: on the disk for good, readable as the umask says
+            _copy_file(path, path)
     return files.read_json(folder / "config.json")
 
 
@@ -283,7 +285,7 @@ def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
         path.unlink()
     model.eval().to(dtype).save_pretrained(folder)
     for path in folder.glob(WEIGHTS[0]):
-        _copy_file(path, path)  # again, as all files are: on the disk for good, readable as the umask says
+        _copy_file(path, path)
 
 
 def table(report: dict[str, Any]) -> list[str]:

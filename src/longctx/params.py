@@ -169,6 +169,15 @@ class ContextExtension(Study):
     arms: Names
     tuned_arms: Annotated[tuple[str, ...], Field(strict=False)]
     encoder_arms: Annotated[tuple[str, ...], Field(strict=False)]
+    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
+    real_documents: Count  # plays, in pairs
+    real_lengths: Counts  # tokens, targets included
+    real_targets: Count
+    gap_schemes: Names
+    gaps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]  # positions left out
+    gap_half: Count  # tokens before the gap, and after it
+    needle_lengths: Counts
+    contexts: Count  # of ten needles, at each length
 
 
 class Params(Frozen):

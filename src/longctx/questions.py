@@ -32,7 +32,7 @@ def observe(model: PreTrainedModel, sample: Sample) -> list[Row]:
     Rows: question (its number), depth, exact and choice (0 or 1), loss (nats of the whole answer).
     """
     suffixes = sorted({(*q.question, *choice[:-1]) for q in sample.queries for choice in q.choices})
-    scores = dict(zip(suffixes, suffix_scores(model, sample.context, suffixes), strict=True))
+    scores = dict(zip(suffixes, suffix_scores(model, sample.context.tolist(), suffixes), strict=True))
     ordered = sorted(sample.queries, key=lambda query: query.depth)
     return [{"question": number} | _scored(query, scores) for number, query in enumerate(ordered)]
 
@@ -61,7 +61,7 @@ def suffix_scores(
 
     Shorter suffixes are filled up at their end, which causal attention keeps from all that is read off.
     """
-    ids = torch.as_tensor(np.asarray(context), device=model.device)[None]
+    ids = torch.tensor([[*context]], device=model.device)
     cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
     found = []
     for start in range(0, len(suffixes), ROWS_AT_ONCE):

@@ -157,9 +157,10 @@ def rounded(columns: Mapping[str, Sequence[float]], index: str, digits: int) -> 
 def verdict_line(claim: str) -> str:
     """Return a claim's published verdict as one line, what a notebook's last cell prints."""
     path = published_folder() / "verdicts.csv"
-    if not path.is_file():
+    verdicts = pd.read_csv(path).set_index("claim") if path.is_file() else pd.DataFrame()
+    if claim not in verdicts.index:
         return f"{claim}: not published yet"
-    row = pd.read_csv(path).set_index("claim").loc[claim]
+    row = verdicts.loc[claim]
     sign = "≥" if row["side"] == "at_least" else "≤"
     interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
     return f"{claim} {row['verdict']}: {row['effect']} = {interval}, threshold {sign} {row['threshold']:g}"

@@ -46,7 +46,7 @@ def check(pretrained: Pretrained) -> list[Finding]:
 
     The expected frequencies are those of transformers' functions for the configuration *on disk*: a buffer that was
     changed after loading is seen. Lengths up to 4 times the longest position are tried on a copy of each module.
-    Not seen here: a value that is wrong but consistent with all others. `confirm` may see it.
+    Call it before the model reads texts beyond 4 times its window. Not seen here: a value that is wrong but consistent with all others. `confirm` may see it.
     """
     config, raw = _on_disk(pretrained)
     modules = rotary_modules(pretrained.model)
@@ -104,34 +104,32 @@ def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
     Raises:
         ValueError: a scheme that `positions` does not know, or a value out of its range.
     """
-    rope = config.rope_parameters
+    rope, limit = config.rope_parameters, config.max_position_embeddings
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = int(head_dim * rope.get("partial_rotary_factor", 1.0))
-    trained = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    common = {"head_dim": width, "theta": rope["rope_theta"], "trained_length": trained, "length": length}
-    match rope["rope_type"]:
+    share = rope.get("partial_rotary_factor", 1.0)
+    width, trained = int(head_dim * share), rope.get("original_max_position_embeddings") or limit
+    scheme, options = rope["rope_type"], {}
+    match scheme:
         case "default":
-            return inverse_frequencies("rope", **common)
+            scheme = "rope"
         case "linear":
-            return inverse_frequencies("linear", scale=rope["factor"], **common)
+            pass
         case "dynamic":
-            common["trained_length"] = config.max_position_embeddings
-            return inverse_frequencies("dynamic_ntk_hf", scale=rope["factor"], **common)
+            scheme, trained = "dynamic_ntk_hf", limit
         case "yarn":
-            ends = {name: rope.get(name) or default for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0))}
             scheme = "yarn" if rope.get("truncate", True) else "yarn_untruncated"
-            return inverse_frequencies(scheme, scale=rope["factor"], **common, **ends)
+            options = {"beta_fast": rope.get("beta_fast") or 32.0, "beta_slow": rope.get("beta_slow") or 1.0}
         case "llama3":
-            ends = {name: rope[name] for name in ("low_freq_factor", "high_freq_factor")}
-            return inverse_frequencies("llama3", scale=rope["factor"], **common, **ends)
+            options = {name: rope[name] for name in ("low_freq_factor", "high_freq_factor")}
         case "longrope":
-            lists = {name: rope[name] for name in ("short_factor", "long_factor")}
-            return inverse_frequencies("longrope", **common, **lists)
+            options = {name: rope[name] for name in ("short_factor", "long_factor")}
         case "proportional":
-            common["head_dim"], p = head_dim, rope.get("partial_rotary_factor", 1.0)
-            return inverse_frequencies("p_rope", p=p, **common) / rope.get("factor", 1.0)
+            scheme, width, options = "p_rope", head_dim, {"p": share}
         case other:
             raise ValueError(f"rope_type = {other!r}: expected a scheme of positions")
+    common = {"head_dim": width, "theta": rope["rope_theta"], "trained_length": trained, "length": length}
+    freq_F = inverse_frequencies(scheme, scale=rope.get("factor") or 1.0, **common, **options)
+    return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
 
 
 def _ours_or_nothing(config: PreTrainedConfig, length: int) -> Tensor:
@@ -169,25 +167,27 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
     original = config.rope_parameters.get("original_max_position_embeddings") or limit
     grows = rope_type in ("dynamic", "longrope")
     module = copy.deepcopy(module)  # its buffers change with the length
-    if grows:
-        _turned(module, min(original, limit) // 2)  # it may have seen a long text before
     held, factor = module.inv_freq.detach().float().cpu(), expected(module, config)[1]
     start = expected(module, config)[0]
+    seen = int(getattr(module, "max_seq_len_cached", limit)) if rope_type == "dynamic" else 2 * max(original, limit)
+    if grows and _apart(held, after := expected(module, config, seen)[0]) <= TOLERANCE:
+        start = after  # a longer text came before
     says = f"{name} holds the frequencies of rope_type {rope_type} in config.json"
     yield Finding(f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says)
-    lengths = [min(original, limit), 2 * max(original, limit), 4 * max(original, limit), min(original, limit) // 2]
+    within, beyond = min(original, limit), 2 * max(original, limit)
+    lengths = [2 * beyond, within // 2, within, beyond, within // 2]  # beyond first: a short text may heal
     bad, amplitudes, gap = None, [], 0.0
-    for length in lengths:  # within, beyond, further beyond, and back within
+    for length in lengths:
         found, amplitude = _turned(module, length)
         wanted = expected(module, config, length if grows else None)[0]
         amplitudes.append(amplitude.flatten())
         if _apart(found, wanted) > TOLERANCE and bad is None:
             bad = (length, found, wanted)
         gap = max(gap, _apart(wanted, _ours_or_nothing(config, length)))
-    length, found, wanted = bad or (lengths[2], found, wanted)
+    length, found, wanted = bad or (within, found, wanted)
     kind = "change with the length as they should" if grows else "stay the same at every length"
     says = f"frequencies {kind}" if bad is None else f"at {length} tokens the frequencies are not those of {rope_type}"
-    if bad and grows and _apart(found, start) <= TOLERANCE:
+    if bad and grows and length > within and _apart(found, start) <= TOLERANCE:
         says = f"{rope_type} is constant: at {length} tokens the frequencies are still those of the shortest text"
     yield Finding(f"{name}: by length", bad is None, _base(found), _base(wanted), says)
     measured = torch.cat(amplitudes)

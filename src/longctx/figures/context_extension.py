@@ -120,3 +120,30 @@ def layouts(table: pd.DataFrame, multiple: int, trained: int) -> Figure:
     axis.set(xlabel="", ylabel=f"share of recall kept at {multiple}×", ylim=(0, 1.1))
     axis.legend(title="evidence", frameon=True, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def far_context(far: pd.DataFrame) -> Figure:
+    """Loss of the same last tokens behind a play's own text and behind another's, by tokens in the row, and the difference.
+
+    Args:
+        far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and run.
+    """
+    if "published" in set(far["run"]):
+        far = far[far["run"] == "published"]
+    wide = far.pivot_table(index=["seed", "length"], columns="arm", values="value").reset_index()
+    figure, (left, right) = grid(2, height=3.2)
+    for arm, words in (("other", "another play's text before"), ("own", "its own text before")):
+        sns.lineplot(
+            far[far["arm"] == arm], x="length", y="value", marker="o", errorbar=("ci", 95), seed=0, ax=left, label=words
+        )
+    left.set(xlabel="tokens in the row", ylabel="loss of the last tokens, nats")
+    wide["difference"] = wide["other"] - wide["own"]
+    sns.lineplot(wide, x="length", y="difference", marker="o", color="C2", errorbar=("ci", 95), seed=0, ax=right)
+    sns.stripplot(wide, x="length", y="difference", native_scale=True, color="0.5", size=3, jitter=False, ax=right)
+    right.set(xlabel="tokens in the row", ylabel="what the right text is worth, nats")
+    right.set_ylim(bottom=min(0, wide["difference"].min()))
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted(wide["length"].unique()), [str(int(x)) for x in sorted(wide["length"].unique())])
+    left.legend(frameon=False, fontsize="small")
+    return figure

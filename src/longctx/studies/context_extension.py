@@ -20,6 +20,7 @@ from longctx.model import Decoder, Encoder
 from longctx.params import ContextExtension as Params
 from longctx.runs import EvalConfig, RunResult, sweep
 from longctx.stats import holm, paired_p, t_interval
+from longctx.studies import extension_real
 from longctx.studies.extension_arms import ARMS, Arm, base_run, extended, tuned_run
 from longctx.tasks import recall
 from longctx.training import Row
@@ -79,7 +80,8 @@ def run(params: Params) -> pd.DataFrame:
 
     metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over recall at L, by
     layout near, far, spread) · effective_length, reach (tokens; its log2 over L) · score (mean recall at 8× and beyond) ·
-    base_recall (of the arm's base, at L) · tuning (recall at L of each rate tried, on seeds of their own).
+    base_recall (of the arm's base, at L) · tuning (recall at L of each rate tried, on seeds of their own) · and those of
+    `extension_real`.
     """
     rates, tuning = tune(params)
     arms = [ARMS[name] for name in params.arms]
@@ -99,7 +101,7 @@ def run(params: Params) -> pd.DataFrame:
     for (kind, arm, tuned, seed), found in _scored(jobs).items():
         base = {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed}
         rows += [base | row for row in _observations(params, found)]
-    rows += _chosen(params, rates, rows)
+    rows += _chosen(params, rates, rows) + extension_real.run(params)
     table = results.tidy(rows, COLUMNS)
     results.write_table(table, NAME, params, _cost(jobs))
     return table

@@ -19,7 +19,7 @@ from longctx.gradients import gradient_norms
 from longctx.model import Decoder
 from longctx.params import DepthWidth as Params
 from longctx.runs import EvalConfig, RunResult, sweep
-from longctx.stats import partial_r2
+from longctx.stats import partial_r2, t_interval
 from longctx.tasks import recall
 from longctx.training import Row, build_model, device, scored_loss
 
@@ -120,7 +120,7 @@ def plain_sgd(*, length: int, rows: int, lr: float, steps: int, seed: int) -> li
                 break
             with torch.no_grad():
                 for weight, gradient in zip(weights, gradients, strict=True):
-                    weight -= lr * gradient
+                    weight.sub_(gradient, alpha=lr)
     known = np.array([loss for loss in losses if math.isfinite(loss)])
     finite = [norm for norm in norms if math.isfinite(norm) and norm > 0]
     return [
@@ -305,3 +305,15 @@ def against_formula(table: pd.DataFrame) -> pd.DataFrame:
     wide = found.pivot_table(index=["layers", "width"], columns="window", values="value")
     wide.columns = [f"trained at {int(window)}" for window in wide.columns]
     return wide.round(0).assign(formula=[layers * width for layers, width in wide.index])
+
+
+def with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and 95 % interval over seeds of each run, metric and number of layers; all depths in one row first."""
+    found = []
+    for by in (["run", "metric"], ["run", "metric", "layers"]):
+        for keys, at in rows.groupby(by):
+            interval = t_interval(list(at.groupby("seed")["value"].mean()))
+            layers = "all" if len(keys) == 2 else str(int(keys[2]))
+            found.append((*keys[:2], layers, interval.estimate, interval.low, interval.high))
+    columns = ["run", "metric", "layers", "mean", "low", "high"]
+    return pd.DataFrame(found, columns=columns).set_index(columns[:3]).sort_index().round(2)

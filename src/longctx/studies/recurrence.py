@@ -107,7 +107,7 @@ def run_of(params: Params, arm: Arm) -> RunConfig:
     return RunConfig(
         model=model_of(params, arm.task, arm.name),
         batch=batch,
-        optimizer=OptimizerConfig(lr=arm.rate, warmup=min(50, steps // 4)),
+        optimizer=OptimizerConfig(lr=arm.rate, warmup=min(50, steps // 4), decay=0.1),
         steps=steps,
         save_every=steps,
         seed=arm.seed,
