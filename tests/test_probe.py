@@ -1,5 +1,6 @@
 """The probe: answers on a repeated cache are a plain forward's, what was asked is kept, bad input is one line."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from commands import try_all
+from observe import one_line
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from longctx import files, pretrained, probe, questions
@@ -147,7 +150,7 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
 
 @pytest.fixture
 def options() -> Options:
-    return Options(lengths=LENGTHS, precision=0.1, max_contexts=14)
+    return Options(lengths=LENGTHS, precision=0.1, max_contexts=12)
 
 
 def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
@@ -181,36 +184,33 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     assert not np.allclose(other.needles["loss"].iloc[:10], whole.needles["loss"].iloc[:10])
 
 
+def asking(loaded: Pretrained, prose: Path, folder: Path, options: Options) -> probe._Probe:
+    with probe._bar() as bar:
+        return probe._Probe(loaded, probe.read(loaded, prose), 4, options, folder, bar)
+
+
 def test_sampling_stops_when_the_interval_is_narrow_enough(
-    loaded: Pretrained, prose: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: Pretrained, prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = np.random.default_rng(0)
-    monkeypatch.setattr(
-        probe, "observe", lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in sample.queries]
-    )
-    asked = {}
-    for precision in (0.2, 0.1, 0.01):
-        options = Options(lengths=LENGTHS, precision=precision, max_contexts=40)
-        rows = probe.measure(loaded, options, prose).needles
-        for length, part in rows.groupby("length"):
-            scores = part.groupby("context")["exact"].mean()
-            reached = probe.half_width(scores) <= precision
-            assert reached or len(scores) == 40
-            assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision  # and not later than that
-            asked.setdefault(length, []).append(len(scores))
-    assert all(12 <= a < b < c == 40 for a, b, c in asked.values()), asked
+    monkeypatch.setattr(probe, "observe", lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in range(4)])
+    asked = []
+    for precision in (0.3, 0.1, 0.01):
+        options = Options(precision=precision, max_contexts=40)
+        rows = pd.DataFrame(asking(loaded, prose, tmp_path / f"{precision}", options).contexts(256, "needles"))
+        scores = list(rows.groupby("context")["exact"].mean())
+        assert len(scores) == 40 or probe.half_width(scores) <= precision
+        assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision  # and not later than that
+        asked.append(len(scores))
+    assert asked[0] == 12 < asked[1] < asked[2] == 40, asked
 
 
-def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, cache: Path) -> None:
-    found = probe.measure(loaded, Options(lengths=LENGTHS, max_contexts=12), prose)
-    text = probe.read(loaded, prose)
-    with probe._bar() as bar:
-        asking = probe._Probe(loaded, text, found.options["keys"], Options(), cache, bar)
-        bare, full = (asking.sample(256, 0, part) for part in ("control", "needles"))
-    answers = [query.answer for query in bare.queries]
-    assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * len(answers)
+def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path: Path) -> None:
+    made = asking(loaded, prose, tmp_path, Options())
+    bare, full = (made.sample(256, 0, part) for part in ("control", "needles"))
+    assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * 4
     assert needles.oracle(full, loaded.tokenizer.decode) == [query.answer for query in full.queries]  # twin
-    assert len(found.control) == 12 * found.options["keys"]
+    assert len(made.contexts(256, "control")) == 12 * 4
 
 
 def test_windows_come_from_different_documents_in_turn() -> None:
@@ -281,3 +281,29 @@ def test_a_changed_checkpoint_has_another_fingerprint(folder: Path, tmp_path: Pa
     files.write_atomic(tmp_path / "a" / "config.json", "{ }")
     assert probe.fingerprint(tmp_path / "a") != first
     assert len(probe.fingerprint(folder / "config.json")) == 16
+
+
+def test_the_command_line_prints_one_object_or_one_line(folder: Path, prose: Path, tmp_path: Path, cache: Path) -> None:
+    files.write_atomic(tmp_path / "dvc.yaml", "stages: {}\n")
+    common = ("--text", str(prose), "--threads", "1", "--max-contexts", "12")
+    tries = [
+        ("probe", str(folder), "--lengths", "256", *common, "--json"),
+        ("probe", str(folder), "--rope-only"),
+        ("probe", str(tmp_path / "none")),
+        ("probe", str(folder), "--lengths", "512,256", *common),
+        ("probe", str(folder), "--lengths", "256,1024", *common),
+        ("probe", str(folder), "--precision", "0", *common),
+        ("probe", str(folder), "--dtype", "float16", *common),
+    ]
+    (whole, rope, *wrong), _ = try_all(tmp_path, [(list(one), None) for one in tries])
+    assert whole.code == 0, whole
+    assert json.loads(whole.out)["lengths"][0]["length"] == 256
+    assert sorted(path.name for path in (tmp_path / "probe-tiny").iterdir()) == [
+        "probe.json",
+        "report.html",
+        "table.csv",
+    ]
+    assert rope.code == 0 and all(line.startswith(("ok", "FAULT")) for line in rope.out.splitlines())
+    for said, part in zip(wrong, ("none", "512,256", "at most 512", "precision = 0", "float16"), strict=True):
+        assert said.code == 2
+        one_line(said.err, part)

@@ -31,8 +31,8 @@ MAX_PARAMETERS = 10
 ORDER = """
     files messages config params positions patterns kernels attention layers embedding model recurrent sources manuals corpus
     tokenizer tasks batching ngrams checkpoint training runs stats effective evaluation gradients attribution
-    memorization huggingface pretrained rope_config rope_check far_context questions probe results verdicts plotting
-    figures studies notebooks pipeline publishing cli
+    memorization huggingface pretrained rope_config rope_check far_context questions probe extend results verdicts plotting
+    figures report studies notebooks pipeline publishing cli
 """.split()  # noqa: SIM905
 ALONE = ("files", "messages", "positions", "patterns", "recurrent", "tasks")  # import nothing of ours
 NARROW = {

@@ -108,6 +108,35 @@ def extend(
 
 
 @app.command()
+def probe(
+    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of longctx.")],
+    *,
+    text: Annotated[Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens, ascending, as 256,512,1024; default: 256 to 2,048.")] = "",
+    precision: Annotated[float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")] = 0.05,
+    max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; auto: the faster here.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of report.html; default: probe-NAME.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    rope_only: Annotated[bool, typer.Option("--rope-only", help="Only check how the model rotates; no text.")] = False,
+) -> None:
+    """How long is a checkpoint's context really? Effective length with its interval, RoPE check, one HTML report."""
+    from longctx import pretrained, report, rope_check
+    from longctx import probe as probing
+
+    options = probing.Options(probing.lengths_of(lengths), precision, max_contexts)
+    probing.use_threads(threads)
+    loaded = pretrained.load(checkpoint, dtype=probing.usual_dtype() if dtype == "auto" else dtype)
+    if rope_only:
+        console.print("\n".join(rope_check.lines(rope_check.check(loaded))))
+        return
+    folder = out or Path(f"probe-{loaded.name}")
+    found = report.write(probing.measure(loaded, options, text), folder)
+    console.print(report.as_json(found) if json else "\n".join([*report.lines(found), f"{folder / 'report.html'}"]))
+
+
+@app.command()
 def code() -> None:
     """Write build/code/<stage>.json: fingerprints of the code that each stage runs."""
     from longctx import pipeline

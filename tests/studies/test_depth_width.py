@@ -107,6 +107,15 @@ def test_what_decides_the_effective_length_is_found() -> None:
     assert abs(explained(trained, "depth and width")) < 0.25
 
 
+def test_a_share_has_no_sign_but_the_slopes_have() -> None:
+    shorter = pd.DataFrame(study._explained(grid({"layers": -0.5, "width": 0.2, "window": 1})))
+    slopes = shorter.groupby("metric")["value"].mean()
+    assert slopes["depth_slope"] == pytest.approx(-0.5)
+    assert slopes["width_slope"] == pytest.approx(0.2)
+    assert slopes["window_slope"] == pytest.approx(1.0)
+    assert explained(grid({"layers": -0.5, "window": 1}, noise=0.01), "depth and width") > 0.9
+
+
 def test_noise_alone_has_a_raw_share_that_shuffled_labels_show() -> None:
     trained = grid({"window": 1}, noise=0.1)
     chance = explained(trained, "depth and width", "chance_partial_r2")

@@ -61,7 +61,7 @@ def score_by_depth(needles: pd.DataFrame) -> Figure:
     cells.columns = [f"{length:,}" for length in cells.columns]
     figure, (axis,) = grid(1, height=1.2 + 0.24 * count)
     look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
-    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar_kws={"label": "share found"}, **look)
+    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar=False, **look)  # a colour bar would be a picture within the SVG
     axis.set(xlabel="tokens in the context", ylabel="depth (0 %: first)")
     axis.tick_params(axis="y", rotation=0)
     return figure

@@ -146,6 +146,7 @@ def run(params: Params) -> pd.DataFrame:
     """Train and score all three arms; write and return the table, one row an observation.
 
     metric: recall (by length) · effective_length (tokens) · partial_r2, raw_partial_r2, chance_partial_r2 (arm: the terms) ·
+    depth_slope, width_slope, window_slope (of log effective length on each log) ·
     worst_trained_recall · tuning (recall at the trained length, by rate) · influence (share, by distance) · horizon (tokens) ·
     depth_exponent, horizon_over_window (arm sliding) · diverged, spikes, dispersion (by T and rate) · divergence_trend,
     floor_divergence (arm equal tokens or equal sequences).
@@ -222,6 +223,10 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
         model, window, reached = logs[:, :2], logs[:, 2:3], logs[:, 3]
         if len(cell) < 5:
             continue
+        # a share of variance has no sign: whether more layers lengthen or shorten is in the slopes (the formula's are 1)
+        slopes = np.linalg.lstsq(np.column_stack((np.ones(len(logs)), logs[:, :3])), reached)[0][1:]
+        for name, slope in zip(("depth_slope", "width_slope", "window_slope"), slopes, strict=True):
+            rows.append({"seed": seed, "metric": name, "value": float(slope)})
         for arm, terms, given in (("depth and width", model, window), ("trained length", window, model)):
             raw = partial_r2(reached, terms, given)
             rng = np.random.default_rng(0)
