@@ -40,9 +40,9 @@ def score_by_length(lengths: pd.DataFrame, effective: Mapping[str, Any], chance:
     error = np.abs([y - lengths["exact_low"], lengths["exact_high"] - y])
     axis.errorbar(x, y, yerr=error, fmt="o-", color="C0", ms=6, capsize=3, label="word reproduced exactly")
     axis.plot(x, lengths["choice"], "s--", color="C1", ms=4, lw=1, label="right one among the needles' words")
-    right = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "fontsize": 8}
-    axis.annotate("threshold", (1, effective["threshold"]), (-2, 3), color="0.25", **right)
-    axis.annotate("chance", (1, chance), (-2, 3), color="0.35", **right)
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    axis.annotate("threshold", (1, effective["threshold"]), (4, 0), color="0.25", **beside)
+    axis.annotate("chance", (1, chance), (4, 0), color="0.35", **beside)
     _lengths(axis, x)
     axis.set(ylabel="share of needles", ylim=(0, 1.04))
     axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2, fontsize=8)

@@ -206,7 +206,7 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
         curve = {row["length"]: row["accuracy"] for row in found.rows}
         rows += [base | {"length": n, "metric": "recall", "value": score} for n, score in curve.items()]
         first, last = min(curve), max(curve)
-        reached = crossing(list(curve), list(curve.values()), SHARE * curve[first])
+        reached = crossing(list(curve), list(curve.values()), SHARE * curve[window])
         # censored at both ends: a curve that never falls is given the last length tested
         rows.append(base | {"metric": "effective_length", "value": float(min(max(reached, first), last))})
     return rows + _explained(pd.DataFrame(rows)), _cost(cases, sweep(runs))
