@@ -28,16 +28,16 @@ $(STAMP): requirements.lock pyproject.toml
 repro: $(STAMP)
 	@longctx repro --profile $(PROFILE)
 
-# The data stages first: tests and notebooks read the corpus. They are skipped when nothing changed.
+# The data stages first: tests and notebooks read the corpus and the checkpoint. They are skipped when nothing changed.
 test: $(STAMP)
-	@dvc repro -q tokenizer
+	@dvc repro -q tokenizer smollm2
 	@pytest
 
 lab: $(STAMP)
 	@jupyter lab notebooks
 
 notebooks: $(STAMP)
-	@dvc repro -q tokenizer
+	@dvc repro -q tokenizer smollm2
 	@longctx notebooks
 
 bench: $(STAMP)

@@ -69,9 +69,9 @@ def test_data_card_is_generated(root: Path) -> None:
     assert block(page, "corpus") == corpus.data_card(card).strip()
 
 
-def test_at_most_one_verdict_is_undecided(findings: list[verdicts.Finding]) -> None:
+def test_at_most_three_verdicts_are_undecided(findings: list[verdicts.Finding]) -> None:
     open_ones = [f.id for f in findings if f.verdict.startswith("undecided")]
-    assert len(open_ones) <= 1, open_ones
+    assert len(open_ones) <= 3, open_ones
 
 
 def test_conda_pin_equals_pyproject(root: Path) -> None:

@@ -125,5 +125,5 @@ def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -
 
 
 def _load(checkpoint: str, weights: str) -> Pretrained:
-    """Load in bf16; `weights` only names the evaluation in the cache."""
-    return load(files.project() / checkpoint, dtype="bfloat16")
+    """Load in fp32, which is fast on every CPU; `weights` only names the evaluation in the cache."""
+    return load(files.project() / checkpoint, dtype="float32")
