@@ -113,7 +113,7 @@ def probe(
     *,
     text: Annotated[Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")] = None,
     lengths: Annotated[str, typer.Option(help="Tokens, ascending, as 256,512,1024; default: 256 to 2,048.")] = "",
-    precision: Annotated[float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")] = 0.05,
+    precision: Annotated[float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")] = 0.07,
     max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16; auto: the faster here.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,

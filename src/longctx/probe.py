@@ -47,7 +47,7 @@ class Options:
     """
 
     lengths: tuple[int, ...] | None = None
-    precision: float = 0.05  # half-width of the 95 % interval at which sampling stops
+    precision: float = 0.07  # half-width of the 95 % interval at which sampling stops
     max_contexts: int = 100  # a length
     seed: int = 0
 
