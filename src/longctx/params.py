@@ -25,6 +25,13 @@ from longctx.config import (
 )
 
 
+# learning rates by arm, and by "layers x width": at least one each
+RatesOf = Annotated[dict[Literal["rnn", "lstm", "gru", "attention"], Positive], Field(min_length=1)]
+RatesOfCells = Annotated[
+    dict[Annotated[str, Field(pattern="^[1-9][0-9]*x[1-9][0-9]*$")], Positive], Field(min_length=1)
+]
+
+
 class Study(Frozen):
     """Base of a study's section: the names of its notebook's parameters cell."""
 
@@ -55,8 +62,8 @@ class Recurrence(Study):
     heads: Count
     recall_parameters: Count  # of every arm on that task, within 3 %
     flip_flop_parameters: Count
-    recall_rates: dict[str, Positive]  # arm → learning rate, where it is not tuned again
-    flip_flop_rates: dict[str, Positive]
+    recall_rates: RatesOf  # where they are not tuned again
+    flip_flop_rates: RatesOf
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # the same for every arm; empty: not tuned again
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
     pairs: Count
@@ -121,7 +128,7 @@ class DepthWidth(Study):
     """Notebook 06."""
 
     seeds: Seeds
-    rates: dict[str, Positive]  # "layers x width" → learning rate: the cells that are trained
+    rates: RatesOfCells  # the cells that are trained
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # tried for every cell; empty: not tuned again
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
     windows: Counts  # trained lengths, crossed with the cells
