@@ -24,7 +24,6 @@ from longctx.config import (
     validate,
 )
 
-
 # learning rates by arm, and by "layers x width": at least one each
 RatesOf = Annotated[dict[Literal["rnn", "lstm", "gru", "attention"], Positive], Field(min_length=1)]
 RatesOfCells = Annotated[
