@@ -88,13 +88,13 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str, trained: i
     if "published" in set(packed["run"]):
         packed = packed[packed["run"] == "published"]
     shown = [arm for arm in arms if arm in set(packed["arm"])]
-    figure, axes = grid(len(shown), height=2.3)
+    figure, axes = grid(len(shown), height=2.5)
     for axis, arm in zip(axes, shown, strict=True):
         cells = packed[packed["arm"] == arm].pivot_table(index="depth", columns="length", values="value")
         cells.columns = [f"{length / trained:g}×" for length in cells.columns]
         look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
         sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
-        axis.set(title=arm, xlabel="length", ylabel="depth of evidence (0 = first)" if axis is axes[0] else "")
+        axis.set(title=arm, xlabel="length", ylabel="depth (0: first)" if axis is axes[0] else "")
     return figure
 
 
