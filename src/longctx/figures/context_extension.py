@@ -12,12 +12,17 @@ MAIN = ("rope", "linear", "ntk", "yarn", "abf", "random", "alibi")  # what the c
 TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
 
 
-def mean_recall(table: pd.DataFrame, trained: int, depths: tuple[float, ...]) -> pd.DataFrame:
+def in_trained_lengths(rows: pd.DataFrame) -> pd.Series:
+    """Return each row's length over its own run's trained one, which is the shortest tested."""
+    return (rows["length"] / rows.groupby("run")["length"].transform("min")).round(2)
+
+
+def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
     """Return recall by arm, tuned, run, seed and multiple of the trained length: mean of far, near and spread."""
     recall = table[(table["metric"] == "recall") & (table["kind"] == "decoder")]
     ends = recall["depth"].isna() | recall["depth"].isin((min(depths), max(depths)))
     keys = ["run", "arm", "tuned", "seed", "length"]
-    return recall[ends].groupby(keys, as_index=False)["value"].mean().assign(multiple=lambda f: f["length"] / trained)
+    return recall[ends].groupby(keys, as_index=False)["value"].mean().assign(multiple=in_trained_lengths)
 
 
 def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
@@ -81,7 +86,7 @@ def ranking(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str, trained: int) -> Figure:
+def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
     """Recall by depth of the packed evidence and by length, a panel a scheme, mean over seeds."""
     packed = table[(table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)]
     packed = packed[packed["kind"] == "decoder"]
@@ -90,18 +95,19 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str, trained: i
     shown = [arm for arm in arms if arm in set(packed["arm"])]
     figure, axes = grid(len(shown), height=2.5)
     for axis, arm in zip(axes, shown, strict=True):
-        cells = packed[packed["arm"] == arm].pivot_table(index="depth", columns="length", values="value")
-        cells.columns = [f"{length / trained:g}×" for length in cells.columns]
+        at = packed[packed["arm"] == arm].assign(multiple=in_trained_lengths)
+        cells = at.pivot_table(index="depth", columns="multiple", values="value")
+        cells.columns = [f"{multiple:g}×" for multiple in cells.columns]
         look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
         sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
         axis.set(title=arm, xlabel="length", ylabel="depth (0: first)" if axis is axes[0] else "")
     return figure
 
 
-def layouts(table: pd.DataFrame, multiple: int, trained: int) -> Figure:
+def layouts(table: pd.DataFrame, multiple: int) -> Figure:
     """Zero-shot share of recall kept at one multiple of the trained length, by where the evidence stands."""
     kept = table[(table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")]
-    kept = kept[(kept["length"] == multiple * trained) & kept["arm"].isin(MAIN)]
+    kept = kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)]
     if "published" in set(kept["run"]):
         kept = kept[kept["run"] == "published"]
     figure, (axis,) = grid(1, height=3.0)
