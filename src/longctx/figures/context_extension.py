@@ -1,5 +1,7 @@
 """Figures of notebook 07: how far each scheme reaches."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -7,6 +9,9 @@ from matplotlib.figure import Figure
 
 from longctx.plotting import grid
 from longctx.stats import t_interval
+
+# transformers, which this notebook's study imports next, asks for widgets as soon as it runs in a notebook
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 MAIN = ("rope", "linear", "ntk", "yarn", "abf", "random", "alibi")  # what the curves show; tables have the rest
 TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
