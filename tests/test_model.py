@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from longctx import attention
+from longctx import attention, layers
 from longctx.config import ModelConfig
 from longctx.embedding import rotation_of
 from longctx.layers import MLP, Attention, Norm
@@ -292,6 +292,25 @@ def test_a_pattern_limits_the_context_at_unchanged_positions():
     documents = torch.tensor([[0] * 26 + [1] * 4])
     inside = model(tokens, documents, pattern=Pattern.window(8))
     same(inside[:, -1], model(tokens[:, -4:])[:, -1], 1e-10)  # the override keeps to documents
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    "change", [{"positions": p} for p in POSITIONS] + [{"log_n": 8}, {"smear": True}, {"window": 4}]
+)
+def test_the_last_block_computes_selected_positions_as_if_all_were(kind, change, monkeypatch):
+    model, tokens = build(kind, **change), tokens_of(2, 40)
+    documents = torch.tensor([[0] * 25 + [1] * 15, [0] * 40])
+    late = torch.zeros(2, 40, dtype=torch.bool)
+    late[0, 31], late[1, 36:] = True, True  # in the second half: its queries are cut to the last 9
+    for packed in (None, documents):
+        every = model(tokens, packed)
+        for select in (late, late.flip(1)):
+            same(model(tokens, packed, select=select), every[select], 1e-10)
+    monkeypatch.setattr(
+        layers, "trailing_queries", lambda select: None if select is None else 8
+    )  # twin: one query too few
+    assert len(model(tokens, select=late)) < late.sum()
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])

@@ -17,7 +17,8 @@ from torch import Tensor
 from longctx.batching import IGNORE, task_rows, to_predict
 from longctx.config import Task
 from longctx.evaluation import EVALUATION_SEED
-from longctx.model import Decoder, select_rows
+from longctx.layers import select_rows
+from longctx.model import Decoder
 from longctx.recurrent import Recurrent
 from longctx.training import Row, build_model, device
 

@@ -6,6 +6,7 @@ M MLP width, K = N + G. Pre-norm, no dropout, no bias.
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from longctx.attention import attend
@@ -14,6 +15,24 @@ from longctx.patterns import Pattern
 from longctx.positions import pairs_together, rotate, smear
 
 Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
+
+
+def select_rows(
+    x_BTD: Float[Tensor, "B T D"], select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None
+) -> Float[Tensor, "*n D"]:
+    """Return (n, D): positions chosen by a mask (B, T) or by indices into the flattened B·T; all of x with None."""
+    if select is None:
+        return x_BTD
+    chosen_n = select.flatten().nonzero().squeeze(1) if select.dtype == torch.bool else select
+    return x_BTD.flatten(0, 1).index_select(0, chosen_n)
+
+
+def trailing_queries(select: Tensor | None) -> int | None:
+    """Return how many tokens stand from the first selected one to the end, if those are at most half; else None."""
+    if select is None or select.dtype != torch.bool:
+        return None
+    T, first = select.shape[1], int(select.any(0).int().argmax())
+    return T - first if 2 * first >= T else None
 
 
 class Norm(nn.Module):
@@ -73,7 +92,9 @@ class Attention(nn.Module):
         pattern: Pattern,
         rotation: Rotation | None = None,
         memory_BSD: Tensor | None = None,
+        last: int | None = None,
     ) -> Tensor:
+        """Return (B, T, D), or of the `last` tokens alone: each sees all the keys that it would."""
         split = (self.heads, self.kv_heads, self.kv_heads)
         if memory_BSD is not None:
             w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
@@ -85,6 +106,8 @@ class Attention(nn.Module):
         else:
             qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
             q_BTNH, k_BSGH = qk_BTKH.split(split[:2], 2)
+        if last is not None:
+            q_BTNH = q_BTNH[:, -last:]
         return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
 
     def _rotated(self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern) -> tuple[Tensor, Tensor]:
@@ -124,8 +147,16 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
         memory_BSD: Tensor | None = None,
         memory_pattern: Pattern | None = None,
+        select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), pattern, rotation)
+        """Return (B, T, D), or in a stack's last block (n, D): nothing is computed for tokens that are not selected."""
+        # a memory's pattern tells every query's document, so there all of them are kept
+        last = trailing_queries(select) if self.cross is None else None
+        mixed_BTD = self.attention(self.attention_norm(x_BTD), pattern, rotation, last=last)
+        if last is not None:
+            x_BTD, select = x_BTD[:, -last:], select[:, -last:]
+        x_BTD = x_BTD + mixed_BTD
         if self.cross is not None:
             x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), memory_pattern, None, memory_BSD)
+        x_BTD = select_rows(x_BTD, select)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))

@@ -40,12 +40,16 @@ class Stack(nn.Module):
         pattern: Pattern | None = None,
         memory_BSD: Tensor | None = None,
         memory_pattern: Pattern | None = None,
+        *,
+        select: Tensor | None = None,
     ) -> Tensor:
+        """Return (B, T, D) or, of the selected positions, (n, D): the last block computes no others."""
         whole, band = self._patterns(documents_BT, pattern)
         rotations = {wide: self._rotation(x_BTD, wide) for wide in {self.is_global(n) for n in range(len(self.blocks))}}
         for layer, block in enumerate(self.blocks):
             wide = self.is_global(layer)
-            x_BTD = block(x_BTD, whole if wide else band, rotations[wide], memory_BSD, memory_pattern)
+            chosen = select if layer == len(self.blocks) - 1 else None
+            x_BTD = block(x_BTD, whole if wide else band, rotations[wide], memory_BSD, memory_pattern, chosen)
         return self.norm(x_BTD)
 
     def _patterns(self, documents_BT: Tensor | None, pattern: Pattern | None) -> tuple[Pattern, Pattern | None]:
@@ -66,14 +70,6 @@ class Stack(nn.Module):
         if self.config.random_positions:
             return drawn_rotation(self.config, x_BTD.shape[1], self.training, x_BTD, dtype)
         return rotation_of(self.config, x_BTD.shape[1], wide, dtype, x_BTD.device)
-
-
-def select_rows(x_BTD: Tensor, select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None) -> Tensor:
-    """Return (n, D): positions chosen by a mask (B, T) or by indices into the flattened B·T; all of x with None."""
-    if select is None:
-        return x_BTD
-    chosen_n = select.flatten().nonzero().squeeze(1) if select.dtype == torch.bool else select
-    return x_BTD.flatten(0, 1).index_select(0, chosen_n)
 
 
 class LanguageModel(nn.Module):
@@ -114,9 +110,10 @@ class LanguageModel(nn.Module):
         tokens: Int[Tensor, "B T"],
         documents: Int[Tensor, "B T"] | None = None,
         pattern: Pattern | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Return the final, normalised hidden states; arguments as in `forward`."""
-        return self.stack(self.embedding(tokens, documents), documents, pattern)
+        select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "*n D"]:
+        """Return the final, normalised hidden states, (B, T, D) or of the selected positions (n, D); as in `forward`."""
+        return self.stack(self.embedding(tokens, documents), documents, pattern, select=select)
 
     def forward(
         self,
@@ -125,7 +122,7 @@ class LanguageModel(nn.Module):
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
         pattern: Pattern | None = None,
     ) -> Float[Tensor, "*n V"]:
-        """Return logits (B, T, V), or (n, V) of the positions that `select` scores: the output runs on those alone.
+        """Return logits (B, T, V), or (n, V) of the positions that `select` scores: output and last block run on those alone.
 
         Args:
             tokens: ids.
@@ -133,7 +130,7 @@ class LanguageModel(nn.Module):
             select: a mask (B, T), or indices into the flattened rows.
             pattern: what global layers see, at unchanged positions, instead of everything (or j ≤ i if causal).
         """
-        return self.logits(select_rows(self.hidden(tokens, documents, pattern), select))
+        return self.logits(self.hidden(tokens, documents, pattern, select))
 
 
 class Encoder(LanguageModel):
@@ -172,7 +169,8 @@ class EncoderDecoder(LanguageModel):
         target: Int[Tensor, "B T"],
         source_documents: Int[Tensor, "B S"] | None = None,
         target_documents: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+        select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "*n D"]:
         """Return the decoder's final hidden states; a target token sees the source tokens of its own document.
 
         Without target documents all targets are of document 0. RoPE turns self-attention only: source and target
@@ -183,7 +181,7 @@ class EncoderDecoder(LanguageModel):
         if source_documents is not None:
             mine = torch.zeros_like(target) if target_documents is None else target_documents
             across = across.within(source_documents, mine)
-        return self.decoder(x_BTD, target_documents, None, memory_BSD, across)
+        return self.decoder(x_BTD, target_documents, None, memory_BSD, across, select=select)
 
     def forward(
         self,
@@ -194,7 +192,7 @@ class EncoderDecoder(LanguageModel):
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "*n V"]:
         """Return logits of the next target token, (B, T, V) or (n, V); documents and `select` as in the others."""
-        return self.logits(select_rows(self.hidden(source, target, source_documents, target_documents), select))
+        return self.logits(self.hidden(source, target, source_documents, target_documents, select))
 
 
 def num_parameters(model: nn.Module) -> int:
