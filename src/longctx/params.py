@@ -54,7 +54,8 @@ class AttentionDerivation(Study):
 class Recurrence(Study):
     """Notebook 02."""
 
-    seeds: Seeds
+    seeds: Seeds  # of recall
+    flip_flop_seeds: Seeds  # more of them: minutes are enough, and its slopes spread more
     recurrent_width: Count  # D of rnn, lstm and gru; the state's width follows from the number of parameters
     attention_width: Count
     attention_layers: Count

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -81,6 +82,11 @@ def _cached(job: RunConfig | EvalConfig) -> RunResult | None:
         return finished(run_folder(job))
     path = job.folder / "rows.json"
     return RunResult(job.key, job.folder, files.read_json(path)) if path.is_file() else None
+
+
+def final_loss(result: RunResult, steps: int = 20) -> float:
+    """Return a training's mean loss (nats a scored token) over its last steps."""
+    return float(np.mean([row["loss"] for row in result.rows[-steps:]]))
 
 
 def jobs() -> int:

@@ -18,7 +18,7 @@ from longctx.config import RunConfig
 from longctx.effective import SHARE, crossing
 from longctx.model import Decoder, Encoder
 from longctx.params import ContextExtension as Params
-from longctx.runs import EvalConfig, RunResult, sweep
+from longctx.runs import EvalConfig, RunResult, final_loss, sweep
 from longctx.stats import holm, paired_p, t_interval
 from longctx.studies import extension_real
 from longctx.studies.extension_arms import ARMS, Arm, base_run, extended, tuned_run
@@ -80,7 +80,8 @@ def run(params: Params) -> pd.DataFrame:
 
     metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over recall at L, by
     layout near, far, spread) · effective_length, reach (tokens; its log2 over L) · score (mean recall at 8× and beyond) ·
-    base_recall (of the arm's base, at L) · tuning (recall at L of each rate tried, on seeds of their own) · and those of
+    base_recall (of the arm's base, at L) · tuning, tuning_loss (recall at L and final loss of each rate tried, on seeds
+    of their own) · and those of
     `extension_real`.
     """
     rates, tuning = tune(params)
@@ -108,28 +109,24 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
-    """Return each base's learning rate, the one with the best recall at L on the tuning seeds, and all that was tried.
+    """Return each base's learning rate, the one with the least final loss on the tuning seeds, and all that was tried.
 
-    The same rates for every base: equal tuning, not only equal training.
+    The same rates for every base: equal tuning, not only equal training. The loss decides, on rows never seen before:
+    recall at L is 1 for several rates once a base has learnt the task.
     """
     bases = list(dict.fromkeys(ARMS[name].base for name in params.arms))
     cases = [(base, lr, seed) for base in bases for lr in params.lrs for seed in params.tuning_seeds]
+    trials = [base_run(params, base, seed, lr) for base, lr, seed in cases]
     options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [params.length], "rows": params.test_rows}
-    found = sweep([EvalConfig(evaluation.task_accuracy, base_run(params, b, s, lr), options) for b, lr, s in cases])
-    rows = [
-        {
-            "kind": "decoder",
-            "arm": base,
-            "lr": lr,
-            "seed": seed,
-            "metric": "tuning",
-            "value": result.rows[0]["accuracy"],
-        }
-        for (base, lr, seed), result in zip(cases, found, strict=True)
-    ]
-    means = pd.DataFrame(rows).groupby(["arm", "lr"])["value"].mean()
-    # the smallest of the best: equal recall is common once a base has learnt the task
-    return {base: float(means[base][means[base] >= means[base].max()].index[0]) for base in bases}, rows
+    recalled = sweep([EvalConfig(evaluation.task_accuracy, trial, options) for trial in trials])
+    rows = []
+    for (base, lr, seed), trained, result in zip(cases, sweep(trials), recalled, strict=True):
+        at = {"kind": "decoder", "arm": base, "lr": lr, "seed": seed}
+        rows.append(at | {"metric": "tuning_loss", "value": final_loss(trained)})
+        rows.append(at | {"metric": "tuning", "value": result.rows[0]["accuracy"]})
+    frame = pd.DataFrame(rows)
+    means = frame[frame["metric"] == "tuning_loss"].groupby(["arm", "lr"])["value"].mean()
+    return {base: float(means[base].idxmin()) for base in bases}, rows
 
 
 def _observations(params: Params, found: Iterable[Row]) -> list[Row]:

@@ -17,7 +17,7 @@ import torch
 from longctx import effective, evaluation, gradients, results, stats
 from longctx.config import RECURRENT, Curriculum, ModelConfig, OptimizerConfig, RunConfig, Stage, Task
 from longctx.params import Recurrence as Params
-from longctx.runs import EvalConfig, RunResult, sweep
+from longctx.runs import EvalConfig, RunResult, final_loss, sweep
 from longctx.tasks import flip_flop, recall
 from longctx.training import Row, build_model
 
@@ -125,8 +125,9 @@ def run(params: Params) -> pd.DataFrame:
     wrong, by length and ignores) · log10_gradient (by distance), log_slope (of the natural logarithm, a token).
     """
     rates, rows = tuned(params)
+    seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
     arms = [
-        Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in params.seeds
+        Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]
     ]
     runs = {arm: run_of(params, arm) for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))}
     trained = dict(zip(runs, sweep(list(runs.values())), strict=True))
@@ -162,17 +163,12 @@ def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
         return {task: dict(names) for task, names in given.items()}, []
     found = sweep([run_of(params, arm) for arm in trials])
     rows = [
-        _columns(arm) | {"rate": arm.rate, "metric": "tuning_loss", "value": _final_loss(result)}
+        _columns(arm) | {"rate": arm.rate, "metric": "tuning_loss", "value": final_loss(result)}
         for arm, result in zip(trials, found, strict=True)
     ]
     means = pd.DataFrame(rows).groupby(["task", "arm", "rate"])["value"].mean()
     best = {task: {name: float(means[task, name].idxmin()) for name in names} for task, names in given.items()}
     return best, rows
-
-
-def _final_loss(result: RunResult) -> float:
-    """Mean training loss of the last 20 steps, on rows never seen before: each step draws new ones."""
-    return float(np.mean([row["loss"] for row in result.rows[-20:]]))
 
 
 def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:
