@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from longctx import far_context
-from longctx.pretrained import Pretrained
+from longctx.pretrained import Pretrained, token_losses
 from longctx.rope_check import rotary_modules
 
 SCHEMES = {
@@ -104,8 +104,7 @@ def test_a_jump_is_not_taken_for_another_document(loaded: Pretrained, documents:
     at_T = torch.arange(48)
     jump = torch.where(at_T < 24, at_T, at_T + 500)[None]
     hidden = [
-        far_context.last_losses(loaded.model, part[:48], 23, position_ids=jump).mean()
-        for part in (documents[0], changed[0])
+        token_losses(loaded.model, part[:48], 23, position_ids=jump).mean() for part in (documents[0], changed[0])
     ]
     assert float(hidden[0]) == pytest.approx(float(hidden[1]), abs=1e-4)  # the trap
 

@@ -193,12 +193,12 @@ def test_the_weights_tell_a_base_that_config_json_lost(folder: Path, theta: floa
 def test_other_bases_leave_the_model_as_it_was(folder: Path) -> None:
     loaded = pretrained.load(folder)
     held, tokens = plants.rotary(loaded), periodic(2, 5)
-    before = rope_check.token_losses(loaded.model, tokens)
+    before = pretrained.token_losses(loaded.model, tokens[0])
     with pytest.raises(RuntimeError), rope_check.rebuilt(loaded.model, rope_theta=1e4) as other:
-        assert (rope_check.token_losses(other, tokens) - before).abs().max() > 0.1
+        assert (pretrained.token_losses(other, tokens[0]) - before).abs().max() > 0.1
         raise RuntimeError
     assert plants.rotary(loaded) is held
-    assert torch.equal(rope_check.token_losses(loaded.model, tokens), before)
+    assert torch.equal(pretrained.token_losses(loaded.model, tokens[0]), before)
 
 
 def test_weights_that_know_nothing_accuse_no_base(tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from longctx import files, pretrained
 from longctx.config import Extension
@@ -34,7 +33,6 @@ from longctx.training import device
 REPORT = "longctx-extend.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 LONGEST = 16_384  # tokens of the before/after table, unless told otherwise
-SLICE = 1024  # positions whose logits are held at once: all V scores of a long row would not fit
 
 # What transformers can load, with advice; the other schemes of `positions` are refused.
 ADVICE = {
@@ -140,7 +138,7 @@ def before_after(
     difference, over blocks of 64 tokens. One pass over max(lengths) tokens, so `after` turns as it does at that length.
     """
     row = tokens[: max(lengths)]
-    losses = [position_losses(pretrained.load(path).model, row) for path in (before, after)]
+    losses = [pretrained.token_losses(pretrained.load(path).model.to(device()), row) for path in (before, after)]
     rows = []
     for low, high in pairwise([1, *sorted(lengths)]):
         old, new = (loss[low - 1 : high - 1] for loss in losses)
@@ -149,17 +147,6 @@ def before_after(
         mean = {"before": old.mean().item(), "after": new.mean().item()}
         rows.append({"from": low, "to": high, **mean, "standard_error": error})
     return rows
-
-
-@torch.no_grad()
-def position_losses(model: PreTrainedModel, tokens: Int[Tensor, " T"]) -> Float[Tensor, " t"]:
-    """Return −log p of each token but the first, fp32; the scores of few positions are in memory at a time."""
-    model = model.to(device())
-    tokens = tokens.to(device())
-    hidden_TD = model.base_model(input_ids=tokens[None], use_cache=False).last_hidden_state[0, :-1]
-    output = model.get_output_embeddings()
-    slices = zip(hidden_TD.split(SLICE), tokens[1:].split(SLICE), strict=True)
-    return torch.cat([F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]).cpu()
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

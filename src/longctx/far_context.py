@@ -9,26 +9,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from transformers import PreTrainedModel
 
-from longctx.pretrained import Pretrained
-from longctx.rope_check import rebuilt, token_losses
+from longctx.pretrained import Pretrained, token_losses
+from longctx.rope_check import rebuilt
 
 Row = dict[str, Any]
-
-
-@torch.inference_mode()
-def last_losses(model: PreTrainedModel, tokens: Sequence[int], targets: int, **inputs: Tensor) -> Tensor:
-    """Return the losses of a row's last `targets` tokens (targets,), fp32; the output runs on those alone.
-
-    Args:
-        inputs: further keywords of the model, such as `position_ids`.
-    """
-    row_1T = torch.tensor([tokens], device=model.device)
-    logits = model(input_ids=row_1T, use_cache=False, logits_to_keep=targets + 1, **inputs).logits[0, :-1]
-    return F.cross_entropy(logits.float(), row_1T[0, -targets:], reduction="none").cpu()
 
 
 def far_context_loss(
@@ -58,7 +43,7 @@ def far_context_loss(
         for length in lengths:
             for far, source in (("true", document), ("other", other)):
                 before = list(source[len(source) - length : len(source) - targets])
-                loss = last_losses(pretrained.model, [*before, *document[-targets:]], targets)
+                loss = token_losses(pretrained.model, [*before, *document[-targets:]], targets)
                 rows.append({"document": number, "length": length, "far": far, "loss": float(loss.mean())})
     return rows
 
@@ -79,7 +64,7 @@ def loss_by_position(
         raise ValueError(f"documents of {min(map(len, documents))} tokens: expected {length} or more")
     rows = []
     for number, document in enumerate(documents):
-        (losses,) = token_losses(pretrained.model, torch.tensor([document[:length]], device=pretrained.model.device))
+        losses = token_losses(pretrained.model, document[:length])
         for start in range(0, length, bucket):
             loss = float(losses[max(0, start - 1) : start + bucket - 1].mean())
             rows.append({"document": number, "position": start, "loss": loss})
@@ -114,7 +99,7 @@ def position_gap(
             for gap in gaps:
                 positions = torch.where(at_T < half, at_T, at_T + gap)[None]
                 for number, document in enumerate(documents):
-                    loss = last_losses(
+                    loss = token_losses(
                         pretrained.model, document[: 2 * half], half, position_ids=positions, attention_mask=mask
                     )
                     found = {"scheme": scheme, "gap": gap, "document": number}

@@ -4,14 +4,17 @@ A Hugging Face folder, a GGUF file, or a run of our own. transformers reads the 
 folder beyond data (code, pickled weights, a kernel from a repository) is refused before it looks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from tokenizers import Tokenizer as BPETokenizer
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import PreTrainedTokenizerFast as WrappedTokenizer
 from transformers.utils import logging
@@ -31,6 +34,7 @@ IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_imple
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SLICE = 1024  # positions whose scores are held at once: those of a long row over the whole vocabulary would not fit
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,25 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
 def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
     """Return a tokenizer of ours as transformers' class, which can be saved beside a model; SPECIAL stay special."""
     return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
+
+
+@torch.inference_mode()
+def token_losses(
+    model: PreTrainedModel, tokens_T: Int[Tensor, " T"] | Sequence[int], last: int | None = None, **inputs: Tensor
+) -> Float[Tensor, " t"]:
+    """Return −log p of each token but the first, or of the `last` ones alone, in nats, fp32, on the CPU.
+
+    Args:
+        inputs: further keywords of the model, such as `position_ids`.
+    """
+    tokens_T = torch.as_tensor(tokens_T, device=model.device)
+    hidden_TD = model.base_model(input_ids=tokens_T[None], use_cache=False, **inputs).last_hidden_state[0, :-1]
+    wanted_T = tokens_T[1:]
+    if last is not None:
+        hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
+    output = model.get_output_embeddings()
+    slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
+    return torch.cat([F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]).cpu()
 
 
 def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreTrainedModel:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from longctx import files
 from longctx.positions import inverse_frequencies
-from longctx.pretrained import Pretrained
+from longctx.pretrained import Pretrained, token_losses
 from longctx.rope_config import TOLERANCE, Finding, configuration_findings, how_often
 
 CANDIDATE_THETAS = (1e4, 1e5, 5e5, 1e6)
@@ -234,16 +233,6 @@ def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedMod
             model.set_submodule(name, module)
 
 
-@torch.inference_mode()
-def token_losses(model: PreTrainedModel, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
-    """Return the nats of each token but the first, one row at a time: logits are large."""
-    rows = [
-        F.cross_entropy(model(input_ids=row_T[None]).logits[0, :-1].float(), row_T[1:], reduction="none")
-        for row_T in tokens_BT
-    ]
-    return torch.stack(rows).cpu()
-
-
 def confirm(
     pretrained: Pretrained, tokens_BT: Int[Tensor, "B T"], thetas: Sequence[float] = CANDIDATE_THETAS
 ) -> list[Candidate]:
@@ -256,17 +245,21 @@ def confirm(
     if not rotary_modules(pretrained.model):
         return []
     used = float(pretrained.model.config.rope_parameters["rope_theta"])
-    base = token_losses(pretrained.model, tokens_BT)
+    base = _losses(pretrained.model, tokens_BT)
     rows = []
     for theta in thetas:
         if math.isclose(theta, used, rel_tol=1e-6):
             continue
         with rebuilt(pretrained.model, rope_theta=theta) as other:
-            losses = token_losses(other, tokens_BT)
+            losses = _losses(other, tokens_BT)
         difference, error = paired(losses - base)
         better = difference < -MARGIN and difference < -STANDARD_ERRORS * error
         rows.append(Candidate(theta, losses.mean().item(), difference, error, better))
     return rows
+
+
+def _losses(model: PreTrainedModel, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
+    return torch.stack([token_losses(model, row_T) for row_T in tokens_BT])
 
 
 def paired(difference_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
