@@ -143,6 +143,13 @@ def test_a_laptop_run_stands_alone_as_what_is_published(monkeypatch: pytest.Monk
     assert set(results.beside_published(FRAME, "demo")["run"]) == {"published"}
 
 
+def test_what_was_recorded_once_comes_with_its_card(project: Path) -> None:
+    files.write_atomic(project / "results" / "card-x" / "speed.csv", FRAME.to_csv(index=False))
+    files.write_json(project / "results" / "card-x" / "speed.json", {"card": "X"})
+    frame, card = results.recorded("card-x", "speed")
+    assert len(frame) == len(FRAME) and card == {"card": "X"}
+
+
 def test_compare_refuses_rows_that_cannot_be_told_apart() -> None:
     twice = pd.concat([FRAME, FRAME])
     with pytest.raises(UserError, match="expected one row for each"):

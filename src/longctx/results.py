@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,15 @@ def published_folder() -> Path:
 def published(study: str) -> pd.DataFrame:
     """Return the published table of a study."""
     return read_table(published_folder() / f"{study}.csv")
+
+
+def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a table that was recorded once below results/`machine`, and its card: the machine, versions and cost.
+
+    For what takes minutes on the right hardware or an hour on the reader's: no stage makes it, no verdict reads it.
+    """
+    path = files.project() / "results" / machine / f"{name}.csv"
+    return pd.read_csv(path), files.read_json(path.with_suffix(".json"))
 
 
 def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
