@@ -10,6 +10,7 @@ import torch
 from longctx import notebooks, positions, results
 from longctx.config import validate
 from longctx.params import ContextExtension
+from longctx.runs import EvalConfig
 from longctx.studies import context_extension as study
 from longctx.studies import extension_arms as arms
 from longctx.tasks import recall
@@ -127,16 +128,23 @@ def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() ->
     assert (others["p_holm"] > 0.01).all() and len(pairs) == 3
 
 
-def test_the_best_rate_is_the_smallest_among_equals(params: ContextExtension, root: Path, monkeypatch) -> None:
+def test_the_rate_of_the_least_final_loss_is_taken_though_recall_ties(
+    params: ContextExtension, root: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(root)
     many = params.model_copy(update={"lrs": (0.004, 0.002), "arms": ("rope",)})
-    fixed = {0.004: 0.9, 0.002: 0.9}
-    found = [type("R", (), {"rows": [{"accuracy": fixed[lr]}]}) for lr in many.lrs for _ in many.tuning_seeds]
-    monkeypatch.setattr(study, "sweep", lambda jobs: found)
-    assert study.tune(many)[0] == {"rope": 0.002}
-    fixed[0.004] = 0.95
-    found[:] = [type("R", (), {"rows": [{"accuracy": fixed[lr]}]}) for lr in many.lrs for _ in many.tuning_seeds]
+    losses = {0.004: 0.02, 0.002: 0.03}
+
+    def swept(jobs):
+        """What training and evaluation would have left: equal recall, losses by rate."""
+        runs = [job.run if isinstance(job, EvalConfig) else job for job in jobs]
+        rates = [run.optimizer.lr for run in runs]
+        return [type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]}) for rate in rates]
+
+    monkeypatch.setattr(study, "sweep", swept)
     assert study.tune(many)[0] == {"rope": 0.004}
+    losses[0.002] = 0.01
+    assert study.tune(many)[0] == {"rope": 0.002}
 
 
 @pytest.mark.parametrize("name", arms.ARMS)
