@@ -1,4 +1,4 @@
-"""Scaled dot-product attention three ways, and the choice between them.
+"""Scaled dot-product attention, plain, blockwise and by fused kernels, and the choice between them.
 
 B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group, H head width.
 O = softmax(QKᵀ/√H + bias) V over the keys that a `Pattern` allows (Vaswani et al. 2017, eq. 1). In every backend a query
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from longctx import kernels
+from longctx import kernels, memory_efficient
 from longctx.patterns import Pattern
 
-BACKENDS = ("reference", "online", "sdpa", "sdpa_local")
+BACKENDS = ("reference", "online", "sdpa", "sdpa_local", "xformers", "flex")
 BLOCK = 256
 
 _ran: ContextVar[list[str] | None] = ContextVar("ran", default=None)
@@ -180,7 +180,7 @@ def recorded() -> Iterator[list[str]]:
 
 
 def choose(q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], pattern: Pattern) -> Choice:
-    """Return the backend that `auto` takes, and why."""
+    """Return the backend that `auto` takes, and why; on CUDA the same, until a recorded timing says otherwise."""
     T, S = q_BTNH.shape[1], k_BSGH.shape[1]
     if kernels.is_local(pattern, T, S):
         band = pattern.before + pattern.after + 1
@@ -220,6 +220,10 @@ def attend(
             out = kernels.sdpa(q_BTNH, k_BSGH, v_BSGH, pattern)
         case "sdpa_local":
             out = kernels.sdpa_local(q_BTNH, k_BSGH, v_BSGH, pattern)
+        case "xformers":
+            out = memory_efficient.xformers(q_BTNH, k_BSGH, v_BSGH, pattern)
+        case "flex":
+            out = kernels.flex(q_BTNH, k_BSGH, v_BSGH, pattern)
         case _:
             raise ValueError(f"backend = {backend!r}: expected one of auto, {', '.join(BACKENDS)}")
     ran = _ran.get()

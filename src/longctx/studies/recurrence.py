@@ -126,9 +126,7 @@ def run(params: Params) -> pd.DataFrame:
     """
     rates, rows = tuned(params)
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
-    arms = [
-        Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]
-    ]
+    arms = [Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]]
     runs = {arm: run_of(params, arm) for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))}
     trained = dict(zip(runs, sweep(list(runs.values())), strict=True))
     rows += size_rows(params, rates)
