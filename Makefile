@@ -1,4 +1,4 @@
-# make repro · make test · make lab; the rest: notebooks, bench, realtext, lock, clean.
+# make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, lock, clean.
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: laptop, smoke or gpu.
 PREFIX ?= .venv
 PROFILE ?= laptop
@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks bench publish lock clean
+.PHONY: install repro test lab notebooks bench gpu publish lock clean
 
 install: $(STAMP)
 
@@ -41,13 +41,17 @@ notebooks: $(STAMP)
 	@longctx notebooks
 
 bench: $(STAMP)
-	@for script in benchmarks/*.py; do python $$script || exit 1; done
+	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v /gpu); do python $$script || exit 1; done
+
+# On one CUDA card, with this environment's python or, where there is none, the machine's: torch (CUDA) and xformers suffice.
+gpu:
+	@python3 benchmarks/gpu.py $(ARGS)
 
 publish: $(STAMP)
 	@longctx publish
 
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11.5 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra scale --universal --python-version 3.11.5 --generate-hashes \
 	  --no-emit-package torch -o requirements.lock
 
 clean:

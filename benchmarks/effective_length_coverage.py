@@ -6,12 +6,12 @@ at the shortest length; `probe`: 0.6 to 0.95. `near` is no fair sample of curves
 A second table gives the coverage of the interval of one length's mean.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import table
+from matplotlib.axes import Axes
 
 from longctx.effective import SHARE, crossing, effective_length
 from longctx.stats import score_interval
@@ -105,23 +105,28 @@ def of_one_mean(draws: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def draw(frame: pd.DataFrame, axis: Axes) -> None:
+    """Draw the coverage by method and tier, and the coverage that is promised."""
+    frame.pivot_table(index="tier", columns="method", values="covers", sort=False).plot.bar(ax=axis, rot=0)
+    axis.axhline(0.95, color="black", lw=0.8)
+    axis.set(ylabel="intervals with the true length", ylim=(0.5, 1))
+    axis.legend(frameon=False, loc="lower right")
+
+
 def main() -> None:
     """Print coverage and width by family, tier and method, then the interval of one mean."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--curves", type=int, default=200, help="by family and tier")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     found = pd.concat(simulated(f, t, arguments.curves, bootstrap=True) for f in FAMILIES for t in TIERS)
     columns = ["covers", "too high", "too low", "octaves"]
     print(found.groupby(["tier", "family", "method"], sort=False)[columns].mean().round(3).to_string())
     fair = found[found["family"] != "near"]
-    table = fair.groupby(["method", "tier"], sort=False)[columns].mean().reset_index()
-    print(f"\nall but `near`, {len(fair) // 2} curves:\n{table.round(3).to_string(index=False)}")
+    means = fair.groupby(["method", "tier"], sort=False)[columns].mean().reset_index()
+    print(f"\nall but `near`, {len(fair) // 2} curves:\n{means.round(3).to_string(index=False)}")
     print(f"point estimate off by (octaves, mean): {fair['off by'].mean():.3f}")
     print(f"\none mean:\n{of_one_mean(arguments.curves).round(3).to_string(index=False)}")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        table.round(4).to_csv(arguments.out, index=False)
+    table.save(means, arguments.out, draw)
 
 
 if __name__ == "__main__":

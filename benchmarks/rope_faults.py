@@ -6,7 +6,6 @@ line that `longctx probe --rope-only` prints is a FAULT. With a real checkpoint 
 where only the loss can tell, and asked for on real text (--text).
 """
 
-import argparse
 import json
 import math
 import random
@@ -15,7 +14,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+import table
 import torch
+from matplotlib.axes import Axes
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
@@ -242,9 +244,15 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
     return found
 
 
+def draw(frame: pd.DataFrame, axis: Axes) -> None:
+    """Draw the share of folders with a reported fault."""
+    axis.barh(frame["planted"], frame["reported"] / frame["folders"])
+    axis.set(xlabel="share of folders with a fault reported", xlim=(0, 1))
+
+
 def main() -> None:
-    """Plant, count and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Plant, count, print and write."""
+    parser, rows = table.parser_of(__file__, __doc__), []
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--sound", type=int, default=100)
     parser.add_argument("--checkpoint", type=Path)
@@ -254,6 +262,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, plant in FAULTS.items():
             lines = [plant(Path(scratch) / f"{name}-{i}", i, random.Random(1000 + i)) for i in range(arguments.trials)]
+            rows.append({"planted": name, "folders": len(lines), "reported": sum(map(bool, lines))})
             print(
                 f"{name}: found {sum(map(bool, lines))} of {len(lines)}, missed {[i for i, l in enumerate(lines) if not l]}"
             )
@@ -262,13 +271,15 @@ def main() -> None:
         for i in range(arguments.sound):
             family, scheme = kinds[i % len(kinds)]
             folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
-            false += [(family, scheme, line) for line in said(pretrained.load(folder))]
+            false += [(i, family, scheme, line) for line in said(pretrained.load(folder))]
         print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
+        rows.append({"planted": "nothing", "folders": arguments.sound, "reported": len({alarm[0] for alarm in false})})
         for alarm in false[:10]:
-            print(*alarm)
+            print(*alarm[1:])
         if arguments.checkpoint:
             for theta, line in by_loss(arguments.checkpoint, arguments.text, Path(scratch), arguments.length).items():
                 print(f"base {theta or 'as it is'}: {line}")
+    table.save(rows, arguments.out, draw)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+import table
+from matplotlib.axes import Axes
+
 from longctx import files
 
 TRIES = 5
@@ -25,16 +29,28 @@ def cpu_seconds(folder: str, *command: str) -> float:
     return least
 
 
+def draw(frame: pd.DataFrame, axis: Axes) -> None:
+    """Draw the seconds."""
+    axis.barh(frame["command"], frame["cpu_seconds"])
+    axis.set(xlabel="processor seconds")
+
+
 def main() -> None:
-    """Print the seconds and the ratios."""
+    """Print the seconds and the ratios, and write them."""
+    arguments = table.parser_of(__file__, __doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files.write_atomic(Path(folder) / "dvc.yaml", "stages: {}\n")
         files.write_atomic(Path(folder) / "params.yaml", "profile: 7\n")
         empty = cpu_seconds(folder, sys.executable, "-c", "pass")
         error = cpu_seconds(folder, str(Path(sys.executable).with_name("longctx")), "study", "model_anatomy")
         torch = cpu_seconds(folder, sys.executable, "-c", "import torch")
-    print(f"empty Python {empty:.2f} s, config error {error:.2f} s, import torch {torch:.2f} s")
-    print(f"config error / import torch = {(error - empty) / (torch - empty):.2f}")
+    seconds = {"empty Python": empty, "config error": error, "import torch": torch}
+    rows = [
+        {"command": name, "cpu_seconds": s, "share_of_import_torch": (s - empty) / (torch - empty)}
+        for name, s in seconds.items()
+    ]
+    frame = table.save(rows, arguments.out, draw)
+    print(frame.round(2).to_string(index=False))
 
 
 if __name__ == "__main__":

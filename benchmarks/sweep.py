@@ -4,15 +4,15 @@ Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, o
 starts with an empty cache; the sweep's time includes starting its processes and importing torch in them.
 """
 
-import argparse
 import os
 import tempfile
 import time
-from pathlib import Path
 
 import pandas as pd
+import table
 import torch
 from joblib.externals.loky import get_reusable_executor
+from matplotlib.axes import Axes
 
 from longctx import runs, training
 from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
@@ -58,12 +58,18 @@ def timed(label: str, steps: int) -> float:
         return time.perf_counter() - started
 
 
+def draw(frame: pd.DataFrame, axis: Axes) -> None:
+    """Draw each pair's ratio."""
+    axis.plot(frame["pair"], frame["ratio"], "o")
+    axis.axhline(1, color="black", lw=0.8)
+    axis.set(xlabel="pair", xticks=frame["pair"], ylabel="speed of the sweep / serial")
+
+
 def main() -> None:
     """Alternate the two ways and print their tokens/s and the ratio of each pair."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     tokens = 4 * arguments.steps * 32 * 128
     rows = []
@@ -74,12 +80,9 @@ def main() -> None:
             | {f"{label}_tokens_per_s": tokens / s for label, s in seconds.items()}
             | {"ratio": seconds["serial"] / seconds["sweep"]}
         )
-    table = pd.DataFrame(rows)
-    print(table.round(2).to_string(index=False))
-    print(f"median ratio sweep / serial: {table['ratio'].median():.2f}")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        table.round(4).to_csv(arguments.out, index=False)
+    frame = table.save(rows, arguments.out, draw)
+    print(frame.round(2).to_string(index=False))
+    print(f"median ratio sweep / serial: {frame['ratio'].median():.2f}")
 
 
 if __name__ == "__main__":

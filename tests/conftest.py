@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 OWN_CACHE = pytest.StashKey[str]()
+sys.path.append(str(ROOT / "benchmarks"))  # for what a benchmark imports from beside it
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ WRONG = {  # arguments → what the one line must hold
     ("verdicts", "extra"): "extra",
     ("corpus",): "expected a file here",
     ("compare",): "claims.yaml: expected a file here",
+    ("train", "run.yaml", "--processes", "0"): "--processes",
 }
 
 

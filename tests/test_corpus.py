@@ -2,18 +2,21 @@
 
 import gzip
 import hashlib
+import importlib
 import json
 import os
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longctx import corpus, files
+from longctx import columns, corpus, files
 from longctx.config import Corpus, validate
 from longctx.corpus import SPLITS, Document, build_corpus, load_documents
 from longctx.files import UserError
@@ -99,7 +102,7 @@ def test_nothing_to_read_names_folder_and_extensions(made: dict | None, sources:
         files.write_atomic(own / name, data)
     if made == {}:
         own.mkdir()
-    with pytest.raises(UserError, match=r"mine: expected .*\.txt, \.md, \.jsonl") as error:
+    with pytest.raises(UserError, match=r"mine: expected .*\.txt, \.md, \.jsonl, \.parquet") as error:
         build_corpus(config(folder=str(own)), sources, tmp_path / "out")
     one_line(error)
     assert not (tmp_path / "out").exists()
@@ -207,6 +210,116 @@ def test_one_s_own_folder_alone_is_a_corpus_and_nothing_at_all_is_refused(tmp_pa
     with pytest.raises(UserError, match=r"corpus: sources = \[\], folder = null: expected") as error:
         validate(Corpus, section | {"folder": None}, "corpus")
     one_line(error)
+
+
+def write_parquet(path: Path, **columns: list) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def texts_of(folder: Path, domain: str) -> list[str]:
+    return sorted(d.text for split in SPLITS for d in load_documents(folder, split) if d.domain == domain)
+
+
+def test_parquet_files_of_one_s_own_are_documents_a_row_each(sources: Path, tmp_path: Path) -> None:
+    texts = [prose(60 + i) + "\u2028 a\nb\r" for i in range(600)]  # more than a batch
+    write_parquet(tmp_path / "own" / "a.parquet", n=list(range(600)), text=texts)
+    card = build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
+    assert texts_of(tmp_path / "out", "own") == sorted(texts) and card["skipped"] == {}
+    titles = {d.title for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.domain == "own"}
+    assert titles == {f"a:{number}" for number in range(1, 601)}
+
+
+@pytest.mark.parametrize(
+    ("columns_", "message"),
+    [
+        ({"body": ["a"]}, 'a.parquet: columns body: expected a column "text"'),
+        ({"text": ["a", None]}, "a:2: expected text, found NoneType"),
+        ({"text": [1]}, "a:1: expected text, found int"),
+        (None, "a.parquet: expected a .parquet file"),
+    ],
+)
+def test_a_bad_parquet_file_is_one_line(columns_: dict | None, message: str, sources: Path, tmp_path: Path) -> None:
+    if columns_ is None:
+        files.write_atomic(tmp_path / "own" / "a.parquet", b"PAR1 but not really")
+    else:
+        write_parquet(tmp_path / "own" / "a.parquet", **columns_)
+    with pytest.raises(UserError) as error:
+        build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
+    assert message in one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_text_are_counted_when_bad_ones_are_skipped(sources: Path, tmp_path: Path) -> None:
+    texts = [prose(40 + i) for i in range(5)]
+    write_parquet(tmp_path / "own" / "a.parquet", text=[*texts[:2], None, *texts[2:], None])
+    card = build_corpus(config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out")
+    assert card["skipped"] == {"row without text": 2} and texts_of(tmp_path / "out", "own") == sorted(texts)
+
+
+# --------------------------------------------------------------------------------------------------- data sets
+
+
+def dataset(tmp_path: Path, **changes: object) -> Corpus:
+    """A corpus of one data set: two local .parquet files, read by `datasets` as it reads any other, streaming."""
+    section = {"path": "parquet", "files": [str(tmp_path / "set" / "*.parquet")], "column": "body", **changes}
+    return validate(Corpus, config().model_dump() | {"sources": [], "dataset": section}, "corpus")
+
+
+@pytest.fixture
+def bodies(tmp_path: Path) -> list[str]:
+    texts = [prose(100 + i) for i in range(40)]
+    write_parquet(tmp_path / "set" / "0.parquet", body=texts[:20], n=list(range(20)))
+    write_parquet(tmp_path / "set" / "1.parquet", body=texts[20:], n=list(range(20)))
+    return texts
+
+
+def test_a_hugging_face_data_set_is_a_corpus_by_one_parameter(bodies: list[str], tmp_path: Path) -> None:
+    card = build_corpus(dataset(tmp_path), tmp_path, tmp_path / "out")
+    assert list(card["domains"]) == ["dataset"] and texts_of(tmp_path / "out", "dataset") == sorted(bodies)
+    folder = dataset(tmp_path, path=str(tmp_path / "set"), files=())  # by its path, as a name on the hub
+    assert build_corpus(folder, tmp_path, tmp_path / "again")["fingerprint"] == card["fingerprint"]
+
+
+@pytest.mark.parametrize("limit", [{"documents": 7}, {"characters": 7}])
+def test_a_data_set_is_read_up_to_its_limit_and_no_further(limit: dict, bodies: list[str], tmp_path: Path) -> None:
+    if "characters" in limit:
+        limit = {"characters": sum(map(len, bodies[:8])) - 1}
+    read, rows = [], columns.dataset_rows(dataset(tmp_path, **limit).dataset)
+    library = importlib.import_module("datasets").IterableDataset
+    plain = library.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "__iter__", lambda rows: (read.append(row) or row for row in plain(rows)))
+        assert [text for _, text in rows] == bodies[:7]
+    assert len(read) <= 8  # streamed: what lies behind the limit is not asked for
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "dev"}, "parquet: ValueError: Bad split: dev"),
+        ({"files": ["nowhere/*.parquet"]}, "corpus.dataset: parquet: "),
+        ({"column": "text"}, "column = text: expected one of body, n"),
+        ({"column": "n"}, "parquet:1: expected text, found int"),
+        ({"characters": 10}, "corpus.dataset: parquet: expected text within its limits, found none"),
+        ({"path": "./nowhere", "files": ()}, "corpus.dataset: ./nowhere: "),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_one_line(
+    changes: dict, message: str, bodies: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        build_corpus(dataset(tmp_path, **changes), tmp_path, tmp_path / "out")
+    assert message in one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "what"), [("pyarrow.parquet", "a.parquet"), ("datasets", "corpus.dataset: x")])
+def test_a_missing_library_is_one_line(name: str, what: str, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"{what}: expected the package .* pip install {name[:7]}"):
+        columns.library(name, what)
 
 
 # -------------------------------------------------------------------------------------- duplicates and splits

@@ -1,9 +1,11 @@
 """The run cache and sweeps: each job once, in the order given, whatever was there before."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from distributed import LocalCluster
 from observe import refuses, snapshot
 from tiny import task_run, tiny_run
 
@@ -84,6 +86,33 @@ def test_two_processes_give_the_bits_of_one(project: Path, monkeypatch) -> None:
         name = "step-00000006/model.safetensors"
         assert files.sha256_file(one.folder / name) == files.sha256_file(two.folder / name)
         assert (two.folder / "log.txt").is_file() and one.key == two.key
+
+
+def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch) -> None:
+    """Two workers, each a process of its own, by one variable; what is done already asks no cluster."""
+    alone = sweep(jobs())
+    monkeypatch.setenv("LONGCTX_CACHE", str(project / "cluster"))
+    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **quiet) as cluster:
+        monkeypatch.setenv("LONGCTX_DASK", cluster.scheduler_address)
+        together = sweep(jobs())
+        with monkeypatch.context() as patch, refuses("other code, texts or versions"):
+            patch.setattr(training, "corpus_fingerprint", lambda: "another")
+            sweep([RUN])
+    assert [result.rows for result in together] == [result.rows for result in alone]
+    assert [result.steps_trained for result in together] == [1, 6, 1, 6]
+    for one, two in zip(alone[1::2], together[1::2], strict=True):
+        name = "step-00000006/model.safetensors"
+        assert one.key == two.key and one.folder != two.folder
+        assert files.sha256_file(one.folder / name) == files.sha256_file(two.folder / name)
+        assert (two.folder / "log.txt").is_file()
+    assert [result.steps_trained for result in sweep(jobs())] == [0, 0, 0, 0]
+
+
+def test_a_cluster_that_cannot_be_is_one_line(project: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LONGCTX_DASK", "nonsense://nowhere:1")
+    with refuses("LONGCTX_DASK = nonsense://nowhere:1: expected a scheduler's address"):
+        sweep([RUN])
 
 
 def test_an_evaluation_that_fails_leaves_nothing_that_looks_done(project: Path) -> None:

@@ -1,6 +1,8 @@
 """Exact round trips, no special token from text, training split only, files that match their card."""
 
 import json
+import re
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,6 +75,58 @@ def test_decoding_returns_the_text(bpe: tokenizer.BPETokenizer, text: str) -> No
     assert bpe.decode(ids) == text
     assert all(i >= len(SPECIAL) for i in ids)
     assert tokenizer.token_bytes(bpe)[ids].sum() == len(text.encode("utf-8"))
+
+
+SPACES = st.sampled_from(
+    [" ", "\n", "\r", "\t", "\u2028", "\x85", "\u00a0", "\u3000", "\x1c", "'", "s", "a", "1", "好", "\u0301"]
+)
+
+
+@given(st.lists(SPACES | st.characters(), max_size=30).map("".join))
+@example("a  b\n\n c's  \n d \x1c e")
+@settings(max_examples=300, deadline=None)
+def test_a_text_in_pieces_has_the_ids_of_the_whole(bpe: tokenizer.BPETokenizer, text: str) -> None:
+    """Cut wherever it may be cut; twin: cut in the middle of words, the ids are others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "PIECE", 1)
+        assert "".join(tokenizer._pieces(text)) == text
+        found = np.concatenate(list(tokenizer.encode(bpe, text)))
+        assert found.tolist() == [*bpe.encode(text).ids, EOS]
+        patch.setattr(tokenizer, "BREAK", re.compile(""))
+        assert np.concatenate(list(tokenizer.encode(bpe, "the king"))).tolist() != [*bpe.encode("the king").ids, EOS]
+
+
+def test_a_token_file_is_what_numpy_writes(tmp_path: Path) -> None:
+    for length in (0, 7, 10**5):
+        np.save(tmp_path / "whole.npy", np.zeros(length, dtype=np.uint16))
+        assert tokenizer._header(length) + bytes(2 * length) == (tmp_path / "whole.npy").read_bytes()
+    assert len(tokenizer._header(0)) == len(tokenizer._header(10**15))
+
+
+def peak_of(corpus: Path, out: Path) -> int:
+    """Return the most bytes that Python held at once while a corpus was encoded."""
+    tracemalloc.start()
+    try:
+        tokenizer.build_tokenizer(Tokenizer(vocab_size=280, characters=4000), corpus, out)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch) -> None:
+    """Counted in bytes that Python holds; twin: with each split's documents read at once, it does."""
+    page = "the king and the queen of many a chapter\n" * 2000
+    corpora = {}
+    for count in (4, 40):
+        made = {"train": {"en": [f"{i} {page}" for i in range(count)]}}
+        corpora[count] = write_corpus(
+            tmp_path / str(count), made | {"validation": {"en": ["a"]}, "test": {"en": ["b"]}}
+        )
+    peak_of(corpora[4], tmp_path / "warm")
+    small, large = (peak_of(corpora[count], tmp_path / "out") for count in (4, 40))
+    assert large < 1.2 * small
+    monkeypatch.setattr(tokenizer, "each_document", load_documents)
+    assert peak_of(corpora[40], tmp_path / "out") > 2 * large
 
 
 def test_specials_have_the_first_ids(bpe: tokenizer.BPETokenizer) -> None:
@@ -157,7 +211,8 @@ def test_real_tokens_are_the_real_text(corpus_folder: Path, tokenizer_folder: Pa
     bpe = tokenizer.load_tokenizer(tokenizer_folder)
     for domain in card["domains"]:
         documents = load_documents(corpus_folder, "validation", domain)
-        tokens, offsets = tokenizer.encode_documents(bpe, documents)
+        encoded = [np.concatenate(list(tokenizer.encode(bpe, document.text))) for document in documents]
+        tokens, offsets = np.concatenate(encoded), np.cumsum([0, *map(len, encoded)])
         assert [bpe.decode(tokens[a:b].tolist()) for a, b in pairwise(offsets)] == [
             document.text for document in documents
         ]

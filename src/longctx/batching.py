@@ -32,6 +32,17 @@ class Batch:
     targets: Int[Tensor, "B T"]  # IGNORE where not scored
     documents: Int[Tensor, "B T"] | None
 
+    def split(self, parts: int) -> list["Batch"]:
+        """Return the rows as `parts` batches of equal size, in order."""
+        documents = [None] * parts if self.documents is None else self.documents.chunk(parts)
+        rows = zip(self.tokens.chunk(parts), self.targets.chunk(parts), documents, strict=True)
+        return [Batch(*part) for part in rows]
+
+    def to(self, where: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        documents = None if self.documents is None else self.documents.to(where)
+        return Batch(self.tokens.to(where), self.targets.to(where), documents)
+
 
 @dataclass(frozen=True)
 class Stream:

@@ -1,6 +1,8 @@
 """Command line: one thin command a pipeline stage and a user verb. torch is imported late, by what needs it."""
 
+import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from longctx import files
 from longctx import params as schema
+from longctx.config import RunConfig, read_yaml, validate
 from longctx.files import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -21,6 +24,7 @@ EXPECTED_MINUTES = {
     "attention_derivation": 0.5,
     "recurrence": 3,
     "model_anatomy": 1,
+    "efficient_attention": 2,
     "mlm_pretraining": 9,
     "depth_width": 4,
     "context_extension": 11,
@@ -137,6 +141,37 @@ def probe(
 
 
 @app.command()
+def cost(
+    lengths: Annotated[str, typer.Argument(help="Tokens, as 1024,8192,65536.")],
+    *,
+    kind: Annotated[str, typer.Option(help="encoder or decoder.")] = "decoder",
+    layers: Annotated[int, typer.Option(help="L.")] = 12,
+    width: Annotated[int, typer.Option(help="D.")] = 768,
+    heads: Annotated[int, typer.Option(help="N.")] = 12,
+    kv_heads: Annotated[int | None, typer.Option(help="G; default: N.")] = None,
+    vocabulary: Annotated[int, typer.Option(help="V.")] = 32_768,
+    window: Annotated[
+        int | None, typer.Option(help="Of local layers; every third stays global. Default: none.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, sdpa or reference (plain).")] = "auto",
+    batch: Annotated[int, typer.Option(help="Rows.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of activations and cache.")] = "float32",
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """What a model would cost: memory and time of a training step and a forward pass, and the KV cache. Computed."""
+    from longctx import cost
+
+    shape = {"layers": layers, "width": width, "heads": heads, "kv_heads": kv_heads, "vocab_size": vocabulary}
+    local = {"window": window, "global_every": 3} if window is not None else {}
+    config = cost.shape("cost", kind=kind, **shape, **local)
+    rate = None if tflops is None else tflops * 1e12
+    options = {"rows": batch, "backend": backend, "dtype": dtype, "rate": rate}
+    found = cost.estimate(config, cost.lengths_of(lengths), cost.published(), **options)
+    console.print(cost.as_json(config, found) if json else "\n".join(cost.lines(config, found)))
+
+
+@app.command()
 def code() -> None:
     """Write build/code/<stage>.json: fingerprints of the code that each stage runs."""
     from longctx import pipeline
@@ -159,6 +194,53 @@ def study(name: Study) -> None:
     if params.profile == "laptop":
         console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
     notebooks.execute(name, checked, files.build("notebooks", source.name))
+
+
+def _launch(count: int, arguments: list[str]) -> int:
+    """Run this command in `count` processes of this machine, as torchrun does; return the exit code.
+
+    When one ends early the others are ended too, and one line says which it was.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from longctx.distributed import AGAIN, LAUNCHED
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": f"longctx-{os.getpid()}"}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **rendezvous)
+    try:
+        elastic_launch(config, sys.executable)("-m", "longctx", *arguments)
+    except ChildFailedError as error:
+        which, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise UserError(f"process {which} of {count} ended by {name}: the others stopped; {AGAIN}") from None
+        return failure.exitcode
+    return 0
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML: model, batch, optimizer, steps, save_every, seed, …")],
+    *,
+    processes: Annotated[int, typer.Option(min=1, help="So many on this machine; torchrun starts more.")] = 1,
+) -> None:
+    """Train one run, alone or in several processes that share each batch; a run that was stopped goes on."""
+    if processes > 1:
+        raise typer.Exit(_launch(processes, ["train", str(config)]))
+    from longctx import distributed, training
+
+    path = config.resolve()
+    _root()
+    with distributed.group():
+        given = distributed.on_first(lambda: {"processes": distributed.processes()} | read_yaml(path))
+        run = distributed.together(lambda: validate(RunConfig, given, str(config)))
+        result = training.train(run)
+        if distributed.first():
+            console.print(f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}")
 
 
 @app.command()
@@ -252,7 +334,8 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)  # the code of a typer.Exit is returned here, not raised
     except UserError as error:
-        print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr)
+        if not error.told:
+            print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -213,6 +213,7 @@ class RunConfig(Frozen):
     evaluate_every: Count | None = None
     seed: Annotated[int, Field(ge=0)]
     dtype: DType = "float32"
+    processes: Count = 1  # each takes its share of a step's rows; sums in another order: other bits, so another key
     start: "RunConfig | None" = None  # fine-tuning: a finished run whose weights these are at step 0
 
     @model_validator(mode="after")
@@ -223,22 +224,35 @@ class RunConfig(Frozen):
                 "expected batch.length to be at most model.max_length"
             )
         stages = self.batch.stages if isinstance(self.batch, Curriculum) else (self.batch,)
-        for rows in (stage.rows for stage in stages if stage.rows % self.optimizer.accumulation):
-            raise ValueError(
-                f"batch.rows = {rows}, optimizer.accumulation = {self.optimizer.accumulation}: "
-                "expected accumulation to divide rows"
-            )
+        parts = self.optimizer.accumulation * self.processes
+        for rows in (stage.rows for stage in stages if stage.rows % parts):
+            given = f"batch.rows = {rows}, optimizer.accumulation = {self.optimizer.accumulation}"
+            raise ValueError(f"{given}, processes = {self.processes}: expected accumulation · processes to divide rows")
         return self
 
 
 # ------------------------------------------------------------------------------------------ the two data stages
 
 
+class Dataset(Frozen):
+    """A Hugging Face data set, streamed: the first documents up to both limits, in the data set's own order."""
+
+    path: str  # a name on the hub, a folder, or a format with `files`: parquet, json, text, …
+    name: str | None = None  # the data set's configuration
+    files: Annotated[tuple[str, ...], Field(strict=False)] = ()  # patterns, for a format
+    split: str = "train"
+    column: str = "text"
+    revision: str | None = None  # a commit of the hub: the same text tomorrow
+    documents: Count = 100_000
+    characters: Count = 100_000_000
+
+
 class Corpus(Frozen):
     """Stage `corpus`: which sources become documents, and how they are split."""
 
-    sources: Annotated[tuple[str, ...], Field(strict=False)]  # may be empty when a folder is given
-    folder: str | None = None  # your own .txt, .md and .jsonl files, added as one more source
+    sources: Annotated[tuple[str, ...], Field(strict=False)]  # may be empty when one of the next two is given
+    folder: str | None = None  # your own .txt, .md, .jsonl and .parquet files, added as one more source
+    dataset: Dataset | None = None  # one more source
     manuals: Count  # characters of API manuals kept (whole documents, by hash order)
     test_share: Share
     validation_share: Share
@@ -247,8 +261,8 @@ class Corpus(Frozen):
 
     @model_validator(mode="after")
     def _some_text(self) -> Self:
-        if not self.sources and self.folder is None:
-            raise ValueError("sources = [], folder = null: expected at least one source, or a folder")
+        if not self.sources and self.folder is None and self.dataset is None:
+            raise ValueError("sources = [], folder = null: expected at least one source, a folder or a dataset")
         return self
 
 

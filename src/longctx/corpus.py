@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
-from longctx import files
+from longctx import columns, files
 from longctx.config import Corpus
 from longctx.files import MAX_BYTES, UserError
 from longctx.manuals import read_manuals
 
 SPLITS = ("train", "validation", "test")
-EXTENSIONS = (".txt", ".md", ".jsonl")
+EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
 CHAPTERS_A_GROUP = 10  # chapters follow on from each other, so they are split in runs, not one by one
 SHINGLE = 5  # words
 PERMUTATIONS = 128  # of MinHash
@@ -71,13 +71,16 @@ def read_text(path: Path) -> str:
 
 
 def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
-    """Yield the documents of a folder's .txt and .md files (one each) and .jsonl files (one a line)."""
+    """Yield the documents of a folder's .txt and .md files (one each), .jsonl (one a line) and .parquet (one a row)."""
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
         if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # opening a FIFO would wait for ever
             skipped["not a regular file"] += 1
+            continue
+        if path.suffix.lower() == ".parquet":
+            yield from _read_rows(columns.parquet_rows(path), origin, config, skipped)
             continue
         try:
             text = read_text(path)
@@ -94,36 +97,32 @@ def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter
             yield replace(origin, title=title, text=text)
 
 
+def _read_rows(
+    rows: Iterator[tuple[str, object]], origin: Document, config: Corpus, skipped: Counter
+) -> Iterator[Document]:
+    """Yield a document a row."""
+    for title, value in rows:
+        try:
+            text = columns.text_of(value, title)
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["row without text"] += 1
+        else:
+            yield replace(origin, title=title, text=text)
+
+
 def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
     lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL
     for number, line in enumerate(lines, 1):
         try:
-            yield replace(origin, title=f"{path.stem}:{number}", text=_text_column(line, f"{path}: line {number}"))
+            yield replace(
+                origin, title=f"{path.stem}:{number}", text=columns.text_of_json(line, f"{path}: line {number}")
+            )
         except UserError:
             if not config.skip_bad:
                 raise
             skipped["bad JSON line"] += 1
-
-
-def _text_column(line: str, where: str) -> str:
-    def refuse(constant: str) -> None:
-        raise UserError(f"{where}: expected JSON, found {constant}")
-
-    try:
-        value = json.loads(line, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}, column {error.colno}: expected one JSON object: {error.msg}") from None
-    except RecursionError:
-        raise UserError(f"{where}: expected one JSON object, not nested so deep") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected one JSON object, found {type(value).__name__}")
-    if not isinstance(value.get("text"), str):
-        raise UserError(f'{where}: columns {", ".join(value) or "none"}: expected a string column "text"')
-    try:
-        value["text"].encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: text, character {error.start}: expected no lone surrogate") from None
-    return value["text"]
 
 
 def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
@@ -260,6 +259,12 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
         if not any(document.text.strip() for document in own):
             raise UserError(f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none")
         documents += own
+    if config.dataset is not None:
+        origin = Document("", "dataset", "und", "", "", config.dataset.path, "the data set's own", "")
+        streamed = list(_read_rows(columns.dataset_rows(config.dataset), origin, config, skipped))
+        if not any(document.text.strip() for document in streamed):
+            raise UserError(f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none")
+        documents += streamed
     full = [_identified(document) for document in documents if document.text.strip()]
     skipped["empty"] += len(documents) - len(full)
     kept, removed = remove_duplicates(full, config.near_duplicate)
@@ -293,20 +298,25 @@ def _counts(documents: Sequence[Document], split: Mapping[str, str]) -> dict[str
     return {name: dict(count) for name, count in counts.items()}
 
 
-def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:
-    """Return the documents of a split, in order of domain and id.
+def each_document(folder: Path, split: str) -> Iterator[Document]:
+    """Yield the documents of a split, in order of domain and id; one at a time is held.
 
     Raises:
-        UserError: no such split or domain, or the corpus is not built.
+        UserError: no such split, or the corpus is not built.
     """
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
         raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `longctx corpus` makes them")
     with path.open("rb") as stream:  # by bytes: only \n ends a line, whatever the text holds
-        documents = [Document(**json.loads(line)) for line in stream]
+        yield from (Document(**json.loads(line)) for line in stream)
+
+
+def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:
+    """Return the documents of a split, in order of domain and id. Raises UserError as `each_document`, or no domain."""
+    documents = list(each_document(folder, split))
     found = sorted({document.domain for document in documents})
     if domain is not None and domain not in found:
-        raise UserError(f"{path}: domain = {domain}: expected one of {', '.join(found)}")
+        raise UserError(f"{folder / split}.jsonl: domain = {domain}: expected one of {', '.join(found)}")
     return [document for document in documents if domain in (None, document.domain)]
 
 

@@ -44,14 +44,15 @@ class Embedding(nn.Module):
             self.positions = nn.Parameter(torch.empty(rows, config.width))
         self.norm = Norm(config) if config.embedding_norm else nn.Identity()
 
-    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None, start: int = 0) -> Tensor:
+        """Return (B, T, D); the first token stands at position `start`."""
         x_BTD = F.embedding(tokens_BT, self.weight)
         match self.config.positions:
             case "learned":
-                x_BTD = x_BTD + self._learned(positions_within(tokens_BT, documents_BT))
+                x_BTD = x_BTD + self._learned(start + positions_within(tokens_BT, documents_BT))
             case "sinusoidal":
-                at_T, width = positions_within(tokens_BT, documents_BT), self.config.width
-                table_TD = sinusoidal(tokens_BT.shape[1], width).to(x_BTD)
+                at_T, width = start + positions_within(tokens_BT, documents_BT), self.config.width
+                table_TD = sinusoidal(start + tokens_BT.shape[1], width).to(x_BTD)
                 x_BTD = x_BTD * math.sqrt(width) + F.embedding(at_T, table_TD)
         return self.norm(x_BTD)
 

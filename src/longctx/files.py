@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import filelock
 
@@ -28,6 +29,8 @@ SET_ASIDE = "-old"  # suffix of a folder that is being replaced
 
 class UserError(Exception):
     """A foreseen failure (input, disk, lock): one clear line for the user, exit code 2."""
+
+    told = False  # whether another process of the same run says it
 
 
 def project() -> Path:
@@ -113,6 +116,29 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
             raise
         _fsync_folder(path.parent)
     return path
+
+
+@contextmanager
+def stream_atomic(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file to be written piece by piece; as with `write_atomic`, it takes its name when it is whole.
+
+    Raises:
+        UserError: the disk refused; the old file is intact and no temporary is left.
+    """
+    path = Path(path)
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{TEMPORARY}{path.name}-{os.getpid()}"
+        try:
+            with temporary.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _fsync_folder(path.parent)
 
 
 def write_json(path: Path | str, value: object) -> Path:

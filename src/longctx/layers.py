@@ -35,6 +35,24 @@ def trailing_queries(select: Tensor | None) -> int | None:
     return T - first if 2 * first >= T else None
 
 
+class Cache:
+    """Keys and values of one layer for up to C tokens, in tables made once; keys as attention sees them, rotated."""
+
+    def __init__(self, rows: int, capacity: int, config: ModelConfig, like: Tensor) -> None:
+        shape = (rows, config.kv_heads or config.heads, capacity, config.head_width)
+        self.keys_BGCH, self.values_BGCH = like.new_empty(shape), like.new_empty(shape)
+        self.capacity, self.length = capacity, 0
+
+    def extend(self, k_BTGH: Tensor, v_BTGH: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+        """Append T tokens and return the last S keys and values, (B, S, G, H): all that the pattern lets them see."""
+        T, end = k_BTGH.shape[1], self.length + k_BTGH.shape[1]
+        self.keys_BGCH[:, :, self.length : end] = k_BTGH.transpose(1, 2)
+        self.values_BGCH[:, :, self.length : end] = v_BTGH.transpose(1, 2)
+        self.length = end
+        seen = slice(pattern.keys_of(slice(0, T), T, end).start, end)
+        return self.keys_BGCH[:, :, seen].transpose(1, 2), self.values_BGCH[:, :, seen].transpose(1, 2)
+
+
 class Norm(nn.Module):
     """LayerNorm without bias, or RMSNorm, over the last axis."""
 
@@ -93,8 +111,9 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         memory_BSD: Tensor | None = None,
         last: int | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """Return (B, T, D), or of the `last` tokens alone: each sees all the keys that it would."""
+        """Return (B, T, D), or of the `last` tokens alone: each sees all the keys that it would, the cache's first."""
         split = (self.heads, self.kv_heads, self.kv_heads)
         if memory_BSD is not None:
             w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
@@ -106,6 +125,8 @@ class Attention(nn.Module):
         else:
             qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
             q_BTNH, k_BSGH = qk_BTKH.split(split[:2], 2)
+        if cache is not None:
+            k_BSGH, v_BSGH = cache.extend(k_BSGH, v_BSGH, pattern)
         if last is not None:
             q_BTNH = q_BTNH[:, -last:]
         return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
@@ -148,11 +169,13 @@ class Block(nn.Module):
         memory_BSD: Tensor | None = None,
         memory_pattern: Pattern | None = None,
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
+        *,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Return (B, T, D), or in a stack's last block (n, D): nothing is computed for tokens that are not selected."""
         # a memory's pattern tells every query's document, so there all of them are kept
         last = trailing_queries(select) if self.cross is None else None
-        mixed_BTD = self.attention(self.attention_norm(x_BTD), pattern, rotation, last=last)
+        mixed_BTD = self.attention(self.attention_norm(x_BTD), pattern, rotation, last=last, cache=cache)
         if last is not None:
             x_BTD, select = x_BTD[:, -last:], select[:, -last:]
         x_BTD = x_BTD + mixed_BTD

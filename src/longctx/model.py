@@ -5,6 +5,7 @@ and no bias but that of the masked-LM output.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from longctx.config import ModelConfig
 from longctx.embedding import Embedding, RelativeBias, drawn_rotation, on_scores, rotation_of
-from longctx.layers import Block, Norm, Rotation
+from longctx.layers import Block, Cache, Norm, Rotation
 from longctx.patterns import Pattern
 
 
@@ -42,14 +43,21 @@ class Stack(nn.Module):
         memory_pattern: Pattern | None = None,
         *,
         select: Tensor | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """Return (B, T, D) or, of the selected positions, (n, D): the last block computes no others."""
+        """Return (B, T, D) or, of the selected positions, (n, D): the last block computes no others.
+
+        With caches, one a block, the tokens follow those in them, are added, and turn by the table of C tokens: schemes
+        that look at the length take C for it.
+        """
         whole, band = self._patterns(documents_BT, pattern)
-        rotations = {wide: self._rotation(x_BTD, wide) for wide in {self.is_global(n) for n in range(len(self.blocks))}}
+        kinds = {self.is_global(layer) for layer in range(len(self.blocks))}
+        rotations = {wide: self._rotation(x_BTD, wide, caches and caches[0]) for wide in kinds}
         for layer, block in enumerate(self.blocks):
             wide = self.is_global(layer)
             chosen = select if layer == len(self.blocks) - 1 else None
-            x_BTD = block(x_BTD, whole if wide else band, rotations[wide], memory_BSD, memory_pattern, chosen)
+            seen, cache = whole if wide else band, caches[layer] if caches else None
+            x_BTD = block(x_BTD, seen, rotations[wide], memory_BSD, memory_pattern, chosen, cache=cache)
         return self.norm(x_BTD)
 
     def _patterns(self, documents_BT: Tensor | None, pattern: Pattern | None) -> tuple[Pattern, Pattern | None]:
@@ -62,14 +70,18 @@ class Stack(nn.Module):
             whole, band = whole.within(documents_BT), band and band.within(documents_BT)
         return tuple(p and on_scores(p, self.config, self.relative) for p in (whole, band))
 
-    def _rotation(self, x_BTD: Tensor, wide: bool) -> Rotation | None:
+    def _rotation(self, x_BTD: Tensor, wide: bool, cache: Cache | None) -> Rotation | None:
         if self.config.positions != "rope":
             return None
         # in bf16 autocast the residual stream may be fp32 and q, k bf16: tables in fp32 serve both
         dtype = torch.promote_types(x_BTD.dtype, torch.float32)
+        start, length = (cache.length, cache.capacity) if cache else (0, x_BTD.shape[1])
         if self.config.random_positions:
-            return drawn_rotation(self.config, x_BTD.shape[1], self.training, x_BTD, dtype)
-        return rotation_of(self.config, x_BTD.shape[1], wide, dtype, x_BTD.device)
+            cos, sin = drawn_rotation(self.config, length, self.training, x_BTD, dtype)
+        else:
+            cos, sin = rotation_of(self.config, length, wide, dtype, x_BTD.device)
+        here = slice(start, start + x_BTD.shape[1])
+        return cos[here], sin[here]
 
 
 class LanguageModel(nn.Module):
@@ -111,9 +123,11 @@ class LanguageModel(nn.Module):
         documents: Int[Tensor, "B T"] | None = None,
         pattern: Pattern | None = None,
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Float[Tensor, "*n D"]:
         """Return the final, normalised hidden states, (B, T, D) or of the selected positions (n, D); as in `forward`."""
-        return self.stack(self.embedding(tokens, documents), documents, pattern, select=select)
+        x_BTD = self.embedding(tokens, documents, caches[0].length if caches else 0)
+        return self.stack(x_BTD, documents, pattern, select=select, caches=caches)
 
     def forward(
         self,

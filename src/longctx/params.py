@@ -95,6 +95,25 @@ class ModelAnatomy(Study):
     parity_steps: Count  # optimiser steps compared with Hugging Face and torch
 
 
+class EfficientAttention(Study):
+    """Notebook 04."""
+
+    seeds: Seeds  # repeats, each with inputs of its own
+    heads: Count
+    head_width: Count
+    plain_lengths: Counts  # T, where the scores are written out
+    lengths: Counts  # T of the memory-efficient paths; the longest is measured once
+    layer_length: Count  # T of one whole layer, forward and backward
+    product: Count  # size of the square matrices whose product is timed
+    step_lengths: Counts  # the cost model's grid: T,
+    step_widths: Counts  # D,
+    step_layers: Counts  # and layers, crossed
+    step_heads: Count
+    rows: Count
+    vocabulary: Count
+    window: Count
+
+
 class MlmPretraining(Study):
     """Notebook 05."""
 
@@ -196,6 +215,7 @@ class Params(Frozen):
     attention_derivation: AttentionDerivation
     recurrence: Recurrence
     model_anatomy: ModelAnatomy
+    efficient_attention: EfficientAttention
     mlm_pretraining: MlmPretraining
     depth_width: DepthWidth
     context_extension: ContextExtension
@@ -205,6 +225,7 @@ STUDIES: dict[str, type[Study]] = {
     "attention_derivation": AttentionDerivation,
     "recurrence": Recurrence,
     "model_anatomy": ModelAnatomy,
+    "efficient_attention": EfficientAttention,
     "mlm_pretraining": MlmPretraining,
     "depth_width": DepthWidth,
     "context_extension": ContextExtension,

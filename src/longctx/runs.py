@@ -1,9 +1,15 @@
-"""The run cache and sweeps: many trainings and evaluations, cached, resumable, one single-threaded process a core."""
+"""The run cache and sweeps: many trainings and evaluations, cached, resumable, one single-threaded process a core.
+
+On the cores of this machine, or of the Dask cluster whose scheduler's address LONGCTX_DASK holds.
+"""
 
 import contextlib
+import importlib
 import os
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,8 @@ from longctx.training import (
     run_key,
     train,
 )
+
+_busy = threading.Lock()  # of a cluster's worker that has several threads: one job a process
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,31 @@ def _do(job: RunConfig | EvalConfig) -> RunResult:
 def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
     """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
     files.end_with_parent()
+    return _do_and_log(job)
+
+
+def _key(job: RunConfig | EvalConfig) -> str:
+    return job.key if isinstance(job, EvalConfig) else run_key(job)
+
+
+def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: Path) -> RunResult:
+    """As `_do`, in a process of a cluster that has the same project and cache.
+
+    Raises:
+        UserError: it has not, or has other code, texts, versions or devices: the job's key would be another.
+    """
+    with _busy:
+        try:
+            os.chdir(project)
+        except OSError as error:
+            raise UserError(f"{socket.gethostname()}: {project}: {error.strerror}: expected the same files") from None
+        os.environ["LONGCTX_CACHE"] = str(cache)
+        if (found := _key(job)) != key:
+            raise UserError(f"{socket.gethostname()}: key = {found}: expected {key}: other code, texts or versions")
+        return _do_and_log(job)
+
+
+def _do_and_log(job: RunConfig | EvalConfig) -> RunResult:
     folder = job.folder if isinstance(job, EvalConfig) else run_folder(job)
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "log.txt").open("a", encoding="utf-8")
@@ -124,16 +157,44 @@ def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
         return _do(job)
 
 
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    """Make joblib send its jobs to a Dask cluster.
+
+    Raises:
+        UserError: Dask is not installed, or nobody answers.
+    """
+    try:
+        client = importlib.import_module("distributed").Client(address, timeout=30)
+    except ImportError:
+        raise UserError(
+            f"LONGCTX_DASK = {address}: expected the package distributed: pip install distributed"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"LONGCTX_DASK = {address}: expected a scheduler's address: {error}") from None
+    with client, joblib.parallel_config("dask"):
+        yield
+
+
+def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
+    """Do jobs in parallel; yield their results in order, each as soon as it is there."""
+    at_once = {"return_as": "generator", "pre_dispatch": "all", "batch_size": 1}
+    if address := os.environ.get("LONGCTX_DASK"):
+        there = files.project(), files.cache().resolve()
+        with _cluster(address):
+            calls = [joblib.delayed(_do_on_cluster)(job, _key(job), *there) for job in todo]
+            yield from joblib.Parallel(n_jobs=-1, **at_once)(calls)
+    elif (workers := min(jobs(), len(todo))) > 1:
+        yield from joblib.Parallel(n_jobs=workers, **at_once)(joblib.delayed(_do_in_worker)(job) for job in todo)
+    else:
+        yield from map(_do, todo)
+
+
 def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResult]:
     """Do what the cache lacks; a sweep that is all cached starts no process."""
     known = [_cached(job) for job in wanted]
     todo = [job for job, done in zip(wanted, known, strict=True) if done is None]
-    workers = min(jobs(), len(todo))
-    if workers <= 1:
-        results = map(_do, todo)
-    else:
-        parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="all", batch_size=1)
-        results = parallel(joblib.delayed(_do_in_worker)(job) for job in todo)
+    results = _spread(todo) if todo else []
     fresh = iter(list(tqdm(results, total=len(todo), desc=label, disable=None, leave=False)))
     return [done or next(fresh) for done in known]
 

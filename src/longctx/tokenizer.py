@@ -2,11 +2,14 @@
 
 Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so
 nothing is unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a
-document is six ordinary characters.
+document is six ordinary characters. Documents are read, encoded and written one after another, so memory does not grow
+with the corpus.
 """
 
 import io
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +18,20 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from longctx import files
 from longctx.config import EOS, SPECIAL, Tokenizer
-from longctx.corpus import SPLITS, Document, load_documents
+from longctx.corpus import SPLITS, Document, each_document
 from longctx.files import UserError
 
 MAX_VOCABULARY = 1 << 16  # token files are uint16
-PIECE = 1 << 16  # characters of one training string: the trainer holds each string's words at once
+PIECE = 1 << 16  # characters of one string: the trainer holds each string's words at once, the encoder its tokens
+TOGETHER = 16  # pieces encoded at once, on all cores
+BREAK = re.compile(r"(?<=\S)(?=[ \n])")  # where no token can lie across: words begin with their space
 
 
-def _sample(documents: list[Document], characters: int) -> Iterator[str]:
+def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
     """Yield the first `characters` of each domain's documents, in pieces: so no domain outweighs another."""
-    left = {document.domain: characters for document in documents}
+    left: dict[str, int] = {}
     for document in documents:
-        text = document.text[: left[document.domain]]
+        text = document.text[: left.setdefault(document.domain, characters)]
         left[document.domain] -= len(text)
         yield from (text[start : start + PIECE] for start in range(0, len(text), PIECE))
 
@@ -48,7 +53,7 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(load_documents(corpus, "train"), config.characters), trainer)
+    tokenizer.train_from_iterator(_sample(each_document(corpus, "train"), config.characters), trainer)
     if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
             f"tokenizer: vocab_size = {config.vocab_size}: expected at most {tokenizer.get_vocab_size()}, "
@@ -90,11 +95,57 @@ def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
     return np.array(lengths, dtype=np.int64)
 
 
-def encode_documents(tokenizer: BPETokenizer, documents: list[Document]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the documents' ids, uint16, each followed by EOS, and their starts, int64 (documents + 1,)."""
-    encoded = [np.array([*tokenizer.encode(d.text).ids, EOS], dtype=np.uint16) for d in documents]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    return np.concatenate(encoded), offsets
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        found = BREAK.search(text, start + PIECE)
+        end = found.start() if found else len(text)
+        yield text[start:end]
+        start = end
+
+
+def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
+    """Yield a document's ids, uint16, EOS last, in arrays one after another: those of the whole text at once.
+
+    The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut where a word begins.
+    """
+    pieces = list(_pieces(text))
+    for start in range(0, len(pieces), TOGETHER):
+        found = tokenizer.encode_batch_fast(pieces[start : start + TOGETHER])
+        yield from (np.array(one.ids, dtype=np.uint16) for one in found)
+    yield np.array([EOS], dtype=np.uint16)
+
+
+def _header(length: int) -> bytes:
+    """Return the head of a .npy file of uint16; NumPy leaves room in it, so that it is as long for any `length`."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<u2", "fortran_order": False, "shape": (length,)})
+    return buffer.getvalue()
+
+
+def _write_tokens(
+    path: Path, tokenizer: BPETokenizer, lengths: np.ndarray, documents: Iterable[Document]
+) -> dict[str, float]:
+    """Write one domain's tokens and the starts of its documents, (documents + 1,); return the card's counts."""
+    starts, size = [0], 0
+    with files.stream_atomic(path.with_name(f"{path.name}.npy")) as stream:
+        stream.write(_header(0))
+        for document in documents:
+            tokens = 0
+            for ids in encode(tokenizer, document.text):
+                stream.write(ids.tobytes())
+                tokens += len(ids)
+                size += int(lengths[ids].sum())
+            starts.append(starts[-1] + tokens)
+        stream.seek(0)
+        stream.write(_header(starts[-1]))
+    _write_array(path.with_name(f"{path.name}.offsets.npy"), np.array(starts, dtype=np.int64))
+    ordinary = starts[-1] - (len(starts) - 1)
+    return {
+        "documents": len(starts) - 1,
+        "tokens": starts[-1],
+        "bytes_per_token": round(size / ordinary, 4),
+    }
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -119,17 +170,10 @@ def build_tokenizer(config: Tokenizer, corpus: Path, destination: Path) -> dict:
         files.write_atomic(folder / "tokenizer.json", text)
         _write_array(folder / "token_bytes.npy", lengths)
         for split in SPLITS:
-            documents = load_documents(corpus, split)
-            for domain in sorted({document.domain for document in documents}):
-                tokens, offsets = encode_documents(tokenizer, [d for d in documents if d.domain == domain])
-                _write_array(folder / f"{split}-{domain}.npy", tokens)
-                _write_array(folder / f"{split}-{domain}.offsets.npy", offsets)
-                ordinary = len(tokens) - (len(offsets) - 1)
-                counts.setdefault(domain, {})[split] = {
-                    "documents": len(offsets) - 1,
-                    "tokens": len(tokens),
-                    "bytes_per_token": round(int(lengths[tokens].sum()) / ordinary, 4),
-                }
+            by_domain = itertools.groupby(each_document(corpus, split), key=lambda document: document.domain)
+            for domain, documents in by_domain:
+                found = _write_tokens(folder / f"{split}-{domain}", tokenizer, lengths, documents)
+                counts.setdefault(domain, {})[split] = found
         identity = {"corpus": files.read_json(corpus / "card.json")["fingerprint"], "tokenizer": text}
         card = {
             "vocab_size": tokenizer.get_vocab_size(),

@@ -4,6 +4,7 @@ A batch is a pure function of (seed, step), so the data position is the step; wi
 and random state, a run that was killed anywhere ends with the same bits as one that never was.
 """
 
+import contextlib
 import math
 import resource
 import time
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from longctx import checkpoint, files
+from longctx import checkpoint, distributed, files
 from longctx.batching import IGNORE, Batch, Stream, task_batch, training_batch
 from longctx.config import RECURRENT, Curriculum, ModelConfig, OptimizerConfig, RunConfig
 from longctx.files import UserError
@@ -137,16 +138,6 @@ def scored_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
     return F.cross_entropy(logits.float(), batch.targets[scored], reduction="sum"), int(scored.sum())
 
 
-def _split(batch: Batch, parts: int) -> list[Batch]:
-    documents = [None] * parts if batch.documents is None else batch.documents.chunk(parts)
-    return [Batch(*rows) for rows in zip(batch.tokens.chunk(parts), batch.targets.chunk(parts), documents, strict=True)]
-
-
-def _to(batch: Batch, where: torch.device) -> Batch:
-    documents = None if batch.documents is None else batch.documents.to(where)
-    return Batch(batch.tokens.to(where), batch.targets.to(where), documents)
-
-
 def _optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only, as usual, not on norms and biases."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -163,6 +154,7 @@ class _State:
     """All that a checkpoint holds: what the next step depends on."""
 
     model: nn.Module
+    parallel: nn.Module  # the same model, whose gradients are those of all processes
     optimizer: torch.optim.AdamW
     step: int
     rows: list[Row]
@@ -201,9 +193,10 @@ class _State:
 
 def _fresh(run: RunConfig) -> _State:
     torch.manual_seed(run.seed)
-    model = build_model(run.model) if run.start is None else load_model(run.start, run.model).train()
-    model = model.to(device())
-    return _State(model, _optimizer(model, run.optimizer), 0, [])
+    model = distributed.together(
+        lambda: build_model(run.model) if run.start is None else load_model(run.start, run.model).train()
+    ).to(device())
+    return _State(model, distributed.parallel(model), _optimizer(model, run.optimizer), 0, [])
 
 
 def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
@@ -229,36 +222,44 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
     """Stop before the update when the loss or the gradient is not finite; the weights of the step before are kept."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    name = "loss" if not math.isfinite(loss) else "gradient norm"
-    if name == "gradient norm":
-        bad = (n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
-        name = f"gradient of {next(bad, 'all')}"
-    files.write_json(folder / "failure.json", {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name})
-    state.save(folder)
-    raise UserError(
-        f"{folder}: step = {state.step}: {name} is not finite: expected a finite value; "
-        f"stopped before the update, weights of step {state.step} kept (a lower learning rate usually helps)"
-    )
+    bad = (n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+    name = f"gradient of {next(bad, 'all')}" if math.isfinite(loss) else "loss"
+    found = {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name}
+
+    def stop() -> None:
+        files.write_json(folder / "failure.json", found)
+        state.save(folder)
+        raise UserError(
+            f"{folder}: step = {state.step}: {name} is not finite: expected a finite value; "
+            f"stopped before the update, weights of step {state.step} kept (a lower learning rate usually helps)"
+        )
+
+    distributed.on_first(stop)
 
 
 def _step(state: _State, run: RunConfig, batch: Batch) -> tuple[float, float, int]:
-    """Accumulate one step's gradient; return loss (nats a scored token), gradient norm and scored tokens."""
-    where = device()
-    parts = [_to(part, where) for part in _split(batch, run.optimizer.accumulation)]
+    """Accumulate one step's gradient; return loss (nats a scored token), gradient norm and scored tokens.
+
+    Every process takes its rows of each part, and gradients are averaged over them: hence the factor `processes`.
+    """
+    where, processes = device(), distributed.processes()
+    parts = batch.split(run.optimizer.accumulation)
     scored = max(1, int((batch.targets != IGNORE).sum()))
     total = 0.0
-    for part in parts:
-        with torch.autocast(where.type, torch.bfloat16, enabled=run.dtype == "bfloat16"):
-            loss, _ = scored_loss(state.model, part)
-        (loss / scored).backward()
+    for number, part in enumerate(parts, 1):
+        mine = part.split(processes)[distributed.rank()].to(where)
+        with distributed.unsynchronised(state.parallel, when=number < len(parts)):
+            with torch.autocast(where.type, torch.bfloat16, enabled=run.dtype == "bfloat16"):
+                loss, _ = scored_loss(state.parallel, mine)
+            (loss * processes / scored).backward()
         total += loss.item()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), run.optimizer.clip)
-    return total / scored, norm.item(), scored
+    return distributed.total(total) / scored, norm.item(), scored
 
 
 @torch.inference_mode()
 def _validation_loss(model: nn.Module, run: RunConfig, batches: list[Batch]) -> float:
-    sums = [scored_loss(model.eval(), _to(batch, device())) for batch in batches]
+    sums = [scored_loss(model.eval(), batch.to(device())) for batch in batches]
     model.train()
     return sum(loss.item() for loss, _ in sums) / max(1, sum(count for _, count in sums))
 
@@ -275,12 +276,14 @@ def train(run: RunConfig, *, resume: bool = True) -> RunResult:
             gradient is not finite.
     """
     folder = run_folder(run)
-    if resume and (done := finished(folder)):
+    distributed.agree(folder.name, "run")
+    if resume and (done := distributed.on_first(lambda: finished(folder))):
         return done
-    with files.lock(folder):
+    distributed.expect(run.processes)
+    with distributed.lock(folder):
         if not resume:
-            _forget(folder)
-        return finished(folder) or _train(run, folder)
+            distributed.on_first(lambda: _forget(folder))
+        return distributed.on_first(lambda: finished(folder)) or _train(run, folder)
 
 
 def finished(folder: Path) -> RunResult | None:
@@ -300,18 +303,17 @@ def _forget(folder: Path) -> None:
 def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda step: None) -> RunResult:
     """The loop. `on_step` is called after each update (tests kill the process there)."""
     started = time.perf_counter()
-    files.write_json(folder / "config.json", run.model_dump(mode="json"))
-    batch_of, fixed = _batches(run)
+    distributed.on_first(lambda: files.write_json(folder / "config.json", run.model_dump(mode="json")))
+    batch_of, fixed = distributed.together(lambda: _batches(run))
     state = _fresh(run)
-    files.sweep_leftovers(folder)
-    if found := checkpoint.latest(folder):
-        state.load(found)
-    start = state.step
-    tokens = 0
-    with (
-        SummaryWriter(folder / "tensorboard", purge_step=start) as board,
-        tqdm(total=run.steps, initial=start, unit="step", desc=folder.name, disable=None) as bar,
-    ):
+    distributed.on_first(lambda: files.sweep_leftovers(folder))
+    if found := distributed.together(lambda: checkpoint.latest(folder)):
+        distributed.together(lambda: state.load(found))
+    distributed.agree(str(state.step), f"{folder}: first step")
+    start, tokens, writes = state.step, 0, distributed.first()
+    board = SummaryWriter(folder / "tensorboard", purge_step=start) if writes else contextlib.nullcontext()
+    label = {"unit": "step", "desc": folder.name, "disable": None if writes else True}
+    with board, tqdm(total=run.steps, initial=start, **label) as bar:
         while state.step < run.steps:
             step = state.step
             rate = learning_rate(run.optimizer, step, run.steps)
@@ -329,12 +331,12 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
                 row["validation_loss"] = _validation_loss(state.model, run, fixed)
             state.rows.append(row)
             for name in ("loss", "norm", "rate", "validation_loss"):
-                if name in row:
+                if writes and name in row:
                     board.add_scalar(name, row[name], state.step)
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{tokens / (time.perf_counter() - started):.0f}")
             if state.step % run.save_every == 0 or state.step == run.steps:
-                state.save(folder)
+                distributed.on_first(lambda: state.save(folder))
             on_step(state.step)
     cost = {
         "seconds": time.perf_counter() - started,
@@ -343,6 +345,6 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "parameters": sum(p.numel() for p in state.model.parameters()),
     }
-    files.write_json(folder / "cost.json", cost)
-    files.write_json(folder / "result.json", {"rows": state.rows})
+    distributed.on_first(lambda: files.write_json(folder / "cost.json", cost))
+    distributed.on_first(lambda: files.write_json(folder / "result.json", {"rows": state.rows}))
     return RunResult(folder.name, folder, state.rows, run.steps - start, cost)

@@ -6,6 +6,7 @@ Children are forked from a server that imported torch once, so that one costs mi
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -81,6 +82,14 @@ def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any
     return Child(process, stderr)
 
 
+def start_group(task: Callable[..., None], project: Path, cache: Path, *arguments: Any, count: int = 2) -> list[Child]:
+    """Run `task(*arguments)` in `count` processes that train together, as torchrun would start them."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    return [start(as_one_of, project, cache, task, rank, count, port, *arguments) for rank in range(count)]
+
+
 def _enter(task: Callable[..., None], project: Path, cache: Path, stderr: Path, arguments: tuple) -> None:
     import torch
 
@@ -113,6 +122,62 @@ def train(run: Any, steps_file: Path | None = None) -> None:
         descriptor = os.open(steps_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         optimizer.register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b".") and None)
     training.train(run)
+
+
+def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *arguments: Any) -> None:
+    """Run a task as one of a group; a failure that another process says is not repeated, as in `cli.main`."""
+    from longctx import distributed
+    from longctx.files import UserError
+
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    if task is command:  # it joins the group itself
+        return command(*arguments)
+    try:
+        with distributed.group():
+            task(*arguments)
+    except UserError as error:
+        if error.told:
+            sys.exit(2)
+        raise
+
+
+def train_apart(run: Any) -> None:
+    """Train together with a planted error: gradients are never exchanged."""
+    from longctx import distributed, training
+
+    distributed.parallel = lambda model: model
+    training.train(run)
+
+
+def train_and_die(run: Any, rank: int, step: int) -> None:
+    """Train together; one process is killed after a step."""
+    from longctx import distributed, training
+
+    def die(done: int) -> None:
+        if (distributed.rank(), done) == (rank, step):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training._train(run, training.run_folder(run), on_step=die)
+
+
+def disagree() -> None:
+    """Each process sees another step."""
+    from longctx import distributed
+
+    distributed.agree(str(distributed.rank()), "first step")
+
+
+def fail_at_last() -> None:
+    """The last process alone meets something wrong."""
+    from longctx import distributed
+    from longctx.files import UserError
+
+    def read() -> None:
+        if not distributed.first():
+            raise UserError("text.txt: expected a file here")
+
+    distributed.together(read)
 
 
 def train_with_nan(run: Any, forward: int) -> None:

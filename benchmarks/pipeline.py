@@ -1,0 +1,79 @@
+"""Where the time of `make repro` goes: seconds by stage as its own tables record them, against an earlier state.
+
+    python benchmarks/pipeline.py [--tables build/laptop/tables] [--against HEAD]
+
+Nothing is run. Every study writes `<study>.cost.csv`: seconds of a core for each training, evaluation or measurement, also
+where the run cache answered. They are summed, not overlapped: two jobs at a time take half of it by the clock. Not in
+them: start of a kernel, figures, and the data stages. --against is a git revision, whose published tables are read.
+"""
+
+import io
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import table
+from matplotlib.axes import Axes
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = "results/laptop"
+
+
+def seconds_of(text: str) -> tuple[float, int]:
+    """Return the sum of a cost table's seconds, and how many jobs they are of."""
+    cost = pd.read_csv(io.StringIO(text))
+    return float(cost["seconds"].sum()), len(cost)
+
+
+def published(revision: str, study: str) -> str | None:
+    """Return a study's cost table at a revision; None where there is none, or no git."""
+    command = ["git", "show", f"{revision}:{PUBLISHED}/{study}.cost.csv"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return None if done.returncode else done.stdout
+
+
+def rows_of(tables: Path, against: str) -> list[table.Row]:
+    """Return a row a study, in order of the name, and their sum; the ratio where both sides are known."""
+    rows: list[table.Row] = []
+    for path in sorted(tables.glob("*.cost.csv")):
+        study = path.name.removesuffix(".cost.csv")
+        seconds, jobs = seconds_of(path.read_text(encoding="utf-8"))
+        earlier = published(against, study)
+        before = None if earlier is None else seconds_of(earlier)[0]
+        rows.append({"stage": study, "jobs": jobs, "core_seconds": seconds, "against": before})
+    both = [row for row in rows if row["against"] is not None]
+    total = {"stage": "all that both have", "jobs": sum(row["jobs"] for row in both)}
+    rows.append(total | {name: sum(row[name] for row in both) for name in ("core_seconds", "against")})
+    return [row | {"ratio": row["core_seconds"] / row["against"] if row["against"] else None} for row in rows]
+
+
+def draw(frame: pd.DataFrame, axis: Axes) -> None:
+    """Draw the stages' minutes, and those of the earlier state as a mark."""
+    stages = frame.iloc[:-1]
+    axis.barh(stages["stage"], stages["core_seconds"] / 60)
+    earlier = stages.dropna(subset="against")
+    axis.plot(earlier["against"] / 60, earlier["stage"], "k|", ms=14, label="earlier")
+    axis.set(xlabel="minutes of a core")
+    axis.legend(frameon=False)
+
+
+def main() -> None:
+    """Read, print and write."""
+    parser = table.parser_of(__file__, __doc__)
+    parser.add_argument("--tables", type=Path, help=f"default: build/laptop/tables, or else {PUBLISHED}")
+    parser.add_argument("--against", default="HEAD", help="git revision")
+    args = parser.parse_args()
+    folders = (args.tables,) if args.tables else (ROOT / "build" / "laptop" / "tables", ROOT / PUBLISHED)
+    found = next((folder for folder in folders if any(folder.glob("*.cost.csv"))), None)
+    if found is None:
+        parser.error(f"{folders[0]}: expected *.cost.csv, which `make repro` writes")
+    print(f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} against {PUBLISHED} at {args.against}")
+    frame = table.save(rows_of(found, args.against), args.out, draw)
+    print(frame.round(2).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Two processes train one model: the curve and weights of one, one line for a failure, and on after a kill."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import children
+import pytest
+import torch
+from observe import one_line, run_bits
+from tiny import task_run, tiny_run
+
+from longctx import checkpoint, files, training
+from longctx.config import Curriculum, RunConfig
+
+LOSS, WEIGHT = 1e-5, 1e-5  # relative, absolute: fp32 sums in another order, over 20 steps
+
+RUNS = {
+    "decoder": tiny_run(steps=20, save_every=20),
+    "encoder, accumulated": tiny_run(kind="encoder", rows=8, accumulation=2, steps=20, save_every=20),
+    "positions drawn": task_run(random_positions=64),
+    "lstm": task_run(kind="lstm"),
+}
+
+
+def shared(run: RunConfig, processes: int) -> RunConfig:
+    """Return the run for so many processes; a curriculum's rows become six."""
+    changes: dict[str, Any] = {"processes": processes, "evaluate_every": 10}
+    if isinstance(run.batch, Curriculum):
+        stages = tuple(stage.model_copy(update={"rows": 6}) for stage in run.batch.stages)
+        changes["batch"] = run.batch.model_copy(update={"stages": stages})
+    return RunConfig.model_validate(run.model_copy(update=changes).model_dump())
+
+
+def ended(group: list[children.Child]) -> tuple[list[int], str]:
+    """Wait for all; return the exit codes by rank, and all that was said."""
+    codes = [child.wait() for child in group]
+    return codes, "".join(child.said() for child in group)
+
+
+def kept(cache: Path) -> checkpoint.Checkpoint:
+    (folder,) = (cache / "runs").iterdir()
+    return checkpoint.latest(folder)
+
+
+def alike(one: Path, two: Path) -> bool:
+    """Return whether two caches' runs have the same curve and weights, within the tolerances."""
+    one, two = kept(one), kept(two)
+    close = [
+        abs(a[name] - b[name]) <= LOSS * abs(a[name])
+        for a, b in zip(one.state["rows"], two.state["rows"], strict=True)
+        for name in a
+    ]
+    weights, others = one.tensors("model"), two.tensors("model")
+    apart = max(float((weights[name] - others[name]).abs().max()) for name in weights)
+    return (
+        all(close) and apart <= WEIGHT and torch.equal(one.tensors("random")["torch"], two.tensors("random")["torch"])
+    )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_have_the_curve_and_the_weights_of_one(name: str, tiny_project: Path, fast_disk: Path) -> None:
+    alone, two = fast_disk / "alone", fast_disk / "two"
+    one = children.start(children.train, tiny_project, alone, shared(RUNS[name], 1))
+    group = children.start_group(children.train, tiny_project, two, shared(RUNS[name], 2))
+    assert ended([one, *group]) == ([0, 0, 0], "")
+    assert alike(alone, two)
+    assert len(kept(two).state["rows"]) == 20 and "validation_loss" in kept(two).state["rows"][-1]
+    (folder,) = (two / "runs").iterdir()
+    assert len(list((folder / "tensorboard").iterdir())) == 1, "the first process alone writes"
+
+
+def test_gradients_that_are_not_exchanged_are_seen(tiny_project: Path, fast_disk: Path) -> None:
+    alone, two = fast_disk / "alone", fast_disk / "two"
+    one = children.start(children.train, tiny_project, alone, shared(RUNS["decoder"], 1))
+    group = children.start_group(children.train_apart, tiny_project, two, shared(RUNS["decoder"], 2))
+    assert ended([one, *group])[0] == [0, 0, 0]
+    assert not alike(alone, two)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_fault_90_when_one_of_two_is_killed_the_other_ends_with_one_line_and_the_run_goes_on(
+    rank: int, tiny_project: Path, fast_disk: Path
+) -> None:
+    run = shared(tiny_run(steps=30, save_every=5), 2)
+    whole = children.start_group(children.train, tiny_project, fast_disk / "whole", run)
+    assert ended(whole) == ([0, 0], "")
+    group = children.start_group(children.train_and_die, tiny_project, fast_disk / "killed", run, rank, 13)
+    codes, said = ended(group)
+    assert codes[rank] == -signal.SIGKILL and codes[1 - rank] == 2
+    one_line(said, f"process {1 - rank} of 2", "another process of this run ended", "goes on from the last save")
+    assert kept(fast_disk / "killed").step == 10
+    assert ended(children.start_group(children.train, tiny_project, fast_disk / "killed", run)) == ([0, 0], "")
+    assert run_bits(fast_disk / "killed") == run_bits(fast_disk / "whole")
+
+
+def test_a_failure_of_one_process_ends_all_and_is_said_once(tiny_project: Path, fast_disk: Path) -> None:
+    codes, said = ended(children.start_group(children.fail_at_last, tiny_project, fast_disk))
+    assert codes == [2, 2]
+    one_line(said, "text.txt: expected a file here")
+    codes, said = ended(children.start_group(children.disagree, tiny_project, fast_disk))
+    assert codes == [2, 2]
+    one_line(said, "first step = 0 in process 0, 1 in process 1: expected the same code and files")
+
+
+def test_a_folder_in_use_or_a_wrong_number_of_processes_is_refused_by_all_and_said_once(
+    tiny_project: Path, fast_disk: Path, monkeypatch
+) -> None:
+    run = shared(RUNS["decoder"], 2)
+    monkeypatch.chdir(tiny_project)
+    monkeypatch.setenv("LONGCTX_CACHE", str(fast_disk))
+    with files.lock(training.run_folder(run)):
+        codes, said = ended(children.start_group(children.train, tiny_project, fast_disk, run))
+    assert codes == [2, 2]
+    one_line(said, f"in use by process {os.getpid()}")
+    codes, said = ended(children.start_group(children.train, tiny_project, fast_disk, shared(run, 1)))
+    assert codes == [2, 2]
+    one_line(said, "processes = 1: 2 started: expected as many")
+
+
+def test_the_command_starts_two_processes_and_says_in_one_line_which_was_killed(
+    tiny_project: Path, fast_disk: Path, monkeypatch
+) -> None:
+    """By the installed command, as a user does it: torchrun's own machinery, its report left out."""
+    monkeypatch.setenv("LONGCTX_CACHE", str(fast_disk / "cache"))
+    run = tiny_run(steps=100_000, save_every=10)
+    given = files.write_json(fast_disk / "run.yaml", run.model_dump(mode="json", exclude={"processes"}))
+    command = children.start(
+        children.command, tiny_project, fast_disk / "cache", "train", str(given), "--processes", "2"
+    )
+    give_up = time.monotonic() + 2 * children.SECONDS
+    while not list(fast_disk.glob("cache/runs/*/step-*")):
+        assert time.monotonic() < give_up and command.process.is_alive(), command.said()
+        time.sleep(0.05)
+    (owner,) = fast_disk.glob("cache/runs/*/.owner.json")
+    os.kill(files.read_json(owner)["pid"], signal.SIGKILL)  # the process that writes
+    started = time.monotonic()
+    assert command.wait() == 2
+    assert time.monotonic() - started < 30
+    one_line(command.said(), "process 0 of 2 ended by SIGKILL", "goes on from the last save")
+
+
+def test_a_run_is_trained_from_a_file_alone_and_in_two(tiny_project: Path, fast_disk: Path) -> None:
+    """What the command does in each process: the number of processes need not stand in the file."""
+    given = tiny_run(steps=4, save_every=4).model_dump(mode="json", exclude={"processes"})
+    arguments = "train", str(files.write_json(fast_disk / "run.yaml", given))
+    assert ended([children.start(children.command, tiny_project, fast_disk, *arguments)]) == ([0], "")
+    assert ended(children.start_group(children.command, tiny_project, fast_disk, *arguments)) == ([0, 0], "")
+    runs = [files.read_json(folder / "config.json")["processes"] for folder in (fast_disk / "runs").iterdir()]
+    assert sorted(runs) == [1, 2]
+    files.write_json(fast_disk / "run.yaml", given | {"stepps": 3})
+    codes, said = ended(children.start_group(children.command, tiny_project, fast_disk, *arguments))
+    assert codes == [2, 2]
+    one_line(said, "run.yaml: stepps = 3: expected one of", "did you mean steps?")
