@@ -169,7 +169,7 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     """Return bytes by what holds them, as formulas say; the fit finds how often each is held at the peak.
 
     weights: with gradient and two moments in training · layers: 7D + 3GH + 4M numbers a token and layer that backward
-    needs; layer: those of one; stream: what enters the first layer and the current one · scores: T × S of every head of each layer that materialises them; score: of one ·
+    needs; layer: those of one · scores: T × S of every head of each layer that materialises them; score: of one ·
     masks: dense masks · local: copies of neighbouring keys and values · logits.
     """
     T, tokens, b, D = work.length, work.rows * work.length, work.element, config.width
@@ -182,7 +182,6 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
         "weights": (16.0 if work.kind == "training" else 4.0) * size_of(config).parameters,
         "layers": kept * activations,
         "layer": activations,
-        "stream": float(b * tokens * D * min(config.layers, 2)),
         "scores": 0.0,
         "score": 0.0,
         "masks": 0.0,

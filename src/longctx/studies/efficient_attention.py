@@ -71,6 +71,9 @@ def run(params: Params) -> pd.DataFrame:
     found = memory_cells.measure(cells, runs.jobs())
     costs = pd.DataFrame([label | answer for label, answer in zip(labels, found, strict=True)])
     costs, coefficients = _with_predictions(params, costs.reindex(columns=[*COLUMNS[:7], "seed", "value", *MEASURED]))
+    costs = costs.astype(
+        dict.fromkeys(("length", "width", "layers", "seed"), "Int64")
+    )  # written whole, not to 4 digits
     rows = _slopes(costs) + _checks(costs) + _arithmetic(params) + _models() + _errors(costs)
     table = results.tidy(rows, COLUMNS)
     results.write_table(table, NAME, params, costs[costs["seconds"].notna() | costs["flop_per_second"].notna()])
@@ -89,9 +92,10 @@ def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
     attended = []
     for seed, (backend, several) in itertools.product(params.seeds, lengths.items()):
         label = {"part": "attention", "backend": backend, "seed": seed}
+        longest = max(several) if backend in EFFICIENT else None
         for T in several:
             cell = {"what": "attend", "backend": backend, "length": T, "seed": seed} | shape
-            if backend == PLAIN or T < max(several):
+            if longest != T:
                 attended.append((label | {"length": T}, cell))
             elif seed == params.seeds[0]:  # the longest takes most of the time: once, for every repeat's slope
                 attended.append((label | {"length": T, "seed": None}, cell))
@@ -173,7 +177,8 @@ def _with_predictions(params: Params, costs: pd.DataFrame) -> tuple[pd.DataFrame
 
 def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
     """Return the least-squares slope of ln(value) against ln(T): the power of T that the values grow with."""
-    return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
+    x, y = (np.log(np.asarray(numbers, float)) for numbers in (lengths, values))
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def _slopes(costs: pd.DataFrame) -> list[Row]:
