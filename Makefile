@@ -41,7 +41,7 @@ notebooks: $(STAMP)
 	@longctx notebooks
 
 bench: $(STAMP)
-	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v /gpu); do python $$script || exit 1; done
+	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v -e /gpu -e /beyond); do python $$script || exit 1; done
 
 # On one CUDA card, with this environment's python or, where there is none, the machine's: torch (CUDA) and xformers suffice.
 gpu:

@@ -26,7 +26,7 @@ def main() -> None:
     """Parse the command line, read the play under each scheme, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=files.project() / "build" / "smollm2")
-    parser.add_argument("--schemes", nargs="+", default=["rope", "ntk", "yarn", "linear"], help="at factor 2")
+    parser.add_argument("--schemes", nargs="+", default=["rope", "ntk", "yarn"], help="at factor 2")
     parser.add_argument("--length", type=int, default=16384, help="tokens of the first play that has as many")
     parser.add_argument("--bucket", type=int, default=1024, help="tokens whose losses are averaged")
     parser.add_argument("--out", type=Path, default=files.project() / "results" / "cpu" / "beyond_trained_length.csv")
