@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from longctx import corpus, files, notebooks, verdicts
+from longctx import corpus, files, notebooks, publishing, verdicts
 from longctx.params import STUDIES, read_params
 
 
@@ -27,7 +27,7 @@ def block(page: str, name: str) -> str:
 
 
 def test_readme_length(readme: str) -> None:
-    assert 120 <= len(readme.splitlines()) <= 180
+    assert 120 <= len(readme.splitlines()) <= 200
 
 
 def test_readme_commands_are_targets(readme: str, root: Path) -> None:
@@ -54,6 +54,11 @@ def test_links_resolve(page: str, root: Path) -> None:
 
 def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:
     assert block(readme, "verdicts") == verdicts.verdict_block(findings).strip()
+
+
+def test_readme_costs_are_computed(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert block(readme, "costs") == publishing.cost_block()
 
 
 def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Finding]) -> None:

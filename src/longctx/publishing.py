@@ -6,9 +6,18 @@ import pandas as pd
 import typst
 from rich.console import Console
 
-from longctx import corpus, files, notebooks, results, verdicts
+from longctx import corpus, cost, files, notebooks, results, verdicts
 from longctx.files import UserError
 from longctx.params import STUDIES, read_params
+
+# models whose cost README plans: shapes of the usual kind, one row a step in bf16
+PLANNED = {
+    "150 M": {"layers": 18, "width": 768, "heads": 12, "vocab_size": 32_768},
+    "1 B": {"layers": 20, "width": 2048, "heads": 32, "kv_heads": 8, "vocab_size": 32_768},
+}
+PLANNED_LENGTHS = (8192, 32_768, 131_072)
+PLANNED_RATE = 400e12  # FLOP/s reached: an assumption, 40 % of an H100's dense bf16
+PLANNED_TOKENS = 20  # a parameter (Hoffmann et al. 2022)
 
 
 def _findings(root: Path, tables: Path) -> list[verdicts.Finding]:
@@ -43,6 +52,24 @@ def compile_paper(root: Path) -> None:
     files.write_atomic(root / "build" / profile / "paper.pdf", pdf)
 
 
+def cost_block() -> str:
+    """Return README's table of planned trainings: computed by the published cost model, nothing of it measured."""
+    lines = [
+        "| computed, one card | tokens a row | memory of a step | tokens/s | hours |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, shape in PLANNED.items():
+        config = cost.shape(name, **shape)
+        size = cost.size_of(config).parameters
+        found = cost.estimate(config, PLANNED_LENGTHS, cost.published(), dtype="bfloat16", rate=PLANNED_RATE)
+        for row in found.to_dict("records"):
+            speed = row["length"] / row["training_seconds"]
+            hours = PLANNED_TOKENS * size / speed / 3600
+            memory = row["training_bytes"] / 1e9
+            lines.append(f"| {name} | {int(row['length']):,} | {memory:.0f} GB | {speed:,.0f} | {hours:,.0f} |")
+    return "\n".join(lines)
+
+
 def replace_block(path: Path, name: str, text: str) -> None:
     """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->` in a Markdown file."""
     page = path.read_text(encoding="utf-8")
@@ -73,6 +100,7 @@ def publish(root: Path) -> None:
     page = verdicts.experiments_page(findings, claims, params, notebook_of)
     files.write_atomic(root / "EXPERIMENTS.md", page)
     replace_block(root / "README.md", "verdicts", verdicts.verdict_block(findings))
+    replace_block(root / "README.md", "costs", cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", corpus.data_card(card))
 
