@@ -15,8 +15,8 @@ install: $(STAMP)
 
 # --no-deps with a whole lock: pip resolves nothing. torch is not in the lock (its builds differ in hash): pinned by version.
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "longctx: PYTHON = $(PYTHON): expected Python 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 12))' || \
+	  { echo "longctx: PYTHON = $(PYTHON): expected Python 3.11.5 or a later 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
 	@echo "Installing the locked packages into $(PREFIX): about 3 minutes, 2.5 GB (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(PREFIX)
 	$(PIP) install --no-deps --require-hashes -r requirements.lock
