@@ -6,7 +6,7 @@ import pandas as pd
 import typst
 from rich.console import Console
 
-from longctx import corpus, cost, files, notebooks, results, verdicts
+from longctx import corpus, files, notebooks, results, verdicts
 from longctx.files import UserError
 from longctx.params import STUDIES, read_params
 
@@ -54,6 +54,8 @@ def compile_paper(root: Path) -> None:
 
 def cost_block() -> str:
     """Return README's table of planned trainings: computed by the published cost model, nothing of it measured."""
+    from longctx import cost  # it imports torch, which the rest of this module does without
+
     lines = [
         "| computed, one card | tokens a row | memory of a step | tokens/s | hours |",
         "| --- | --- | --- | --- | --- |",
