@@ -281,9 +281,8 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
                 f"params.yaml: {': '.join(path)} = ",
             )  # of a field, of a section
             assert message.startswith(places), f"{path} = {value!r}: {message}"
-            missing = value == {} and message.endswith(
-                ": expected this key"
-            )  # a mapping may be right here; its key is not
+            # of a mapping that may stand here, a key may be missing: it has no value to show
+            missing = value == {} and message.endswith(": expected this key")
             assert (" = " in message and ": expected " in message) or missing, message
             assert "\n" not in message and len(message) < 300, message
 
