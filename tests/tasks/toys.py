@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longctx.tasks import associative, common_words, copying, lookup, needles, tracking
+from longctx.tasks import associative, common_words, copying, lookup, needles, tracking, world
 from longctx.tasks.sample import Decode, Encode, Ids, Query, Sample, longest
 from longctx.tasks.words import WordTokenizer
 
@@ -88,6 +88,12 @@ CASES = {
     "common_words": Case(common_words, {"common": 3}, {"common": 1, "ratio": 2, "choices": 2}, r"\n- \w+"),
     "copying": Case(copying, {"cue": 6}, {"cue": 4}, r"[\s\S]+"),
     "random_copying": Case(copying, {"vocabulary": range(50)}, {}, r"[\s\S]+", "random_sample"),
+    "story": Case(
+        world,
+        {"people": 4, "things": 2},
+        {"people": 1, "things": 0},
+        r" (?:Then |Later |On \w+ )?\w+ \w+ \w+ (?:to )?the \w+\.",
+    ),
     "associative": Case(associative, {"vocabulary": range(50)}, {}, r"[\s\S]+"),
 }
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
