@@ -13,7 +13,7 @@ from longctx.stats import t_interval
 # transformers, which this notebook's study imports next, asks for widgets as soon as it runs in a notebook
 warnings.filterwarnings("ignore", message="IProgress not found")
 
-MAIN = ("rope", "linear", "ntk", "yarn", "abf", "random", "alibi")  # what the curves show; tables have the rest
+MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")  # what the curves show; tables have the rest
 TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
 
 

@@ -27,6 +27,7 @@ from longctx.training import Row
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
+DOWNSIDE = 0.02  # of recall at L: what fine-tuning may cost the short context and still count as nothing
 SINKS = 4  # tokens that stay visible beside a window (Xiao et al. 2023)
 
 # ---------------------------------------------------------------------------------------------------------- protocol
@@ -164,16 +165,21 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
 
 
 def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Row]:
-    """Return the rows of P1's arm again, as arm "chosen": the best tuned one on the tuning seeds, which no verdict reads."""
+    """Return the rows of P1's arm again, as arm "chosen": the best tuned one on the tuning seeds, which no verdict reads.
+
+    Of those that keep what their base recalls at L (DOWNSIDE), unless none does.
+    """
     cases = [(ARMS[name], seed) for name in params.tuned_arms for seed in params.tuning_seeds]
     jobs = {
         (arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True) for arm, seed in cases
     }
-    scores: dict[str, list[float]] = {}
-    for (name, _), found in _scored(jobs).items():
-        (score,) = [row["value"] for row in _observations(params, found) if row["metric"] == "score"]
-        scores.setdefault(name, []).append(score)
-    best = max(scores, key=lambda name: np.mean(scores[name]))
+    found = [{"arm": name} | row for (name, _), many in _scored(jobs).items() for row in _observations(params, many)]
+    tuned = pd.DataFrame(found).pivot_table(index="arm", columns="metric", values="value")
+    frame = pd.DataFrame(rows)
+    trials = frame[(frame["metric"] == "tuning") & (frame["lr"] == frame["arm"].map(rates))]
+    base = trials.groupby("arm")["value"].mean()[[ARMS[name].base for name in tuned.index]].to_numpy()
+    kept = tuned[tuned["base_recall"] >= base - DOWNSIDE]
+    best = (tuned if kept.empty else kept)["score"].idxmax()
     return [
         row | {"arm": "chosen"}
         for row in rows
