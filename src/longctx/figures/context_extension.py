@@ -78,7 +78,8 @@ def ranking(scores: pd.DataFrame) -> Figure:
     figure, axes = grid(len(tuned), height=0.9 + 0.22 * scores["arm"].nunique())
     for axis, name in zip(axes, tuned, strict=True):
         at = scores[scores["tuned"] == name]
-        order = list(at.groupby("arm")["value"].mean().sort_values(ascending=False).index)
+        leading = at[at["run"] == "published"] if "published" in set(at["run"]) else at
+        order = list(leading.groupby("arm")["value"].mean().sort_values(ascending=False).index)
         for run, look in (("published", {"color": "C0"}), ("this run", {"color": "C1", "mfc": "none"})):
             for place, arm in enumerate(order):
                 values = at[(at["run"] == run) & (at["arm"] == arm)]["value"]
@@ -129,6 +130,7 @@ def layouts(table: pd.DataFrame, multiple: int) -> Figure:
     )
     axis.axhline(1, ls=":", color="0.4")
     axis.set(xlabel="", ylabel=f"share of recall kept at {multiple}×", ylim=(0, 1.1))
+    axis.tick_params(axis="x", labelsize="small")
     axis.legend(title="evidence", frameon=True, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

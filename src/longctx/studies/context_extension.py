@@ -27,6 +27,7 @@ from longctx.training import Row
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
+FLOOR = 0.95  # recall at L below which a reach means nothing: a flat curve at chance reaches for ever
 DOWNSIDE = 0.02  # of recall at L: what fine-tuning may cost the short context and still count as nothing
 SINKS = 4  # tokens that stay visible beside a window (Xiao et al. 2023)
 
@@ -212,13 +213,15 @@ def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
     """Return the one table that answers "which scheme should I choose?": reach in trained lengths, and its price.
 
     Columns: reach as it is and tuned (geometric mean over seeds of effective length over L; at most the longest multiple
-    tested), recall at 8× and beyond, and what tuning costs at L (recall at L, tuned minus as it is).
+    tested; NaN where mean recall at L is below FLOOR), recall at 8× and beyond, and what tuning costs at L (recall at L,
+    tuned minus as it is).
     """
     decoders = table[(table["kind"] == "decoder") & (table["arm"] != "chosen")]
     mean = decoders.pivot_table(index="arm", columns=["metric", "tuned"], values="value")
+    reach = 2 ** mean["reach"].where(mean["base_recall"] >= FLOOR)
     columns = {
-        "reach as it is": 2 ** mean["reach", "zero_shot"],
-        "reach tuned": 2 ** mean["reach"].get("tuned", pd.Series(np.nan, mean.index)),
+        "reach as it is": reach["zero_shot"],
+        "reach tuned": reach.get("tuned", pd.Series(np.nan, mean.index)),
         "recall ≥ 8× as it is": mean["score", "zero_shot"],
         "recall ≥ 8× tuned": mean["score"].get("tuned", pd.Series(np.nan, mean.index)),
         "recall at 1×": mean["base_recall", "zero_shot"],
