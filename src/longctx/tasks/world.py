@@ -23,6 +23,7 @@ Kind = Literal["place", "holder", "thing_place"]
 
 WOMEN = ("Anna", "Bella", "Clara", "Diana", "Emma", "Flora", "Grace", "Helen")
 MEN = ("Arthur", "Boris", "Cecil", "Daniel", "Edgar", "Felix", "Henry", "Jacob")
+FIRSTS = WOMEN + MEN
 FAMILIES = (
     *("Archer", "Baker", "Carter", "Draper", "Fisher", "Gardener", "Hunter", "Mason"),
     *("Miller", "Piper", "Porter", "Potter", "Shepherd", "Tanner", "Turner", "Weaver"),
@@ -55,7 +56,7 @@ FACTS: dict[Kind, str] = {
 STORIES = SHUFFLE + 1  # a random stream of its own, beside those of `sample`
 HELD_OUT = 4  # one in so many people and wordings is for tests alone
 
-NAME = rf"(?:{'|'.join(WOMEN + MEN)}) (?:{'|'.join(FAMILIES)})"
+NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
 TOLD = {
     "go": re.compile(rf"({NAME}) (?:{'|'.join(VERBS['go'])}) the (\w+)\."),
     "take": re.compile(rf"({NAME}) (?:{'|'.join(VERBS['take'])}) the (\w+)\."),
@@ -75,6 +76,16 @@ class Event(NamedTuple):
     who: str
     what: str  # the place, or the thing
     to: str = ""  # give: the receiver
+
+    @property
+    def subject(self) -> str:
+        """The person or thing that is elsewhere from now on."""
+        return self.who if self.kind == "go" else self.what
+
+    @property
+    def value(self) -> str:
+        """Where: the person's place, or who has the thing."""
+        return self.what if self.kind == "go" else self.to or self.who
 
 
 class Fact(NamedTuple):
@@ -110,8 +121,7 @@ class Story:
 
 def full_names(split: Split) -> list[tuple[str, str]]:
     """Return (first, family) of the people of a split: every first and every family name is in both, no person is."""
-    firsts = WOMEN + MEN
-    pairs = [(i + j, first, family) for i, first in enumerate(firsts) for j, family in enumerate(FAMILIES)]
+    pairs = [(i + j, first, family) for i, first in enumerate(FIRSTS) for j, family in enumerate(FAMILIES)]
     return [(first, family) for number, first, family in pairs if _is_in(split, number)]
 
 
@@ -135,18 +145,17 @@ def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int
     Raises:
         ValueError: more people or things than there are, or nobody to hand a thing to.
     """
-    firsts = WOMEN + MEN
-    if not (1 <= people <= len(firsts) and 0 <= things <= len(THINGS)):
+    if not (1 <= people <= len(FIRSTS) and 0 <= things <= len(THINGS)):
         raise ValueError(
-            f"people = {people}, things = {things}: expected 1 to {len(firsts)} people, at most {len(THINGS)} things"
+            f"people = {people}, things = {things}: expected 1 to {len(FIRSTS)} people, at most {len(THINGS)} things"
         )
     if things and changes and people < 2:
         raise ValueError(f"people = {people}, changes = {changes}: expected at least 2 people")
     known: dict[str, list[str]] = {}
     for first, family in full_names(split):
         known.setdefault(first, []).append(family)
-    chosen = rng.permutation(len(firsts))[:people]  # no two share a first name
-    names = tuple(f"{firsts[i]} {known[firsts[i]][rng.integers(len(known[firsts[i]]))]}" for i in chosen)
+    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]  # no two share a first name
+    names = tuple(f"{first} {known[first][rng.integers(len(known[first]))]}" for first in chosen)
     goods = tuple(THINGS[i] for i in rng.permutation(len(THINGS))[:things])
     turns = rng.permutation([*range(people + things), *rng.integers(people + things, size=changes)])
     events: list[Event] = []
@@ -154,9 +163,7 @@ def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int
     for turn in turns:
         event = _next(rng, (*names, *goods)[turn], names, now)
         events.append(event)
-        now[event.who if event.kind == "go" else event.what] = (
-            event.what if event.kind == "go" else event.to or event.who
-        )
+        now[event.subject] = event.value
     return Story(names, goods, tuple(events), tuple(_tell(rng, events, split)))
 
 
@@ -186,8 +193,13 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
 
 def read(text: str) -> list[Event]:
     """Return the events that a text tells, in order; whatever else it says is passed over."""
-    found = [(match.start(), kind, match.groups()) for kind, told in TOLD.items() for match in told.finditer(text)]
-    return [Event(kind, *parts) for _, kind, parts in sorted(found)]
+    return [Event(kind, *parts) for kind, parts in _said(TOLD, text)]
+
+
+def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the name and the groups of every match of some patterns, in the text's order."""
+    found = [(match.start(), kind, match.groups()) for kind, said in patterns.items() for match in said.finditer(text)]
+    return [(kind, parts) for _, kind, parts in sorted(found)]
 
 
 def state(events: Sequence[Event]) -> dict[Fact, Ids]:
@@ -195,21 +207,20 @@ def state(events: Sequence[Event]) -> dict[Fact, Ids]:
     places: dict[str, int] = {}
     holders: dict[str, int] = {}
     for number, event in enumerate(events):
-        (places if event.kind == "go" else holders)[event.who if event.kind == "go" else event.what] = number
-    facts = {Fact("place", who, events[number].what): (number,) for who, number in places.items()}
+        (places if event.kind == "go" else holders)[event.subject] = number
+    facts = {Fact("place", who, events[number].value): (number,) for who, number in places.items()}
     for thing, number in holders.items():
-        holder = events[number].to or events[number].who
+        holder = events[number].value
         facts[Fact("holder", thing, holder)] = (number,)
         if holder in places:
             evidence = tuple(sorted((number, places[holder])))
-            facts[Fact("thing_place", thing, events[places[holder]].what)] = evidence
+            facts[Fact("thing_place", thing, events[places[holder]].value)] = evidence
     return facts
 
 
 def facts_in(text: str) -> list[Fact]:
     """Return the facts that a text states as `Fact.sentence` does, in order."""
-    found = [(match.start(), kind, match.groups()) for kind, said in STATED.items() for match in said.finditer(text)]
-    return [Fact(kind, *parts) for _, kind, parts in sorted(found)]
+    return [Fact(kind, *parts) for kind, parts in _said(STATED, text)]
 
 
 def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
