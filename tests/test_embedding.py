@@ -38,6 +38,42 @@ def with_weights_of(model: Decoder, **changes) -> Decoder:
     return other
 
 
+# -------------------------------------------------------------------------------------------------- short convolution
+
+
+def test_a_short_convolution_is_torchs_depthwise_one_on_the_embedded_tokens() -> None:
+    model, tokens = build(short_conv=3), tokens_of(12)
+    weight = model.embedding.before
+    assert weight.shape == (3, 32)
+    e_BDT = torch.nn.functional.embedding(tokens, model.embedding.weight).mT
+    kernel = torch.cat((weight.flip(0), torch.ones_like(weight[:1]))).T[:, None]
+    expected = torch.nn.functional.conv1d(torch.nn.functional.pad(e_BDT, (3, 0)), kernel, groups=32).mT
+    assert torch.allclose(model.embedding(tokens, None), expected, atol=1e-12)
+
+
+def test_a_short_convolution_starts_with_torchs_spread_and_reaches_no_further() -> None:
+    torch.manual_seed(0)
+    wide = Embedding(config_of(width=4096, heads=64, short_conv=4))
+    model = build(short_conv=2)
+    assert wide.before.shape == (4, 4096)
+    drawn = Decoder(config_of(width=1024, heads=16, layers=1, short_conv=4)).embedding.before.detach()
+    ours, torchs = drawn.std(), torch.nn.Conv1d(1024, 1024, 4, groups=1024).weight.std()
+    assert abs(float(ours / torchs) - 1) < 0.05
+    tokens = tokens_of(8, rows=1)
+    other = tokens.clone()
+    other[0, 2] = (tokens[0, 2] + 1) % 50
+    moved = (model.embedding(tokens, None) != model.embedding(other, None)).any(-1)[0]
+    assert moved.nonzero().flatten().tolist() == [2, 3, 4]
+
+
+def test_a_short_convolution_looks_into_no_other_document_and_no_padding() -> None:
+    model, tokens = build(short_conv=3), tokens_of(10, rows=1)
+    documents = torch.tensor([[0] * 4 + [1] * 4 + [-1] * 2])
+    together = model.embedding(tokens, documents)
+    assert torch.allclose(together[:, :4], model.embedding(tokens[:, :4], None), atol=1e-12)
+    assert torch.allclose(together[:, 4:8], model.embedding(tokens[:, 4:8], None), atol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 

@@ -48,6 +48,8 @@ KINDS = {
     "windows alone": {"window": 3, "global_every": 0, "kv_heads": 1},
     "layer norm, geglu": {"norm": "layer", "mlp": "geglu", "embedding_norm": True, "tied": False},
     "scaled logits": {"embedding_std": 1.0},
+    "short convolution": {"short_conv": 3},
+    "a convolution longer than the prompt": {"short_conv": T + 3},
 }
 
 

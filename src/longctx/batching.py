@@ -16,9 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from longctx import files
-from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig, Curriculum, Task
+from longctx.config import EOS, MASK, PAD, SPECIAL, BatchConfig
 from longctx.files import UserError
-from longctx.tasks import flip_flop, recall
 
 IGNORE = -100  # a target that is not scored
 PERMUTATION, OFFSET, MASKING, TASKS = range(4)  # purposes: each draws from a random stream of its own
@@ -31,17 +30,18 @@ class Batch:
     tokens: Int[Tensor, "B T"]
     targets: Int[Tensor, "B T"]  # IGNORE where not scored
     documents: Int[Tensor, "B T"] | None
+    source: Int[Tensor, "B S"] | None = None  # what an encoder–decoder's encoder reads
 
     def split(self, parts: int) -> list["Batch"]:
         """Return the rows as `parts` batches of equal size, in order."""
-        documents = [None] * parts if self.documents is None else self.documents.chunk(parts)
-        rows = zip(self.tokens.chunk(parts), self.targets.chunk(parts), documents, strict=True)
-        return [Batch(*part) for part in rows]
+        fields = (self.tokens, self.targets, self.documents, self.source)
+        chunks = ([None] * parts if field is None else field.chunk(parts) for field in fields)
+        return [Batch(*part) for part in zip(*chunks, strict=True)]
 
     def to(self, where: torch.device) -> "Batch":
         """Return the batch on a device."""
-        documents = None if self.documents is None else self.documents.to(where)
-        return Batch(self.tokens.to(where), self.targets.to(where), documents)
+        fields = (self.tokens, self.targets, self.documents, self.source)
+        return Batch(*(None if field is None else field.to(where) for field in fields))
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,19 @@ def _load_array(path: Path, dtype: type) -> np.ndarray:
     return array
 
 
-def _rng(purpose: int, seed: int, index: int) -> np.random.Generator:
+def generator(purpose: int, seed: int, index: int) -> np.random.Generator:
+    """Return the random stream of a purpose, a seed and an index (a step, an epoch)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([purpose, seed, index])))
 
 
 @lru_cache(maxsize=64)
 def _offset(seed: int, epoch: int) -> int:
-    return int(_rng(OFFSET, seed, epoch).integers(1 << 32))
+    return int(generator(OFFSET, seed, epoch).integers(1 << 32))
 
 
 @lru_cache(maxsize=8)
 def _permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
-    return _rng(PERMUTATION, seed, epoch).permutation(rows)
+    return generator(PERMUTATION, seed, epoch).permutation(rows)
 
 
 def _windows(stream: Stream, length: int) -> np.ndarray:
@@ -221,49 +222,17 @@ def training_batch(stream: Stream, config: BatchConfig, *, seed: int, step: int)
     inputs, here = tokens[:, :-1], documents[:, :-1]
     match config.objective:
         case "mlm":
-            rng = _rng(MASKING, seed, step)
+            rng = generator(MASKING, seed, step)
             inputs, targets = mask_tokens(inputs, rng, config.mask_rate, stream.vocab_size)
         case "clm":
             scored = (documents[:, 1:] == here) & (inputs != PAD)
             targets = np.where(scored, tokens[:, 1:], IGNORE)
     alone = bool((here == here[:, :1]).all())
-    return Batch(_tensor(inputs), _tensor(targets), None if alone else _tensor(here))
+    return Batch(tensor(inputs), tensor(targets), None if alone else tensor(here))
 
 
-def task_rows(task: Task, rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a task's tokens and which of them are scored, (rows, length) each."""
-    match task.name:
-        case "dense_recall":
-            return recall.dense_recall(rng, rows, length, **task.options)
-        case "recall":
-            return recall.recall(rng, rows, length, **task.options)
-        case "flip_flop":
-            return flip_flop.flip_flop(rng, rows, length, **task.options)
-
-
-def to_predict(tokens: np.ndarray, scored: np.ndarray, *, causal: bool, mask: int) -> Batch:
-    """Return a task's rows as a batch: a decoder predicts a scored token from those before it, an encoder from `mask`.
-
-    The encoder reads `mask` in place of every scored token; its vocabulary has one id more than the task.
-    """
-    if causal:
-        targets = np.full(tokens.shape, IGNORE)
-        targets[:, :-1] = np.where(scored[:, 1:], tokens[:, 1:], IGNORE)
-        return Batch(_tensor(tokens), _tensor(targets), None)
-    return Batch(_tensor(np.where(scored, mask, tokens)), _tensor(np.where(scored, tokens, IGNORE)), None)
-
-
-def task_batch(curriculum: Curriculum, *, seed: int, step: int, causal: bool, vocab_size: int) -> Batch:
-    """Return the batch of a step of a curriculum: a pure function of its arguments, as `training_batch`."""
-    stage, rng = curriculum.at(step), _rng(TASKS, seed, step)
-    share, rest = divmod(stage.rows, len(stage.tasks))
-    counts = [share + (place < rest) for place in range(len(stage.tasks))]
-    made = [task_rows(task, rng, rows, stage.length) for task, rows in zip(stage.tasks, counts, strict=True)]
-    tokens, scored = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    return to_predict(tokens, scored, causal=causal, mask=vocab_size - 1)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
+def tensor(array: np.ndarray) -> Tensor:
+    """Return an array as a tensor that shares its memory."""
     return torch.from_numpy(np.ascontiguousarray(array))
 
 

@@ -15,8 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from longctx.files import UserError
 from longctx.messages import one_line, problems
 
-MAX_YAML_BYTES = 1 << 20
-MAX_YAML_DEPTH = 40
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 1 << 20, 40
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -30,8 +29,6 @@ Positions = Literal["rope", "learned", "sinusoidal", "none", "alibi", "t5"]
 RECURRENT = ("rnn", "lstm", "gru")
 Model = TypeVar("Model", bound=BaseModel)
 DType = Literal["float32", "bfloat16"]
-
-# ----------------------------------------------------------------------------------------------- special tokens
 
 SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # in the order of their ids
 PAD, MASK, BOS, EOS = range(4)
@@ -97,6 +94,9 @@ class ModelConfig(Frozen):
     # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3); 0: none does
     global_every: Annotated[int, Field(ge=0)] = 1
     smear: bool = False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
+    short_conv: Count | None = (
+        None  # tokens before it that each embedding takes up, channel by channel (Allen-Zhu 2025)
+    )
     embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
     tied: bool = True
     init_std: Positive = 0.02
@@ -144,13 +144,16 @@ class BatchConfig(Frozen):
 
 
 class Task(Frozen):
-    """A synthetic task of `tasks/`, by the name of its module's function, with the function's options."""
+    """A synthetic task of `tasks/`, by the name of its module's function, with the function's options; or rows made before."""
 
-    name: Literal["dense_recall", "recall", "flip_flop"]
+    name: Literal["dense_recall", "recall", "flip_flop", "prepared"]
     pairs: Count | None = None  # recall: key–value pairs in a row
     span: Count | None = None  # recall: tokens that the pairs are packed into; None: spread over the row
     depth: Share | None = None  # recall: where the packed pairs stand, 0 first, 1 last; None: anywhere
     ignores: Share | None = None  # flip_flop: share of instructions that only fill
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = (
+        None  # prepared: of the rows (`batching.keep_rows`)
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -165,6 +168,7 @@ class Stage(Frozen):
     rows: Count
     length: Count
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)]
+    source: Count | None = None  # first tokens of each row, that an encoder–decoder's encoder reads; PAD fills them up
 
 
 class Curriculum(Frozen):
@@ -229,9 +233,6 @@ class RunConfig(Frozen):
             given = f"batch.rows = {rows}, optimizer.accumulation = {self.optimizer.accumulation}"
             raise ValueError(f"{given}, processes = {self.processes}: expected accumulation · processes to divide rows")
         return self
-
-
-# ------------------------------------------------------------------------------------------ the two data stages
 
 
 class Dataset(Frozen):

@@ -42,11 +42,16 @@ class Embedding(nn.Module):
         if config.positions == "learned":
             rows = config.extension.trained_length if config.extension else config.max_length
             self.positions = nn.Parameter(torch.empty(rows, config.width))
+        self.before = nn.Parameter(torch.empty(config.short_conv, config.width)) if config.short_conv else None
         self.norm = Norm(config) if config.embedding_norm else nn.Identity()
 
-    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None, start: int = 0) -> Tensor:
-        """Return (B, T, D); the first token stands at position `start`."""
+    def forward(
+        self, tokens_BT: Tensor, documents_BT: Tensor | None, start: int = 0, before_Bk: Tensor | None = None
+    ) -> Tensor:
+        """Return (B, T, D); the first token stands at position `start`, those `before` it right in front of it."""
         x_BTD = F.embedding(tokens_BT, self.weight)
+        if self.before is not None:
+            x_BTD = x_BTD + self._neighbours(tokens_BT, documents_BT, before_Bk)
         match self.config.positions:
             case "learned":
                 x_BTD = x_BTD + self._learned(start + positions_within(tokens_BT, documents_BT))
@@ -55,6 +60,22 @@ class Embedding(nn.Module):
                 table_TD = sinusoidal(start + tokens_BT.shape[1], width).to(x_BTD)
                 x_BTD = x_BTD * math.sqrt(width) + F.embedding(at_T, table_TD)
         return self.norm(x_BTD)
+
+    def _neighbours(self, tokens_BT: Tensor, documents_BT: Tensor | None, before_Bk: Tensor | None) -> Tensor:
+        """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D): a channel-wise convolution over the tokens before each.
+
+        Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document looks
+        into another; before the first token stands nothing.
+        """
+        T, history_BT = tokens_BT.shape[1], tokens_BT if before_Bk is None else torch.cat((before_Bk, tokens_BT), 1)
+        e_BTD, mixed_BTD = F.embedding(history_BT, self.weight), 0
+        for distance, weight_D in enumerate(self.before, 1):
+            earlier_BTD = F.pad(e_BTD, (0, 0, distance, 0))[:, : e_BTD.shape[1]][:, -T:]
+            if documents_BT is not None:
+                same_BT = F.pad(documents_BT, (distance, 0), value=-1)[:, :T] == documents_BT
+                earlier_BTD = earlier_BTD * same_BT[..., None]
+            mixed_BTD = mixed_BTD + weight_D * earlier_BTD
+        return mixed_BTD
 
     def _learned(self, at_T: Tensor) -> Tensor:
         scale = self.config.extension.scale if self.config.extension else 1.0

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longctx import ngrams
-from longctx.batching import IGNORE, Stream, task_rows, to_predict
+from longctx.batching import IGNORE, Stream
 from longctx.config import MASK, SPECIAL, Task
+from longctx.curriculum import task_rows, to_predict
 from longctx.model import Decoder, Encoder
 from longctx.patterns import Pattern
 from longctx.recurrent import Recurrent

@@ -92,6 +92,7 @@ class Reader:
         self.model, self.pattern = model, pattern
         weight = model.embedding.weight
         self.caches = [Cache(rows, capacity, model.config, weight) for _ in model.stack.blocks]
+        self.before = torch.empty(rows, 0, dtype=torch.long, device=weight.device)  # the last tokens read
 
     @torch.inference_mode()
     def read(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:
@@ -107,7 +108,9 @@ class Reader:
         if pattern is None and T == 1:
             pattern = Pattern()  # the last token sees every key: no mask
         ends_B = torch.arange(1, B + 1, device=tokens_BT.device) * T - 1
-        return self.model.logits(self.model.hidden(tokens_BT, None, pattern, ends_B, self.caches))
+        before, reach = self.before, self.model.config.short_conv or 0
+        self.before = torch.cat((before, tokens_BT), 1)[:, -reach:] if reach else before
+        return self.model.logits(self.model.hidden(tokens_BT, None, pattern, ends_B, self.caches, before))
 
 
 def stream(

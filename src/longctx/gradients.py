@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from longctx.batching import IGNORE, task_rows, to_predict
+from longctx.batching import IGNORE
 from longctx.config import Task
+from longctx.curriculum import task_rows, to_predict
 from longctx.evaluation import EVALUATION_SEED
 from longctx.layers import select_rows
 from longctx.model import Decoder

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from longctx.config import ModelConfig
+from longctx.config import PAD, ModelConfig
 from longctx.embedding import Embedding, RelativeBias, drawn_rotation, on_scores, rotation_of
 from longctx.layers import Block, Cache, Norm, Rotation
 from longctx.patterns import Pattern
@@ -108,6 +108,8 @@ class LanguageModel(nn.Module):
             std = config.init_std
             if name.endswith(("embedding.weight", "embedding.positions")):
                 std = config.embedding_std or std
+            elif name.endswith("embedding.before"):
+                std = (3 * len(parameter)) ** -0.5  # torch's own for a convolution of that reach
             elif name.endswith("out.weight"):
                 std /= math.sqrt(2 * config.layers)
             nn.init.normal_(parameter, std=std)
@@ -124,9 +126,13 @@ class LanguageModel(nn.Module):
         pattern: Pattern | None = None,
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
         caches: Sequence[Cache] | None = None,
+        before: Int[Tensor, "B k"] | None = None,
     ) -> Float[Tensor, "*n D"]:
-        """Return the final, normalised hidden states, (B, T, D) or of the selected positions (n, D); as in `forward`."""
-        x_BTD = self.embedding(tokens, documents, caches[0].length if caches else 0)
+        """Return the final, normalised hidden states, (B, T, D) or of the selected positions (n, D); as in `forward`.
+
+        With caches, `before` holds the last tokens in them: a short convolution looks back at these.
+        """
+        x_BTD = self.embedding(tokens, documents, caches[0].length if caches else 0, before)
         return self.stack(x_BTD, documents, pattern, select=select, caches=caches)
 
     def forward(
@@ -207,6 +213,11 @@ class EncoderDecoder(LanguageModel):
     ) -> Float[Tensor, "*n V"]:
         """Return logits of the next target token, (B, T, V) or (n, V); documents and `select` as in the others."""
         return self.logits(self.hidden(source, target, source_documents, target_documents, select))
+
+
+def padding_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Return documents for rows of one document each, filled up with PAD: 0, and −1 where there is padding."""
+    return torch.where(tokens == PAD, -1, 0)
 
 
 def num_parameters(model: nn.Module) -> int:

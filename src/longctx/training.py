@@ -21,16 +21,17 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from longctx import checkpoint, distributed, files
-from longctx.batching import IGNORE, Batch, Stream, task_batch, training_batch
-from longctx.config import RECURRENT, Curriculum, ModelConfig, OptimizerConfig, RunConfig
+from longctx.batching import IGNORE, Batch, Stream, training_batch
+from longctx.config import Curriculum, ModelConfig, OptimizerConfig, RunConfig
+from longctx.curriculum import task_batch
 from longctx.files import UserError
-from longctx.model import Decoder, Encoder
+from longctx.model import Decoder, Encoder, EncoderDecoder, padding_of
 from longctx.recurrent import Recurrent
 
-VALIDATION_SEED = 1_000_003  # of the validation batches: the same for every run, so that curves compare
-VALIDATION_BATCHES = 4
+VALIDATION_SEED, VALIDATION_BATCHES = 1_000_003, 4  # the same batches for every run, so that curves compare
 
 Row = dict[str, Any]
+Network = Encoder | Decoder | EncoderDecoder | Recurrent
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,13 @@ def run_folder(run: RunConfig) -> Path:
     return files.cache() / "runs" / run_key(run)
 
 
-def build_model(config: ModelConfig) -> Encoder | Decoder | Recurrent:
+def build_model(config: ModelConfig) -> Network:
     """Return a model with fresh weights from torch's global generator."""
-    if config.kind in RECURRENT:
-        return Recurrent(config)
-    return Encoder(config) if config.kind == "encoder" else Decoder(config)
+    kinds = {"encoder": Encoder, "decoder": Decoder, "encoder_decoder": EncoderDecoder}
+    return kinds.get(config.kind, Recurrent)(config)
 
 
-def load_model(run: RunConfig, config: ModelConfig | None = None) -> Encoder | Decoder | Recurrent:
+def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
     """Return a finished run's model, in evaluation mode; with another `config` of the same weights, as that says.
 
     Raises:
@@ -106,8 +106,7 @@ def load_model(run: RunConfig, config: ModelConfig | None = None) -> Encoder | D
     found = checkpoint.latest(folder)
     if found is None or found.step != run.steps:
         raise UserError(f"{folder}: expected a finished run of {run.steps} steps")
-    model = build_model(config or run.model)
-    model.load_state_dict(found.tensors("model"))
+    (model := build_model(config or run.model)).load_state_dict(found.tensors("model"))
     return model.to(device()).eval()
 
 
@@ -134,7 +133,10 @@ def scored_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
     The head runs on scored positions only. With none, the loss is 0 with gradient 0, never 0/0.
     """
     scored = batch.targets != IGNORE
-    logits = model(batch.tokens, documents=batch.documents, select=scored)
+    if batch.source is None:
+        logits = model(batch.tokens, documents=batch.documents, select=scored)
+    else:
+        logits = model(batch.source, batch.tokens, padding_of(batch.source), select=scored)
     return F.cross_entropy(logits.float(), batch.targets[scored], reduction="sum"), int(scored.sum())
 
 
@@ -267,9 +269,7 @@ def _validation_loss(model: nn.Module, run: RunConfig, batches: list[Batch]) -> 
 def train(run: RunConfig, *, resume: bool = True) -> RunResult:
     """Train a model, or load what an earlier call left: finished in milliseconds, interrupted from its last save.
 
-    Args:
-        run: the whole configuration.
-        resume: False removes an earlier run of this configuration first.
+    With `resume` False, an earlier run of this configuration is removed first.
 
     Raises:
         UserError: the folder is in use, the disk refused, a checkpoint is damaged beyond its elders, or the loss or

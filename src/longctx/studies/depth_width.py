@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from longctx import evaluation, results
-from longctx.batching import Batch, task_batch
+from longctx.batching import Batch
 from longctx.config import Curriculum, ModelConfig, OptimizerConfig, RunConfig, Stage, Task
+from longctx.curriculum import task_batch
 from longctx.effective import SHARE, crossing
 from longctx.gradients import gradient_norms
 from longctx.model import Decoder
