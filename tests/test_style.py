@@ -31,7 +31,7 @@ MAX_OPTIONS = 14  # of a command
 # From leaf to root: a module may import only modules that stand before it.
 ORDER = """
     files messages config params positions patterns kernels memory_efficient attention layers embedding model generation recurrent sources manuals columns corpus
-    tokenizer tasks batching curriculum ngrams checkpoint distributed training runs stats effective evaluation gradients attribution
+    tokenizer tasks metrics retrieval batching curriculum ngrams checkpoint distributed training runs stats effective evaluation gradients attribution
     memorization huggingface pretrained rope_config rope_check far_context questions probe extend results cost verdicts plotting
     figures report studies notebooks pipeline publishing cli
 """.split()  # noqa: SIM905

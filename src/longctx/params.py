@@ -206,6 +206,42 @@ class ContextExtension(Study):
     contexts: Count  # of ten needles, at each length
 
 
+class StoryReader(Frozen):
+    """The readers that the applications share: the same section in each of them, so that they are trained once."""
+
+    width: Count
+    layers: Count
+    heads: Count
+    short_conv: Count
+    people: Count  # in a story, as the next two
+    things: Count
+    changes: Annotated[int, Field(ge=0)]  # at most
+    rows: Count  # kept for training, of each length and kind; drawn with replacement
+    step_tokens: Count  # in a training step
+    short_length: Count  # T of the rows that pre-training begins with
+    long_length: Count  # T that it ends with, and of fine-tuning
+    short_steps: Count
+    long_steps: Count
+    tune_steps: Count
+    lr: Positive
+    tune_share: Positive  # of it, in fine-tuning
+
+
+class QuestionAnswering(Study):
+    """Notebook 08."""
+
+    seeds: Seeds
+    reader: StoryReader
+    window: Count  # tokens that the short arms read: the last ones, or what BM25 finds
+    lengths: Counts  # T of the test rows
+    depths: Shares  # of the story in them: 0 first
+    stories: Count  # tested at each length and depth
+    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
+    real_lengths: Counts
+    real_window: Count
+    real_contexts: Count
+
+
 class Params(Frozen):
     """All of params.yaml."""
 
@@ -219,6 +255,7 @@ class Params(Frozen):
     mlm_pretraining: MlmPretraining
     depth_width: DepthWidth
     context_extension: ContextExtension
+    question_answering: QuestionAnswering
 
 
 STUDIES: dict[str, type[Study]] = {
@@ -229,6 +266,7 @@ STUDIES: dict[str, type[Study]] = {
     "mlm_pretraining": MlmPretraining,
     "depth_width": DepthWidth,
     "context_extension": ContextExtension,
+    "question_answering": QuestionAnswering,
 }
 
 

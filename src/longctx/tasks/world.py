@@ -40,8 +40,13 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 OPENINGS = ("", "Then ", "On {day} ", "Later ")
 VERBS = {
     "go": ("goes to", "walks to", "runs to", "rides to"),
-    "take": ("takes", "finds", "buys", "borrows"),
+    "take": ("is taken by", "is found by", "is bought by", "is borrowed by"),
     "give": ("gives", "hands", "passes", "lends"),
+}
+TELLINGS = {  # what is asked for stands behind what it is asked by
+    "go": "{who} {verb} the {what}.",
+    "take": "the {what} {verb} {who}.",
+    "give": "{who} {verb} the {what} to {to}.",
 }
 QUESTIONS: dict[Kind, str] = {
     "place": "\nWhere is {subject}? In the",
@@ -58,14 +63,14 @@ HELD_OUT = 4  # one in so many people and wordings is for tests alone
 
 NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
 TOLD = {
-    "go": re.compile(rf"({NAME}) (?:{'|'.join(VERBS['go'])}) the (\w+)\."),
-    "take": re.compile(rf"({NAME}) (?:{'|'.join(VERBS['take'])}) the (\w+)\."),
-    "give": re.compile(rf"({NAME}) (?:{'|'.join(VERBS['give'])}) the (\w+) to ({NAME})\."),
+    "go": re.compile(rf"(?P<who>{NAME}) (?:{'|'.join(VERBS['go'])}) the (?P<what>\w+)\."),
+    "take": re.compile(rf"[Tt]he (?P<what>\w+) (?:{'|'.join(VERBS['take'])}) (?P<who>{NAME})\."),
+    "give": re.compile(rf"(?P<who>{NAME}) (?:{'|'.join(VERBS['give'])}) the (?P<what>\w+) to (?P<to>{NAME})\."),
 }
 STATED = {
-    "place": re.compile(rf"({NAME}) is in the (\w+)\."),
-    "holder": re.compile(rf"The (\w+) is with ({NAME})\."),
-    "thing_place": re.compile(r"The (\w+) is in the (\w+)\."),
+    "place": re.compile(rf"(?P<subject>{NAME}) is in the (?P<value>\w+)\."),
+    "holder": re.compile(rf"The (?P<subject>\w+) is with (?P<value>{NAME})\."),
+    "thing_place": re.compile(r"The (?P<subject>\w+) is in the (?P<value>\w+)\."),
 }
 
 
@@ -183,8 +188,8 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
     for event, day in zip(events, days, strict=True):
         choices = wordings(split, event.kind)
         opening, verb = choices[rng.integers(len(choices))]
-        to = f" to {event.to}" if event.to else ""
-        told.append(f" {opening.format(day=DAYS[day])}{event.who} {verb} the {event.what}{to}.")
+        said = TELLINGS[event.kind].format(verb=verb, **event._asdict())
+        told.append(f" {opening.format(day=DAYS[day])}{said if opening else said[0].upper() + said[1:]}")
     return told
 
 
@@ -193,13 +198,13 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
 
 def read(text: str) -> list[Event]:
     """Return the events that a text tells, in order; whatever else it says is passed over."""
-    return [Event(kind, *parts) for kind, parts in _said(TOLD, text)]
+    return [Event(kind, **parts) for kind, parts in _said(TOLD, text)]
 
 
-def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, tuple[str, ...]]]:
+def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, dict[str, str]]]:
     """Return the name and the groups of every match of some patterns, in the text's order."""
-    found = [(match.start(), kind, match.groups()) for kind, said in patterns.items() for match in said.finditer(text)]
-    return [(kind, parts) for _, kind, parts in sorted(found)]
+    found = [(match, kind) for kind, said in patterns.items() for match in said.finditer(text)]
+    return [(kind, match.groupdict()) for match, kind in sorted(found, key=lambda one: one[0].start())]
 
 
 def state(events: Sequence[Event]) -> dict[Fact, Ids]:
@@ -220,7 +225,7 @@ def state(events: Sequence[Event]) -> dict[Fact, Ids]:
 
 def facts_in(text: str) -> list[Fact]:
     """Return the facts that a text states as `Fact.sentence` does, in order."""
-    return [Fact(kind, *parts) for kind, parts in _said(STATED, text)]
+    return [Fact(kind, **parts) for kind, parts in _said(STATED, text)]
 
 
 def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
@@ -250,9 +255,9 @@ def sample(
     >>> from longctx.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came."
-    >>> made = sample(length=55, seed=4, encode=toy.encode, filler=tale, people=2, things=1)
+    >>> made = sample(length=57, seed=4, encode=toy.encode, filler=tale, people=2, things=1)
     >>> print(toy.decode(made.context).replace(". ", ".\n"))
-    The old men rode Later Diana Baker finds the coin.
+    The old men rode Later the coin is found by Diana Baker.
     out early.
     Nobody saw them go.
     Flora Potter goes to the garden.

@@ -1,0 +1,172 @@
+"""Notebook 08: what a longer context buys in question answering, by what is read, where the evidence stands, and how one trains.
+
+Claims Q1 and L1 of claims.yaml read the table. Controlled tier: readers of stories (`story_reader`); real tier:
+`real_lookups`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from longctx import metrics, results
+from longctx.model import Decoder
+from longctx.params import QuestionAnswering as Params
+from longctx.retrieval import retrieved
+from longctx.runs import EvalConfig, sweep
+from longctx.studies import real_lookups
+from longctx.studies.story_reader import RECIPES, fine_tuning, likeliest, stories, vocabulary
+from longctx.tasks import world
+from longctx.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
+from longctx.training import Row
+
+NAME = "question_answering"
+COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric", "value"]
+SHORT = ("window", "retrieved")  # arms that read no more than a window
+CONTROLS = ("closed_book", "removed", "shuffled", "wrong")
+ARMS = ("full", *SHORT, *CONTROLS)
+FAR, NEAR = 0.0, 1.0  # depths of the story: at the context's beginning, right before the question
+
+
+# ------------------------------------------------------------------------------------------------------ what is read
+
+
+def context_of(
+    arm: str, sample: Sample, query: Query, *, other: Sample, decode: Decode, window: int, seed: int
+) -> np.ndarray:
+    """Return what an arm reads before a question; `other` is the story whose context the arm "wrong" reads."""
+    match arm:
+        case "full":
+            read = sample
+        case "closed_book":
+            read = closed_book(sample)
+        case "removed":
+            read = evidence_removed(sample)
+        case "shuffled":
+            read = shuffled(sample, seed)
+        case "wrong":
+            read = other
+        case "window":
+            return sample.context[-window:]
+        case "retrieved":
+            return retrieved(sample, query, decode, window)
+        case _:
+            raise ValueError(f"arm = {arm}: expected one of {', '.join(ARMS)}")
+    return read.context
+
+
+def answers(
+    model: Decoder, *, sizes: dict[str, int], length: int, depth: float | None, count: int, arm: str, window: int
+) -> list[Row]:
+    """Return a reader's scores by hops: choice (the likeliest of the choices is right), exact match and F1.
+
+    Of each story one question of every kind is asked: a person's place (1 hop), a thing's holder (1), a thing's place (2).
+    The first tokens of all choices differ, so they decide the choice.
+    """
+    words = vocabulary()
+    told = stories(sizes, length=length, count=count + 1, depth=depth)
+    rows = []
+    for number in range(count):
+        sample, rng = told[number], np.random.default_rng(number)
+        asked = [_one(rng, sample, kind) for kind in world.QUESTIONS]
+        same = {"other": told[number + 1], "decode": words.decode, "window": window, "seed": number}
+        contexts = [context_of(arm, sample, query, **same) for query in asked]
+        scores = likeliest(model, contexts, [(query.question, query.answer) for query in asked])
+        for kind, query, logits in zip(world.QUESTIONS, asked, scores, strict=True):
+            firsts = [choice[0] for choice in query.choices]
+            best = query.choices[int(logits[0, firsts].argmax())]
+            said, true = (words.decode(ids) for ids in (logits.argmax(-1).tolist(), query.answer))
+            found = {"choice": float(best == query.answer), "exact": metrics.exact_match(said, [true])}
+            rows.append({"kind": kind, **found, "f1": metrics.token_f1(said, [true])})
+    frame = pd.DataFrame(rows)
+    frame["hops"] = np.where(frame["kind"] == "thing_place", 2, 1)
+    means = frame.groupby("hops")[["choice", "exact", "f1"]].mean()
+    return [{"hops": int(hops), **scores} for hops, scores in means.to_dict("index").items()]
+
+
+def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
+    """Return one of a story's questions of a kind, told by the words that it begins with and the number of its hops."""
+    begins = world.QUESTIONS[kind].split("{")[0]
+    hops = 2 if kind == "thing_place" else 1
+    words = vocabulary()
+    alike = [q for q in sample.queries if words.decode(q.question).startswith(begins) and hops_of(q) == hops]
+    return alike[rng.integers(len(alike))]
+
+
+def hops_of(query: Query) -> int:
+    """Return how many sentences a question needs."""
+    return len(query.evidence)
+
+
+# ---------------------------------------------------------------------------------------------------------- the study
+
+
+def run(params: Params) -> pd.DataFrame:
+    """Train the readers by each recipe, ask them, and write and return the table, one row an observation.
+
+    metric: choice, exact, f1 (means over stories, by hops; chance of a choice: `chance`) · oracle (share that the oracle
+    answers) · and those of `real_lookups`.
+    """
+    cells = _cells(params)
+    jobs = {key: job for seed in params.seeds for key, job in _jobs(params, cells, seed).items()}
+    rows = []
+    for (recipe, arm, seed, length, depth), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+        base = {"tier": "controlled", "recipe": recipe, "arm": arm, "seed": seed, "length": length, "depth": depth}
+        for found in result.rows:
+            scores = {name: found[name] for name in ("choice", "exact", "f1")}
+            rows += [base | {"hops": found["hops"], "metric": name, "value": x} for name, x in scores.items()]
+    rows += [{"tier": "controlled", "metric": "oracle", "value": oracle_share(params)}]
+    rows += real_lookups.run(params)
+    table = results.tidy(rows, COLUMNS)
+    results.write_table(table, NAME, params, _cost(params))
+    return table
+
+
+def _cells(params: Params) -> list[tuple[str, str, int, float]]:
+    """Return (recipe, arm, length, depth) of every cell: the map for the long recipe, arms and recipes at the far end."""
+    longest = max(params.lengths)
+    cells = [("long", "full", length, depth) for length in params.lengths for depth in params.depths]
+    cells += [("long", arm, longest, depth) for arm in SHORT for depth in (FAR, NEAR)]
+    cells += [("long", arm, longest, FAR) for arm in CONTROLS]
+    cells += [(recipe, "full", length, FAR) for recipe in RECIPES for length in params.lengths]
+    return list(dict.fromkeys(cells))
+
+
+def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int) -> dict[tuple, EvalConfig]:
+    sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
+    same: dict[str, Any] = {"sizes": sizes, "count": params.stories, "window": params.window}
+    runs = {recipe: fine_tuning(params.reader, recipe, seed) for recipe in RECIPES}
+    return {
+        (recipe, arm, seed, length, depth): EvalConfig(
+            answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth}
+        )
+        for recipe, arm, length, depth in cells
+    }
+
+
+def oracle_share(params: Params) -> float:
+    """Return the share of the tested questions that the oracle answers from the decoded text alone."""
+    sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
+    told = stories(sizes, length=min(params.lengths), count=params.stories, depth=FAR)
+    decode: Callable = vocabulary().decode
+    hits = [found == q.answer for s in told for q, found in zip(s.queries, world.oracle(s, decode), strict=True)]
+    return float(np.mean(hits))
+
+
+def chance(params: Params) -> dict[int, float]:
+    """Return the share that a random choice gets right, by hops: places and holders are asked for alike with one hop."""
+    places, holders = 1 / len(world.PLACES), 1 / params.reader.people
+    return {1: (places + holders) / 2, 2: places}
+
+
+def _cost(params: Params) -> pd.DataFrame:
+    """Return seconds, tokens and memory of every training behind the table."""
+    runs = {(recipe, seed): fine_tuning(params.reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
+    rows = []
+    for (recipe, seed), run in runs.items():
+        for phase, one in (("after", run), ("before", run.start)):
+            if one is not None:
+                (done,) = sweep([one])
+                rows.append({"recipe": recipe, "phase": phase, "seed": seed} | done.cost)
+    return pd.DataFrame(rows)

@@ -1,0 +1,182 @@
+"""The readers of stories that the applications share: what they are trained on, by which recipe, and how they are asked.
+
+A recipe is a pre-training on what is so after a story (its facts in short, statements), on short rows, or on short and then
+long ones, or none; then a fine-tuning on questions, on long rows. All see the same number of floating-point operations.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from longctx import corpus, cost, files
+from longctx.config import BOS, Curriculum, ModelConfig, OptimizerConfig, RunConfig, Stage, Task
+from longctx.curriculum import keep_rows, prepared
+from longctx.files import UserError
+from longctx.model import Decoder
+from longctx.params import StoryReader as Params
+from longctx.runs import EvalConfig, sweep
+from longctx.tasks import storybook, world
+from longctx.tasks.sample import Ids, Sample
+from longctx.tasks.storybook import Vocabulary, sentences_of
+from longctx.tokenizer import load_tokenizer
+from longctx.training import Row, tokens_folder
+
+RECIPES = ("none", "short", "long")
+DOMAIN = "plays"  # the prose between the sentences of a story
+PROSE = 400_000  # characters of it
+ROWS_SEED, SAMPLE_SEED = 0, 100_000  # of training rows; of the stories that are tested, and on
+
+
+# ------------------------------------------------------------------------------------------------ words, prose, rows
+
+
+@functools.cache
+def vocabulary() -> Vocabulary:
+    """Return the project's tokenizer, and an id for each word of the world."""
+    tokenizer = load_tokenizer(tokens_folder())
+    return Vocabulary(lambda text: tokenizer.encode(text).ids, tokenizer.decode, tokenizer.get_vocab_size())
+
+
+@functools.cache
+def prose(split: str) -> str:
+    """Return the beginning of a split's plays."""
+    documents = corpus.load_documents(files.project() / "build" / "corpus", split, DOMAIN)
+    return "\n".join(document.text for document in documents)[:PROSE]
+
+
+def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, things: int, changes: int) -> list[Row]:
+    """Keep rows for training and return their digest."""
+    words = vocabulary()
+    made = storybook.rows(
+        np.random.default_rng((ROWS_SEED, length, len(tails))),
+        rows,
+        length=length,
+        vocabulary=words,
+        filler=sentences_of(prose("train"), words.encode),
+        tails=tails,
+        bos=(BOS,),
+        people=people,
+        things=things,
+        changes=changes,
+    )
+    return [{"digest": keep_rows(*made)}]
+
+
+def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
+    """Return the task that draws from rows of one length, made once."""
+    sizes = {"people": params.people, "things": params.things, "changes": params.changes}
+    job = EvalConfig(make_rows, None, {"length": length, "tails": list(tails), "rows": params.rows} | sizes)
+    (result,) = sweep([job])
+    digest = result.rows[0]["digest"]
+    try:
+        prepared(np.random.default_rng(0), 1, length, digest=digest)
+    except UserError:  # the cache remembers the digest and has lost the rows, or they are damaged
+        make_rows(**job.options)
+    return Task(name="prepared", digest=digest)
+
+
+# ----------------------------------------------------------------------------------------------------------- recipes
+
+
+def model_of(params: Params) -> ModelConfig:
+    """Return the reader: a decoder without position encodings whose embeddings take up the tokens before them."""
+    return ModelConfig(
+        kind="decoder",
+        vocab_size=vocabulary().size,
+        width=params.width,
+        layers=params.layers,
+        heads=params.heads,
+        mlp_width=2 * params.width,
+        max_length=params.long_length,
+        positions="none",
+        short_conv=params.short_conv,
+        init_std=0.1,
+        embedding_std=1.0,
+    )
+
+
+def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
+    """Return the (short, long) steps of pre-training and of fine-tuning: the same floating-point operations a recipe."""
+    short, long = (_step_flop(params, length) for length in (params.short_length, params.long_length))
+    before = params.short_steps * short + params.long_steps * long
+    match recipe:
+        case "none":
+            return {"before": (0, 0), "after": (0, params.tune_steps + round(before / long))}
+        case "short":
+            return {"before": (round(before / short), 0), "after": (0, params.tune_steps)}
+        case "long":
+            return {"before": (params.short_steps, params.long_steps), "after": (0, params.tune_steps)}
+
+
+def _step_flop(params: Params, length: int) -> float:
+    rows = params.step_tokens // length
+    return cost.training_flop(cost.flop(model_of(params), length, rows))
+
+
+def pretraining(params: Params, recipe: str, seed: int) -> RunConfig:
+    """Return a recipe's pre-training on what is so after a story."""
+    return _run(params, ("summary", "statements"), steps_of(params, recipe)["before"], seed, params.lr)
+
+
+def fine_tuning(params: Params, recipe: str, seed: int) -> RunConfig:
+    """Return a recipe's last run: on questions, from its pre-training's weights, or from fresh ones."""
+    steps = steps_of(params, recipe)["after"]
+    if recipe == "none":
+        return _run(params, ("questions",), steps, seed, params.lr)
+    start = pretraining(params, recipe, seed)
+    return _run(params, ("questions",), steps, seed, params.tune_share * params.lr).model_copy(update={"start": start})
+
+
+def _run(params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int, lr: float) -> RunConfig:
+    lengths = (params.short_length, params.long_length)
+    stages = tuple(
+        Stage(steps=n, rows=params.step_tokens // length, length=length, tasks=(rows_of(params, length, tails),))
+        for n, length in zip(steps, lengths, strict=True)
+        if n
+    )
+    return RunConfig(
+        model=model_of(params),
+        batch=Curriculum(stages=stages),
+        optimizer=OptimizerConfig(lr=lr, warmup=min(30, sum(steps) // 4)),
+        steps=sum(steps),
+        save_every=sum(steps),
+        seed=seed,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def stories(params_of: dict[str, int], *, length: int, count: int, depth: float | None, first: int = 0) -> list[Sample]:
+    """Return stories of test people in test prose, each with all its questions; their contexts fill `length`."""
+    words = vocabulary()
+    return [
+        world.sample(
+            length=length,
+            seed=SAMPLE_SEED + number,
+            encode=words.encode,
+            filler=prose("test"),
+            depth=depth,
+            bos=(BOS,),
+            **params_of,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+@torch.inference_mode()
+def likeliest(model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]) -> list[torch.Tensor]:
+    """Return the logits at each answer's tokens, (answer, V) each, given a context, a question and the true answer before.
+
+    Rows are filled up on the right, where a causal model does not look.
+    """
+    rows = [[*context, *question, *answer] for context, (question, answer) in zip(contexts, asked, strict=True)]
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    select = torch.zeros(tokens.shape, dtype=torch.bool)
+    for number, (row, (_, answer)) in enumerate(zip(rows, asked, strict=True)):
+        tokens[number, : len(row)] = torch.tensor(row)
+        select[number, len(row) - len(answer) - 1 : len(row) - 1] = True
+    logits = model(tokens, select=select)
+    return list(logits.split([len(answer) for _, answer in asked]))
