@@ -66,7 +66,7 @@ def test_what_is_retrieved_keeps_the_budget_and_the_order(window: int) -> None:
 
 def test_reading_keeps_the_questions_and_takes_the_evidence_spans_away() -> None:
     sample = sample_of()
-    short = reading(sample, sample.context[-20:])
+    short = reading(sample, sample.queries, sample.context[-20:])
     assert short.context.tolist() == sample.context[-20:].tolist()
     assert short.queries[0].question == sample.queries[0].question
     assert short.queries[0].evidence == ()

@@ -219,12 +219,12 @@ class StoryReader(Frozen):
     rows: Count  # kept for training, of each length and kind; drawn with replacement
     step_tokens: Count  # in a training step
     short_length: Count  # T of the rows that pre-training begins with
-    long_length: Count  # T that it ends with, and of fine-tuning
+    long_length: Count  # T that it ends with in the long recipe, and of fine-tuning
     short_steps: Count
     long_steps: Count
     tune_steps: Count
     lr: Positive
-    tune_share: Positive  # of it, in fine-tuning
+    tune_share: Positive  # of it, in later phases
 
 
 class QuestionAnswering(Study):
@@ -237,9 +237,11 @@ class QuestionAnswering(Study):
     depths: Shares  # of the story in them: 0 first
     stories: Count  # tested at each length and depth
     checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
-    real_lengths: Counts
+    real_domains: Annotated[tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)]
+    real_lengths: Counts  # T of the stretches of a document
     real_window: Count
-    real_contexts: Count
+    real_documents: Count  # of either kind
+    real_questions: Count  # about each, at most
 
 
 class Params(Frozen):

@@ -123,6 +123,12 @@ def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     return pd.concat([published(study).assign(run="published"), ours], ignore_index=True)
 
 
+def published_config(study: str) -> dict[str, Any] | None:
+    """Return the parameters behind the rows that `beside_published` calls published, if they are of another run."""
+    path = published_folder() / f"{study}.json"
+    return None if files.profile() == "laptop" or not path.is_file() else files.read_json(path)["config"]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One table held against its published twin."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 import bm25s
 import numpy as np
 
-from longctx.tasks.sample import Decode, Query, Sample
+from longctx.tasks.sample import Decode, Query, Sample, longest
 
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
@@ -39,8 +39,8 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
     return np.concatenate([first, *(blocks[number] for number in sorted(chosen))])
 
 
-def reading(sample: Sample, context: np.ndarray) -> Sample:
-    """Return the questions of a sample after another, shorter context, which is all that there is to read."""
-    size = len(context) + max(len(q.question) + max(map(len, q.choices)) for q in sample.queries)
-    asked = tuple(replace(query, evidence=()) for query in sample.queries)
+def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sample:
+    """Return some of a sample's questions after another, shorter context, which is all that there is to read."""
+    size = len(context) + max(map(longest, queries))
+    asked = tuple(replace(query, evidence=()) for query in queries)
     return replace(sample, context=context, queries=asked, blocks=(0,), length=size)

@@ -88,6 +88,15 @@ def test_statements_are_true_and_drawn_with_replacement() -> None:
     assert repeated > 40
 
 
+def test_of_a_cloze_the_values_alone_are_scored() -> None:
+    for text, scored in zip(*made("cloze"), strict=True):
+        _, _, after = text.partition(STATEMENTS)
+        assert scored == "".join(f" {fact.value}" for fact in facts_in(after))
+    assert [made("cloze")[0][n].partition(STATEMENTS)[0] for n in range(9)] == [
+        made("statements")[0][n].partition(STATEMENTS)[0] for n in range(9)
+    ]
+
+
 def test_evidence_stands_anywhere_and_the_tails_take_turns() -> None:
     texts, _ = made("summary", count=300)
     places = np.array([m.start() / len(text) for text in texts for m in world.TOLD["go"].finditer(text)])

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from longctx import metrics, results
+from longctx.config import validate
 from longctx.model import Decoder
 from longctx.params import QuestionAnswering as Params
 from longctx.retrieval import retrieved
 from longctx.runs import EvalConfig, sweep
 from longctx.studies import real_lookups
-from longctx.studies.story_reader import RECIPES, fine_tuning, likeliest, stories, vocabulary
+from longctx.studies.story_reader import RECIPES, likeliest, phases_of, run_of, stories, vocabulary
 from longctx.tasks import world
 from longctx.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from longctx.training import Row
@@ -116,7 +117,8 @@ def run(params: Params) -> pd.DataFrame:
         for found in result.rows:
             scores = {name: found[name] for name in ("choice", "exact", "f1")}
             rows += [base | {"hops": found["hops"], "metric": name, "value": x} for name, x in scores.items()]
-    rows += [{"tier": "controlled", "metric": "oracle", "value": oracle_share(params)}]
+    answered = oracle_share(params)
+    rows += [{"tier": "controlled", "seed": seed, "metric": "oracle", "value": answered} for seed in params.seeds]
     rows += real_lookups.run(params)
     table = results.tidy(rows, COLUMNS)
     results.write_table(table, NAME, params, _cost(params))
@@ -125,10 +127,10 @@ def run(params: Params) -> pd.DataFrame:
 
 def _cells(params: Params) -> list[tuple[str, str, int, float]]:
     """Return (recipe, arm, length, depth) of every cell: the map for the long recipe, arms and recipes at the far end."""
-    longest = max(params.lengths)
+    trained = params.reader.long_length
     cells = [("long", "full", length, depth) for length in params.lengths for depth in params.depths]
-    cells += [("long", arm, longest, depth) for arm in SHORT for depth in (FAR, NEAR)]
-    cells += [("long", arm, longest, FAR) for arm in CONTROLS]
+    cells += [("long", arm, trained, depth) for arm in SHORT for depth in (FAR, NEAR)]
+    cells += [("long", arm, trained, FAR) for arm in CONTROLS]
     cells += [(recipe, "full", length, FAR) for recipe in RECIPES for length in params.lengths]
     return list(dict.fromkeys(cells))
 
@@ -136,7 +138,7 @@ def _cells(params: Params) -> list[tuple[str, str, int, float]]:
 def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int) -> dict[tuple, EvalConfig]:
     sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
     same: dict[str, Any] = {"sizes": sizes, "count": params.stories, "window": params.window}
-    runs = {recipe: fine_tuning(params.reader, recipe, seed) for recipe in RECIPES}
+    runs = {recipe: run_of(params.reader, recipe, seed) for recipe in RECIPES}
     return {
         (recipe, arm, seed, length, depth): EvalConfig(
             answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth}
@@ -154,6 +156,12 @@ def oracle_share(params: Params) -> float:
     return float(np.mean(hits))
 
 
+def published_params(params: Params) -> Params:
+    """Return the parameters of the published rows: this run's, where it is what gets published."""
+    config = results.published_config(NAME)
+    return params if config is None else validate(Params, config, NAME)
+
+
 def chance(params: Params) -> dict[int, float]:
     """Return the share that a random choice gets right, by hops: places and holders are asked for alike with one hop."""
     places, holders = 1 / len(world.PLACES), 1 / params.reader.people
@@ -162,11 +170,12 @@ def chance(params: Params) -> dict[int, float]:
 
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table."""
-    runs = {(recipe, seed): fine_tuning(params.reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
+    runs = {(recipe, seed): run_of(params.reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
     rows = []
     for (recipe, seed), run in runs.items():
-        for phase, one in (("after", run), ("before", run.start)):
-            if one is not None:
-                (done,) = sweep([one])
-                rows.append({"recipe": recipe, "phase": phase, "seed": seed} | done.cost)
+        costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
+        whole = (
+            costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
+        )
+        rows.append({"recipe": recipe, "seed": seed} | whole)
     return pd.DataFrame(rows)

@@ -4,7 +4,6 @@ Rows fit the study's table: tier = real, recipe = the domain, arm = what was rea
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -33,59 +32,53 @@ def run(params: Params) -> list[Row]:
         return []
     folder = files.project() / params.checkpoint
     same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
+    same |= {"window": params.real_window, "questions": params.real_questions}
     jobs = [
         EvalConfig(
             look_up, None, same | {"domain": domain, "number": n, "length": length, "window": params.real_window}
         )
         for length in sorted(params.real_lengths, reverse=True)
-        for domain in READS
-        for n in range(params.real_contexts)
+        for domain in params.real_domains
+        for n in range(params.real_documents)
     ]
     return [{"tier": "real"} | row for result in sweep(jobs) for row in result.rows]
 
 
-def look_up(*, checkpoint: str, weights: str, domain: str, number: int, length: int, window: int) -> list[Row]:
+def look_up(
+    *, checkpoint: str, weights: str, domain: str, number: int, length: int, window: int, questions: int
+) -> list[Row]:
     """Return the scores of one document's questions, by what was read; `weights` only names the evaluation in the cache."""
     pretrained = load(files.project() / checkpoint, dtype="float32")
-    decode = pretrained.tokenizer.decode
-    made = stretches(domain, length, number + 1, encoder(pretrained.tokenizer), first_tokens(pretrained.tokenizer))[
-        number
-    ]
-    rows = [{"metric": "chance", "value": made.chance, "arm": "full"}]
+    tokenizer, same = pretrained.tokenizer, {"recipe": domain, "seed": number, "length": length}
+    made = stretch(domain, number, length, questions, encoder(tokenizer), first_tokens(tokenizer))
+    rows = [same | {"arm": "full", "metric": "chance", "value": made.chance}]
     for arm in ARMS:
-        found = [row for sample in _read(arm, made, window, decode) for row in observe(pretrained.model, sample)]
-        rows += [
-            {"metric": m, "value": float(np.mean([row[m] for row in found])), "arm": arm} for m in ("choice", "exact")
-        ]
-    return [{"recipe": domain, "seed": number, "length": length} | row for row in rows]
+        read = _read(arm, made, window, tokenizer.decode)
+        found = [row for sample in read for row in observe(pretrained.model, sample)]
+        for metric in ("choice", "exact"):
+            rows.append(same | {"arm": arm, "metric": metric, "value": float(np.mean([row[metric] for row in found]))})
+    return rows
 
 
-def stretches(domain: str, length: int, count: int, encode: Encode, bos: Sequence[int]) -> list[Sample]:
-    """Return the first samples of a domain's test documents in a fixed order; those with too little to ask are skipped.
+def stretch(domain: str, number: int, length: int, questions: int, encode: Encode, bos: Sequence[int]) -> Sample:
+    """Return a stretch of a domain's test document and its questions; documents with too little to ask do not count.
 
     Raises:
-        ValueError: the corpus has fewer of them.
+        ValueError: the corpus has fewer documents.
     """
-    folder = files.project() / "build" / "corpus"
+    folder, size = files.project() / "build" / "corpus", CHARACTERS * length
     texts = [document.text for document in corpus.load_documents(folder, "test", domain)]
-    found: list[Sample] = []
-    for number, text in enumerate(texts):
-        start = max(0, text.find(STARTS[domain]))
-        spare = texts[(number + 1) % len(texts)]
-        made = documents.sample(
-            text[start : start + CHARACTERS * length],
-            spare[len(spare) // 2 :][: CHARACTERS * length],
-            length=length,
-            encode=encode,
-            read=READS[domain],
-            seed=number,
-            bos=bos,
-        )
-        found += [made] if made is not None else []
-        if len(found) == count:
-            return found
+    usable = 0
+    for text, other in zip(texts, [*texts[1:], texts[0]], strict=True):
+        part = text[max(0, text.find(STARTS[domain])) :][:size]
+        spare = other[len(other) // 2 :][:size]
+        same = {"length": length, "encode": encode, "read": READS[domain], "queries": questions, "bos": bos}
+        made = documents.sample(part, spare, seed=number, **same)
+        if made is not None and usable == number:
+            return made
+        usable += made is not None
     raise ValueError(
-        f"{domain}: {len(found)} documents: expected {count} with two values to ask for in {length} tokens"
+        f"{domain}: {usable} documents: expected {number + 1} with two values to ask for in {length} tokens"
     )
 
 
@@ -97,10 +90,8 @@ def _read(arm: str, sample: Sample, window: int, decode: Decode) -> list[Sample]
         case "closed_book":
             return [closed_book(sample)]
         case "window":
-            return [reading(sample, sample.context[-window:])]
+            return [reading(sample, sample.queries, sample.context[-window:])]
         case "retrieved":
-            return [
-                reading(replace(sample, queries=(query,)), retrieved(sample, query, decode, window))
-                for query in sample.queries
-            ]
+            found = ((query, retrieved(sample, query, decode, window)) for query in sample.queries)
+            return [reading(sample, [query], context) for query, context in found]
     raise ValueError(f"arm = {arm}: expected one of {', '.join(ARMS)}")

@@ -1,7 +1,7 @@
 """The readers of stories that the applications share: what they are trained on, by which recipe, and how they are asked.
 
-A recipe is a pre-training on what is so after a story (its facts in short, statements), on short rows, or on short and then
-long ones, or none; then a fine-tuning on questions, on long rows. All see the same number of floating-point operations.
+A recipe is a pre-training on statements of what is so after a story, on short rows and then on more short ones, or on long
+ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of floating-point operations.
 """
 
 import functools
@@ -98,38 +98,48 @@ def model_of(params: Params) -> ModelConfig:
 
 
 def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
-    """Return the (short, long) steps of pre-training and of fine-tuning: the same floating-point operations a recipe."""
+    """Return the steps on (short, long) rows of each phase; a recipe's phases cost together what another's do."""
     short, long = (_step_flop(params, length) for length in (params.short_length, params.long_length))
-    before = params.short_steps * short + params.long_steps * long
+    base, more = params.short_steps * short, params.long_steps * long
     match recipe:
         case "none":
-            return {"before": (0, 0), "after": (0, params.tune_steps + round(before / long))}
+            return {"tuning": (0, params.tune_steps + round((base + more) / long))}
         case "short":
-            return {"before": (round(before / short), 0), "after": (0, params.tune_steps)}
+            return {"base": (params.short_steps, 0), "more": (round(more / short), 0), "tuning": (0, params.tune_steps)}
         case "long":
-            return {"before": (params.short_steps, params.long_steps), "after": (0, params.tune_steps)}
+            return {"base": (params.short_steps, 0), "more": (0, params.long_steps), "tuning": (0, params.tune_steps)}
+    raise ValueError(f"recipe = {recipe}: expected one of {', '.join(RECIPES)}")
+
+
+def flop_of(params: Params, recipe: str) -> float:
+    """Return what a recipe's steps cost, forward and backward, by `cost.flop`."""
+    lengths = (params.short_length, params.long_length)
+    counts = [sum(phase) for phase in zip(*steps_of(params, recipe).values(), strict=True)]
+    return sum(n * _step_flop(params, length) for n, length in zip(counts, lengths, strict=True))
 
 
 def _step_flop(params: Params, length: int) -> float:
-    rows = params.step_tokens // length
-    return cost.training_flop(cost.flop(model_of(params), length, rows))
+    """Few tokens of a row are scored, so the output is left out."""
+    return cost.training_flop(cost.flop(model_of(params), length, params.step_tokens // length, scored=0))
 
 
-def pretraining(params: Params, recipe: str, seed: int) -> RunConfig:
-    """Return a recipe's pre-training on what is so after a story."""
-    return _run(params, ("summary", "statements"), steps_of(params, recipe)["before"], seed, params.lr)
+def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
+    """Return a recipe's last run; each phase starts from the weights of the one before."""
+    run = None
+    for phase, steps in steps_of(params, recipe).items():
+        rate = params.lr * (params.tune_share if run else 1)
+        run = _run(params, ("questions",) if phase == "tuning" else ("cloze",), steps, seed, rate, run)
+    return run
 
 
-def fine_tuning(params: Params, recipe: str, seed: int) -> RunConfig:
-    """Return a recipe's last run: on questions, from its pre-training's weights, or from fresh ones."""
-    steps = steps_of(params, recipe)["after"]
-    if recipe == "none":
-        return _run(params, ("questions",), steps, seed, params.lr)
-    start = pretraining(params, recipe, seed)
-    return _run(params, ("questions",), steps, seed, params.tune_share * params.lr).model_copy(update={"start": start})
+def phases_of(run: RunConfig) -> list[RunConfig]:
+    """Return a run and all that it started from, the first one first."""
+    return [*(phases_of(run.start) if run.start else []), run]
 
 
-def _run(params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int, lr: float) -> RunConfig:
+def _run(
+    params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int, lr: float, start: RunConfig | None
+) -> RunConfig:
     lengths = (params.short_length, params.long_length)
     stages = tuple(
         Stage(steps=n, rows=params.step_tokens // length, length=length, tasks=(rows_of(params, length, tails),))
@@ -143,6 +153,7 @@ def _run(params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int
         steps=sum(steps),
         save_every=sum(steps),
         seed=seed,
+        start=start,
     )
 
 

@@ -67,7 +67,8 @@ def sample(
     lines = [line for line in text.splitlines() if line.strip()]
     encoded = [tuple(encode(f"\n{line}")) for line in lines]
     splits = [(number, *found) for number, line in enumerate(lines) if (found := read(line))]
-    longest = max((len(encode(f"\n{begin}")) + len(encode(value)) for _, begin, value in splits), default=length)
+    longest = max((len(encode(f"\n{begin}")) for _, begin, _ in splits), default=length)
+    longest += max((len(encode(value)) for _, _, value in splits), default=0)
     context, blocks = list(bos), []
     for line in encoded:
         if len(context) + len(line) > length - longest:

@@ -16,7 +16,7 @@ from longctx.tasks import world
 from longctx.tasks.sample import SENTENCE, Decode, Encode, Ids
 from longctx.tasks.world import Fact, Split, Story, simulate, state
 
-Tail = Literal["questions", "summary", "statements"]
+Tail = Literal["questions", "cloze", "summary", "statements"]
 Part = tuple[Ids, bool]  # ids, and whether they are scored
 
 SUMMARY, STATEMENTS, END = "\nIn short:", "\nAs it stands:", "\n"
@@ -128,7 +128,7 @@ def laid(rng: np.random.Generator, pieces: Sequence[Ids], filler: Sequence[Ids],
 
 
 def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail) -> list[Part]:
-    """Return what follows a story: questions, of which the answers are scored, or its facts, scored whole.
+    """Return what follows a story: questions or statements of which the answers are scored, or facts that are scored whole.
 
     Questions and statements are drawn with replacement, each kind as often: what was not asked yet is no likelier to come.
     """
@@ -143,10 +143,17 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
             return [
                 part for fact in drawn for part in ((encode(fact.question), False), (encode(f" {fact.value}"), True))
             ]
+        case "cloze":
+            return [(encode(STATEMENTS), False), *(part for fact in drawn for part in _cloze(fact, encode))]
         case "summary":
             return [(encode(SUMMARY), False), *((encode(fact.sentence), True) for fact in facts), (encode(END), True)]
         case "statements":
             return [(encode(STATEMENTS), False), *((encode(fact.sentence), True) for fact in drawn)]
+
+
+def _cloze(fact: Fact, encode: Encode) -> list[Part]:
+    begin, end = world.FACTS[fact.kind].split(" {value}")
+    return [(encode(begin.format(subject=fact.subject)), False), (encode(f" {fact.value}"), True), (encode(end), False)]
 
 
 def in_order(story: Story) -> list[Fact]:
