@@ -30,7 +30,7 @@ def sample_of(texts: tuple[str, ...] = TEXTS, question: str = "\nWhere is the ca
 def test_texts_are_ranked_by_the_words_they_share_rare_ones_first() -> None:
     assert ranking(TEXTS, "Where does the cat live in Paris?")[0] == 2
     assert ranking(TEXTS, "a dog")[0] == 1
-    assert ranking(TEXTS, "Where is Zorro?") == [0, 1, 2, 3]
+    assert ranking(TEXTS, "Where is Zorro?") == []
 
 
 def test_scores_are_the_formula_s() -> None:
@@ -47,7 +47,8 @@ def test_scores_are_the_formula_s() -> None:
 
     for question in ("cat", "dog", "bird", "cat dog"):
         expected = [sum(score(text.split(), asked) for asked in question.split()) for text in texts]
-        assert ranking(texts, question) == np.argsort(-np.array(expected), kind="stable").tolist()
+        order = np.argsort(-np.array(expected), kind="stable").tolist()
+        assert ranking(texts, question) == [number for number in order if expected[number] > 0]
 
 
 @pytest.mark.parametrize("window", [20, 35, 60, 200])
@@ -60,8 +61,7 @@ def test_what_is_retrieved_keeps_the_budget_and_the_order(window: int) -> None:
     parts = [part for part in TEXTS if part in text]
     assert "".join(parts) == text
     assert TEXTS[0] in text
-    if window == 200:
-        assert text == "".join(TEXTS)
+    assert TEXTS[3] not in text  # it shares no word with the question
 
 
 def test_reading_keeps_the_questions_and_takes_the_evidence_spans_away() -> None:

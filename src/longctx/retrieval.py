@@ -4,8 +4,9 @@ BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words a
 left out. Scores are comparable within one context and question only.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import bm25s
@@ -13,14 +14,17 @@ import numpy as np
 
 from longctx.tasks.sample import Decode, Query, Sample, longest
 
+PASSAGE = 120  # words at most, so that a long paragraph has more than one place
+PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
+
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
-    """Return the numbers of texts by their BM25 score for a question, the highest first; equal ones in their order."""
+    """Return the numbers of the texts that share a word with a question, by BM25 score; equal ones in their order."""
     words = bm25s.tokenize(list(texts), show_progress=False)
     index = bm25s.BM25()
     index.index(words, show_progress=False)
     scores = index.get_scores(bm25s.tokenize([question], return_ids=False, show_progress=False)[0])
-    return np.argsort(-scores, kind="stable").tolist()
+    return [number for number in np.argsort(-scores, kind="stable").tolist() if scores[number] > 0]
 
 
 def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.ndarray:
@@ -44,3 +48,59 @@ def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sa
     size = len(context) + max(map(longest, queries))
     asked = tuple(replace(query, evidence=()) for query in queries)
     return replace(sample, context=context, queries=asked, blocks=(0,), length=size)
+
+
+# ---------------------------------------------------------------------------------------------- somebody's own text
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a text and its lines in it, counted from 1, both ends included."""
+
+    first: int
+    last: int
+    text: str
+    depth: float  # middle of the piece: 0 at the text's beginning, 1 at its end
+
+
+def passages(text: str) -> list[Passage]:
+    """Return a text's paragraphs in order, long ones in pieces of whole lines, or of words where a line is long."""
+    found = []
+    for paragraph in PARAGRAPH.finditer(text):
+        start = paragraph.start()
+        for piece in _pieces(paragraph.group()):
+            first = text.count("\n", 0, start) + 1
+            last = first + piece.rstrip("\n").count("\n")
+            found.append(Passage(first, last, piece.strip(), (start + len(piece) / 2) / len(text)))
+            start += len(piece)
+    return found
+
+
+def _pieces(paragraph: str) -> Iterator[str]:
+    """Yield parts of at most PASSAGE words that together are the paragraph, cut at line ends where there are any."""
+    held, count = "", 0
+    for line in re.findall(r"[^\n]*\n|[^\n]+\Z", paragraph):
+        for part in re.findall(rf"(?:\s*\S+){{1,{PASSAGE}}}\s*", line):
+            words = len(part.split())
+            if held and count + words > PASSAGE:
+                yield held
+                held, count = "", 0
+            held, count = held + part, count + words
+    if held:
+        yield held
+
+
+def chosen(found: Sequence[Passage], question: str, sizes: Sequence[int], budget: int) -> list[int]:
+    """Return the numbers of the passages to read, in the text's order: all if they fit, else the best by BM25 that do.
+
+    Where there is room left, the passages from the beginning on.
+    """
+    if sum(sizes) <= budget:
+        return list(range(len(found)))
+    taken, room = [], budget
+    ranked = ranking([passage.text for passage in found], question)
+    for number in dict.fromkeys([*ranked, *range(len(found))]):
+        if sizes[number] <= room:
+            taken.append(number)
+            room -= sizes[number]
+    return sorted(taken)

@@ -14,7 +14,7 @@ import numpy as np
 
 from longctx.tasks import world
 from longctx.tasks.sample import SENTENCE, Decode, Encode, Ids
-from longctx.tasks.world import Fact, Split, Story, simulate, state
+from longctx.tasks.world import Fact, Story, simulate, state
 
 Tail = Literal["questions", "cloze", "summary", "statements"]
 Part = tuple[Ids, bool]  # ids, and whether they are scored
@@ -76,9 +76,8 @@ def rows(
     people: int,
     things: int,
     changes: int,
-    split: Split = "train",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of stories and what follows them, dealt to the tails in turn.
+    """Return rows of training stories and what follows them, dealt to the tails in turn.
 
     Args:
         length: T.
@@ -91,7 +90,7 @@ def rows(
     """
     tokens, scored = np.empty((count, length), np.int64), np.zeros((count, length), bool)
     for number in range(count):
-        story = simulate(rng, people=people, things=things, changes=int(rng.integers(changes + 1)), split=split)
+        story = simulate(rng, people=people, things=things, changes=int(rng.integers(changes + 1)), split="train")
         parts = following(rng, story, vocabulary.encode, tails[number % len(tails)])
         tail = [token for ids, _ in parts for token in ids]
         told = [vocabulary.encode(sentence) for sentence in story.sentences]

@@ -1,0 +1,162 @@
+"""A checkpoint and somebody's own long text: answer a question about it, or go on writing it; token by token as they come.
+
+A text that does not fit is not read whole: for a question the passages that BM25 ranks highest are, for a continuation its
+end. A small model retrieves; what it says is no more than likely words, so an answer comes with where its evidence should
+stand, and with what it would have cost the model without having read it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from longctx.corpus import read_text
+from longctx.files import UserError
+from longctx.pretrained import Pretrained
+from longctx.questions import encoder, first_tokens
+from longctx.retrieval import Passage, chosen, passages
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads before it answers, the same without the text, and the passages in it."""
+
+    ids: list[int]
+    without: list[int]
+    read: list[Passage]
+    whole: bool  # whether that is the whole text
+
+
+def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
+    """Lay passages of a file and a question into a prompt of at most `context` − `new` tokens.
+
+    Raises:
+        UserError: a file that cannot be read or is empty, no question, or no room for any passage.
+    """
+    text = _text(path)
+    if not question.strip():
+        raise UserError("question: expected some words")
+    encode = encoder(pretrained.tokenizer)
+    tail = encode(f"\nQuestion: {question.strip()}\nAnswer:")
+    first = [*first_tokens(pretrained.tokenizer)]
+    budget = _limit(pretrained, context) - len(first) - len(tail) - new
+    found = passages(text)
+    encoded = [encode(f"{passage.text}\n") for passage in found]
+    numbers = chosen(found, question, [len(ids) for ids in encoded], budget)
+    if not numbers:
+        raise UserError(
+            f"context = {context}: expected room for a passage of {path} beside question and answer: {new} tokens"
+        )
+    read = [token for number in numbers for token in encoded[number]]
+    return Prompt([*first, *read, *tail], [*first, *tail], [found[n] for n in numbers], len(numbers) == len(found))
+
+
+def end_of(pretrained: Pretrained, path: Path, context: int, new: int) -> list[int]:
+    """Return the last tokens of a file, so many that `new` more fit into `context`.
+
+    Raises:
+        UserError: a file that cannot be read or is empty, or no room.
+    """
+    room = _limit(pretrained, context) - new
+    first = [*first_tokens(pretrained.tokenizer)]
+    if room <= len(first):
+        raise UserError(f"context = {context}: expected more than the {new} tokens to write")
+    return [*first, *encoder(pretrained.tokenizer)(_text(path))[len(first) - room :]]
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path}: expected a text file here")
+    text = read_text(path)
+    if not text.strip():
+        raise UserError(f"{path}: expected some text")
+    return text
+
+
+def _limit(pretrained: Pretrained, context: int) -> int:
+    most = getattr(pretrained.model.config, "max_position_embeddings", context)
+    if not 64 <= context <= most:
+        raise UserError(
+            f"context = {context}: expected 64 to {most}, the positions that {pretrained.name} was trained for"
+        )
+    return context
+
+
+class _Line(StoppingCriteria):
+    """Stop at the first line end that is written."""
+
+    def __init__(self, pretrained: Pretrained, prompt: int) -> None:
+        self.decode, self.prompt = pretrained.tokenizer.decode, prompt
+
+    def __call__(self, ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        return torch.tensor([("\n" in self.decode(row[self.prompt :]).lstrip()) for row in ids], device=ids.device)
+
+
+def write(
+    pretrained: Pretrained, ids: Sequence[int], new: int, *, seed: int | None = None, one_line: bool = False
+) -> Iterator[str]:
+    """Yield the text that follows, as it comes.
+
+    Args:
+        ids: the prompt.
+        new: tokens at most.
+        seed: draw from the likeliest 95 % at temperature 0.8 with this seed; None: always the likeliest token.
+        one_line: stop where the line ends.
+    """
+    if seed is not None:
+        torch.manual_seed(seed)
+    draw = {"do_sample": False} if seed is None else {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
+    streamer = TextIteratorStreamer(pretrained.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    prompt = torch.tensor([[*ids]], device=pretrained.model.device)
+    stop = StoppingCriteriaList([_Line(pretrained, len(ids))] if one_line else [])
+    end = pretrained.tokenizer.eos_token_id
+    options = {
+        "input_ids": prompt,
+        "attention_mask": torch.ones_like(prompt),
+        "max_new_tokens": new,
+        "pad_token_id": end,
+    }
+    work = Thread(
+        target=pretrained.model.generate, kwargs=options | draw | {"streamer": streamer, "stopping_criteria": stop}
+    )
+    work.start()
+    yield from streamer
+    work.join()
+
+
+@torch.inference_mode()
+def cost_of(pretrained: Pretrained, ids: Sequence[int], answer: Sequence[int]) -> float:
+    """Return the mean loss of an answer's tokens after a prompt, nats."""
+    rows = torch.tensor([[*ids, *answer]], device=pretrained.model.device)
+    logits = pretrained.model(input_ids=rows, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, rows[0, -len(answer) :]))
+
+
+def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> list[str]:
+    """Return what stands below an answer: where to look for it, what reading was worth, and how large the model is."""
+    words = {word.lower() for word in re.findall(r"\w{3,}", answer)}
+
+    def share(passage: Passage) -> float:
+        return len(words & {word.lower() for word in re.findall(r"\w{3,}", passage.text)}) / max(1, len(words))
+
+    where = sorted(prompt.read, key=lambda passage: -share(passage))[:3]
+    lines = [
+        f"read: {'all' if prompt.whole else 'the passages that BM25 ranks highest'} of {path}, {len(prompt.ids)} tokens"
+    ]
+    for passage in where:
+        text = " ".join(passage.text.split())
+        short = text if len(text) <= 100 else f"{text[:99]}…"
+        place = f"lines {passage.first}–{passage.last} ({passage.depth:.0%})"
+        lines.append(f"{place}, {share(passage):.0%} of the answer's words: {short}")
+    ids = encoder(pretrained.tokenizer)(f" {answer.strip()}")
+    if ids:
+        read, blind = (cost_of(pretrained, before, ids) for before in (prompt.ids, prompt.without))
+        lines.append(f"the answer costs the model {read:.2f} nats a token with the text, {blind:.2f} without it")
+    size = sum(parameter.numel() for parameter in pretrained.model.parameters())
+    lines.append(f"{pretrained.name}: {size / 1e6:,.0f} M parameters: it copies and guesses; check what it says above")
+    return lines
