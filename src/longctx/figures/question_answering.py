@@ -100,7 +100,7 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
         axis.set(title=title, xlabel="tokens", ylabel="share answered exactly", ylim=(0, 1.04))
         axis.title.set_size("small")
     handles = [axes[0].plot([], [], color=colors[name], lw=2)[0] for name in names]
-    words = [f"{name} pre-training" for name in names]
+    words = [f"{'no' if name == 'none' else name} pre-training" for name in names]
     figure.legend(handles, words, loc="outside lower center", ncols=len(names), frameon=False, fontsize="small")
     return figure
 
