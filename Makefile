@@ -31,7 +31,7 @@ repro: $(STAMP)
 # The data stages first: tests and notebooks read the corpus and the checkpoint. They are skipped when nothing changed.
 test: $(STAMP)
 	@dvc repro -q tokenizer smollm2
-	@pytest -n 2 --dist loadfile
+	@pytest -n 2 --dist loadgroup
 
 lab: $(STAMP)
 	@jupyter lab notebooks

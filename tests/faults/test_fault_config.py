@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import string
 from collections.abc import Iterator
 from copy import deepcopy
@@ -38,10 +39,10 @@ FIELDS = [path for path in KEYS if len(path) > 1 or not isinstance(PARAMS[path[0
 
 def misspelt(word: str, edits: int, rng: random.Random) -> str:
     """Return a word at an edit distance of at most `edits`: letters dropped, added, replaced, swapped."""
-    letters = list(word)
+    letters, kinds = list(word), ["drop", "add", "replace", "swap"]
     for _ in range(edits):
         place = rng.randrange(len(letters))
-        match rng.choice(("drop", "add", "replace", "swap")):
+        match kind := rng.choice(kinds):
             case "drop":
                 del letters[place]
             case "add":
@@ -50,6 +51,7 @@ def misspelt(word: str, edits: int, rng: random.Random) -> str:
                 letters[place] = rng.choice(string.ascii_lowercase)
             case "swap" if place + 1 < len(letters):
                 letters[place : place + 2] = reversed(letters[place : place + 2])
+                kinds.remove(kind)  # two swaps are four edits by Levenshtein: of six letters little is left in order
     return "".join(letters)
 
 
@@ -282,7 +284,7 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
             )  # of a field, of a section
             assert message.startswith(places), f"{path} = {value!r}: {message}"
             # of a mapping that may stand here, a key may be missing: it has no value to show
-            missing = value == {} and message.endswith(": expected this key")
+            missing = value == {} and re.search(r": expected this key( \(and \d+ more\))?$", message)
             assert (" = " in message and ": expected " in message) or missing, message
             assert "\n" not in message and len(message) < 300, message
 

@@ -92,7 +92,7 @@ CASES = {
         world,
         {"people": 4, "things": 2},
         {"people": 1, "things": 0},
-        r" (?:Then |Later |On \w+ )?\w+ \w+ \w+ (?:to )?the \w+\.",
+        r" (?:Then |Later |On \w+ )?(?:\w+ \w+ \w+ to the \w+|[Tt]he \w+ is \w+ by \w+ \w+)\.",
     ),
     "associative": Case(associative, {"vocabulary": range(50)}, {}, r"[\s\S]+"),
 }

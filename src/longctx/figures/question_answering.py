@@ -1,10 +1,15 @@
 """Figures of notebook 08: who answers, from where in the context, after which training."""
 
+import warnings
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from longctx.plotting import grid
+
+# transformers, which this notebook's study imports next, asks for widgets as soon as it runs in a notebook
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 READ = {
     "full": "whole context",
