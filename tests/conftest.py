@@ -26,19 +26,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what asks for the same runs of the cache at any time; else each file stays in one.
-
-    A study's test, its notebook and the smoke pipeline train and evaluate the same configurations: in two processes at once
-    one would find the other's lock.
-    """
-    for item in items:
-        path = item.path.relative_to(ROOT)
-        shared = path.parts[:2] == ("tests", "studies") or path.parts[0] == "notebooks" or path.stem == "test_pipeline"
-        item.add_marker(pytest.mark.xdist_group("runs" if shared else str(path)))
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the cache that this session made; one that the caller named stays."""
     if (folder := config.stash.get(OWN_CACHE, None)) is not None:
