@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from longctx.retrieval import ranking, reading, retrieved
-from longctx.tasks.sample import Query, Sample
+from longctx.retrieval import ranking, retrieved
+from longctx.tasks.sample import Query, Sample, reading
 
 TEXTS = (" The cat sat.", " A dog ran in Paris.", " The grey cat lives in Paris.", " Nothing happened.")
 

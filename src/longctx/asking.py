@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import torch
-from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from longctx.corpus import read_text
 from longctx.files import UserError
+from longctx.generation import GREEDY, Sampling, drawn
 from longctx.pretrained import Pretrained
 from longctx.questions import encoder, first_tokens
 from longctx.retrieval import Passage, chosen, passages
+
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # of a continuation
 
 
 @dataclass(frozen=True)
@@ -87,46 +87,36 @@ def _limit(pretrained: Pretrained, context: int) -> int:
     return context
 
 
-class _Line(StoppingCriteria):
-    """Stop at the first line end that is written."""
-
-    def __init__(self, pretrained: Pretrained, prompt: int) -> None:
-        self.decode, self.prompt = pretrained.tokenizer.decode, prompt
-
-    def __call__(self, ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        return torch.tensor([("\n" in self.decode(row[self.prompt :]).lstrip()) for row in ids], device=ids.device)
-
-
+@torch.inference_mode()
 def write(
     pretrained: Pretrained, ids: Sequence[int], new: int, *, seed: int | None = None, one_line: bool = False
 ) -> Iterator[str]:
-    """Yield the text that follows, as it comes.
+    """Yield the text that follows, as it comes; it ends before a token that ends texts.
 
     Args:
         ids: the prompt.
         new: tokens at most.
-        seed: draw from the likeliest 95 % at temperature 0.8 with this seed; None: always the likeliest token.
+        seed: draw as SAMPLING says, with this seed; None: always the likeliest token.
         one_line: stop where the line ends.
     """
-    if seed is not None:
-        torch.manual_seed(seed)
-    draw = {"do_sample": False} if seed is None else {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
-    streamer = TextIteratorStreamer(pretrained.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    prompt = torch.tensor([[*ids]], device=pretrained.model.device)
-    stop = StoppingCriteriaList([_Line(pretrained, len(ids))] if one_line else [])
-    end = pretrained.tokenizer.eos_token_id
-    options = {
-        "input_ids": prompt,
-        "attention_mask": torch.ones_like(prompt),
-        "max_new_tokens": new,
-        "pad_token_id": end,
-    }
-    work = Thread(
-        target=pretrained.model.generate, kwargs=options | draw | {"streamer": streamer, "stopping_criteria": stop}
-    )
-    work.start()
-    yield from streamer
-    work.join()
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    sampling = GREEDY if seed is None else SAMPLING
+    draws = torch.Generator(model.device).manual_seed(seed or 0)
+    rows, cache, written, told = torch.tensor([[*ids]], device=model.device), None, [], ""
+    text = told
+    for _ in range(new):
+        found = model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        token, cache = drawn(found.logits[:, -1].float(), sampling, draws), found.past_key_values
+        if token.item() == tokenizer.eos_token_id:
+            break
+        rows, written = token[:, None], [*written, token.item()]
+        text = tokenizer.decode(written, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):  # else a character of several tokens is not whole yet
+            yield text[len(told) :]
+            told = text
+        if one_line and "\n" in text.lstrip():
+            break
+    yield text[len(told) :]
 
 
 @torch.inference_mode()

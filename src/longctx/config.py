@@ -94,9 +94,7 @@ class ModelConfig(Frozen):
     # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3); 0: none does
     global_every: Annotated[int, Field(ge=0)] = 1
     smear: bool = False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
-    short_conv: Count | None = (
-        None  # tokens before it that each embedding takes up, channel by channel (Allen-Zhu 2025)
-    )
+    short_conv: Count | None = None  # tokens before it that each embedding takes up, by channel (Allen-Zhu 2025)
     embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
     tied: bool = True
     init_std: Positive = 0.02
@@ -151,9 +149,7 @@ class Task(Frozen):
     span: Count | None = None  # recall: tokens that the pairs are packed into; None: spread over the row
     depth: Share | None = None  # recall: where the packed pairs stand, 0 first, 1 last; None: anywhere
     ignores: Share | None = None  # flip_flop: share of instructions that only fill
-    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = (
-        None  # prepared: of the rows (`batching.keep_rows`)
-    )
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # prepared: `curriculum.keep_rows`'s
 
     @property
     def options(self) -> dict[str, Any]:

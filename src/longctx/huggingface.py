@@ -54,12 +54,8 @@ ROPE_TYPES = {
     "longrope": ("longrope", ("short_factor", "long_factor", "attention_factor")),
     "llama3": ("llama3", ("low_freq_factor", "high_freq_factor")),
 }
-PLAIN = {
-    "smear": False,
-    "short_conv": None,
-    "random_positions": None,
-    "log_n": None,
-}  # of ours, what neither architecture has
+# of ours, what neither architecture has
+PLAIN = {"smear": False, "short_conv": None, "random_positions": None, "log_n": None}
 
 
 def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:

@@ -231,7 +231,7 @@ class QuestionAnswering(Study):
     """Notebook 08."""
 
     seeds: Seeds
-    reader: StoryReader
+    story_reader: StoryReader
     window: Count  # tokens that the short arms read: the last ones, or what BM25 finds
     lengths: Counts  # T of the test rows
     depths: Shares  # of the story in them: 0 first

@@ -1,6 +1,7 @@
 """One figure style, and DataFrame → Figure. No torch; nothing is computed here that a table does not hold."""
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from longctx import files
+
+# transformers, which a study may import next, asks for widgets as soon as it runs in a notebook
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 DPI = 90
 WIDTH = 7.2  # inches, a notebook's text column
@@ -57,6 +61,11 @@ def grid(columns: int, rows: int = 1, height: float = 3.0) -> tuple[Figure, list
     if (shell := get_ipython()) is not None:  # here, for the first figure makes the backend set a printer of its own
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
     return figure, list(axes.flat)
+
+
+def leading(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the published rows, where there are any: what a figure without room for two runs shows."""
+    return frame[frame["run"] == "published"] if "published" in set(frame["run"]) else frame
 
 
 def band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:

@@ -5,14 +5,14 @@ left out. Scores are comparable within one context and question only.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import bm25s
 import numpy as np
 
-from longctx.tasks.sample import Decode, Query, Sample, longest
+from longctx.tasks.sample import Decode, Query, Sample
 
 PASSAGE = 120  # words at most, so that a long paragraph has more than one place
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
@@ -34,20 +34,18 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
     """
     blocks = [sample.context[start:end] for start, end in pairwise([*sample.blocks, len(sample.context)])]
     ranked = ranking([decode(block.tolist()) for block in blocks], decode(query.question))
-    room, chosen = window - sample.blocks[0], []
-    for number in ranked:
-        if len(blocks[number]) <= room:
-            chosen.append(number)
-            room -= len(blocks[number])
-    first = sample.context[: sample.blocks[0]]
-    return np.concatenate([first, *(blocks[number] for number in sorted(chosen))])
+    kept = _packed(ranked, [len(block) for block in blocks], window - sample.blocks[0])
+    return np.concatenate([sample.context[: sample.blocks[0]], *(blocks[number] for number in kept)])
 
 
-def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sample:
-    """Return some of a sample's questions after another, shorter context, which is all that there is to read."""
-    size = len(context) + max(map(longest, queries))
-    asked = tuple(replace(query, evidence=()) for query in queries)
-    return replace(sample, context=context, queries=asked, blocks=(0,), length=size)
+def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
+    """Return, in ascending order, the numbers whose sizes fit into the room, taken in the order given."""
+    taken = []
+    for number in numbers:
+        if sizes[number] <= room:
+            taken.append(number)
+            room -= sizes[number]
+    return sorted(taken)
 
 
 # ---------------------------------------------------------------------------------------------- somebody's own text
@@ -97,10 +95,5 @@ def chosen(found: Sequence[Passage], question: str, sizes: Sequence[int], budget
     """
     if sum(sizes) <= budget:
         return list(range(len(found)))
-    taken, room = [], budget
     ranked = ranking([passage.text for passage in found], question)
-    for number in dict.fromkeys([*ranked, *range(len(found))]):
-        if sizes[number] <= room:
-            taken.append(number)
-            room -= sizes[number]
-    return sorted(taken)
+    return _packed(dict.fromkeys([*ranked, *range(len(found))]), sizes, budget)

@@ -39,10 +39,10 @@ FIELDS = [path for path in KEYS if len(path) > 1 or not isinstance(PARAMS[path[0
 
 def misspelt(word: str, edits: int, rng: random.Random) -> str:
     """Return a word at an edit distance of at most `edits`: letters dropped, added, replaced, swapped."""
-    letters, kinds = list(word), ["drop", "add", "replace", "swap"]
+    letters = list(word)
     for _ in range(edits):
         place = rng.randrange(len(letters))
-        match kind := rng.choice(kinds):
+        match rng.choice(("drop", "add", "replace", "swap")):
             case "drop":
                 del letters[place]
             case "add":
@@ -51,7 +51,6 @@ def misspelt(word: str, edits: int, rng: random.Random) -> str:
                 letters[place] = rng.choice(string.ascii_lowercase)
             case "swap" if place + 1 < len(letters):
                 letters[place : place + 2] = reversed(letters[place : place + 2])
-                kinds.remove(kind)  # two swaps are four edits by Levenshtein: of six letters little is left in order
     return "".join(letters)
 
 

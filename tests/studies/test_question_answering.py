@@ -46,7 +46,7 @@ def assertion(root: Path, says: str, **known: object) -> None:
 
 
 def told(params: QuestionAnswering):
-    sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
+    sizes = {"people": params.story_reader.people, "things": params.story_reader.things, "changes": 0}
     return story_reader.stories(sizes, length=min(params.lengths), count=1, depth=None)[0]
 
 
@@ -89,33 +89,36 @@ def test_recipes_that_do_not_cost_the_same_are_noticed(
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
 def test_every_profile_s_recipes_cost_the_same(root: Path, profile: str, params: QuestionAnswering) -> None:
     path = root / ("params.yaml" if profile == "laptop" else f"profiles/{profile}.yaml")
-    reader = read_params(path).question_answering.reader
+    reader = read_params(path).question_answering.story_reader
     costs = [story_reader.flop_of(reader, recipe) for recipe in story_reader.RECIPES]
     assert max(costs) < 1.02 * min(costs)
 
 
 def test_recipes_share_what_they_share_and_end_on_questions(params: QuestionAnswering) -> None:
     short, long = (
-        story_reader.phases_of(story_reader.run_of(params.reader, recipe, 3)) for recipe in ("short", "long")
+        story_reader.phases_of(story_reader.run_of(params.story_reader, recipe, 3)) for recipe in ("short", "long")
     )
     assert [len(short), len(long)] == [3, 3]
     assert short[0] == long[0] and short[1] != long[1]
     assert short[2].batch == long[2].batch and short[2].start == short[1]
-    assert short[1].batch.length == params.reader.short_length and long[1].batch.length == params.reader.long_length
-    (none,) = story_reader.phases_of(story_reader.run_of(params.reader, "none", 3))
+    assert (
+        short[1].batch.length == params.story_reader.short_length
+        and long[1].batch.length == params.story_reader.long_length
+    )
+    (none,) = story_reader.phases_of(story_reader.run_of(params.story_reader, "none", 3))
     assert none.start is None and none.batch.stages[0].tasks == short[2].batch.stages[0].tasks
     with pytest.raises(ValueError, match="expected one of none, short, long"):
-        story_reader.run_of(params.reader, "longer", 3)
+        story_reader.run_of(params.story_reader, "longer", 3)
 
 
 def test_rows_that_the_cache_lost_are_made_again(params: QuestionAnswering, smoke: pd.DataFrame) -> None:
-    run = story_reader.run_of(params.reader, "none", 3)
+    run = story_reader.run_of(params.story_reader, "none", 3)
     (task,) = run.batch.stages[0].tasks
     path = files.cache() / "rows" / f"{task.digest}.npy"
     kept = path.read_bytes()
     path.unlink()
     curriculum._kept_rows.cache_clear()
-    assert story_reader.run_of(params.reader, "none", 3) == run
+    assert story_reader.run_of(params.story_reader, "none", 3) == run
     assert path.read_bytes() == kept
 
 
@@ -156,7 +159,7 @@ def test_a_perfect_reader_is_scored_perfect_and_a_blind_one_at_chance(
 
 def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(params: QuestionAnswering) -> None:
     torch.manual_seed(0)
-    model = build_model(story_reader.model_of(params.reader)).eval()
+    model = build_model(story_reader.model_of(params.story_reader)).eval()
     asked = [((5, 6), (7,)), ((5, 6, 8), (9, 10))]
     contexts = [np.arange(4, 20), np.arange(30, 40)]
     both = story_reader.likeliest(model, contexts, asked)
@@ -186,5 +189,5 @@ def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering)
 
 
 def test_trainings_are_cached_under_the_study_s_own_runs(params: QuestionAnswering, smoke: pd.DataFrame) -> None:
-    runs = [story_reader.run_of(params.reader, recipe, params.seeds[0]) for recipe in story_reader.RECIPES]
+    runs = [story_reader.run_of(params.story_reader, recipe, params.seeds[0]) for recipe in story_reader.RECIPES]
     assert [result.steps_trained for result in sweep(runs)] == [0, 0, 0]

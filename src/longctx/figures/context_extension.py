@@ -1,17 +1,12 @@
 """Figures of notebook 07: how far each scheme reaches."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from longctx.plotting import grid
+from longctx.plotting import grid, leading
 from longctx.stats import t_interval
-
-# transformers, which this notebook's study imports next, asks for widgets as soon as it runs in a notebook
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")  # what the curves show; tables have the rest
 TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
@@ -78,8 +73,7 @@ def ranking(scores: pd.DataFrame) -> Figure:
     figure, axes = grid(len(tuned), height=0.9 + 0.22 * scores["arm"].nunique())
     for axis, name in zip(axes, tuned, strict=True):
         at = scores[scores["tuned"] == name]
-        leading = at[at["run"] == "published"] if "published" in set(at["run"]) else at
-        order = list(leading.groupby("arm")["value"].mean().sort_values(ascending=False).index)
+        order = list(leading(at).groupby("arm")["value"].mean().sort_values(ascending=False).index)
         for run, look in (("published", {"color": "C0"}), ("this run", {"color": "C1", "mfc": "none"})):
             for place, arm in enumerate(order):
                 values = at[(at["run"] == run) & (at["arm"] == arm)]["value"]
@@ -95,9 +89,7 @@ def ranking(scores: pd.DataFrame) -> Figure:
 def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
     """Recall by depth of the packed evidence and by length, a panel a scheme, mean over seeds."""
     packed = table[(table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)]
-    packed = packed[packed["kind"] == "decoder"]
-    if "published" in set(packed["run"]):
-        packed = packed[packed["run"] == "published"]
+    packed = leading(packed[packed["kind"] == "decoder"])
     shown = [arm for arm in arms if arm in set(packed["arm"])]
     figure, axes = grid(len(shown), height=2.5)
     for axis, arm in zip(axes, shown, strict=True):
@@ -113,9 +105,7 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
 def layouts(table: pd.DataFrame, multiple: int) -> Figure:
     """Zero-shot share of recall kept at one multiple of the trained length, by where the evidence stands."""
     kept = table[(table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")]
-    kept = kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)]
-    if "published" in set(kept["run"]):
-        kept = kept[kept["run"] == "published"]
+    kept = leading(kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)])
     figure, (axis,) = grid(1, height=3.0)
     order = [arm for arm in MAIN if arm in set(kept["arm"])]
     sns.barplot(
@@ -141,8 +131,7 @@ def far_context(far: pd.DataFrame) -> Figure:
     Args:
         far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and run.
     """
-    if "published" in set(far["run"]):
-        far = far[far["run"] == "published"]
+    far = leading(far)
     wide = far.pivot_table(index=["seed", "length"], columns="arm", values="value").reset_index()
     figure, (left, right) = grid(2, height=3.2)
     for arm, words in (("other", "another play's text before"), ("own", "its own text before")):

@@ -1,15 +1,10 @@
 """Figures of notebook 08: who answers, from where in the context, after which training."""
 
-import warnings
-
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from longctx.plotting import grid
-
-# transformers, which this notebook's study imports next, asks for widgets as soon as it runs in a notebook
-warnings.filterwarnings("ignore", message="IProgress not found")
+from longctx.plotting import grid, leading
 
 READ = {
     "full": "whole context",
@@ -22,11 +17,6 @@ READ = {
 }
 HOPS = {1: "1 hop: where is Anna? who has the lamp?", 2: "2 hops: where is the lamp?"}
 DEPTHS = {0.0: "story far away", 1.0: "story near"}
-
-
-def leading(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the published rows, where there are any: what a figure without room for two runs shows."""
-    return table[table["run"] == "published"] if "published" in set(table["run"]) else table
 
 
 def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:

@@ -4,7 +4,7 @@ Claims Q1 and L1 of claims.yaml read the table. Controlled tier: readers of stor
 `real_lookups`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric",
 SHORT = ("window", "retrieved")  # arms that read no more than a window
 CONTROLS = ("closed_book", "removed", "shuffled", "wrong")
 ARMS = ("full", *SHORT, *CONTROLS)
+HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # sentences that a kind of question needs
 FAR, NEAR = 0.0, 1.0  # depths of the story: at the context's beginning, right before the question
 
 
@@ -79,25 +80,17 @@ def answers(
             best = query.choices[int(logits[0, firsts].argmax())]
             said, true = (words.decode(ids) for ids in (logits.argmax(-1).tolist(), query.answer))
             found = {"choice": float(best == query.answer), "exact": metrics.exact_match(said, [true])}
-            rows.append({"kind": kind, **found, "f1": metrics.token_f1(said, [true])})
-    frame = pd.DataFrame(rows)
-    frame["hops"] = np.where(frame["kind"] == "thing_place", 2, 1)
-    means = frame.groupby("hops")[["choice", "exact", "f1"]].mean()
+            rows.append({"hops": HOPS[kind], **found, "f1": metrics.token_f1(said, [true])})
+    means = pd.DataFrame(rows).groupby("hops").mean()
     return [{"hops": int(hops), **scores} for hops, scores in means.to_dict("index").items()]
 
 
 def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
     """Return one of a story's questions of a kind, told by the words that it begins with and the number of its hops."""
-    begins = world.QUESTIONS[kind].split("{")[0]
-    hops = 2 if kind == "thing_place" else 1
-    words = vocabulary()
-    alike = [q for q in sample.queries if words.decode(q.question).startswith(begins) and hops_of(q) == hops]
+    begins, words = world.QUESTIONS[kind].split("{")[0], vocabulary()
+    asked = [query for query in sample.queries if len(query.evidence) == HOPS[kind]]
+    alike = [query for query in asked if words.decode(query.question).startswith(begins)]
     return alike[rng.integers(len(alike))]
-
-
-def hops_of(query: Query) -> int:
-    """Return how many sentences a question needs."""
-    return len(query.evidence)
 
 
 # ---------------------------------------------------------------------------------------------------------- the study
@@ -127,7 +120,7 @@ def run(params: Params) -> pd.DataFrame:
 
 def _cells(params: Params) -> list[tuple[str, str, int, float]]:
     """Return (recipe, arm, length, depth) of every cell: the map for the long recipe, arms and recipes at the far end."""
-    trained = params.reader.long_length
+    trained = params.story_reader.long_length
     cells = [("long", "full", length, depth) for length in params.lengths for depth in params.depths]
     cells += [("long", arm, trained, depth) for arm in SHORT for depth in (FAR, NEAR)]
     cells += [("long", arm, trained, FAR) for arm in CONTROLS]
@@ -135,10 +128,14 @@ def _cells(params: Params) -> list[tuple[str, str, int, float]]:
     return list(dict.fromkeys(cells))
 
 
+def sizes_of(params: Params) -> dict[str, int]:
+    """Return the sizes of the stories that are tested: as in training, but nothing changes, so each kind has its hops."""
+    return {"people": params.story_reader.people, "things": params.story_reader.things, "changes": 0}
+
+
 def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int) -> dict[tuple, EvalConfig]:
-    sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
-    same: dict[str, Any] = {"sizes": sizes, "count": params.stories, "window": params.window}
-    runs = {recipe: run_of(params.reader, recipe, seed) for recipe in RECIPES}
+    same: dict[str, Any] = {"sizes": sizes_of(params), "count": params.stories, "window": params.window}
+    runs = {recipe: run_of(params.story_reader, recipe, seed) for recipe in RECIPES}
     return {
         (recipe, arm, seed, length, depth): EvalConfig(
             answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth}
@@ -149,10 +146,8 @@ def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: in
 
 def oracle_share(params: Params) -> float:
     """Return the share of the tested questions that the oracle answers from the decoded text alone."""
-    sizes = {"people": params.reader.people, "things": params.reader.things, "changes": 0}
-    told = stories(sizes, length=min(params.lengths), count=params.stories, depth=FAR)
-    decode: Callable = vocabulary().decode
-    hits = [found == q.answer for s in told for q, found in zip(s.queries, world.oracle(s, decode), strict=True)]
+    told, words = stories(sizes_of(params), length=min(params.lengths), count=params.stories, depth=FAR), vocabulary()
+    hits = [found == q.answer for s in told for q, found in zip(s.queries, world.oracle(s, words.decode), strict=True)]
     return float(np.mean(hits))
 
 
@@ -164,13 +159,13 @@ def published_params(params: Params) -> Params:
 
 def chance(params: Params) -> dict[int, float]:
     """Return the share that a random choice gets right, by hops: places and holders are asked for alike with one hop."""
-    places, holders = 1 / len(world.PLACES), 1 / params.reader.people
+    places, holders = 1 / len(world.PLACES), 1 / params.story_reader.people
     return {1: (places + holders) / 2, 2: places}
 
 
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table."""
-    runs = {(recipe, seed): run_of(params.reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
+    runs = {(recipe, seed): run_of(params.story_reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
     rows = []
     for (recipe, seed), run in runs.items():
         costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])

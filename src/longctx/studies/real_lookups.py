@@ -11,10 +11,10 @@ from longctx import corpus, files
 from longctx.params import QuestionAnswering as Params
 from longctx.pretrained import load
 from longctx.questions import encoder, first_tokens, observe
-from longctx.retrieval import reading, retrieved
+from longctx.retrieval import retrieved
 from longctx.runs import EvalConfig, sweep
 from longctx.tasks import documents
-from longctx.tasks.sample import Decode, Encode, Sample, closed_book
+from longctx.tasks.sample import Decode, Encode, Sample, closed_book, reading
 from longctx.training import Row
 
 READS = {"manuals": documents.members, "plays": documents.verses}
@@ -34,9 +34,7 @@ def run(params: Params) -> list[Row]:
     same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
     same |= {"window": params.real_window, "questions": params.real_questions}
     jobs = [
-        EvalConfig(
-            look_up, None, same | {"domain": domain, "number": n, "length": length, "window": params.real_window}
-        )
+        EvalConfig(look_up, None, same | {"domain": domain, "number": n, "length": length})
         for length in sorted(params.real_lengths, reverse=True)
         for domain in params.real_domains
         for n in range(params.real_documents)

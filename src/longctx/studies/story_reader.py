@@ -5,7 +5,7 @@ ones, or none; then a fine-tuning on questions, on long rows. All cost the same 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -160,21 +160,24 @@ def _run(
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def stories(params_of: dict[str, int], *, length: int, count: int, depth: float | None, first: int = 0) -> list[Sample]:
+def stories(sizes: Mapping[str, int], *, length: int, count: int, depth: float | None) -> list[Sample]:
     """Return stories of test people in test prose, each with all its questions; their contexts fill `length`."""
-    words = vocabulary()
-    return [
-        world.sample(
-            length=length,
-            seed=SAMPLE_SEED + number,
-            encode=words.encode,
-            filler=prose("test"),
-            depth=depth,
-            bos=(BOS,),
-            **params_of,
-        )
-        for number in range(first, first + count)
-    ]
+    return [_story(number, length, depth, **sizes) for number in range(count)]
+
+
+@functools.lru_cache(4096)  # the same ones are asked of every reader
+def _story(number: int, length: int, depth: float | None, *, people: int, things: int, changes: int) -> Sample:
+    return world.sample(
+        length=length,
+        seed=SAMPLE_SEED + number,
+        encode=vocabulary().encode,
+        filler=prose("test"),
+        people=people,
+        things=things,
+        changes=changes,
+        depth=depth,
+        bos=(BOS,),
+    )
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ Ids = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]  # text → ids, without special tokens
 Decode = Callable[[Sequence[int]], str]
 
-NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE = range(7)  # each draws from a stream of its own
+NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE, STORIES = range(8)  # a random stream each
 SNAP = 0.02  # a piece moves to the nearest sentence start within this share of the filler
 SENTENCE = re.compile(r"[\s\S]{1,400}?(?:[.!?][\"'”’)]*(?=\s)|[。！？][”’』」]*|(?=\n\n)|\Z)|[\s\S]{400}")
 
@@ -193,7 +193,7 @@ def closed_book(sample: Sample) -> Sample:
     context = sample.context.copy()
     first = sample.blocks[0]
     context[first:] = sample.spare[: len(context) - first]
-    return replace(sample, context=context, queries=_without_evidence(sample))
+    return replace(sample, context=context, queries=_without_evidence(sample.queries))
 
 
 def evidence_removed(sample: Sample) -> Sample:
@@ -203,11 +203,17 @@ def evidence_removed(sample: Sample) -> Sample:
     for start, end in sorted({span for query in sample.queries for span in query.evidence}):
         context[start:end] = sample.spare[used : used + end - start]
         used += end - start
-    return replace(sample, context=context, queries=_without_evidence(sample))
+    return replace(sample, context=context, queries=_without_evidence(sample.queries))
 
 
-def _without_evidence(sample: Sample) -> tuple[Query, ...]:
-    return tuple(replace(query, evidence=()) for query in sample.queries)
+def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sample:
+    """Return some of a sample's questions after another, shorter context, which is all that there is to read."""
+    size = len(context) + max(map(longest, queries))
+    return replace(sample, context=context, queries=_without_evidence(queries), blocks=(0,), length=size)
+
+
+def _without_evidence(queries: Sequence[Query]) -> tuple[Query, ...]:
+    return tuple(replace(query, evidence=()) for query in queries)
 
 
 def shuffled(sample: Sample, seed: int) -> Sample:

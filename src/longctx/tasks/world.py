@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from longctx.tasks.sample import SHUFFLE, Ask, Decode, Encode, Ids, Sample, assemble, even_depths, prose
+from longctx.tasks.sample import STORIES, Ask, Decode, Encode, Ids, Sample, assemble, even_depths, prose
 
 Split = Literal["train", "test"]
 Kind = Literal["place", "holder", "thing_place"]
@@ -58,7 +58,6 @@ FACTS: dict[Kind, str] = {
     "holder": " The {subject} is with {value}.",
     "thing_place": " The {subject} is in the {value}.",
 }
-STORIES = SHUFFLE + 1  # a random stream of its own, beside those of `sample`
 HELD_OUT = 4  # one in so many people and wordings is for tests alone
 
 NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
