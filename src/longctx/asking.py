@@ -102,8 +102,8 @@ def write(
     model, tokenizer = pretrained.model, pretrained.tokenizer
     sampling = GREEDY if seed is None else SAMPLING
     draws = torch.Generator(model.device).manual_seed(seed or 0)
-    rows, cache, written, told = torch.tensor([[*ids]], device=model.device), None, [], ""
-    text = told
+    rows, cache, written = torch.tensor([[*ids]], device=model.device), None, []
+    told = text = ""
     for _ in range(new):
         found = model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
         token, cache = drawn(found.logits[:, -1].float(), sampling, draws), found.past_key_values

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cells import run_assertion, smoke_params
 
-from longctx import notebooks, positions, results
-from longctx.config import validate
+from longctx import positions, results
 from longctx.params import ContextExtension
 from longctx.runs import EvalConfig
 from longctx.studies import context_extension as study
@@ -19,10 +19,7 @@ from longctx.training import build_model
 
 @pytest.fixture(scope="module")
 def params(root: Path) -> ContextExtension:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-    return validate(ContextExtension, values, "smoke")
+    return smoke_params(root, study.NAME, ContextExtension)
 
 
 @pytest.fixture
@@ -34,12 +31,7 @@ def table(params: ContextExtension, root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "07_context_extension.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
-    exec(cell, {"study": study, "results": results} | known)
+    run_assertion(root, study.NAME, says, study=study, results=results, **known)
 
 
 ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cells import run_assertion, smoke_params
 
-from longctx import notebooks, results
-from longctx.config import validate
+from longctx import results
 from longctx.params import DepthWidth
 from longctx.studies import depth_width as study
 from longctx.training import build_model
@@ -17,10 +17,7 @@ from longctx.training import build_model
 
 @pytest.fixture(scope="module")
 def params(root: Path) -> DepthWidth:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-    return validate(DepthWidth, values, "smoke")
+    return smoke_params(root, study.NAME, DepthWidth)
 
 
 @pytest.fixture
@@ -32,12 +29,7 @@ def table(params: DepthWidth, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd
 
 def assertion(root: Path, says: str, table: pd.DataFrame, params: DepthWidth) -> None:
     """Run the notebook's own cell that prints `says`."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "06_depth_width.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
-    exec(cell, {"table": table, "study": study, "params": params, "results": results})
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results)
 
 
 SAYS = ("ok: every cell recalls", "ok: trained on longer", "ok: influence ends", "ok: the sweep spans")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from cells import run_assertion, smoke_params
 
-from longctx import cost, files, notebooks, results, verdicts
-from longctx.config import validate
+from longctx import cost, files, results, verdicts
 from longctx.params import EfficientAttention
 from longctx.studies import efficient_attention as study
 
@@ -26,10 +26,7 @@ class Smoke(NamedTuple):
 
 @pytest.fixture(scope="module")
 def params(root: Path) -> EfficientAttention:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-    return validate(EfficientAttention, values, "smoke")
+    return smoke_params(root, study.NAME, EfficientAttention)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +41,13 @@ def smoke(params: EfficientAttention, tmp_path_factory: pytest.TempPathFactory) 
 
 def assertion(root: Path, says: str, smoke: Smoke, params: EfficientAttention) -> None:
     """Run the notebook's own cell that prints `says`, on what the cells before it made."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "04_efficient_attention.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
     table, costs = smoke
     parts = {
         "exact": table[table["part"] == "arithmetic"],
         "models": table[table["part"].isin(["cache", "break_even"])],
         "layers": costs[costs["part"] == "layer"],
     }
-    exec(cell, {"table": table, "costs": costs, "study": study, "params": params} | parts)
+    run_assertion(root, study.NAME, says, table=table, costs=costs, study=study, params=params, **parts)
 
 
 def changed(frame: pd.DataFrame, change: float, column: str = "value", **where: object) -> pd.DataFrame:

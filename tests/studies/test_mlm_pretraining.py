@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cells import run_assertion, smoke_params
 
-from longctx import evaluation, notebooks, results
-from longctx.config import ModelConfig, validate
+from longctx import evaluation, results
+from longctx.config import ModelConfig
 from longctx.model import Decoder
 from longctx.params import MlmPretraining
 from longctx.studies import mlm_pretraining as study
@@ -17,10 +18,7 @@ from longctx.training import vocabulary_size
 
 @pytest.fixture(scope="module")
 def params(root: Path, tokenizer_folder: Path) -> MlmPretraining:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-    return validate(MlmPretraining, values, "smoke")
+    return smoke_params(root, study.NAME, MlmPretraining)
 
 
 @pytest.fixture
@@ -32,12 +30,7 @@ def table(params: MlmPretraining, root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def assertion(root: Path, says: str, table: pd.DataFrame, params: MlmPretraining) -> None:
     """Run the notebook's own cell that prints `says`."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "05_mlm_pretraining.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
-    exec(cell, {"table": table, "study": study, "params": params, "results": results})
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results)
 
 
 def changed(table: pd.DataFrame, metric: str, value: float) -> pd.DataFrame:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cells import run_assertion, smoke_params
 
-from longctx import curriculum, files, notebooks, results
-from longctx.config import validate
+from longctx import curriculum, files, results
 from longctx.params import QuestionAnswering, read_params
 from longctx.runs import sweep
 from longctx.studies import question_answering as study
@@ -25,8 +25,7 @@ EQUAL, DOCUMENTS = "ok: the recipes'", "ok: every arm was asked in every documen
 def params(root: Path, tokenizer_folder: Path) -> Iterator[QuestionAnswering]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-        yield validate(QuestionAnswering, values, "smoke")
+        yield smoke_params(root, study.NAME, QuestionAnswering)
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +36,11 @@ def smoke(params: QuestionAnswering) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "08_question_answering.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
-    exec(cell, {"study": study, "results": results, "story_reader": story_reader, "world": world} | known)
+    run_assertion(root, study.NAME, says, study=study, results=results, readers=story_reader, world=world, **known)
 
 
 def told(params: QuestionAnswering):
-    sizes = {"people": params.story_reader.people, "things": params.story_reader.things, "changes": 0}
-    return story_reader.stories(sizes, length=min(params.lengths), count=1, depth=None)[0]
+    return story_reader.stories(study.sizes_of(params), length=min(params.lengths), count=1, depth=None)[0]
 
 
 def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: QuestionAnswering) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cells import run_assertion, smoke_params
 
-from longctx import notebooks, results, verdicts
+from longctx import results, verdicts
 from longctx.config import read_yaml, validate
 from longctx.params import Recurrence
 from longctx.studies import recurrence as study
@@ -19,10 +20,7 @@ LEARNS, KEEPS = "ok: the oracle recalls", "ok: LSTM and GRU keep"
 
 @pytest.fixture(scope="module")
 def params(root: Path, tokenizer_folder: Path) -> Recurrence:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        values = notebooks.defaults(notebooks.path_of(study.NAME))
-    return validate(Recurrence, values, "smoke")
+    return smoke_params(root, study.NAME, Recurrence)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +33,8 @@ def smoke(params: Recurrence, root: Path) -> Iterator[pd.DataFrame]:
 
 def assertion(root: Path, says: str, table: pd.DataFrame, params: Recurrence) -> None:
     """Run the notebook's own cell that prints `says`."""
-    (cell,) = [
-        cell.source
-        for cell in notebooks.read(root / "notebooks" / "02_recurrence.ipynb").cells
-        if cell.cell_type == "code" and says in cell.source
-    ]
     sizes = table[table["metric"].isin(["parameters", "state_numbers"])]
-    exec(cell, {"table": table, "study": study, "params": params, "results": results, "sizes": sizes})
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results, sizes=sizes)
 
 
 def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:
