@@ -165,3 +165,12 @@ def test_tidy_rows_have_the_columns_asked_for_sorted_by_all_but_the_value() -> N
     frame = results.tidy(rows, ["metric", "seed", "value"])
     assert list(frame["value"]) == [2.0, 9.0, 1.0]
     assert frame.loc[2, "seed"] != frame.loc[2, "seed"]  # missing
+
+
+def test_parameters_are_those_of_the_published_rows(project: Path, params, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert results.params_behind(params, "demo") is params
+    other = params.model_copy(update={"seeds": (7, 8)})
+    files.write_json(results.published_folder() / "demo.json", {"config": other.model_dump(mode="json")})
+    assert results.params_behind(params, "demo") == other
+    monkeypatch.setattr(files, "profile", lambda: "laptop")
+    assert results.params_behind(params, "demo") is params

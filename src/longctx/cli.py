@@ -27,6 +27,9 @@ EXPECTED_MINUTES = {
     "depth_width": 4,
     "context_extension": 11,
     "question_answering": 18,
+    "translation": 3,
+    "summarization": 6,
+    "content_creation": 3,
 }
 
 

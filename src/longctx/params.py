@@ -30,6 +30,9 @@ RatesOfCells = Annotated[
     dict[Annotated[str, Field(pattern="^[1-9][0-9]*x[1-9][0-9]*$")], Positive], Field(min_length=1)
 ]
 
+Pair = Annotated[tuple[Count, Count], Field(strict=False)]
+Wholes = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+
 
 class Study(Frozen):
     """Base of a study's section: the names of its notebook's parameters cell."""
@@ -200,7 +203,7 @@ class ContextExtension(Study):
     real_lengths: Counts  # tokens, targets included
     real_targets: Count
     gap_schemes: Names
-    gaps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]  # positions left out
+    gaps: Wholes  # positions left out
     gap_half: Count  # tokens before the gap, and after it
     needle_lengths: Counts
     contexts: Count  # of ten needles, at each length
@@ -227,21 +230,88 @@ class StoryReader(Frozen):
     tune_share: Positive  # of it, in later phases
 
 
-class QuestionAnswering(Study):
-    """Notebook 08."""
+class Stories(Study):
+    """What the notebooks about stories share."""
 
     seeds: Seeds
     story_reader: StoryReader
+    stories: Count  # tested in each cell
+    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
+
+
+class QuestionAnswering(Stories):
+    """Notebook 08."""
+
+    trained_stories: Count  # at the trained length, where claims are decided
     window: Count  # tokens that the short arms read: the last ones, or what BM25 finds
     lengths: Counts  # T of the test rows
     depths: Shares  # of the story in them: 0 first
-    stories: Count  # tested at each length and depth
-    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
     real_domains: Annotated[tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)]
     real_lengths: Counts  # T of the stretches of a document
     real_window: Count
     real_documents: Count  # of either kind
     real_questions: Count  # about each, at most
+
+
+class StoryWriter(Frozen):
+    """Who writes summaries starts from the readers' base; who writes statements starts from them. Trained once, as the readers.
+
+    Steps on rows of the readers' short_length, then on rows of their long_length.
+    """
+
+    summary_steps: Pair
+    statement_steps: Pair
+    lr: Positive
+
+
+class Translator(Frozen):
+    """The encoder-decoder of notebook 09."""
+
+    width: Count
+    layers: Count  # on either side
+    heads: Count
+    short_conv: Count
+    rows: Count  # kept for training; drawn with replacement
+    step_rows: Count  # in a training step
+    steps: Count
+    lr: Positive
+
+
+class Translation(Study):
+    """Notebook 09."""
+
+    seeds: Seeds
+    translator: Translator
+    sentences: Annotated[int, Field(ge=2)]  # in a document; the last one is translated
+    contexts: Wholes  # sentences before it that are read
+    distances: Counts  # sentences back to the one that tells
+    documents: Count  # tested of each kind at each distance
+
+
+class Summarization(Stories):
+    """Notebook 10."""
+
+    story_writer: StoryWriter
+    window: Count  # tokens that truncating arms read, and of a chunk
+    lengths: Counts  # T of the test stories
+    real_length: Count  # tokens of a manual, at most
+    real_documents: Annotated[int, Field(ge=2)]
+    real_sentences: Count  # of the extractive baselines
+
+
+class ContentCreation(Stories):
+    """Notebook 11."""
+
+    story_writer: StoryWriter
+    length: Count  # T of the test stories
+    windows: Counts  # their last tokens, that the short arms read
+    new: Count  # tokens of a continuation
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    real_documents: Annotated[int, Field(ge=2)]  # plays
+    real_length: Count  # tokens of them that the widest window holds
+    real_windows: Counts
+    real_new: Count
 
 
 class Params(Frozen):
@@ -258,17 +328,13 @@ class Params(Frozen):
     depth_width: DepthWidth
     context_extension: ContextExtension
     question_answering: QuestionAnswering
+    translation: Translation
+    summarization: Summarization
+    content_creation: ContentCreation
 
 
 STUDIES: dict[str, type[Study]] = {
-    "attention_derivation": AttentionDerivation,
-    "recurrence": Recurrence,
-    "model_anatomy": ModelAnatomy,
-    "efficient_attention": EfficientAttention,
-    "mlm_pretraining": MlmPretraining,
-    "depth_width": DepthWidth,
-    "context_extension": ContextExtension,
-    "question_answering": QuestionAnswering,
+    name: field.annotation for name, field in Params.model_fields.items() if issubclass(field.annotation, Study)
 }
 
 

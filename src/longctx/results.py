@@ -6,14 +6,16 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from longctx import files
-from longctx.config import Frozen
+from longctx.config import Frozen, validate
 from longctx.files import UserError
+
+Section = TypeVar("Section", bound=Frozen)
 
 RECORDED_VERSIONS = ("torch", "numpy", "transformers", "tokenizers")
 SIGNIFICANT_DIGITS = 10  # below fp64, above anything a tolerance looks at
@@ -123,10 +125,12 @@ def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     return pd.concat([published(study).assign(run="published"), ours], ignore_index=True)
 
 
-def published_config(study: str) -> dict[str, Any] | None:
-    """Return the parameters behind the rows that `beside_published` calls published, if they are of another run."""
+def params_behind(params: Section, study: str) -> Section:
+    """Return the parameters of the rows that `beside_published` calls published: this run's, where it is what gets published."""
     path = published_folder() / f"{study}.json"
-    return None if files.profile() == "laptop" or not path.is_file() else files.read_json(path)["config"]
+    if files.profile() == "laptop" or not path.is_file():
+        return params
+    return validate(type(params), files.read_json(path)["config"], str(path))
 
 
 @dataclass(frozen=True)

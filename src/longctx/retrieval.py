@@ -14,6 +14,7 @@ import numpy as np
 
 from longctx.tasks.sample import Decode, Query, Sample
 
+EXTRACTS = ("lead", "random", "bm25")  # summaries that copy sentences: the baselines of every summary
 PASSAGE = 120  # words at most, so that a long paragraph has more than one place
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
 
@@ -25,6 +26,20 @@ def ranking(texts: Sequence[str], question: str) -> list[int]:
     index.index(words, show_progress=False)
     scores = index.get_scores(bm25s.tokenize([question], return_ids=False, show_progress=False)[0])
     return [number for number in np.argsort(-scores, kind="stable").tolist() if scores[number] > 0]
+
+
+def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[str]]:
+    """Return `count` sentences of a text in its order, by each of EXTRACTS.
+
+    lead: the first. random: drawn by seed. bm25: those with the highest score for the whole text as the question, which
+    favours long sentences of words that recur: a centroid.
+    """
+    numbers = {
+        "lead": range(len(sentences)),
+        "random": np.random.default_rng(seed).permutation(len(sentences)),
+        "bm25": ranking(sentences, " ".join(sentences)),
+    }
+    return {name: [sentences[number] for number in sorted(numbers[name][:count])] for name in EXTRACTS}
 
 
 def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.ndarray:

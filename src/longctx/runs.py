@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from longctx import files
-from longctx.config import ModelConfig, RunConfig
+from longctx.config import ModelConfig, RunConfig, Task
+from longctx.curriculum import prepared
 from longctx.files import UserError
 from longctx.training import (
     Row,
@@ -223,3 +224,17 @@ def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
     evaluations = {job.key: job for job in jobs if isinstance(job, EvalConfig)}
     scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
     return [trained[job] if isinstance(job, RunConfig) else scored[job.key] for job in jobs]
+
+
+def prepared_task(job: EvalConfig, length: int) -> Task:
+    """Return the task that draws from rows of one length which a job keeps; made once, and again where the cache lost them.
+
+    The job's protocol returns one row with their digest.
+    """
+    (result,) = sweep([job])
+    digest = result.rows[0]["digest"]
+    try:
+        prepared(np.random.default_rng(0), 1, length, digest=digest)
+    except UserError:  # the cache remembers the digest and has lost the rows, or they are damaged
+        job.protocol(**job.options)
+    return Task(name="prepared", digest=digest)

@@ -40,7 +40,9 @@ def assertion(root: Path, says: str, **known: object) -> None:
 
 
 def told(params: QuestionAnswering):
-    return story_reader.stories(study.sizes_of(params), length=min(params.lengths), count=1, depth=None)[0]
+    return story_reader.stories(
+        story_reader.sizes_of(params.story_reader), length=min(params.lengths), count=1, depth=None
+    )[0]
 
 
 def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: QuestionAnswering) -> None:

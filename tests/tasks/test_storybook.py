@@ -7,7 +7,7 @@ import pytest
 from toys import BYTES, FILLER
 
 from longctx.tasks import storybook, world
-from longctx.tasks.storybook import STATEMENTS, SUMMARY, Vocabulary, rows, sentences_of
+from longctx.tasks.storybook import CAST, STATEMENTS, SUMMARY, Vocabulary, rows, sentences_of
 from longctx.tasks.world import Fact, facts_in, read, state
 
 WORDS = Vocabulary(BYTES.encode, BYTES.decode, 256)
@@ -67,34 +67,41 @@ def test_answers_alone_are_scored_and_each_is_what_the_story_says() -> None:
         assert sorted(scored.split()) == sorted(" ".join(fact.value for fact in facts).split())
 
 
-def test_a_summary_says_every_fact_once_and_is_scored_whole() -> None:
+def test_a_summary_says_where_everybody_is_and_who_has_what_once_by_name() -> None:
     for text, scored in zip(*made("summary"), strict=True):
         context, _, after = text.partition(SUMMARY)
         assert scored == after
         facts = facts_in(after)
-        assert len(facts) == len(set(facts))
-        assert set(facts) == set(state(read(context)))
+        assert set(facts) == {fact for fact in state(read(context)) if fact.kind != "thing_place"}
+        for kind in ("place", "holder"):
+            subjects = [fact.subject for fact in facts if fact.kind == kind]
+            assert subjects == sorted(set(subjects))
         assert after.endswith(".\n")
 
 
-def test_statements_are_true_and_drawn_with_replacement() -> None:
+def test_statements_are_true_drawn_with_replacement_and_about_those_named_before() -> None:
     repeated = 0
     for text, scored in zip(*made("statements"), strict=True):
-        context, _, after = text.partition(STATEMENTS)
-        facts = facts_in(after)
+        context, _, after = text.partition(CAST)
+        named, _, after = after.partition(STATEMENTS)
+        true, facts = state(read(context)), facts_in(after)
         assert scored == after
-        assert set(facts) <= set(state(read(context)))
+        assert set(facts) <= set(true)
+        assert set(named.strip(" .").split(", ")) == {
+            f"the {fact.subject}" if fact.kind == "holder" else fact.subject
+            for fact in true
+            if fact.kind != "thing_place"
+        }
         repeated += len(facts) > len(set(facts))
     assert repeated > 40
+    orders = {text.partition(CAST)[2].partition(STATEMENTS)[0] for text in made("statements")[0]}
+    assert len(orders) > 50
 
 
 def test_of_a_cloze_the_values_alone_are_scored() -> None:
     for text, scored in zip(*made("cloze"), strict=True):
         _, _, after = text.partition(STATEMENTS)
         assert scored == "".join(f" {fact.value}" for fact in facts_in(after))
-    assert [made("cloze")[0][n].partition(STATEMENTS)[0] for n in range(9)] == [
-        made("statements")[0][n].partition(STATEMENTS)[0] for n in range(9)
-    ]
 
 
 def test_evidence_stands_anywhere_and_the_tails_take_turns() -> None:

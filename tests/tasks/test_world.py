@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from toys import CASES, word_toy
+from toys import BYTES, CASES, FILLER, word_toy
 
 from longctx.tasks import world
 from longctx.tasks.sample import Sample, closed_book, evidence_removed
@@ -190,3 +190,10 @@ def test_a_leak_would_be_seen(name: str, places: tuple[str, ...], monkeypatch: p
     monkeypatch.setattr(world, "PLACES", (*places, *world.PLACES[:8]))
     found, chance = score(GUESSES[name]("place"), "place")
     assert found > chance + 3 * np.sqrt(chance * (1 - chance) / STORIES)
+
+
+def test_a_story_is_the_one_its_sample_tells() -> None:
+    for seed in range(20):
+        sizes = {"people": 4, "things": 2, "changes": 2}
+        made = world.sample(length=900, seed=seed, encode=BYTES.encode, filler=FILLER, **sizes)
+        assert tuple(world.read(BYTES.decode(made.context.tolist()))) == world.story_of(seed, **sizes).events

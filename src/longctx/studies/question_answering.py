@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from longctx import metrics, results
-from longctx.config import validate
 from longctx.model import Decoder
 from longctx.params import QuestionAnswering as Params
 from longctx.retrieval import retrieved
 from longctx.runs import EvalConfig, sweep
 from longctx.studies import real_lookups
-from longctx.studies.story_reader import RECIPES, likeliest, phases_of, run_of, stories, vocabulary
+from longctx.studies.story_reader import RECIPES, cost_of, likeliest, run_of, sizes_of, stories, vocabulary
 from longctx.tasks import world
 from longctx.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from longctx.training import Row
@@ -128,17 +127,13 @@ def _cells(params: Params) -> list[tuple[str, str, int, float]]:
     return list(dict.fromkeys(cells))
 
 
-def sizes_of(params: Params) -> dict[str, int]:
-    """Return the sizes of the stories that are tested: as in training, but nothing changes, so each kind has its hops."""
-    return {"people": params.story_reader.people, "things": params.story_reader.things, "changes": 0}
-
-
 def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int) -> dict[tuple, EvalConfig]:
-    same: dict[str, Any] = {"sizes": sizes_of(params), "count": params.stories, "window": params.window}
+    same: dict[str, Any] = {"sizes": sizes_of(params.story_reader), "window": params.window}
+    counts = dict.fromkeys(params.lengths, params.stories) | {params.story_reader.long_length: params.trained_stories}
     runs = {recipe: run_of(params.story_reader, recipe, seed) for recipe in RECIPES}
     return {
         (recipe, arm, seed, length, depth): EvalConfig(
-            answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth}
+            answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth, "count": counts[length]}
         )
         for recipe, arm, length, depth in cells
     }
@@ -146,15 +141,12 @@ def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: in
 
 def oracle_share(params: Params) -> float:
     """Return the share of the tested questions that the oracle answers from the decoded text alone."""
-    told, words = stories(sizes_of(params), length=min(params.lengths), count=params.stories, depth=FAR), vocabulary()
+    told, words = (
+        stories(sizes_of(params.story_reader), length=min(params.lengths), count=params.stories, depth=FAR),
+        vocabulary(),
+    )
     hits = [found == q.answer for s in told for q, found in zip(s.queries, world.oracle(s, words.decode), strict=True)]
     return float(np.mean(hits))
-
-
-def published_params(params: Params) -> Params:
-    """Return the parameters of the published rows: this run's, where it is what gets published."""
-    config = results.published_config(NAME)
-    return params if config is None else validate(Params, config, NAME)
 
 
 def chance(params: Params) -> dict[int, float]:
@@ -166,11 +158,4 @@ def chance(params: Params) -> dict[int, float]:
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table."""
     runs = {(recipe, seed): run_of(params.story_reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
-    rows = []
-    for (recipe, seed), run in runs.items():
-        costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
-        whole = (
-            costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
-        )
-        rows.append({"recipe": recipe, "seed": seed} | whole)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"recipe": recipe, "seed": seed} | cost_of(run) for (recipe, seed), run in runs.items()])

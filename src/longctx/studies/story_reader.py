@@ -1,31 +1,39 @@
 """The readers of stories that the applications share: what they are trained on, by which recipe, and how they are asked.
 
 A recipe is a pre-training on statements of what is so after a story, on short rows and then on more short ones, or on long
-ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of floating-point operations.
+ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of floating-point operations. Writers
+of summaries, and then of statements, go on from the same first pre-training.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 
 from longctx import corpus, cost, files
 from longctx.config import BOS, Curriculum, ModelConfig, OptimizerConfig, RunConfig, Stage, Task
-from longctx.curriculum import keep_rows, prepared
-from longctx.files import UserError
+from longctx.curriculum import keep_rows
+from longctx.generation import GREEDY, Sampling, generate
 from longctx.model import Decoder
 from longctx.params import StoryReader as Params
-from longctx.runs import EvalConfig, sweep
+from longctx.params import StoryWriter as Writer
+from longctx.runs import EvalConfig, prepared_task, sweep
 from longctx.tasks import storybook, world
 from longctx.tasks.sample import Ids, Sample
-from longctx.tasks.storybook import Vocabulary, sentences_of
+from longctx.tasks.storybook import Tail, Vocabulary, sentences_of
 from longctx.tokenizer import load_tokenizer
 from longctx.training import Row, tokens_folder
 
 RECIPES = ("none", "short", "long")
 DOMAIN = "plays"  # the prose between the sentences of a story
 PROSE = 400_000  # characters of it
+LAYOUTS = {
+    "spread": None,
+    "near": 1.0,
+}  # depth of a story: its sentences at even depths, or all right before what follows
 ROWS_SEED, SAMPLE_SEED = 0, 100_000  # of training rows; of the stories that are tested, and on
 
 
@@ -50,7 +58,9 @@ def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, thin
     """Keep rows for training and return their digest."""
     words = vocabulary()
     made = storybook.rows(
-        np.random.default_rng((ROWS_SEED, length, len(tails))),
+        np.random.default_rng(
+            (ROWS_SEED, length, *map(get_args(Tail).index, tails))
+        ),  # stories of their own for each tail
         rows,
         length=length,
         vocabulary=words,
@@ -68,13 +78,7 @@ def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
     """Return the task that draws from rows of one length, made once."""
     sizes = {"people": params.people, "things": params.things, "changes": params.changes}
     job = EvalConfig(make_rows, None, {"length": length, "tails": list(tails), "rows": params.rows} | sizes)
-    (result,) = sweep([job])
-    digest = result.rows[0]["digest"]
-    try:
-        prepared(np.random.default_rng(0), 1, length, digest=digest)
-    except UserError:  # the cache remembers the digest and has lost the rows, or they are damaged
-        make_rows(**job.options)
-    return Task(name="prepared", digest=digest)
+    return prepared_task(job, length)
 
 
 # ----------------------------------------------------------------------------------------------------------- recipes
@@ -132,9 +136,24 @@ def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
     return run
 
 
+def writer_of(params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int) -> RunConfig:
+    """Return the run of who writes summaries or statements of what is so: summaries first, then statements."""
+    base, *_ = phases_of(run_of(params, "short", seed))
+    summaries = _run(params, ("summary",), writer.summary_steps, seed, writer.lr, base)
+    if tail == "summary":
+        return summaries
+    return _run(params, ("statements",), writer.statement_steps, seed, writer.lr, summaries)
+
+
 def phases_of(run: RunConfig) -> list[RunConfig]:
     """Return a run and all that it started from, the first one first."""
     return [*(phases_of(run.start) if run.start else []), run]
+
+
+def cost_of(run: RunConfig) -> dict[str, float]:
+    """Return seconds, steps and tokens of a run and all that it started from, and the largest memory and size."""
+    costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
+    return costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
 
 
 def _run(
@@ -160,9 +179,19 @@ def _run(
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
+def sizes_of(params: Params) -> dict[str, int]:
+    """Return the sizes of the stories that are tested: as in training, but nothing changes, so each kind has its hops."""
+    return {"people": params.people, "things": params.things, "changes": 0}
+
+
 def stories(sizes: Mapping[str, int], *, length: int, count: int, depth: float | None) -> list[Sample]:
     """Return stories of test people in test prose, each with all its questions; their contexts fill `length`."""
     return [_story(number, length, depth, **sizes) for number in range(count)]
+
+
+def story_of(sizes: Mapping[str, int], number: int) -> world.Story:
+    """Return the story of that number, before it is laid into prose."""
+    return world.story_of(SAMPLE_SEED + number, **sizes)
 
 
 @functools.lru_cache(4096)  # the same ones are asked of every reader
@@ -194,3 +223,26 @@ def likeliest(model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tu
         select[number, len(row) - len(answer) - 1 : len(row) - 1] = True
     logits = model(tokens, select=select)
     return list(logits.split([len(answer) for _, answer in asked]))
+
+
+@torch.inference_mode()
+def written(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    *,
+    stop: int | None = None,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+) -> list[str]:
+    """Return the text of at most `new` tokens that follow each prompt, up to `stop`; prompts of a length go together."""
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    words, draws, texts = vocabulary(), torch.Generator().manual_seed(seed), {}
+    for numbers in by_length.values():
+        rows = torch.tensor(np.array([prompts[number] for number in numbers]))
+        made = generate(model, rows, new, stop=stop, sampling=sampling, generator=draws)
+        for number, ids in zip(numbers, made.tolist(), strict=True):
+            texts[number] = words.decode(ids[: ids.index(stop)] if stop in ids else ids)
+    return [texts[number] for number in range(len(prompts))]

@@ -19,6 +19,7 @@ from longctx.tasks.world import Fact, Story, simulate, state
 Tail = Literal["questions", "cloze", "summary", "statements"]
 Part = tuple[Ids, bool]  # ids, and whether they are scored
 
+CAST = "\nAbout"
 SUMMARY, STATEMENTS, END = "\nIn short:", "\nAs it stands:", "\n"
 PIECE = re.compile(r"[ \n]?\w+|[^\w\s]|\s")
 
@@ -145,14 +146,29 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
         case "cloze":
             return [(encode(STATEMENTS), False), *(part for fact in drawn for part in _cloze(fact, encode))]
         case "summary":
-            return [(encode(SUMMARY), False), *((encode(fact.sentence), True) for fact in facts), (encode(END), True)]
+            told = summary_of(story)
+            return [(encode(SUMMARY), False), *((encode(fact.sentence), True) for fact in told), (encode(END), True)]
         case "statements":
-            return [(encode(STATEMENTS), False), *((encode(fact.sentence), True) for fact in drawn)]
+            told = summary_of(story)
+            some = [told[number] for number in rng.integers(len(told), size=len(told))]
+            return [(encode(brief(rng, story)), False), *((encode(fact.sentence), True) for fact in some)]
+
+
+def brief(rng: np.random.Generator, story: Story) -> str:
+    """Return whom a continuation is to be about, in random order, and how it begins."""
+    cast = [*story.people, *(f"the {thing}" for thing in story.things)]
+    return f"{CAST} {', '.join(cast[number] for number in rng.permutation(len(cast)))}.{STATEMENTS}"
 
 
 def _cloze(fact: Fact, encode: Encode) -> list[Part]:
     begin, end = world.FACTS[fact.kind].split(" {value}")
     return [(encode(begin.format(subject=fact.subject)), False), (encode(f" {fact.value}"), True), (encode(end), False)]
+
+
+def summary_of(story: Story) -> list[Fact]:
+    """Return what a summary holds: where everybody is and who has each thing, by name; where the things are follows."""
+    facts = [fact for fact in state(story.events) if fact.kind != "thing_place"]
+    return sorted(facts, key=lambda fact: (fact.kind != "place", fact.subject))
 
 
 def in_order(story: Story) -> list[Fact]:

@@ -286,7 +286,7 @@ def sample(
     Raises:
         ValueError: it does not fit, or no such story can be.
     """
-    rng = np.random.default_rng((STORIES, seed))
+    rng = _stream(seed)
     story = simulate(rng, people=people, things=things, changes=changes, split=split)
     choices = {False: _encoded(encode, PLACES), True: _encoded(encode, story.people)}
     asks = [
@@ -296,6 +296,15 @@ def sample(
     pieces = [tuple(encode(sentence)) for sentence in story.sentences]
     depths = even_depths(len(pieces)) if depth is None else np.full(len(pieces), depth)
     return assemble(pieces, depths, asks, length=length, filler=prose(filler, encode, rng), bos=bos)
+
+
+def story_of(seed: int, *, people: int = 4, things: int = 2, changes: int = 0, split: Split = "test") -> Story:
+    """Return the story that `sample` tells, at any length and depth."""
+    return simulate(_stream(seed), people=people, things=things, changes=changes, split=split)
+
+
+def _stream(seed: int) -> np.random.Generator:
+    return np.random.default_rng((STORIES, seed))
 
 
 def _encoded(encode: Encode, words: Sequence[str]) -> tuple[Ids, ...]:
