@@ -145,7 +145,14 @@ def test_a_writer_that_reads_perfectly_contradicts_less_the_more_it_reads(
     assert all(row["persistence"] == 1 and row["text"].endswith(".") for row in found)
 
 
-def test_texts_of_a_seed_are_those_of_the_table_s_arms(smoke: pd.DataFrame, params: ContentCreation) -> None:
-    assert [*study.texts(params, params.seeds[0])] == study.arms(params)
+def test_texts_are_those_of_every_arm_and_no_spreadsheet_runs_them(
+    smoke: pd.DataFrame, params: ContentCreation
+) -> None:
+    found = study.texts(params)
+    assert [*found.loc[found["tier"] == "controlled", "arm"]] == study.arms(params)
+    real = {"before", "human", *map(str, params.real_windows), "full"}
+    assert {*found.loc[found["tier"] == "real", "arm"]} == real
+    assert found["text"].str.startswith("… ").all()
+    assert {*study.texts(params.model_copy(update={"checkpoint": None}))["tier"]} == {"controlled"}
     runs = [story_reader.writer_of(params.story_reader, params.story_writer, "statements", params.seeds[0])]
     assert [result.steps_trained for result in sweep(runs)] == [0]

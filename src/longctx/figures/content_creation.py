@@ -73,7 +73,7 @@ def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
         counts: rows of metrics "distinct_2" and "repetition_4".
         whole: tokens of the widest context.
     """
-    figure, axes = grid(2, height=2.8)
+    figure, axes = grid(2, height=3.2)
     shown = leading(loss)
     own = shown.assign(tokens=tokens_read(shown["arm"], whole)).dropna(subset=["tokens"])
     sns.lineplot(own, x="tokens", y="value", units="seed", estimator=None, color="0.7", lw=1, ax=axes[0])
@@ -81,18 +81,18 @@ def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
         own, x="tokens", y="value", errorbar=None, marker="o", color="C0", ax=axes[0], label="its own text, mean"
     )
     other = shown.loc[shown["arm"] == "other", "value"].mean()
-    axes[0].plot([whole], [other], "X", color="C3", label="another play's, mean")
+    axes[0].plot([whole], [other], "X", color="C3", label="far text of another play, mean")
     ticks = sorted(own["tokens"].unique())
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
     axes[0].minorticks_off()
     axes[0].set(title="loss on what truly follows", xlabel="tokens read", ylabel="nats a token")
-    axes[0].legend(frameon=False, fontsize="small")
     found = leading(counts)
     order = [*sorted(set(found["arm"]) - {"full", "human"}, key=int), "full", "human"]
     found = found.assign(count=found["metric"].map(COUNTS))
     look = {"order": order, "hue_order": list(COUNTS.values()), "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}}
     sns.barplot(found, x="arm", y="value", hue="count", **look, ax=axes[1])
-    axes[1].set(title="drawn continuations, and the play's own", xlabel="tokens read", ylabel="share", ylim=(0, 1.04))
-    axes[1].legend(title="", frameon=True, fontsize="small")
+    axes[1].set(title="what is drawn, and what follows", xlabel="tokens read", ylabel="share", ylim=(0, 1.04))
+    for axis in axes:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), frameon=False, fontsize="small")
     return figure

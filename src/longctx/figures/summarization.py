@@ -71,7 +71,7 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
         rouge: rows of metrics "rougeL" and "rougeL_wrong" of tier real, with run, arm, metric, seed (document) and value.
         loss: rows of metric "loss".
     """
-    figure, axes = grid(2, height=2.8)
+    figure, axes = grid(2, height=3.0)
     shown = leading(rouge).assign(
         against=lambda rows: rows["metric"].map({"rougeL": "its own abstract", "rougeL_wrong": "another manual's"})
     )
@@ -80,7 +80,9 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     sns.barplot(shown, hue="against", hue_order=["its own abstract", "another manual's"], **bars, ax=axes[0])
     axes[0].set(title="copied sentences", xlabel="ROUGE-L (F1)", ylabel="", xlim=(0, None))
     axes[0].set_yticks(range(len(order)), [READ[arm] for arm in order])
-    axes[0].legend(title="against", frameon=True, fontsize="small", title_fontsize="small")
+    handles, words = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    figure.legend(handles, [f"against {text}" for text in words], loc="outside lower center", ncols=2, frameon=False)
     lines = leading(loss).assign(read=lambda rows: rows["arm"].map(CONTEXTS))
     sns.stripplot(
         lines, y="read", x="value", order=list(CONTEXTS.values()), color="0.5", size=4, jitter=False, ax=axes[1]
@@ -88,5 +90,5 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     sns.pointplot(
         lines, y="read", x="value", order=list(CONTEXTS.values()), errorbar=None, ls="", marker="D", ax=axes[1]
     )
-    axes[1].set(title="SmolLM2 on the true abstract", xlabel="loss, nats a token", ylabel="read before it")
+    axes[1].set(title="true abstract, by what is read", xlabel="loss, nats a token", ylabel="")
     return figure

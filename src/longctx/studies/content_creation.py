@@ -130,13 +130,20 @@ def run(params: Params) -> pd.DataFrame:
     rows += real_continuations.run(params)
     table = results.tidy(rows, COLUMNS)
     results.write_table(table, NAME, params, _cost(params))
+    results.write_text(texts(params), NAME, "texts")
     return table
 
 
-def texts(params: Params, seed: int) -> dict[str, str]:
-    """Return what each arm wrote after the first tested story."""
+def texts(params: Params) -> pd.DataFrame:
+    """Return what each arm wrote after the first tested story, with the first seed, and after the first play."""
     found = _results(params)
-    return {arm: row["text"] for (arm, one, layout), row in found.items() if one == seed and layout == "spread"}
+    ours = {
+        arm: row["text"] for (arm, seed, layout), row in found.items() if (seed, layout) == (params.seeds[0], "spread")
+    }
+    plays = {} if params.checkpoint is None else real_continuations.continuations(params, 0)
+    rows = [(tier, arm, text) for tier, some in (("controlled", ours), ("real", plays)) for arm, text in some.items()]
+    told = [{"tier": tier, "arm": arm, "text": f"… {text.strip()}"} for tier, arm, text in rows]
+    return pd.DataFrame(told, columns=["tier", "arm", "text"])
 
 
 def _results(params: Params) -> dict[tuple[str, int, str], Row]:
