@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks bench gpu publish lock clean
+.PHONY: install repro test lab notebooks bench gpu realtext publish lock clean
 
 install: $(STAMP)
 
@@ -47,6 +47,11 @@ bench: $(STAMP)
 # On one CUDA card, with this environment's python or, where there is none, the machine's: torch (CUDA) and xformers suffice.
 gpu:
 	@python3 benchmarks/gpu.py $(ARGS)
+
+# More real texts by URL (LONGCTX_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
+realtext: $(STAMP)
+	@dvc repro -q tokenizer smollm2
+	@longctx realtext
 
 publish: $(STAMP)
 	@longctx publish

@@ -17,6 +17,7 @@ WRONG = {  # arguments → what the one line must hold
     ("repro", "--profile", "smoek"): "did you mean smoke?",
     ("notebooks", "atention_derivation"): "did you mean attention_derivation?",
     ("sources", "nowhere"): "sources.yaml: expected a file here",
+    ("realtext",): "sources.yaml: expected a file here",
     ("verdicts", "extra"): "extra",
     ("corpus",): "expected a file here",
     ("compare",): "claims.yaml: expected a file here",

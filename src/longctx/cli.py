@@ -199,6 +199,18 @@ def repro(
 
 
 @app.command()
+def realtext() -> None:
+    """Fetch more real texts and run the applications on them, into tables that no verdict reads: about 5 minutes."""
+    from longctx.studies import realtext_files
+
+    os.environ["LONGCTX_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
+    realtext_files.fetch()
+    from longctx.studies import realtext  # after what may fail without torch
+
+    console.print("\n".join(realtext.lines(realtext.run())))
+
+
+@app.command()
 def notebooks(
     names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
 ) -> None:
