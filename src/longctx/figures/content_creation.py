@@ -61,7 +61,8 @@ def variety(scores: pd.DataFrame) -> Figure:
             at.loc[at["arm"] == "oracle", "value"].mean(), ls=":", color="0.3", label="true statements at random"
         )
         axis.set(title=title, xlabel="share", ylabel="tokens read" if axis is axes[0] else "", xlim=(0, 1.02))
-    axes[-1].legend(frameon=True, fontsize="small", loc="lower right")
+    handles, words = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", frameon=False, fontsize="small")
     return figure
 
 

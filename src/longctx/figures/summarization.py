@@ -91,4 +91,6 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
         lines, y="read", x="value", order=list(CONTEXTS.values()), errorbar=None, ls="", marker="D", ax=axes[1]
     )
     axes[1].set(title="true abstract, by what is read", xlabel="loss, nats a token", ylabel="")
+    for axis in axes:
+        axis.title.set_size("small")
     return figure
