@@ -64,15 +64,24 @@ def test_a_text_that_fits_is_read_whole_and_of_a_longer_one_the_best_passages(lo
     short = file.with_name("short.txt")
     short.write_text("One.\n\nTwo.", encoding="utf-8")
     whole = asking.prompt_of(loaded, short, "What is one?", 256, 20)
-    assert whole.whole and [passage.text for passage in whole.read] == ["One.", "Two."]
+    assert whole.why == "all" and [passage.text for passage in whole.read] == ["One.", "Two."]
     part = asking.prompt_of(loaded, file, "Where is the lamp?", 256, 20)
-    assert not part.whole
+    assert part.why == "the passages that BM25 ranks highest"
     assert part.read[-1].text == "The lamp is in the mill."
     assert len(part.ids) + 20 <= 256
     assert [passage.first for passage in part.read] == sorted(passage.first for passage in part.read)
     asked = loaded.tokenizer.decode(part.ids)
     assert asked.endswith("\nQuestion: Where is the lamp?\nAnswer:")
     assert "lamp is in the mill" in asked and "lamp is in the mill" not in loaded.tokenizer.decode(part.without)
+
+
+@pytest.mark.parametrize("question", ["谁？", "???", "a", "Where are unicorns?"])
+def test_a_question_that_shares_no_word_with_the_text_reads_its_beginning(
+    loaded: Pretrained, file: Path, question: str
+) -> None:
+    prompt = asking.prompt_of(loaded, file, question, 256, 20)
+    assert prompt.read[:5] == retrieval.passages(TEXT)[:5]
+    assert "no passage shares a word" in asking.report(loaded, file, prompt, "")[0]
 
 
 def test_what_is_written_is_transformers_own_text_and_a_seed_repeats_it(loaded: Pretrained, file: Path) -> None:

@@ -71,3 +71,18 @@ def test_reading_keeps_the_questions_and_takes_the_evidence_spans_away() -> None
     assert short.queries[0].question == sample.queries[0].question
     assert short.queries[0].evidence == ()
     assert short.length == 20 + len(sample.queries[0].question) + 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "question"),
+    [
+        (["the lamp is here"], "???"),
+        (["the lamp is here"], "谁？"),
+        (["? !", "a"], "lamp"),
+        ([], "lamp"),
+        (["the"], "the"),
+    ],
+)
+def test_what_shares_no_word_ranks_nothing(texts: list[str], question: str) -> None:
+    assert ranking(texts, question) == []
+    assert ranking([*texts, "a lamp 谁在这里"], "lamp 谁在这里") != []

@@ -122,6 +122,28 @@ def test_unknown_source_lists_the_known_ones(tmp_path: Path) -> None:
         fetch("nosuch", write_sources(tmp_path / "s.yaml", sha256="1" * 64), tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["../../victim", "/victim", "..", ".hidden", "a/b", "a\\b", "", "a\n"])
+def test_a_name_that_leads_out_of_its_folder_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 24 of the cases: the folder of that name was replaced, and what stood in it lost."""
+    files.write_atomic(tmp_path / "mirror" / "a.txt", b"text")
+    files.write_atomic(tmp_path / "victim" / "precious", "mine")
+    monkeypatch.setenv("LONGCTX_DATA_MIRROR", str(tmp_path / "mirror"))
+    toy = write_sources(tmp_path / "s.yaml", kind="url", url="https://x.invalid/", path="a.txt", sha256="1" * 64)
+    files.write_json(toy, {name: files.read_json(toy)["toy"]})
+    with pytest.raises(UserError, match="expected letters, digits"):
+        fetch(name, toy, tmp_path / "build" / "sources" / name)
+    assert (tmp_path / "victim" / "precious").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("domain", ["../x", "a/b", "", "a b"])
+def test_a_domain_that_is_no_name_of_a_file_is_refused(domain: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="domain = .*expected letters"):
+        fetch("toy", write_sources(tmp_path / "s.yaml", sha256="1" * 64, domain=domain), tmp_path / "out")
+
+
 def url_sources(tmp_path: Path, url: str, data: bytes) -> Path:
     digest = hashlib.sha256(data).hexdigest()
     return write_sources(tmp_path / "s.yaml", kind="url", url=url, path="books/a.txt", sha256=digest)

@@ -17,7 +17,7 @@ from longctx.files import UserError
 from longctx.generation import GREEDY, Sampling, drawn
 from longctx.pretrained import Pretrained
 from longctx.questions import encoder, first_tokens
-from longctx.retrieval import Passage, chosen, passages
+from longctx.retrieval import Passage, chosen, passages, ranking
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # of a continuation
 
@@ -29,7 +29,7 @@ class Prompt:
     ids: list[int]
     without: list[int]
     read: list[Passage]
-    whole: bool  # whether that is the whole text
+    why: str  # what was read of the text, in words
 
 
 def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
@@ -47,13 +47,20 @@ def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, n
     budget = _limit(pretrained, context) - len(first) - len(tail) - new
     found = passages(text)
     encoded = [encode(f"{passage.text}\n") for passage in found]
-    numbers = chosen(found, question, [len(ids) for ids in encoded], budget)
+    ranked = ranking([passage.text for passage in found], question)
+    numbers = chosen(ranked, [len(ids) for ids in encoded], budget)
     if not numbers:
         raise UserError(
             f"context = {context}: expected room for a passage of {path} beside question and answer: {new} tokens"
         )
     read = [token for number in numbers for token in encoded[number]]
-    return Prompt([*first, *read, *tail], [*first, *tail], [found[n] for n in numbers], len(numbers) == len(found))
+    why = (
+        "the passages that BM25 ranks highest"
+        if ranked
+        else "its beginning: no passage shares a word with the question"
+    )
+    why = "all" if len(numbers) == len(found) else why
+    return Prompt([*first, *read, *tail], [*first, *tail], [found[n] for n in numbers], why)
 
 
 def end_of(pretrained: Pretrained, path: Path, context: int, new: int) -> list[int]:
@@ -135,9 +142,7 @@ def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> l
         return len(words & {word.lower() for word in re.findall(r"\w{3,}", passage.text)}) / max(1, len(words))
 
     where = sorted(prompt.read, key=lambda passage: -share(passage))[:3]
-    lines = [
-        f"read: {'all' if prompt.whole else 'the passages that BM25 ranks highest'} of {path}, {len(prompt.ids)} tokens"
-    ]
+    lines = [f"read of {path}: {prompt.why}; {len(prompt.ids)} tokens"]
     for passage in where:
         text = " ".join(passage.text.split())
         short = text if len(text) <= 100 else f"{text[:99]}…"

@@ -33,6 +33,8 @@ FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # name code; any value is ref
 IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_implementation")  # with "/": a repository
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+SHARDS = ".safetensors.index.json"
+CHOSEN_WEIGHTS = "transformers_weights"  # a key of config.json: transformers opens the file that it names
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SLICE = 1024  # positions whose scores are held at once: those of a long row over the whole vocabulary would not fit
 
@@ -102,6 +104,9 @@ def _config(folder: Path) -> dict:
         if (folder / name).is_file():
             for key, value in _settings(files.read_json(folder / name)):
                 _refuse_code(folder / name, key, value)
+    for key, value in _settings(config):
+        if key == CHOSEN_WEIGHTS and value is not None:
+            _expect_own_weights(folder, folder / "config.json", key, value, (".safetensors", SHARDS))
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another model")
     return config
@@ -129,11 +134,31 @@ def _expect_family(where: Path, model_type: object) -> None:
 
 
 def _expect_safetensors(folder: Path) -> None:
+    """Refuse weights that are no safetensors, or that an index places outside the folder; no weight is opened."""
+    for index in sorted(folder.glob(f"*{SHARDS}")):
+        _expect_own_shards(folder, index)
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     found = f"{pickles[0]} is a pickle, which can run code" if pickles else "no weights"
     raise UserError(f"{folder}: {found}: expected model.safetensors")
+
+
+def _expect_own_shards(folder: Path, index: Path) -> None:
+    """Hold every file that an index of shards names against the folder."""
+    content = files.read_json(index)
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(named, dict):
+        raise UserError(f"{index}: weight_map: expected a JSON object: name of a weight to name of a file")
+    for weight, shard in named.items():
+        _expect_own_weights(folder, index, weight, shard, (".safetensors",))
+
+
+def _expect_own_weights(folder: Path, where: Path, key: str, name: object, endings: tuple[str, ...]) -> None:
+    """Refuse a named file of weights that is no safetensors file of this very folder."""
+    plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
+    if not plain or not name.endswith(endings) or not (folder / name).is_file():
+        raise UserError(f"{where}: {key!r:.60} = {name!r:.60}: expected a {endings[0]} file in the same folder")
 
 
 # ------------------------------------------------------------------------------------------------------------ loading

@@ -20,11 +20,17 @@ PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not bl
 
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
-    """Return the numbers of the texts that share a word with a question, by BM25 score; equal ones in their order."""
+    """Return the numbers of the texts that share a word with a question, by BM25 score; equal ones in their order.
+
+    A word has two letters or more. A question without one ("???"), or texts without any, share nothing.
+    """
     words = bm25s.tokenize(list(texts), show_progress=False)
+    asked = bm25s.tokenize([question], return_ids=False, show_progress=False)[0]
+    if not asked or not words.vocab:
+        return []
     index = bm25s.BM25()
     index.index(words, show_progress=False)
-    scores = index.get_scores(bm25s.tokenize([question], return_ids=False, show_progress=False)[0])
+    scores = index.get_scores(asked)
     return [number for number in np.argsort(-scores, kind="stable").tolist() if scores[number] > 0]
 
 
@@ -103,12 +109,16 @@ def _pieces(paragraph: str) -> Iterator[str]:
         yield held
 
 
-def chosen(found: Sequence[Passage], question: str, sizes: Sequence[int], budget: int) -> list[int]:
-    """Return the numbers of the passages to read, in the text's order: all if they fit, else the best by BM25 that do.
+def chosen(ranked: Sequence[int], sizes: Sequence[int], budget: int) -> list[int]:
+    """Return the numbers of the passages to read, in the text's order: all if they fit, else the best ranked that do.
 
     Where there is room left, the passages from the beginning on.
+
+    Args:
+        ranked: numbers of passages, the best first; some may be missing.
+        sizes: tokens of each passage.
+        budget: tokens in all.
     """
     if sum(sizes) <= budget:
-        return list(range(len(found)))
-    ranked = ranking([passage.text for passage in found], question)
-    return _packed(dict.fromkeys([*ranked, *range(len(found))]), sizes, budget)
+        return list(range(len(sizes)))
+    return _packed(dict.fromkeys([*ranked, *range(len(sizes))]), sizes, budget)

@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from longctx import files
 from longctx.config import Frozen, read_yaml, validate
 from longctx.files import MAX_BYTES, UserError
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a source or a domain: it becomes the name of a folder or a file
 SECONDS = 30  # without a byte before a download is given up
 
 
@@ -45,6 +47,8 @@ class Source(Frozen):
                 raise ValueError(f"kind = {self.kind}: expected {key}")
         if self.path is not None and _escapes(self.path):
             raise ValueError(f"path = {self.path}: expected a relative path without ..")
+        if not NAME.fullmatch(self.domain):
+            raise ValueError(f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: it names files")
         return self
 
 
@@ -55,9 +59,13 @@ def fetch(name: str, sources_file: Path, destination: Path) -> None:
     that LONGCTX_DATA_MIRROR names. `source.json` beside the files keeps the entry.
 
     Raises:
-        UserError: unknown name, no such package or page, wrong hash (both are named), a member that would
-        escape.
+        UserError: unknown name, one that is no plain name of a folder, no such package or page, wrong hash (both are
+        named), a member that would escape.
     """
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{sources_file}: name = {name!r}: expected letters, digits, _, - and . alone: it names a folder"
+        )
     entries = read_yaml(sources_file)
     if name not in entries:
         raise UserError(f"{sources_file}: {name}: expected one of {', '.join(entries)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from longctx import files, pretrained
@@ -97,3 +98,46 @@ def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(folder: Path, ung
     unguarded()
     pretrained.load(folder)  # the family is transformers' own, so its class is taken
     assert not (folder.parent / "mark").exists()
+
+
+def sharded(folder: Path, shard: str) -> None:
+    """Replace the weights by an index that maps each to `shard`; a decoy of the right ending stands beside it."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file({"x": torch.zeros(1)}, folder / "decoy.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, shard)}
+    files.write_json(folder / "model.safetensors.index.json", index)
+
+
+@pytest.mark.parametrize(
+    "shard", ["w.bin", "../w.safetensors", "sub/w.safetensors", "/w.safetensors", "gone.safetensors"]
+)
+def test_an_index_that_names_a_pickle_or_another_folder_is_refused(folder: Path, shard: str) -> None:
+    for name in ("w.bin", "sub/w.safetensors", "../w.safetensors"):
+        files.write_atomic(folder / name, pickle.dumps(Payload(folder.parent / "mark")))
+    sharded(folder, shard)
+    refused(folder, rf"model\.safetensors\.index\.json: .*{shard}.*expected a \.safetensors file in the same folder")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {"x": 3}}'])
+def test_an_index_of_another_shape_is_refused(folder: Path, content: str) -> None:
+    files.write_atomic(folder / "model.safetensors.index.json", content)
+    refused(folder, r"model\.safetensors\.index\.json: .*expected")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "../w.safetensors", "sub/model.safetensors.index.json"])
+def test_weights_that_the_configuration_chooses_are_of_the_folder(folder: Path, name: str) -> None:
+    files.write_atomic(folder / name, pickle.dumps(Payload(folder.parent / "mark")))
+    before = files.read_json(folder / "config.json")
+    files.write_json(folder / "config.json", before | {"transformers_weights": name})
+    refused(folder, r"config\.json: 'transformers_weights' = .*expected a \.safetensors file")
+    files.write_json(folder / "config.json", before | {"transformers_weights": "model.safetensors"})
+    pretrained.load(folder)
+
+
+def test_sound_shards_load(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    sharded(folder, "w.safetensors")
+    save_file(weights, folder / "w.safetensors", metadata={"format": "pt"})
+    files.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}})  # nobody reads it
+    pretrained.load(folder)
