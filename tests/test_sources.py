@@ -140,7 +140,7 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(
 
 @pytest.mark.parametrize("domain", ["../x", "a/b", "", "a b"])
 def test_a_domain_that_is_no_name_of_a_file_is_refused(domain: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="domain = .*expected letters"):
+    with pytest.raises(UserError, match=r"domain = .*expected letters"):
         fetch("toy", write_sources(tmp_path / "s.yaml", sha256="1" * 64, domain=domain), tmp_path / "out")
 
 

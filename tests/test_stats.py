@@ -70,7 +70,7 @@ def test_fewer_than_two_numbers_or_one_that_is_not_finite_decide_nothing(interva
     assert math.isnan(found.low) and math.isnan(found.high) and not found.known and found.n == len(values)
     for threshold in (-1e9, 0.0, 1.0, 1e9):
         assert decide(found, threshold, "at_least") == decide(found, threshold, "at_most") == "undecided"
-    assert seeds_to_decide(found, 0.0) is None
+    assert seeds_to_decide(found, lambda _: True) is None
 
 
 def test_equal_values_are_a_point() -> None:
@@ -113,11 +113,22 @@ def test_the_bootstrap_over_documents_covers_the_mean() -> None:
 
 def test_the_seeds_to_decide_are_the_first_number_that_would() -> None:
     found = t_interval([0.0, 1.0, 2.0, 1.5, 0.5])
-    n = seeds_to_decide(found, 0.6)
+    n = seeds_to_decide(found, lambda interval: decide(interval, 0.6, "at_least") != "undecided")
     spread = np.std([0.0, 1.0, 2.0, 1.5, 0.5], ddof=1)
     half = lambda k: scipy.stats.t.ppf(0.975, k - 1) * spread / math.sqrt(k)  # noqa: E731
     assert half(n) < 0.4 <= half(n - 1)
-    assert seeds_to_decide(found, found.estimate) is None
+    assert seeds_to_decide(found, lambda interval: decide(interval, found.estimate, "at_least") != "undecided") is None
+
+
+def test_between_two_bounds_no_number_of_seeds_decides() -> None:
+    """W1's rule: refuted only below a bound that lies under the threshold."""
+    found = t_interval([0.2, 0.5, 0.3, 0.4, 0.35])
+    between = lambda i: i.low >= 0.5 or i.high <= 0.1  # noqa: E731
+    above = lambda i: i.low >= 0.3 or i.high <= 0.1  # noqa: E731
+    assert seeds_to_decide(found, between) is None
+    n = seeds_to_decide(found, above)
+    spread = np.std([0.2, 0.5, 0.3, 0.4, 0.35], ddof=1)
+    assert 0.35 - scipy.stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n) >= 0.3
 
 
 def test_the_slope_of_a_logarithm_is_found() -> None:

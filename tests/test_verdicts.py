@@ -10,7 +10,7 @@ from observe import refuses
 
 from longctx import verdicts
 from longctx.config import read_yaml, validate
-from longctx.params import STUDIES
+from longctx.params import STUDIES, read_params
 from longctx.verdicts import Claim, Claims, Effect, judge, per_seed
 
 SEEDS = (10, 11, 12, 13, 14)
@@ -86,7 +86,7 @@ def test_all_effects_must_hold_and_the_least_favourable_is_reported() -> None:
     for costs, wanted in (([0.5, 0.6, 0.5, 0.5, 0.5], "supported"), ([2.0, 2.1, 2.0, 2.0, 2.0], "refuted")):
         found = judge("X", claim(effects=effects), pd.concat([good, table("cost", costs)]))
         assert found.verdict == wanted
-        assert found.effect.name == ("cost" if wanted == "refuted" else "gain")
+        assert found.effect.name == "cost"
 
 
 def test_an_arm_is_subtracted_seed_by_seed() -> None:
@@ -123,6 +123,26 @@ def test_an_effect_needs_one_threshold_and_a_column_that_exists() -> None:
 def test_an_undecided_interval_says_how_many_seeds_would_decide() -> None:
     found = judge("X", claim(), table("gain", [0.0, 0.3, 0.1, 0.25, 0.05]))
     assert found.verdict == "undecided" and "seeds would decide" in found.note
+    between = [CLAIM["effects"][0] | {"at_least": 0.5, "refuted_below": 0.05}]
+    found = judge("X", claim(effects=between, over="plays"), table("gain", [0.0, 0.3, 0.1, 0.25, 0.05]))
+    assert found.verdict == "undecided" and found.note.endswith("no number of plays alone would decide")
+
+
+def test_of_effects_with_one_verdict_the_one_nearest_to_its_threshold_is_reported() -> None:
+    """In half widths: a metric in thousands does not look safer than a share."""
+    effects = [*CLAIM["effects"], {"name": "cost", "where": {"metric": "cost"}, "at_most": 1000.0}]
+    for costs, wanted in (([1.0, 2.0, 3.0, 2.0, 2.0], "gain"), ([999.0, 998.0, 999.0, 997.0, 998.0], "cost")):
+        both = pd.concat([table("gain", [0.2, 0.21, 0.19, 0.2, 0.22]), table("cost", costs)])
+        assert [judge("X", claim(effects=order), both).effect.name for order in (effects, effects[::-1])] == [
+            wanted
+        ] * 2
+
+
+def test_a_claim_about_the_best_is_held_against_every_rival_of_its_study(root: Path) -> None:
+    best = verdicts.read_claims(root / "claims.yaml").claims["P2-dynamic-best"]
+    tuned = set(read_params(root / "params.yaml").context_extension.tuned_arms)
+    rivals = {effect.minus["arm"] for effect in best.effects}
+    assert rivals == tuned - {"dynamic_ntk_hf", "alibi"}  # ALiBi's base never had RoPE: it extends nothing
 
 
 def test_the_claims_of_this_project_are_whole(root: Path) -> None:
@@ -162,8 +182,13 @@ def test_numbers_are_shown_with_three_digits_and_a_true_minus(number: float, sho
 
 
 def test_the_pages_hold_every_finding() -> None:
-    findings = [judge("X", claim(), table("gain", [0.2, 0.21, 0.19, 0.2, 0.22]))]
-    assert "| X | x (§1) | h | 0.204 [0.19, 0.218] | ≥ 0.1 | **supported** |" in verdicts.verdict_block(findings)
+    findings = [judge("X", claim(hypothesis="|h| grows"), table("gain", [0.2, 0.21, 0.19, 0.2, 0.22]))]
+    row = r"| X | x (§1) | \|h\| grows | 0.204 [0.19, 0.218] | 5 seeds | ≥ 0.1 | **supported** |"
+    assert row in verdicts.verdict_block(findings, {})
+    same = verdicts.verdict_block(findings, {"X": "supported"})
+    assert row in same and "the same verdict for 1 of 1 claims" in same
+    moved = verdicts.verdict_block(findings, {"X": "refuted"})
+    assert "**supported**; *not the same on a second machine: refuted* |" in moved and "for 0 of 1 claims" in moved
     row = verdicts.as_table(findings).iloc[0]
     assert (row["claim"], row["verdict"], row["observations"]) == ("X", "supported", 5)
     assert verdicts.as_metrics(findings)["X"]["verdict"] == "supported"

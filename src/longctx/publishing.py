@@ -89,7 +89,6 @@ def publish(root: Path) -> None:
     Raises:
         UserError: a table is missing or damaged; nothing was copied.
     """
-    params = read_params(root / "params.yaml")
     claims = verdicts.read_claims(root / "claims.yaml")
     made, target = root / "build" / "laptop", root / "results" / "laptop"
     findings = _findings(root, made / "tables")
@@ -101,9 +100,10 @@ def publish(root: Path) -> None:
         files.write_atomic(target / path.relative_to(made), path.read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
-    page = verdicts.experiments_page(findings, claims, params, notebook_of)
+    elsewhere = verdicts.second_machine()
+    page = verdicts.experiments_page(findings, claims, notebook_of, elsewhere)
     files.write_atomic(root / "EXPERIMENTS.md", page)
-    replace_block(root / "README.md", "verdicts", verdicts.verdict_block(findings))
+    replace_block(root / "README.md", "verdicts", verdicts.verdict_block(findings, elsewhere))
     replace_block(root / "README.md", "costs", cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", corpus.data_card(card))

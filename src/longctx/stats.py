@@ -1,7 +1,7 @@
 """Intervals, and what an interval says about a threshold. Pure functions of arrays; no torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,19 +114,26 @@ def decide(interval: Interval, threshold: float, side: Side) -> Literal["support
     return "supported" if inside else "refuted" if outside else "undecided"
 
 
-def seeds_to_decide(interval: Interval, threshold: float, confidence: float = CONFIDENCE) -> int | None:
-    """Return the number of seeds at which an interval of this spread, centred as now, would exclude the threshold.
+def seeds_to_decide(
+    interval: Interval, decides: Callable[[Interval], bool], confidence: float = CONFIDENCE
+) -> int | None:
+    """Return the number of seeds at which an interval of this spread, centred as now, would decide.
 
-    None when the spread is unknown, the estimate lies on the threshold, or it would take MOST_SEEDS or more.
+    Args:
+        decides: the very rule that gives the verdict, two-sided bounds included; True when it decides.
+
+    None when the spread is unknown, or fewer than MOST_SEEDS would not do: the estimate lies on a threshold or between
+    two bounds.
     """
-    distance = abs(interval.estimate - threshold)
-    if not interval.known or interval.n < 2 or distance == 0:
+    if not interval.known or interval.n < 2:
         return None
     half = (interval.high - interval.low) / 2
     s = half * math.sqrt(interval.n) / scipy.stats.t.ppf(0.5 + confidence / 2, interval.n - 1)
     n = np.arange(2, MOST_SEEDS)
-    enough = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * s / np.sqrt(n) < distance
-    return int(n[enough.argmax()]) if enough.any() else None
+    halves = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * s / np.sqrt(n)
+    x = interval.estimate
+    found = (int(k) for k, h in zip(n, halves, strict=True) if decides(Interval(x, x - h, x + h, int(k))))
+    return next(found, None)
 
 
 def log_slope(distance: Sequence[float], size: Sequence[float]) -> float:

@@ -12,7 +12,6 @@ from pydantic import Field
 from longctx import results
 from longctx.config import Frozen, read_yaml, validate
 from longctx.files import UserError
-from longctx.params import Params
 from longctx.stats import Interval, Side, decide, seeds_to_decide, t_interval
 
 Verdict = Literal["supported", "refuted", "undecided", "undecided (check failed)"]
@@ -54,6 +53,10 @@ class Claim(Frozen):
     decided_by: Literal["identity", "execution", "interval"]  # proof, running the program, or seeds
     fixed: str  # date at which the threshold was fixed
     pilot: str  # what was seen before it
+    runs_before: str | None = (
+        None  # full runs that were seen, before or after it, and then run again: why, and what changed
+    )
+    over: str = "seeds"  # what the interval is over
     literature: str
     range: str  # where the verdict holds
     effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # all must hold
@@ -139,20 +142,45 @@ def _check_holds(table: pd.DataFrame, check: Effect, claim: Claim) -> bool:
     )
 
 
+def _favour(effect: Effect, verdict: Verdict, interval: Interval, unit: float) -> tuple[int, float]:
+    """Rank an effect: first by its verdict, then by its distance from the threshold, positive on the claimed side.
+
+    Distances are counted in `unit`, so that effects of different metrics compare.
+    """
+    distance = interval.estimate - effect.threshold
+    margin = (distance if effect.side == "at_least" else -distance) / (unit or 1.0)
+    return ("refuted", "undecided", "supported").index(verdict), -math.inf if math.isnan(margin) else margin
+
+
+def _least_favourable(claim: Claim, table: pd.DataFrame) -> tuple[Effect, Verdict, Interval]:
+    """Return the effect of a claim that speaks least for it, counted in half widths; of identities, in thresholds."""
+
+    def key(judged: tuple[Effect, Verdict, Interval]) -> tuple[int, float]:
+        effect, _, interval = judged
+        half = (interval.high - interval.low) / 2
+        return _favour(*judged, unit=half if claim.decided_by == "interval" else abs(effect.threshold))
+
+    return min(((effect, *_judge(table, effect, claim)) for effect in claim.effects), key=key)
+
+
 def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     """Return a claim's verdict: checks first, then every effect; the least favourable effect is the one reported."""
-    judged = [(effect, *_judge(table, effect, claim)) for effect in claim.effects]
-    order = {"refuted": 0, "undecided": 1, "supported": 2}
-    effect, verdict, interval = min(judged, key=lambda item: order[item[1]])
+    effect, verdict, interval = _least_favourable(claim, table)
     failed = [check.name for check in claim.checks if not _check_holds(table, check, claim)]
     if failed:
         return Finding(name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}")
     note = ""
     if verdict == "undecided":
-        seeds = seeds_to_decide(interval, effect.threshold)
-        width = interval.high - interval.low
-        note = f"interval {width:.3g} wide" + (f"; about {seeds} seeds would decide" if seeds else "")
+        seeds = seeds_to_decide(interval, lambda narrower: _decided(narrower, effect) != "undecided")
+        would = f"about {seeds} {claim.over} would decide" if seeds else f"no number of {claim.over} alone would decide"
+        note = f"interval {interval.high - interval.low:.3g} wide; {would}"
     return Finding(name, claim, verdict, effect, interval, note)
+
+
+def second_machine() -> dict[str, str]:
+    """Return claim → verdict, recorded on a machine with another CPU from the same code and seeds."""
+    found, _ = results.recorded("second_machine", "verdicts")
+    return dict(zip(found["claim"], found["verdict"], strict=True))
 
 
 def judge_all(claims: Claims, tables: Path) -> list[Finding]:
@@ -179,6 +207,7 @@ def as_table(findings: list[Finding]) -> pd.DataFrame:
             "observations": f.interval.n,
             "verdict": f.verdict,
             "note": f.note,
+            "runs_before": f.claim.runs_before,
             "literature": f.claim.literature,
             "range": f.claim.range,
         }
@@ -224,15 +253,46 @@ def _threshold(effect: Effect) -> str:
     return f"{'≥' if effect.side == 'at_least' else '≤'} {show_number(effect.threshold)}{least}"
 
 
-def verdict_block(findings: list[Finding]) -> str:
-    """Return README's table of verdicts."""
-    head = "| | the article says | we tested | estimate [95 %] | threshold | verdict |\n| --- | --- | --- | --- | --- | --- |\n"
+def _cell(text: str) -> str:
+    """Return text that a cell of a Markdown table can hold: a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
+def _observations(f: Finding) -> str:
+    """Return what the reported number rests on, counted in its table."""
+    return f"{f.interval.n} {f.claim.over}" if f.claim.decided_by == "interval" else f"{f.interval.n} rows"
+
+
+def _verdict(f: Finding, elsewhere: Mapping[str, str]) -> str:
+    """Return a verdict, with its note, and with what a second machine said where that is something else."""
+    note = f" ({f.note})" if f.note else ""
+    other = elsewhere.get(f.id, f.verdict)
+    return f"**{f.verdict}**{note}" + (f"; *not the same on a second machine: {other}*" if other != f.verdict else "")
+
+
+def verdict_block(findings: list[Finding], elsewhere: Mapping[str, str]) -> str:
+    """Return README's table of verdicts, and how many of them a second machine gave too.
+
+    Args:
+        elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
+    """
+    head = (
+        "| | the article says | we tested | estimate [95 %] | n | threshold | verdict |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+    )
     rows = (
-        f"| {f.id} | {f.claim.words} (§{f.claim.section}) | {f.claim.hypothesis} | {_estimate(f)} "
-        f"| {_threshold(f.effect)} | **{f.verdict}** |"
+        f"| {f.id} | {f.claim.words} (§{f.claim.section}) | {_cell(f.claim.hypothesis)} | {_estimate(f)} "
+        f"| {_observations(f)} | {_threshold(f.effect)} | {_verdict(f, elsewhere)} |"
         for f in findings
     )
-    return head + "\n".join(rows) + "\n"
+    both = [f for f in findings if f.id in elsewhere]
+    same = sum(f.verdict == elsewhere[f.id] for f in both)
+    tail = (
+        f"\nA second machine, with another CPU, gave the same verdict for {same} of {len(both)} claims.\n"
+        if both
+        else ""
+    )
+    return head + "\n".join(rows) + "\n" + tail
 
 
 def _seconds(study: str, tables: Path) -> str:
@@ -242,7 +302,9 @@ def _seconds(study: str, tables: Path) -> str:
     return f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"
 
 
-def experiments_page(findings: list[Finding], claims: Claims, params: Params, notebook_of: dict[str, str]) -> str:
+def experiments_page(
+    findings: list[Finding], claims: Claims, notebook_of: Mapping[str, str], elsewhere: Mapping[str, str]
+) -> str:
     """Return EXPERIMENTS.md: what was claimed, how it was tested, what came out, and what it cost."""
     tables = results.published_folder()
     lines = [
@@ -251,36 +313,37 @@ def experiments_page(findings: list[Finding], claims: Claims, params: Params, no
         "Generated by `longctx publish` from `claims.yaml` and the tables in `results/laptop`; do not edit.",
         "",
         "A verdict is *supported* when the whole 95 % interval lies on the claimed side of a threshold that was fixed "
-        "before the first run, *refuted* when it lies wholly on the other side, else *undecided*.",
+        "before the run that counts, *refuted* when it lies wholly on the other side, else *undecided*. Where a whole "
+        "run was seen before that one, it stands under *runs before*. Of several effects the least favourable is shown.",
         "",
         "| claim | notebook · stage | effect | threshold, date fixed | estimate [95 %] | n | verdict | cost |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for f in findings:
-        seeds = getattr(getattr(params, f.claim.study), "seeds", ())
-        n = f"{len(seeds)} seeds" if f.claim.decided_by == "interval" else f"{f.interval.n} rows"
         notebook = notebook_of[f.claim.study]
         lines.append(
             f"| **{f.id}** {f.claim.words} | [{notebook[:2]}](notebooks/{notebook}) · `{f.claim.study}` "
-            f"| {f.effect.name} | {_threshold(f.effect)}, {f.claim.fixed} | {_estimate(f)} | {n} "
-            f"| **{f.verdict}**{' (' + f.note + ')' if f.note else ''} | {_seconds(f.claim.study, tables)} |"
+            f"| {_cell(f.effect.name)} | {_threshold(f.effect)}, {f.claim.fixed} | {_estimate(f)} | {_observations(f)} "
+            f"| {_verdict(f, elsewhere)} | {_seconds(f.claim.study, tables)} |"
         )
     lines += ["", "## Claim by claim", ""]
     for f in findings:
-        lines += _claim_section(f)
+        lines += _claim_section(f, elsewhere)
     lines += ["## Tolerances of `longctx compare`", "", "|difference| ≤ tolerance · max(1, |published|):", ""]
     lines += [f"- `{study}`: {tolerance:g}" for study, tolerance in claims.tolerances.items()]
     return "\n".join(lines) + "\n"
 
 
-def _claim_section(f: Finding) -> list[str]:
+def _claim_section(f: Finding, elsewhere: Mapping[str, str]) -> list[str]:
+    before = [f"- Runs before: {f.claim.runs_before}"] if f.claim.runs_before else []
     return [
         f"### {f.id}: {f.claim.hypothesis}",
         "",
         f"- The article, §{f.claim.section}: 「{f.claim.words}」",
-        f"- Measured: {f.effect.name} = {_estimate(f)}, threshold {_threshold(f.effect)} → **{f.verdict}**",
+        f"- Measured: {f.effect.name} = {_estimate(f)}, threshold {_threshold(f.effect)}, n = {_observations(f)} → {_verdict(f, elsewhere)}",
         f"- Literature: {f.claim.literature}",
         f"- Seen before the threshold was fixed ({f.claim.fixed}): {f.claim.pilot}",
+        *before,
         f"- Holds for: {f.claim.range}",
         "",
     ]

@@ -106,7 +106,7 @@ def run(params: Params) -> pd.DataFrame:
         rows += [base | row for row in _observations(params, found)]
     rows += _chosen(params, rates, rows) + extension_real.run(params)
     table = results.tidy(rows, COLUMNS)
-    results.write_table(table, NAME, params, _cost(jobs))
+    results.write_table(table, NAME, params, _cost(params, rates, jobs))
     return table
 
 
@@ -116,8 +116,7 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
     The same rates for every base: equal tuning, not only equal training. The loss decides, on rows never seen before:
     recall at L is 1 for several rates once a base has learnt the task.
     """
-    bases = list(dict.fromkeys(ARMS[name].base for name in params.arms))
-    cases = [(base, lr, seed) for base in bases for lr in params.lrs for seed in params.tuning_seeds]
+    cases = _trials(params)
     trials = [base_run(params, base, seed, lr) for base, lr, seed in cases]
     options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [params.length], "rows": params.test_rows}
     recalled = sweep([EvalConfig(evaluation.task_accuracy, trial, options) for trial in trials])
@@ -128,7 +127,13 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
         rows.append(at | {"metric": "tuning", "value": result.rows[0]["accuracy"]})
     frame = pd.DataFrame(rows)
     means = frame[frame["metric"] == "tuning_loss"].groupby(["arm", "lr"])["value"].mean()
-    return {base: float(means[base].idxmin()) for base in bases}, rows
+    return {base: float(means[base].idxmin()) for base, _, _ in cases}, rows
+
+
+def _trials(params: Params) -> list[tuple[str, float, int]]:
+    """Return the (base, learning rate, seed) of every trial."""
+    bases = dict.fromkeys(ARMS[name].base for name in params.arms)
+    return list(itertools.product(bases, params.lrs, params.tuning_seeds))
 
 
 def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
@@ -253,9 +258,18 @@ def logits_at(model: Decoder, *, length: int) -> list[Row]:
     return [{"logits": model(torch.from_numpy(tokens))[0, -1].tolist()}]
 
 
-def _cost(jobs: dict[tuple, list[EvalConfig]]) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table."""
-    runs = {(*key[:3], key[3]): many[0].run for key, many in jobs.items()}
-    found: list[RunResult] = sweep(list(runs.values()))
+def _cost(params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]) -> pd.DataFrame:
+    """Return seconds, tokens and memory of every training behind the table, each once: arms share their base."""
+    runs: dict[RunConfig, tuple] = {}
+    for base, lr, seed in _trials(params):
+        runs.setdefault(base_run(params, base, seed, lr), ("decoder", base, "trial", seed))
+    for arm, seed in itertools.product((ARMS[name] for name in params.tuned_arms), params.tuning_seeds):
+        runs.setdefault(tuned_run(params, arm, seed, rates[arm.base]), ("decoder", arm.name, "trial", seed))
+    for (kind, arm, tuned, seed), many in jobs.items():
+        name = arm if tuned == "tuned" else ARMS[arm].base
+        runs.setdefault(many[0].run, (kind, name, tuned, seed))
+    found: list[RunResult] = sweep(list(runs))
     columns = ("kind", "arm", "tuned", "seed")
-    return pd.DataFrame([dict(zip(columns, key, strict=True)) | r.cost for key, r in zip(runs, found, strict=True)])
+    return pd.DataFrame(
+        [dict(zip(columns, key, strict=True)) | r.cost for key, r in zip(runs.values(), found, strict=True)]
+    )

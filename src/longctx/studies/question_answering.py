@@ -4,6 +4,7 @@ Claims Q1 and L1 of claims.yaml read the table. Controlled tier: readers of stor
 `real_lookups`.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from longctx import metrics, results
+from longctx.config import RunConfig
 from longctx.model import Decoder
 from longctx.params import QuestionAnswering as Params
 from longctx.retrieval import retrieved
 from longctx.runs import EvalConfig, sweep
 from longctx.studies import real_lookups
-from longctx.studies.story_reader import RECIPES, cost_of, likeliest, run_of, sizes_of, stories, vocabulary
+from longctx.studies.story_reader import RECIPES, likeliest, phases_of, run_of, sizes_of, stories, vocabulary
 from longctx.tasks import world
 from longctx.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from longctx.training import Row
@@ -156,6 +158,11 @@ def chance(params: Params) -> dict[int, float]:
 
 
 def _cost(params: Params) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table."""
-    runs = {(recipe, seed): run_of(params.story_reader, recipe, seed) for recipe in RECIPES for seed in params.seeds}
-    return pd.DataFrame([{"recipe": recipe, "seed": seed} | cost_of(run) for (recipe, seed), run in runs.items()])
+    """Return seconds, tokens and memory of every training behind the table, each once: recipes share a base."""
+    recipes: dict[tuple[RunConfig, int], list[str]] = {}
+    for recipe, seed in itertools.product(RECIPES, params.seeds):
+        for phase in phases_of(run_of(params.story_reader, recipe, seed)):
+            recipes.setdefault((phase, seed), []).append(recipe)
+    found = sweep([phase for phase, _ in recipes])
+    at = [{"recipe": " and ".join(names), "seed": seed} for (_, seed), names in recipes.items()]
+    return pd.DataFrame([row | result.cost for row, result in zip(at, found, strict=True)])
