@@ -28,17 +28,18 @@ $(STAMP): requirements.lock pyproject.toml
 repro: $(STAMP)
 	@longctx repro --profile $(PROFILE)
 
-# The data stages first: tests and notebooks read the corpus and the checkpoint. They are skipped when nothing changed.
+# The data stages first (here, in lab and in notebooks): all read the corpus and the checkpoint. Skipped when nothing changed.
 # In the order given: a study's tests, the smoke pipeline and the notebooks ask for the same runs, so never at once.
 test: $(STAMP)
-	@dvc repro -q tokenizer smollm2
+	@longctx repro tokenizer smollm2
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
+	@longctx repro tokenizer smollm2
 	@jupyter lab notebooks
 
 notebooks: $(STAMP)
-	@dvc repro -q tokenizer smollm2
+	@longctx repro tokenizer smollm2
 	@longctx notebooks
 
 bench: $(STAMP)
@@ -50,7 +51,7 @@ gpu:
 
 # More real texts by URL (LONGCTX_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
 realtext: $(STAMP)
-	@dvc repro -q tokenizer smollm2
+	@longctx repro tokenizer smollm2
 	@longctx realtext
 
 publish: $(STAMP)

@@ -194,3 +194,12 @@ def test_the_pages_hold_every_finding() -> None:
     assert verdicts.as_metrics(findings)["X"]["verdict"] == "supported"
     missing = judge("X", claim(), table("gain", []))
     assert verdicts.as_metrics([missing])["X"]["estimate"] is None
+
+
+def test_pages_notebooks_and_paper_show_one_number() -> None:
+    """49.25 and 49.25000001 are both 49.2: a number is rounded to the table's digits before it is shown."""
+    for value in (49.25, 49.25000001, 49.24999999):
+        findings = [judge("X", claim(), table("gain", [value] * 5))]
+        row = verdicts.as_table(findings).iloc[0]
+        assert row["shown"] == "49.2 [49.2, 49.2]" and "49.2 [" in verdicts.verdict_block(findings, {})
+        assert f"{float(f'{value:.{verdicts.DIGITS}g}'):.3g}" == "49.2"  # what results.verdict_line does

@@ -186,14 +186,16 @@ def compare() -> None:
 
 @app.command()
 def repro(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages of dvc.yaml; default: all, then compare.")] = None,
+    *,
     profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
 ) -> None:
     """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
     from longctx import pipeline, publishing
 
     root = _root()
-    status = pipeline.reproduce(root, profile)
-    if status == 0 and profile == "laptop":
+    status = pipeline.reproduce(root, profile, stages or [])
+    if status == 0 and profile == "laptop" and not stages:
         publishing.print_comparison(root, console)
     raise typer.Exit(status)
 

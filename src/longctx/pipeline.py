@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from longctx import files, notebooks
@@ -50,15 +51,20 @@ def prepare(root: Path) -> None:
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
-def reproduce(root: Path, profile: str) -> int:
+def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
     """Run `dvc repro` for a profile and return its exit code.
+
+    Args:
+        root: the project; without git, DVC is told so first.
+        profile: laptop runs here, another in an exported copy.
+        stages: only these, and what they need; in silence.
 
     Raises:
         UserError: no such profile.
     """
     if profile == read_params(root / "params.yaml").profile:
         prepare(root)
-        return _dvc("repro", root=root)
+        return _dvc("repro", *(["-q", *stages] if stages else []), root=root)
     source = root / "profiles" / f"{profile}.yaml"
     if not source.is_file():
         known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
@@ -67,7 +73,7 @@ def reproduce(root: Path, profile: str) -> int:
     copy = files.cache() / "profiles" / profile
     _export(root, copy)
     shutil.copy(source, copy / "params.yaml")
-    status = _dvc("repro", root=copy, LONGCTX_CACHE=str(files.cache().resolve()))
+    status = _dvc("repro", *stages, root=copy, LONGCTX_CACHE=str(files.cache().resolve()))
     made = copy / "build" / profile
     if status == 0 and made.is_dir():
         shutil.rmtree(root / "build" / profile, ignore_errors=True)

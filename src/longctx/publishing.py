@@ -28,7 +28,7 @@ def write_verdicts(root: Path) -> None:
     """Write build/<profile>/metrics.json and tables/verdicts.csv."""
     made = root / "build" / read_params(root / "params.yaml").profile
     findings = _findings(root, made / "tables")
-    table = verdicts.as_table(findings).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    table = verdicts.as_table(findings).to_csv(index=False, float_format=f"%.{verdicts.DIGITS}g", lineterminator="\n")
     files.write_atomic(made / "tables" / "verdicts.csv", table)
     files.write_json(made / "metrics.json", verdicts.as_metrics(findings))
 

@@ -87,7 +87,7 @@ def cost(
     kind: Annotated[str, typer.Option(help="encoder or decoder.")] = "decoder",
     layers: Annotated[int, typer.Option(help="L.")] = 12,
     width: Annotated[int, typer.Option(help="D.")] = 768,
-    heads: Annotated[int, typer.Option(help="N.")] = 12,
+    heads: Annotated[int | None, typer.Option(help="N; default: D / 64, at least 1.")] = None,
     kv_heads: Annotated[int | None, typer.Option(help="G; default: N.")] = None,
     vocabulary: Annotated[int, typer.Option(help="V.")] = 32_768,
     window: Annotated[
@@ -102,7 +102,13 @@ def cost(
     """What a model would cost: memory and time of a training step and a forward pass, and the KV cache. Computed."""
     from longctx import cost
 
-    shape = {"layers": layers, "width": width, "heads": heads, "kv_heads": kv_heads, "vocab_size": vocabulary}
+    shape = {
+        "layers": layers,
+        "width": width,
+        "heads": heads or max(1, width // 64),
+        "kv_heads": kv_heads,
+        "vocab_size": vocabulary,
+    }
     local = {"window": window, "global_every": 3} if window is not None else {}
     config = cost.shape("cost", kind=kind, **shape, **local)
     rate = None if tflops is None else tflops * 1e12

@@ -1,4 +1,4 @@
-"""From claims.yaml and the tables to verdicts: each threshold was fixed before its first run (git history shows it)."""
+"""From claims.yaml and the tables to verdicts; git history shows that a threshold came before the run that counts."""
 
 import math
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from longctx.config import Frozen, read_yaml, validate
 from longctx.files import UserError
 from longctx.stats import Interval, Side, decide, seeds_to_decide, t_interval
 
+DIGITS = 6  # of numbers in verdicts.csv
 Verdict = Literal["supported", "refuted", "undecided", "undecided (check failed)"]
 Where = dict[str, str | int | float]
 
@@ -205,6 +206,9 @@ def as_table(findings: list[Finding]) -> pd.DataFrame:
             "low": f.interval.low,
             "high": f.interval.high,
             "observations": f.interval.n,
+            "n": _observations(f),
+            "shown": _estimate(f),
+            "threshold_shown": _threshold(f.effect),
             "verdict": f.verdict,
             "note": f.note,
             "runs_before": f.claim.runs_before,
@@ -217,7 +221,7 @@ def as_table(findings: list[Finding]) -> pd.DataFrame:
 
 def as_metrics(findings: list[Finding]) -> dict[str, dict[str, object]]:
     """Return claim → estimate, low, high, verdict: what `dvc metrics show` prints."""
-    number = lambda x: float(f"{x:.6g}") if math.isfinite(x) else None  # noqa: E731
+    number = lambda x: float(f"{x:.{DIGITS}g}") if math.isfinite(x) else None  # noqa: E731
     return {
         f.id: {
             "estimate": number(f.interval.estimate),
@@ -233,9 +237,13 @@ def as_metrics(findings: list[Finding]) -> dict[str, dict[str, object]]:
 
 
 def show_number(x: float) -> str:
-    """Return a number with three significant digits, a minus sign that is one, and "–" for what is unknown."""
+    """Return a number with three significant digits, a minus sign that is one, and "–" for what is unknown.
+
+    It is rounded to the table's six digits first, so that pages, notebooks and paper show one number.
+    """
     if not math.isfinite(x):
         return "–"
+    x = float(f"{x:.{DIGITS}g}")
     if x == int(x) and abs(x) < 1e6:
         return str(int(x)).replace("-", "−")
     return f"{x:.3g}".replace("-", "−")

@@ -107,6 +107,7 @@ def run(params: Params) -> pd.DataFrame:
     rows += _chosen(params, rates, rows) + extension_real.run(params)
     table = results.tidy(rows, COLUMNS)
     results.write_table(table, NAME, params, _cost(params, rates, jobs))
+    results.write_text(which_scheme(table).round(6).reset_index(), NAME, "schemes")
     return table
 
 
