@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import call
-from tiny import make_project, tiny_run
+from tiny import tiny_run
 
 from longctx import files
 
@@ -40,17 +40,20 @@ def commands(root: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """A small project with the embedded checkpoint, a text, a folder of texts and a run."""
+    """A project with what the data stages made, a text, a folder of texts and a run."""
     if not (root / "build" / "smollm2" / "config.json").is_file():
         pytest.fail("run `longctx repro tokenizer smollm2` first (make test does)", pytrace=False)
-    made = make_project(tmp_path_factory.mktemp("printed"))
-    (made / "build" / "smollm2").symlink_to(root / "build" / "smollm2")
-    (made / "results").symlink_to(root / "results")
+    made = tmp_path_factory.mktemp("printed")
+    files.write_atomic(made / "dvc.yaml", "stages: {}\n")
+    for name in ("build", "results"):
+        (made / name).symlink_to(root / name)
     text = "Anna has the key.\n\n" + "The house stands on a hill, and nobody lives in it.\n\n" * 60
     (made / "my-text.md").write_text(text, encoding="utf-8")
     (made / "my-texts").mkdir()
     (made / "my-texts" / "one.txt").write_text(text, encoding="utf-8")
-    files.write_json(made / "run.yaml", tiny_run(steps=2).model_dump(mode="json", exclude={"processes"}))
+    run = tiny_run(steps=2).model_dump(mode="json", exclude={"processes"})
+    run["model"]["vocab_size"] = files.read_json(root / "build" / "tokenizer" / "card.json")["vocab_size"]
+    files.write_json(made / "run.yaml", run)
     return made
 
 
