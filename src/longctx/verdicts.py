@@ -144,10 +144,7 @@ def _check_holds(table: pd.DataFrame, check: Effect, claim: Claim) -> bool:
 
 
 def _favour(effect: Effect, verdict: Verdict, interval: Interval, unit: float) -> tuple[int, float]:
-    """Rank an effect: first by its verdict, then by its distance from the threshold, positive on the claimed side.
-
-    Distances are counted in `unit`, so that effects of different metrics compare.
-    """
+    """Rank an effect: by its verdict, then by its distance from the threshold on the claimed side, in `unit`."""
     distance = interval.estimate - effect.threshold
     margin = (distance if effect.side == "at_least" else -distance) / (unit or 1.0)
     return ("refuted", "undecided", "supported").index(verdict), -math.inf if math.isnan(margin) else margin
@@ -279,11 +276,7 @@ def _verdict(f: Finding, elsewhere: Mapping[str, str]) -> str:
 
 
 def verdict_block(findings: list[Finding], elsewhere: Mapping[str, str]) -> str:
-    """Return README's table of verdicts, and how many of them a second machine gave too.
-
-    Args:
-        elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
-    """
+    """Return README's table of verdicts; `elsewhere`: claim → verdict of the same commit on a second machine."""
     head = (
         "| | the article says | we tested | estimate [95 %] | n | threshold | verdict |\n"
         "| --- | --- | --- | --- | --- | --- | --- |\n"
