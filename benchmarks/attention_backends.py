@@ -16,8 +16,8 @@ import table
 import torch
 from matplotlib.axes import Axes
 
-from longctx import attention, kernels
-from longctx.patterns import Pattern
+from farcontext.nn import attention, kernels
+from farcontext.nn.masks import Pattern
 
 TOKENS, HEADS, HEAD_WIDTH, HALF_WINDOW = 8192, 4, 32, 64
 PATTERNS = {"full": Pattern(), "causal": Pattern.causal(), "window": Pattern.local(HALF_WINDOW)}

@@ -16,10 +16,12 @@ import pandas as pd
 import torch
 import transformers
 
-from longctx import corpus, files, pretrained
-from longctx.far_context import loss_by_position
-from longctx.rope_check import rebuilt
-from longctx.studies.extension_real import DOMAIN, changes
+from farcontext import files
+from farcontext.checkpoints import load
+from farcontext.checkpoints.far_context import loss_by_position
+from farcontext.checkpoints.rope_check import rebuilt
+from farcontext.data import corpus
+from farcontext.studies.context_extension.real import DOMAIN, changes
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--bucket", type=int, default=1024, help="tokens whose losses are averaged")
     parser.add_argument("--out", type=Path, default=files.project() / "results" / "cpu" / "beyond_trained_length.csv")
     args = parser.parse_args()
-    loaded = pretrained.load(args.checkpoint)
+    loaded = load.load(args.checkpoint)
     documents = corpus.load_documents(files.project() / "build" / "corpus", "test", DOMAIN)
     rows = (loaded.tokenizer(d.text, add_special_tokens=False, verbose=False)["input_ids"] for d in documents)
     row = next(ids[: args.length] for ids in rows if len(ids) >= args.length)

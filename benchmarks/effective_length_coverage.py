@@ -13,8 +13,8 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx.effective import SHARE, crossing, effective_length
-from longctx.stats import score_interval
+from farcontext.measure.effective_length import SHARE, crossing, effective_length
+from farcontext.measure.stats import score_interval
 
 TIERS = {"controlled": (0.95, 1.0), "probe": (0.6, 0.95)}
 FAMILIES = ("logistic", "flat then falling", "linear", "never below", "below at the second", "near")

@@ -21,9 +21,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from longctx import pretrained
-from longctx.generation import laid_out, stream
-from longctx.huggingface import from_hf
+from farcontext.checkpoints import load
+from farcontext.checkpoints.convert import from_hf
+from farcontext.nn.generation import laid_out, stream
 
 ROOT = Path(__file__).parent.parent
 TEXT = ROOT / "README.md"
@@ -73,7 +73,7 @@ def run_cell(checkpoint: Path, length: int, new: int, repeats: int) -> list[tabl
     Raises:
         ValueError: the two made different tokens.
     """
-    loaded = pretrained.load(checkpoint)
+    loaded = load.load(checkpoint)
     prompt = loaded.tokenizer(TEXT.read_text(encoding="utf-8") * 2, return_tensors="pt").input_ids[:, :length]
     start = time.perf_counter()
     ours = laid_out(from_hf(loaded.model))

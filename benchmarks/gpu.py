@@ -50,8 +50,9 @@ import torch.nn.functional as F
 from gpu_check import CHECKED, ROOT, TOLERANCES, Attend, Row, check, make_paths, refusal, report_of
 from torch import Tensor
 
-from longctx import attention, files
-from longctx.patterns import Pattern
+from farcontext import files
+from farcontext.nn import attention
+from farcontext.nn.masks import Pattern
 
 CELL = ("backend", "pattern", "dtype", "direction", "head_width", "length", "batch", "heads", "span")
 TIMES = ("repeats", "milliseconds", "milliseconds_low", "milliseconds_high")
@@ -208,9 +209,9 @@ def flop_per_token(model: Any, length: int, rate: float) -> float:
 
 def time_training(ceiling: float) -> list[Row]:
     """Return one row a length: steps of the gpu profile's encoder, bf16 autocast, 30 % masked, fused AdamW."""
-    from longctx.config import ModelConfig  # noqa: PLC0415 (needs pydantic, which a lent machine may not have)
-    from longctx.model import Encoder  # noqa: PLC0415
-    from longctx.params import read_params  # noqa: PLC0415
+    from farcontext.nn.config import ModelConfig  # noqa: PLC0415 (needs pydantic, which a lent machine may not have)
+    from farcontext.nn.transformer import Encoder  # noqa: PLC0415
+    from farcontext.studies.params import read_params  # noqa: PLC0415
 
     profile = read_params(ROOT / "profiles" / "gpu.yaml")
     params, rows = profile.mlm_pretraining, []
@@ -303,7 +304,7 @@ def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: boo
     files.write_json(out / "card.json", card)
     print("\n".join(report_of(rows)), flush=True)
     if any(row["result"].startswith("failed") for row in rows):
-        print(f"longctx: wrong results ({out / 'correctness.csv'}): nothing was timed", file=sys.stderr)
+        print(f"farcontext: wrong results ({out / 'correctness.csv'}): nothing was timed", file=sys.stderr)
         return 1
     if not dry_run:
         card["matmul_tflop_per_s"], card["copy_gb_per_s"] = ceilings()
@@ -334,12 +335,12 @@ def main() -> None:
     warnings.filterwarnings("ignore")  # torch says at length why a kernel refuses: the table does
     if not args.dry_run and not torch.cuda.is_available():
         parser.exit(
-            2, "longctx: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n"
+            2, "farcontext: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n"
         )
     paths = make_paths(not args.dry_run)
     unknown = set(args.paths or ()) - set(paths)
     if unknown:
-        parser.exit(2, f"longctx: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n")
+        parser.exit(2, f"farcontext: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n")
     chosen = {name: attend for name, attend in paths.items() if not args.paths or name in args.paths}
     sys.exit(run(chosen, args.out, args.minutes, args.dry_run))
 

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))  # a machine lent for its card has torch, but not this package
 
-from longctx import attention, kernels, memory_efficient  # noqa: E402
-from longctx.patterns import Pattern  # noqa: E402
+from farcontext.nn import attention, kernels, xformers  # noqa: E402
+from farcontext.nn.masks import Pattern  # noqa: E402
 
 Attend = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
 Row = dict[str, Any]
@@ -40,11 +40,9 @@ def xformers_by(kernel: str) -> Attend:
     """Return xformers' attention restricted to its cutlass, flash (2) or flash3 kernels."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-        fmha = memory_efficient.fmha()
+        fmha = xformers.fmha()
         ops = getattr(fmha, kernel)
-        return memory_efficient.packed(
-            q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp))
-        )
+        return xformers.packed(q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp)))
 
     return attend
 

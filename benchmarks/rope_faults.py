@@ -2,7 +2,7 @@
 
 Faults are planted in a saved folder's config.json or in the loaded model, never through our own code: 20 of each of
 four kinds. Beside them stand 100 sound configurations of every family and scheme. A fault counts as found when a
-line that `longctx probe --rope-only` prints is a FAULT. With a real checkpoint (--checkpoint) the base is also changed
+line that `farcontext probe --rope-only` prints is a FAULT. With a real checkpoint (--checkpoint) the base is also changed
 where only the loss can tell, and asked for on real text (--text).
 """
 
@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from longctx import pretrained, rope_check
+from farcontext.checkpoints import load, rope_check
 
 FAMILIES = {
     "llama": LlamaConfig,
@@ -96,12 +96,12 @@ def edit(folder: Path, change: Callable[[dict], None], name: str = "config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
 
 
-def said(loaded: pretrained.Pretrained) -> list[str]:
+def said(loaded: load.Pretrained) -> list[str]:
     """Return the lines that report a fault."""
     return [line for line in rope_check.lines(rope_check.check(loaded)) if line.startswith("FAULT")]
 
 
-def rotary(loaded: pretrained.Pretrained) -> torch.nn.Module:
+def rotary(loaded: load.Pretrained) -> torch.nn.Module:
     """Return the model's rotary module."""
     return next(module for module in loaded.model.modules() if hasattr(module, "inv_freq"))
 
@@ -127,7 +127,7 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
             edit(folder, lambda config: config["rope_parameters"].pop("rope_theta"))
         case 1:
             edit(folder, lambda config: config["rope_parameters"].update(rope_theta=10_000.0))
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if trial % 3 == 2:
         module = rotary(loaded)
         pairs = len(module.inv_freq)
@@ -152,7 +152,7 @@ def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
                 del rope[key]
 
     edit(folder, change)
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if trial % 4 == 3:
         module = rotary(loaded)
         config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())
@@ -185,7 +185,7 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
                 config["max_position_embeddings"] = int(trained * rope["factor"])
 
     edit(folder, change)
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     match trial % 5:
         case 0:
             rotary(loaded).max_seq_len_cached = 1 << 40
@@ -198,11 +198,11 @@ def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list
     """The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get it once more."""
     scheme = ("yarn", "longrope")[trial % 2]
     save_sound(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
-    factor = rotary(pretrained.load(folder)).attention_scaling
+    factor = rotary(load.load(folder)).attention_scaling
     kind = trial // 2 % 5
     if kind < 2:
         edit(folder, lambda config: config["rope_parameters"].update(attention_factor=(1.0, factor**2)[kind]))
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if kind in (2, 3):
         rotary(loaded).attention_scaling = (1.0, factor**2)[kind - 2]
     if kind == 4:
@@ -236,7 +236,7 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
                 shutil.copy(path, copied / path.name)
         if theta is not None:
             edit(copied, lambda config, theta=theta: config["rope_parameters"].update(rope_theta=theta))
-        loaded = pretrained.load(copied)
+        loaded = load.load(copied)
         ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[: 2 * length]
         rows = rope_check.confirm(loaded, torch.tensor(ids).view(2, length))
         finding = rope_check.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
@@ -271,7 +271,7 @@ def main() -> None:
         for i in range(arguments.sound):
             family, scheme = kinds[i % len(kinds)]
             folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
-            false += [(i, family, scheme, line) for line in said(pretrained.load(folder))]
+            false += [(i, family, scheme, line) for line in said(load.load(folder))]
         print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
         rows.append({"planted": "nothing", "folders": arguments.sound, "reported": len({alarm[0] for alarm in false})})
         for alarm in false[:10]:

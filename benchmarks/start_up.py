@@ -1,4 +1,4 @@
-"""What a config error costs: processor seconds of `longctx study NAME` on a bad params.yaml, beside `import torch`.
+"""What a config error costs: processor seconds of `farcontext study NAME` on a bad params.yaml, beside `import torch`.
 
 python benchmarks/start_up.py
 """
@@ -13,7 +13,7 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx import files
+from farcontext import files
 
 TRIES = 5
 
@@ -42,7 +42,7 @@ def main() -> None:
         files.write_atomic(Path(folder) / "dvc.yaml", "stages: {}\n")
         files.write_atomic(Path(folder) / "params.yaml", "profile: 7\n")
         empty = cpu_seconds(folder, sys.executable, "-c", "pass")
-        error = cpu_seconds(folder, str(Path(sys.executable).with_name("longctx")), "study", "model_anatomy")
+        error = cpu_seconds(folder, str(Path(sys.executable).with_name("farcontext")), "study", "model_anatomy")
         torch = cpu_seconds(folder, sys.executable, "-c", "import torch")
     seconds = {"empty Python": empty, "config error": error, "import torch": torch}
     rows = [

@@ -14,15 +14,16 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from matplotlib.axes import Axes
 
-from longctx import runs, training
-from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
+from farcontext.nn.config import ModelConfig
+from farcontext.train import keys, loop, runs
+from farcontext.train.config import BatchConfig, OptimizerConfig, RunConfig
 
 
 def configurations(steps: int) -> list[RunConfig]:
     """Return four encoders that differ in their seed."""
     model = ModelConfig(
         kind="encoder",
-        vocab_size=training.vocabulary_size(),
+        vocab_size=keys.vocabulary_size(),
         width=64,
         layers=3,
         heads=2,
@@ -45,16 +46,16 @@ def configurations(steps: int) -> list[RunConfig]:
 def timed(label: str, steps: int) -> float:
     """Return the seconds of one way, in a cache of its own."""
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["LONGCTX_CACHE"] = cache
+        os.environ["FARCONTEXT_CACHE"] = cache
         started = time.perf_counter()
         if label == "sweep":
-            os.environ["LONGCTX_JOBS"] = "2"
+            os.environ["FARCONTEXT_JOBS"] = "2"
             runs.sweep(configurations(steps))
             get_reusable_executor().shutdown()  # workers keep the cache that they were started with
         else:
             torch.set_num_threads(2)
             for run in configurations(steps):
-                training.train(run)
+                loop.train(run)
         return time.perf_counter() - started
 
 

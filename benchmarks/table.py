@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from longctx import files, plotting
+from farcontext import files
+from farcontext.results import plotting
 
 FOLDER = Path(__file__).parent.parent / "build" / "benchmarks"
 Row = dict[str, object]

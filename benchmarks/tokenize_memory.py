@@ -19,9 +19,10 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx import files, tokenizer
-from longctx.config import Tokenizer
-from longctx.corpus import SPLITS
+from farcontext import files
+from farcontext.data import tokenizer
+from farcontext.data.config import Tokenizer
+from farcontext.data.corpus import SPLITS
 
 LEXICON = 5_000
 WORDS = 20_000  # of a short document; a long one has a hundred times as many
@@ -81,7 +82,7 @@ def main() -> None:
         return
     rows = []
     for share in SHARES:
-        with tempfile.TemporaryDirectory(prefix="longctx-") as folder:
+        with tempfile.TemporaryDirectory(prefix="farcontext-") as folder:
             size = write_corpus(Path(folder), share * arguments.megabytes)
             command = [sys.executable, __file__, "--corpus", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -28,9 +28,9 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from longctx.config import ModelConfig
-from longctx.huggingface import to_hf
-from longctx.model import Decoder, Encoder
+from farcontext.checkpoints.convert import to_hf
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.transformer import Decoder, Encoder
 
 TOKENS = 8192  # a step
 VOCABULARY, MASK = 4096, 3
