@@ -1,9 +1,13 @@
-"""Loss by position in one real long row, twice as far as the checkpoint was trained: does a scheme that passed the screen hold?
+"""Loss by position in one real row longer than the trained length.
+
+The row is twice as long as the checkpoint was trained for: does a scheme that passed the screen
+hold?
 
     python benchmarks/beyond_trained_length.py
 
-Notebook 07 screens schemes by a jump in the positions, at the price of 768 tokens; this reads a whole play. Minutes a scheme on
-a CPU, so it runs once: the table is kept in results/cpu/ with what it cost, and the notebook shows it as recorded.
+Notebook 07 screens schemes by a jump in the positions, at the price of 768 tokens; this reads a
+whole play. Minutes a scheme on a CPU, so it runs once: the table is kept in results/cpu/ with what
+it cost, and the notebook shows it as recorded.
 """
 
 import argparse
@@ -25,7 +29,7 @@ from farcontext.studies.context_extension.real import DOMAIN, changes
 
 
 def main() -> None:
-    """Parse the command line, read the play under each scheme, print the table and keep it."""
+    """Read the play under each scheme, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=files.project() / "build" / "smollm2")
     parser.add_argument("--schemes", nargs="+", default=["rope", "ntk", "yarn"], help="at factor 2")

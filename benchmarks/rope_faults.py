@@ -1,9 +1,12 @@
-"""How many planted RoPE faults does the configuration check find, and how often does it cry wolf?
+"""How many planted RoPE faults does the configuration check find?
 
-Faults are planted in a saved folder's config.json or in the loaded model, never through our own code: 20 of each of
-four kinds. Beside them stand 100 sound configurations of every family and scheme. A fault counts as found when a
-line that `farcontext probe --rope-only` prints is a FAULT. With a real checkpoint (--checkpoint) the base is also changed
-where only the loss can tell, and asked for on real text (--text).
+The second question is how often it cries wolf.
+
+Faults are planted in a saved folder's config.json or in the loaded model, never through our own
+code: 20 of each of four kinds. Beside them stand 100 sound configurations of every family and
+scheme. A fault counts as found when a line that `farcontext probe --rope-only` prints is a FAULT.
+With a real checkpoint (--checkpoint) the base is also changed where only the loss can tell, and
+asked for on real text (--text).
 """
 
 import json
@@ -66,7 +69,10 @@ def scheme_of(rope_type: str, draw: random.Random, pairs: int) -> tuple[dict, in
 
 
 def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -> Path:
-    """Save a model of random weights, hidden size 64, with a sound configuration, by transformers alone."""
+    """Save a small model of random weights with a sound configuration.
+
+    Its hidden size is 64; transformers alone writes it.
+    """
     options = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(draw.randrange(1 << 30))
     if family == "gpt2":
@@ -110,9 +116,12 @@ def rotary(loaded: load.Pretrained) -> torch.nn.Module:
 
 
 def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
+    """Plant a wrong base, and return the reported faults.
 
-    With full attention: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the loss could question.
+    The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
+
+    Attention is full: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the
+    loss could question.
     """
     save_sound(folder, draw.choice(list(FAMILIES)), "default", draw)
 
@@ -136,7 +145,11 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
 
 
 def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The trained length is the longest position, another, or gone; or the loaded frequencies come from another."""
+    """Plant a wrong trained length, and return the reported faults.
+
+    The trained length is the longest position, another, or gone; or the loaded frequencies come
+    from another.
+    """
     scheme = WITH_ORIGINAL[trial % 3]
     save_sound(folder, draw.choice(list(FAMILIES)), scheme, draw)
     key = "original_max_position_embeddings"
@@ -159,14 +172,16 @@ def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
         config.rope_parameters[key] //= 4
         wrong = ROPE_INIT_FUNCTIONS[scheme](config)
         module.inv_freq.copy_(wrong[0])
-        if scheme == "longrope":  # its frequencies do not depend on the length, but when they change does
+        if scheme == "longrope":  # The length does not set its frequencies, but when they change.
             module.config = config
             module.attention_scaling = wrong[1]
     return said(loaded)
 
 
 def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """Dynamic NTK that never grows: in the loaded module, or by config.json: no factor, or the extended length.
+    """Plant a dynamic NTK that never grows; return the reported faults.
+
+    The fault is in the loaded module, or in config.json: it has no factor, or the extended length.
 
     The extended length shows by the trained one, which stands beside it or in the tokenizer's configuration.
     """
@@ -195,7 +210,11 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
 
 
 def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get it once more."""
+    """Plant a wrong attention factor, and return the reported faults.
+
+    The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get
+    it once more.
+    """
     scheme = ("yarn", "longrope")[trial % 2]
     save_sound(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
     factor = rotary(load.load(folder)).attention_scaling
@@ -224,7 +243,10 @@ FAULTS = {
 
 
 def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[float, str]:
-    """Return, for the base as it is and for three others in config.json, what the loss says; weights by a link."""
+    """Return what the loss says of the base and of others.
+
+    The base is as it is, or one of three others in config.json; weights come by a link.
+    """
     found = {}
     for theta in (None, 1e4, 5e5, 1e6):
         copied = folder / f"{theta}"

@@ -1,4 +1,6 @@
-"""What a config error costs: processor seconds of `farcontext study NAME` on a bad params.yaml, beside `import torch`.
+"""What a config error costs in processor seconds.
+
+`farcontext study NAME` reads a bad params.yaml; `import torch` stands beside it.
 
 python benchmarks/start_up.py
 """
@@ -19,7 +21,10 @@ TRIES = 5
 
 
 def cpu_seconds(folder: str, *command: str) -> float:
-    """Return the least processor time of some tries, what other processes disturb least."""
+    """Return the least processor time of some tries.
+
+    Other processes disturb the least time least.
+    """
     least = float("inf")
     for _ in range(TRIES):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,6 @@
-"""Do two single-threaded processes beat one process with two threads? Four trainings both ways, in one run.
+"""Do two single-threaded processes beat one with two threads?
+
+Four trainings run both ways, in one run of this script.
 
 Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, one after another, two threads. Each way
 starts with an empty cache; the sweep's time includes starting its processes and importing torch in them.
@@ -51,7 +53,7 @@ def timed(label: str, steps: int) -> float:
         if label == "sweep":
             os.environ["FARCONTEXT_JOBS"] = "2"
             runs.sweep(configurations(steps))
-            get_reusable_executor().shutdown()  # workers keep the cache that they were started with
+            get_reusable_executor().shutdown()  # Workers keep the cache that they were started with.
         else:
             torch.set_num_threads(2)
             for run in configurations(steps):
@@ -67,7 +69,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Alternate the two ways and print their tokens/s and the ratio of each pair."""
+    """Alternate the two ways and print their tokens/s.
+
+    The ratio of each pair is printed too.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--pairs", type=int, default=3)

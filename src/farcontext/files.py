@@ -1,6 +1,7 @@
-"""Everything kept on disk: the one atomic writer, hashes, locks, folders, code fingerprints.
+"""Everything kept on disk.
 
-Importable without torch. A reader of any file that this module writes sees the old whole file or the new whole
+It holds the one atomic writer, hashes, locks, folders and code fingerprints. It is importable
+without torch. A reader of any file that this module writes sees the old whole file or the new whole
 one, at every instant, whatever kills the writer.
 """
 
@@ -22,19 +23,19 @@ from typing import BinaryIO
 
 import filelock
 
-TEMPORARY = ".partial-"  # prefix of every unfinished file or folder; swept at the next start
-MAX_BYTES = 256 << 20  # of one file, one wheel member, one unpacked manual: all are held in memory
-SET_ASIDE = "-old"  # suffix of a folder that is being replaced
+TEMPORARY = ".partial-"  # Every unfinished file or folder has this prefix, and is swept at the next start.
+MAX_BYTES = 256 << 20  # One file, wheel member or unpacked manual has at most so many: all are held in memory.
+SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
 class UserError(Exception):
-    """A foreseen failure (input, disk, lock): one clear line for the user, exit code 2."""
+    """A foreseen failure (input, disk, lock): one line, exit code 2."""
 
-    told = False  # whether another process of the same run says it
+    told = False  # It is True if another process of the same run says it.
 
 
 def project() -> Path:
-    """Return the project's root: the nearest folder above the working folder that holds dvc.yaml.
+    """Return the project's root, the nearest folder above that holds dvc.yaml.
 
     Raises:
         UserError: no folder above holds one.
@@ -47,9 +48,10 @@ def project() -> Path:
 
 
 def profile() -> str:
-    """Return the name of the profile whose folder below build/ this process writes to.
+    """Return the name of the profile.
 
-    `farcontext study` sets FARCONTEXT_PROFILE from params.yaml; a notebook opened by hand runs its own defaults: smoke.
+    This process writes to its folder below build/. `farcontext study` sets FARCONTEXT_PROFILE from
+    params.yaml; a notebook opened by hand runs its own defaults: smoke.
     """
     return os.environ.get("FARCONTEXT_PROFILE", "smoke")
 
@@ -89,9 +91,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
-    """Write a file so that any reader, and any crash, sees the old whole content or the new whole content.
+    """Write a file whole or not at all.
 
-    A temporary file in the same folder, fsync, rename, fsync of the folder.
+    Any reader, and any crash, sees the old whole content or the new whole content. It writes a
+    temporary file in the same folder, then does fsync, rename, and fsync of the folder.
 
     Raises:
         UserError: the disk refused; the old file is intact and no temporary is left.
@@ -120,7 +123,9 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
 @contextmanager
 def stream_atomic(path: Path | str) -> Iterator[BinaryIO]:
-    """Open a file to be written piece by piece; as with `write_atomic`, it takes its name when it is whole.
+    """Open a file to be written piece by piece.
+
+    As with `write_atomic`, it takes its name when it is whole.
 
     Raises:
         UserError: the disk refused; the old file is intact and no temporary is left.
@@ -142,7 +147,10 @@ def stream_atomic(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path | str, value: object) -> Path:
-    """Write a value as JSON, keys sorted, one trailing newline (the same value always gives the same bytes)."""
+    """Write a value as JSON.
+
+    Keys are sorted and one newline ends it: the same value always gives the same bytes.
+    """
     return write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -162,10 +170,11 @@ def read_json(path: Path | str) -> object:
 
 @contextmanager
 def folder_atomic(path: Path | str) -> Iterator[Path]:
-    """Fill a folder that appears under its final name only when the block ends without an error.
+    """Fill a folder that appears only when it is complete.
 
-    An existing folder of that name is replaced. Write the files inside with `write_atomic`. Several processes may
-    fill the same one at once: each succeeds, and the last to end stays.
+    It has its final name only when the block ends without an error. An existing folder of that name
+    is replaced. Write the files inside with `write_atomic`. Several processes may fill the same one
+    at once: each succeeds, and the last to end stays.
     """
     path = Path(path)
     with _disk_errors(path):
@@ -193,7 +202,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
                 raise
         else:
             break
-        shutil.rmtree(discarded, ignore_errors=True)  # set aside before; another has taken its place since
+        shutil.rmtree(discarded, ignore_errors=True)  # It was set aside before; another has taken its place since.
         with suppress(FileNotFoundError):
             path.replace(discarded)
     shutil.rmtree(discarded, ignore_errors=True)
@@ -206,9 +215,10 @@ def _umask() -> int:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove the unfinished files and folders that a killed writer left directly in a folder.
+    """Remove unfinished files and folders directly in a folder.
 
-    Call it while holding the folder. One that was set aside for a successor which never came goes back to its place.
+    A killed writer left them. Call it while holding the folder. One that was set aside for a
+    successor which never came goes back to its place.
     """
     for leftover in folder.glob(f"{TEMPORARY}*"):
         target = folder / leftover.name.removeprefix(TEMPORARY).removesuffix(SET_ASIDE).rpartition("-")[0]
@@ -240,7 +250,9 @@ def sha256_json(value: object) -> str:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process. An flock: a dead holder never blocks.
+    """Hold a folder for one process.
+
+    It is an flock: a dead holder never blocks.
 
     Raises:
         UserError: another process holds it; the line names folder, process and host.
@@ -265,16 +277,17 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process (SIGTERM) when its parent dies. Linux only; elsewhere a no-op.
+    """Ask the kernel to end this process with its parent.
 
-    A launcher that is killed, `dvc repro` say, would otherwise leave its trainer running beside the next one.
+    It sends SIGTERM when the parent dies, on Linux only; elsewhere this is a no-op. A launcher that
+    is killed, `dvc repro` say, would otherwise leave its trainer running beside the next one.
     """
     if sys.platform != "linux":
         return
     parent = os.getppid()
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died between the two calls
+    if os.getppid() != parent:  # The parent died between the two calls.
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -292,7 +305,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def code_digest(source: str) -> str:
-    """Return a digest of Python source that comments, docstrings and layout leave unchanged."""
+    """Return Python source's digest, which comments, docstrings and layout leave unchanged."""
     return hashlib.sha256(ast.dump(_without_docstrings(ast.parse(source))).encode()).hexdigest()
 
 
@@ -309,7 +322,9 @@ def _imported(source: str, package: str) -> set[str]:
 
 
 def import_closure(source: str, root: Path | None = None) -> dict[str, Path]:
-    """Return the files of this package that a source imports, directly or not: module name → path.
+    """Return the files of this package that a source imports.
+
+    The result maps module name → path, whether imported directly or not.
 
     Args:
         source: Python source text.
@@ -329,6 +344,6 @@ def import_closure(source: str, root: Path | None = None) -> dict[str, Path]:
 
 
 def code_fingerprints(source: str, root: Path | None = None) -> dict[str, str]:
-    """Return module name → code digest for the import closure of a source, sorted by name."""
+    """Return module name → code digest for a source's import closure, sorted."""
     closure = import_closure(source, root)
     return {name: code_digest(closure[name].read_text(encoding="utf-8")) for name in sorted(closure)}

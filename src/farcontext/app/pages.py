@@ -1,4 +1,7 @@
-"""The pages that are generated: README's blocks and EXPERIMENTS.md, from the claims and the tables."""
+"""The generated pages: README's blocks and EXPERIMENTS.md.
+
+They are made from the claims and the tables.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +10,14 @@ import pandas as pd
 
 from farcontext.results import claims, tables
 
-# models whose cost README plans: shapes of the usual kind, one row a step in bf16
+# README plans the cost of these models: shapes of the usual kind, one row a step in bf16.
 PLANNED = {
     "150 M": {"layers": 18, "width": 768, "heads": 12, "vocab_size": 32_768},
     "1 B": {"layers": 20, "width": 2048, "heads": 32, "kv_heads": 8, "vocab_size": 32_768},
 }
 PLANNED_LENGTHS = (8192, 32_768, 131_072)
-PLANNED_RATE = 400e12  # FLOP/s reached: an assumption, 40 % of an H100's dense bf16
-PLANNED_TOKENS = 20  # a parameter (Hoffmann et al. 2022)
+PLANNED_RATE = 400e12  # FLOP/s reached, assumed to be 40 % of an H100's dense bf16
+PLANNED_TOKENS = 20  # tokens a parameter (Hoffmann et al. 2022)
 
 
 def _cell(text: str) -> str:
@@ -30,7 +33,9 @@ def _verdict(f: claims.Finding, elsewhere: Mapping[str, str]) -> str:
 
 
 def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) -> str:
-    """Return README's table of verdicts, and how many of them a second machine gave too.
+    """Return README's table of verdicts.
+
+    Below it stands how many of them a second machine gave too.
 
     Args:
         elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
@@ -64,7 +69,10 @@ def _seconds(study: str, folder: Path) -> str:
 def experiments_page(
     findings: list[claims.Finding], given: claims.Claims, notebook_of: Mapping[str, str], elsewhere: Mapping[str, str]
 ) -> str:
-    """Return EXPERIMENTS.md: what was claimed, how it was tested, what came out, and what it cost."""
+    """Return EXPERIMENTS.md.
+
+    It says what was claimed, how it was tested, what came out, and what it cost.
+    """
     folder = tables.published_folder()
     lines = [
         "# Experiments",
@@ -109,7 +117,10 @@ def _claim_section(f: claims.Finding, elsewhere: Mapping[str, str]) -> list[str]
 
 
 def cost_block() -> str:
-    """Return README's table of planned trainings: computed by the published cost model, nothing of it measured."""
+    """Return README's table of planned trainings.
+
+    The published cost model computes it; nothing of it is measured.
+    """
     from farcontext.measure import cost  # noqa: PLC0415 (brings in torch, which the rest of this module does without)
 
     lines = [

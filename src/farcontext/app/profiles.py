@@ -1,4 +1,7 @@
-"""What stands around `dvc repro`: code fingerprints, profiles in exported copies, and what a killed run leaves."""
+"""What stands around `dvc repro`: fingerprints, profiles, and killed runs.
+
+Code has fingerprints, profiles run in exported copies, and what a killed run leaves is told.
+"""
 
 import json
 import os
@@ -15,7 +18,7 @@ from farcontext.messages import did_you_mean
 from farcontext.schema import read_yaml
 from farcontext.studies.params import STUDIES, read_params
 
-# The stages that are not notebooks, by what they import.
+# These stages are not notebooks: what they import stands for their code.
 ENTRIES = {
     "sources": "from farcontext.data.sources import fetch",
     "corpus": "from farcontext.data.corpus import build_corpus",
@@ -27,7 +30,10 @@ ENTRIES = {
 
 
 def fingerprints(stage: str) -> dict[str, str]:
-    """Return name → digest of the code that a stage runs: its modules, and a notebook's code cells."""
+    """Return name → digest of the code that a stage runs.
+
+    The code is its modules, and a notebook's code cells.
+    """
     if stage in ENTRIES:
         return files.code_fingerprints(ENTRIES[stage])
     source = notebooks.code_cells(notebooks.path_of(stage))
@@ -35,7 +41,10 @@ def fingerprints(stage: str) -> dict[str, str]:
 
 
 def write_code(root: Path) -> None:
-    """Write build/code/<stage>.json for every stage. Prose, comments and docstrings change none of them."""
+    """Write build/code/<stage>.json for every stage.
+
+    Prose, comments and docstrings change none of them.
+    """
     for stage in (*ENTRIES, *STUDIES):
         files.write_json(root / "build" / "code" / f"{stage}.json", fingerprints(stage))
 
@@ -47,7 +56,10 @@ def _dvc(*arguments: str, root: Path, **environment: str) -> int:
 
 
 def prepare(root: Path) -> None:
-    """Tell DVC when there is no git here (an archive was unpacked), once."""
+    """Tell DVC once when there is no git here.
+
+    That is so where an archive was unpacked.
+    """
     if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(encoding="utf-8"):
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
@@ -105,7 +117,10 @@ def _export(root: Path, copy: Path) -> None:
 
 
 def diagnose(root: Path) -> list[str]:
-    """Return one line for each thing that a killed `dvc repro` left broken, with the way back."""
+    """Return a line for each thing that a killed run broke.
+
+    The run was `dvc repro`; a line names the way back.
+    """
     problems = []
     lock = root / "dvc.lock"
     if lock.exists():

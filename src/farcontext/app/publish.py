@@ -1,4 +1,7 @@
-"""The last stages and what leaves build/: verdicts, the paper, and the published copies in git."""
+"""The last stages: verdicts, the paper, and the published copies.
+
+The copies are what leaves build/ for git.
+"""
 
 from pathlib import Path
 
@@ -48,7 +51,10 @@ def compile_paper(root: Path) -> None:
 
 
 def replace_block(path: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->` in a Markdown file."""
+    """Replace what stands between two markers of a Markdown file.
+
+    The markers are `<!-- name:begin -->` and `<!-- name:end -->`.
+    """
     page = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if page.count(begin) != 1 or page.count(end) != 1:
@@ -59,7 +65,9 @@ def replace_block(path: Path, name: str, text: str) -> None:
 
 
 def publish(root: Path) -> None:
-    """Copy build/laptop's tables, figures and paper to where git keeps them; regenerate the pages made from them.
+    """Copy tables, figures and paper to where git keeps them.
+
+    They come from build/laptop. The pages made from them are regenerated.
 
     Raises:
         UserError: a table is missing or damaged; nothing was copied.
@@ -68,7 +76,7 @@ def publish(root: Path) -> None:
     made, target = root / "build" / "laptop", root / "results" / "laptop"
     findings = _findings(root, made / "tables")
     for path in sorted((made / "tables").iterdir()):
-        if ".realtext." in path.name:  # of texts that a reader fetches; not a stage's, and no verdict reads it
+        if ".realtext." in path.name:  # A reader fetches its texts; no stage makes it, and no verdict reads it.
             continue
         files.write_atomic(target / path.name, path.read_bytes())
     for path in sorted((made / "figures").rglob("*.svg")):
@@ -85,7 +93,10 @@ def publish(root: Path) -> None:
 
 
 def print_comparison(root: Path, console: Console) -> bool:
-    """Print rows within tolerance and verdicts equal, against results/laptop; return whether all are."""
+    """Print how far build/laptop agrees with results/laptop.
+
+    It counts rows within tolerance and verdicts equal, and returns whether all are.
+    """
     claims = verdicts.read_claims(root / "claims.yaml")
     made, target = root / "build" / "laptop" / "tables", root / "results" / "laptop"
     if not (target / "verdicts.csv").is_file():

@@ -1,4 +1,7 @@
-"""What a user does with a checkpoint: one thin command a verb. torch is imported late, by what needs it."""
+"""The verbs on a checkpoint or a text: one thin command each.
+
+The commands that need torch import it late.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +42,10 @@ def extend(
     measure: Annotated[int | None, typer.Option(help="Tokens of the before/after table; 0: none.")] = None,
     _list: Annotated[bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")] = False,
 ) -> None:
-    """Write a checkpoint whose context is extended, with or without a short fine-tuning, and show what that changed."""
+    """Write a checkpoint whose context is extended.
+
+    It may be fine-tuned for a short time. The command shows what that changed.
+    """
     from farcontext.app.notebooks import exit_on_signals
     from farcontext.checkpoints import extend
 
@@ -65,7 +71,10 @@ def probe(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     rope_only: Annotated[bool, typer.Option("--rope-only", help="Only check how the model rotates; no text.")] = False,
 ) -> None:
-    """How long is a checkpoint's context really? Effective length with its interval, RoPE check, one HTML report."""
+    """Measure how long a checkpoint's context really is.
+
+    One HTML report has the effective length with its interval, and the RoPE check.
+    """
     from farcontext.checkpoints import probe as probing
     from farcontext.checkpoints import report, rope_check
     from farcontext.checkpoints.load import load
@@ -100,7 +109,10 @@ def cost(
     tflops: Annotated[float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """What a model would cost: memory and time of a training step and a forward pass, and the KV cache. Computed."""
+    """Compute what a model would cost.
+
+    The answer has memory and time of a training step and a forward pass, and the KV cache.
+    """
     from farcontext.measure import cost
 
     shape = {
@@ -132,7 +144,10 @@ def ask(
     context: Context = 1024,
     tokens: Annotated[int, typer.Option(min=1, help="Of the answer, at most; it ends with its line.")] = 40,
 ) -> None:
-    """Answer a question about your own text, and say where in it the evidence should stand."""
+    """Answer a question about your own text.
+
+    The command also says where in the text the evidence should stand.
+    """
     from farcontext.checkpoints import ask as asking
     from farcontext.checkpoints.load import load
 
@@ -154,7 +169,10 @@ def go_on(
     tokens: Annotated[int, typer.Option(min=1, help="To write.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draws; the same text for the same seed.")] = 0,
 ) -> None:
-    """Go on writing your own text from its end; a small model keeps the tone for a line or two."""
+    """Go on writing your own text from its end.
+
+    A small model keeps the tone for a line or two.
+    """
     from farcontext.checkpoints import ask as asking
     from farcontext.checkpoints.load import load
 

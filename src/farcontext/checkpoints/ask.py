@@ -1,8 +1,9 @@
-"""A checkpoint and somebody's own long text: answer a question about it, or go on writing it; token by token as they come.
+"""Questions about somebody's own long text, and its continuation, by a checkpoint.
 
-A text that does not fit is not read whole: for a question the passages that BM25 ranks highest are, for a continuation its
-end. A small model retrieves; what it says is no more than likely words, so an answer comes with where its evidence should
-stand, and with what it would have cost the model without having read it.
+Both are written token by token as they come. A text that does not fit is not read whole: for a
+question the passages that BM25 ranks highest are read, for a continuation its end. A small model
+retrieves; what it says is no more than likely words, so an answer comes with where its evidence
+should stand, and with what it would have cost the model without having read it.
 """
 
 import re
@@ -19,21 +20,27 @@ from farcontext.files import UserError
 from farcontext.measure.retrieval import Passage, chosen, passages, ranking
 from farcontext.nn.generation import GREEDY, Sampling, drawn
 
-SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # of a continuation
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # Only a continuation is drawn at random.
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads before it answers, the same without the text, and the passages in it."""
+    """A question's prompt with passages, and the same prompt without them.
+
+    `ids` is what the model reads before it answers, `without` the same without the text, and `read`
+    the passages in it.
+    """
 
     ids: list[int]
     without: list[int]
     read: list[Passage]
-    why: str  # what was read of the text, in words
+    why: str  # It says in words what was read of the text.
 
 
 def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
-    """Lay passages of a file and a question into a prompt of at most `context` − `new` tokens.
+    """Lay passages of a file and a question into one prompt.
+
+    The prompt has at most `context` − `new` tokens.
 
     Raises:
         UserError: a file that cannot be read or is empty, no question, or no room for any passage.
@@ -64,7 +71,9 @@ def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, n
 
 
 def end_of(pretrained: Pretrained, path: Path, context: int, new: int) -> list[int]:
-    """Return the last tokens of a file, so many that `new` more fit into `context`.
+    """Return the last tokens of a file that leave room for more.
+
+    They are so many that `new` more fit into `context`.
 
     Raises:
         UserError: a file that cannot be read or is empty, or no room.
@@ -98,7 +107,9 @@ def _limit(pretrained: Pretrained, context: int) -> int:
 def write(
     pretrained: Pretrained, ids: Sequence[int], new: int, *, seed: int | None = None, one_line: bool = False
 ) -> Iterator[str]:
-    """Yield the text that follows, as it comes; it ends before a token that ends texts.
+    """Yield the text that follows a prompt, as it comes.
+
+    The text ends before a token that ends texts.
 
     Args:
         ids: the prompt.
@@ -118,7 +129,7 @@ def write(
             break
         rows, written = token[:, None], [*written, token.item()]
         text = tokenizer.decode(written, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):  # else a character of several tokens is not whole yet
+        if not text.endswith("\ufffd"):  # Else a character of several tokens is not whole yet.
             yield text[len(told) :]
             told = text
         if one_line and "\n" in text.lstrip():
@@ -135,7 +146,10 @@ def cost_of(pretrained: Pretrained, ids: Sequence[int], answer: Sequence[int]) -
 
 
 def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> list[str]:
-    """Return what stands below an answer: where to look for it, what reading was worth, and how large the model is."""
+    """Return the lines that stand below an answer.
+
+    They say where to look for it, what reading was worth, and how large the model is.
+    """
     words = {word.lower() for word in re.findall(r"\w{3,}", answer)}
 
     def share(passage: Passage) -> float:

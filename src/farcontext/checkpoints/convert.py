@@ -1,7 +1,8 @@
-"""Weights to and from Hugging Face's ModernBERT and Llama, and from torch's own Transformer.
+"""Weights to and from ModernBERT and Llama, and from torch's Transformer.
 
-The architectures are the same function; only names differ and Llama's q, k, v and gate, up, which are one matrix each
-here. Whatever a configuration asks for that these models do not do is refused, never ignored.
+The first two are Hugging Face's. The architectures are the same function; only names differ and
+Llama's q, k, v and gate, up, which are one matrix each here. Whatever a configuration asks for that
+these models do not do is refused, never ignored.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from farcontext.nn.config import Extension, ModelConfig
 from farcontext.nn.positions import OPTIONS, inverse_frequencies
 from farcontext.nn.transformer import Decoder, Encoder, EncoderDecoder
 
-MODERNBERT = {  # in our names: in theirs
+MODERNBERT = {  # Keys are our names, values are theirs.
     "attention_norm.weight": "attn_norm.weight",
     "attention.qkv.weight": "attn.Wqkv.weight",
     "attention.out.weight": "attn.Wo.weight",
@@ -46,7 +47,7 @@ LLAMA_ENDS = {
     "output": "lm_head.weight",
 }
 
-# Our scheme: transformers' rope_type and what of Extension it stores besides, under the same names.
+# A scheme of ours has a rope_type, which stores these values of Extension under their names.
 ROPE_TYPES = {
     "linear": ("linear", ()),
     "dynamic_ntk_hf": ("dynamic", ()),
@@ -54,7 +55,7 @@ ROPE_TYPES = {
     "longrope": ("longrope", ("short_factor", "long_factor", "attention_factor")),
     "llama3": ("llama3", ("low_freq_factor", "high_freq_factor")),
 }
-# of ours, what neither architecture has
+# Neither architecture has these settings of ours.
 PLAIN = {"smear": False, "short_conv": None, "random_positions": None, "log_n": None}
 
 
@@ -79,9 +80,10 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
 
 
 def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
-    """Return the Hugging Face model with a copy of the weights, in their dtype; sdpa attention, no dropout.
+    """Return the Hugging Face model with a copy of the weights.
 
-    Special token ids are left unset: the configuration of a model here names none.
+    The weights keep their dtype; attention is sdpa, and there is no dropout. Special token ids are
+    left unset: the configuration of a model here names none.
 
     Raises:
         ValueError: a configuration that Hugging Face's ModernBERT or Llama cannot express; the line names it.
@@ -127,10 +129,11 @@ def _require(found: dict[str, object], wanted: dict[str, object]) -> None:
 
 
 def extension_of(rope: dict[str, Any], max_position_embeddings: int) -> Extension | None:
-    """Return what transformers' `rope_parameters` ask for, in our words; None for the type "default".
+    """Return the extension that transformers' `rope_parameters` ask for.
 
-    "linear" and "dynamic" store no trained length. transformers counts dynamic NTK from `max_position_embeddings`; to
-    linear it matters nothing, here it is `max_position_embeddings` / factor. Not in the result: the base.
+    It is None for the type "default". "linear" and "dynamic" store no trained length. transformers
+    counts dynamic NTK from `max_position_embeddings`; to linear it matters nothing, here it is
+    `max_position_embeddings` / factor. The base is not in the result.
 
     Raises:
         ValueError: a type or setting that the models here do not have; the line names it.
@@ -147,16 +150,18 @@ def extension_of(rope: dict[str, Any], max_position_embeddings: int) -> Extensio
     if kind == "linear":
         original = max(1, round(max_position_embeddings / scale))
     scheme = schemes[kind] if rope.get("truncate", True) else "yarn_untruncated"
-    options = {name: rope[name] for name in ROPE_TYPES[schemes[kind]][1] if rope.get(name)}  # 0 is none: so too there
+    # transformers too takes 0 for none.
+    options = {name: rope[name] for name in ROPE_TYPES[schemes[kind]][1] if rope.get(name)}
     numbers = {k: tuple(map(float, v)) if isinstance(v, list) else float(v) for k, v in options.items()}
     return Extension(scheme=scheme, scale=scale, trained_length=original, **numbers)
 
 
 def rope_parameters(extension: Extension | None, theta: float, head_dim: int) -> dict[str, Any]:
-    """Return transformers' `rope_parameters` of an extension; of static NTK and ABF, those of plain RoPE on their base.
+    """Return transformers' `rope_parameters` of an extension.
 
-    The inverse of `extension_of`. With dynamic NTK `max_position_embeddings` has to stay the trained length: a larger
-    one moves the length up to which it is plain RoPE, and nothing would be extended.
+    Static NTK and ABF have those of plain RoPE on their base. This is the inverse of
+    `extension_of`. With dynamic NTK `max_position_embeddings` has to stay the trained length: a
+    larger one moves the length up to which it is plain RoPE, and nothing would be extended.
 
     Raises:
         ValueError: a scheme or an attention factor that transformers cannot express.
@@ -164,7 +169,7 @@ def rope_parameters(extension: Extension | None, theta: float, head_dim: int) ->
     if extension is None or extension.scheme == "rope":
         return {"rope_type": "default", "rope_theta": theta}
     scheme, scale = extension.scheme, extension.scale
-    if scheme == "dynamic_ntk":  # theirs with factor 1
+    if scheme == "dynamic_ntk":  # It is theirs with factor 1.
         scheme, scale = "dynamic_ntk_hf", 1.0
     kind, names = ROPE_TYPES.get(scheme.removesuffix("_untruncated"), (None, ()))
     if "attention_factor" not in names:
@@ -172,7 +177,7 @@ def rope_parameters(extension: Extension | None, theta: float, head_dim: int) ->
     if scheme in ("ntk", "abf"):
         reach = {"scale": scale, "trained_length": extension.trained_length, **extension.options}
         second = float(inverse_frequencies(scheme, head_dim=head_dim, theta=theta, **reach)[1])
-        return {"rope_type": "default", "rope_theta": second ** (-head_dim / 2)}  # pair 1 turns by θ^(−2/H)
+        return {"rope_type": "default", "rope_theta": second ** (-head_dim / 2)}  # Pair 1 turns by θ^(−2/H).
     if kind is None:
         raise ValueError(f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, {', '.join(ROPE_TYPES)}")
     options = (OPTIONS[scheme] if kind == "llama3" else {}) | {k: v for k, v in extension if v is not None}
@@ -273,7 +278,7 @@ def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
     _require(vars(config), wanted | PLAIN | {"window": None, "embedding_norm": False})
     shared = _shared(config)
     if config.extension and config.extension.scheme in ("dynamic_ntk", "dynamic_ntk_hf"):
-        shared["max_position_embeddings"] = config.extension.trained_length  # the L that transformers counts from
+        shared["max_position_embeddings"] = config.extension.trained_length  # transformers counts from this L.
     return LlamaConfig(
         **shared,
         num_key_value_heads=config.kv_heads or config.heads,
@@ -286,9 +291,10 @@ def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
 
 
 def from_torch(transformer: nn.Transformer, vocab_size: int, max_length: int) -> EncoderDecoder:
-    """Return an EncoderDecoder with a copy of the weights of torch's, and an embedding of its own.
+    """Return an EncoderDecoder with a copy of torch's weights.
 
-    torch's has neither embedding nor output; compare final hidden states. Positions are left out.
+    Its embedding is its own. torch's model has neither embedding nor output; compare final hidden
+    states. Positions are left out.
 
     Raises:
         ValueError: not pre-norm, with biases, sides of different depth, or an activation other than GELU and ReLU.

@@ -1,7 +1,9 @@
-"""Extend a checkpoint's context: a folder that transformers loads unchanged, with RoPE scaled, weights copied or tuned.
+"""Extension of a checkpoint's context by scaled RoPE, tuned or not.
 
-Only config.json says something new; the tokenizer and whatever else the folder holds are copied. What extending changed
-is measured before the folder appears: loss by position, before and after, on the same text.
+The result is a folder that transformers loads unchanged, with its weights copied or tuned. Only
+config.json says something new; the tokenizer and whatever else the folder holds are copied. What
+extending changed is measured before the folder appears: loss by position, before and after, on the
+same text.
 """
 
 import importlib.metadata
@@ -35,7 +37,7 @@ REPORT = "farcontext-extend.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 LONGEST = 16_384  # tokens of the before/after table, unless told otherwise
 
-# What transformers can load, with advice; the other schemes of `positions` are refused.
+# transformers can load these schemes (with advice); the others of `positions` are refused.
 ADVICE = {
     "yarn": "try first, untuned and tuned; text within the trained length is turned and scaled differently too",
     "dynamic_ntk_hf": "untuned; changes nothing within the trained length; keys in a cache keep the base of their time",
@@ -57,19 +59,25 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """A short fine-tuning with AdamW: constant rate, rows of consecutive tokens drawn from the text by seed."""
+    """A short fine-tuning with AdamW at a constant rate.
+
+    Rows of consecutive tokens are drawn from the text by seed.
+    """
 
     text: Path  # a .txt or .md file, or a folder of them
     steps: int = 50
     length: int = 1024
     rows: int = 1
     lr: float = 2e-5
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights and their updates stay fp32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # The arithmetic has it; weights and their updates stay fp32.
     seed: int = 0
 
 
 def scheme_lines() -> list[str]:
-    """Return what `farcontext extend --list` prints: what each scheme does, and whether and when to choose it."""
+    """Return the lines that `farcontext extend --list` prints.
+
+    They say what each scheme does, and whether and when to choose it.
+    """
     lines = ["Schemes that transformers loads (s: --factor, L: the trained length):"]
     lines += [f"  {name:<15}{SCHEME_NOTES[name]}\n{'':<17}→ {advice}" for name, advice in ADVICE.items()]
     lines += ["Not here:"]
@@ -87,10 +95,12 @@ def extend(
     text: Path | None = None,
     measure: int | None = None,
 ) -> dict[str, Any]:
-    """Write `out`, a Hugging Face folder of the checkpoint with its context extended; return what its report file says.
+    """Write a Hugging Face folder with the checkpoint's context extended.
+
+    The folder is `out`. What its report file says is returned.
 
     Args:
-        checkpoint: what `pretrained.load` reads; weights keep their dtype.
+        checkpoint: what `load.load` reads; weights keep their dtype.
         out: a folder that does not exist yet; it appears whole, or not at all.
         scheme: a key of `ADVICE`.
         factor: s, wanted length / trained length, above 1.
@@ -112,14 +122,14 @@ def extend(
     tuned_on = _tokens(tuning.text, source.tokenizer, tuning.length) if tuning else None
     with files.folder_atomic(out) as folder:
         stored = _copy(source, folder)
-        stored.pop("rope_scaling", None)  # the old name, which would be read first
+        stored.pop("rope_scaling", None)  # The old name would be read first.
         stored |= {"rope_parameters": parameters, "max_position_embeddings": longest}
         if "rope_theta" in stored:
             stored["rope_theta"] = parameters["rope_theta"]
         files.write_json(folder / "config.json", stored)
         if tuning:
             _tune(folder, tuned_on, tuning)
-            files.write_json(folder / "config.json", stored)  # transformers wrote its own
+            files.write_json(folder / "config.json", stored)  # transformers wrote its own.
         versions = {name: importlib.metadata.version(name) for name in ("farcontext", "torch", "transformers")}
         report = {"scheme": scheme, "factor": factor, "checkpoint": source.name, "trained_length": original}
         report |= {"rope_parameters": parameters, "max_position_embeddings": longest, "versions": versions}
@@ -133,10 +143,12 @@ def extend(
 def before_after(
     before: Path | str, after: Path | str, tokens: Int[Tensor, " T"], lengths: Sequence[int]
 ) -> list[dict[str, float]]:
-    """Return the loss of two checkpoints on one text, by position: a row for each stretch between two lengths.
+    """Return the loss of two checkpoints on one text, by position.
 
-    Columns `from`, `to` (positions, the first exclusive), `before`, `after` (nats a token) and `standard_error` of the
-    difference, over blocks of 64 tokens. One pass over max(lengths) tokens, so `after` turns as it does at that length.
+    There is a row for each stretch between two lengths. The columns are `from`, `to` (positions,
+    the first exclusive), `before`, `after` (nats a token) and `standard_error` of the difference,
+    over blocks of 64 tokens. One pass over max(lengths) tokens is made, so `after` turns as it does
+    at that length.
     """
     row = tokens[: max(lengths)]
     losses = [load.token_losses(load.load(path).model.to(device()), row) for path in (before, after)]
@@ -192,7 +204,7 @@ def _extended(source: load.Pretrained, scheme: str, factor: float, theta: float 
         raise UserError(f"{source.path}: {error}") from None
     if share != 1:
         parameters["partial_rotary_factor"] = share
-    # transformers counts dynamic NTK from max_position_embeddings: a larger one would turn it off
+    # transformers counts dynamic NTK from max_position_embeddings: a larger one would turn it off.
     return parameters, original if scheme == "dynamic_ntk_hf" else math.floor(factor * original + 1e-6)
 
 
@@ -208,16 +220,17 @@ def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
             hidden = any(part.startswith(".") for part in inner.parts)
             if path.is_file() and not hidden and not any(map(path.match, load.PICKLES)):
                 _copy_file(path, folder / inner)
-    else:  # GGUF, a run of ours
+    else:  # It is a GGUF file or a run of ours.
         source.model.save_pretrained(folder)
         source.tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():  # again, as all files are: on the disk for good, readable as the umask says
+        for path in folder.iterdir():  # Written again, it is on the disk for good, readable as the umask says.
             _copy_file(path, path)
     return files.read_json(folder / "config.json")
 
 
 def _copy_file(path: Path, to: Path) -> None:
-    files.write_atomic(to, np.memmap(path, np.uint8, "r") if path.stat().st_size else b"")  # mapped: weights are large
+    # Weights are large, so they are mapped.
+    files.write_atomic(to, np.memmap(path, np.uint8, "r") if path.stat().st_size else b"")
 
 
 def _lengths(original: int, factor: float) -> Iterator[int]:
@@ -275,7 +288,7 @@ def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
 
 
 def table(report: dict[str, Any]) -> list[str]:
-    """Return the lines that are printed of a report: loss by position, before and after."""
+    """Return a report's lines to print: loss by position, before and after."""
     lines = [f"{'position':>15}{'before':>10}{'after':>10}{'after − before':>24}   (loss, nats a token)"]
     for row in report["loss"]:
         error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"

@@ -1,6 +1,7 @@
-"""What far text is worth to a pretrained checkpoint, and what its positions survive: losses on real documents.
+"""The worth of far text to a pretrained checkpoint, on real documents.
 
-Nothing is generated: losses of given tokens are enough. Nats a token, T tokens a row. Positions beyond the trained ones are
+Nothing is generated: losses of given tokens say what far text is worth and what the positions
+survive. Losses are in nats a token, and a row has T tokens. Positions beyond the trained ones are
 screened by a gap in the position ids, which costs two short pieces instead of one long one.
 """
 
@@ -19,7 +20,10 @@ Row = dict[str, Any]
 def far_context_loss(
     pretrained: Pretrained, documents: Sequence[Sequence[int]], *, lengths: Sequence[int], targets: int = 128
 ) -> list[Row]:
-    """Return the mean loss of the same last tokens of each document, by how much text of whose stands before them.
+    """Return losses of the same last tokens after different text.
+
+    A loss is a mean over a document's last tokens. How much text of which document stands before
+    them differs.
 
     Args:
         documents: token ids, each at least as long as the longest length; the last tokens are the targets.
@@ -51,9 +55,10 @@ def far_context_loss(
 def loss_by_position(
     pretrained: Pretrained, documents: Sequence[Sequence[int]], *, length: int, bucket: int = 128
 ) -> list[Row]:
-    """Return the mean loss of each document's first `length` tokens by where they stand.
+    """Return the mean loss of each document's first tokens by position.
 
-    Rows: document, position (the bucket's first), loss. The very first token is not predicted.
+    The first `length` tokens are read. Rows: document, position (the bucket's first), loss. The
+    very first token is not predicted.
 
     Raises:
         ValueError: a document that is too short, or a bucket that does not divide the length.
@@ -79,10 +84,12 @@ def position_gap(
     schemes: Mapping[str, Mapping[str, Any]],
     half: int = 1024,
 ) -> list[Row]:
-    """Return the loss of each document's second `half` tokens when its positions jump by a gap in the middle.
+    """Return losses of second halves whose positions jump by a gap.
 
-    A cheap screen for schemes beyond the trained length: the model meets distances of gap and more at the price of 2·half
-    tokens. It meets none of the text that would stand there: a scheme that passes is worth a real long run, no more.
+    A loss is that of a document's second `half` tokens. This is a cheap screen for schemes beyond
+    the trained length: the model meets distances of gap and more at the price of 2·half tokens. It
+    meets none of the text that would stand there: a scheme that passes is worth a real long run, no
+    more.
 
     Args:
         gaps: positions left out between the halves; 0 is the ordinary loss.
@@ -91,7 +98,7 @@ def position_gap(
         half: tokens in each half.
     """
     rows = []
-    # a jump in the positions without a mask would be taken for packed documents, and hide the first half
+    # Without a mask, a jump would be taken for packed documents, and hide the first half.
     mask = torch.ones(1, 2 * half, dtype=torch.long, device=pretrained.model.device)
     at_T = torch.arange(2 * half, device=pretrained.model.device)
     for scheme, changes in schemes.items():

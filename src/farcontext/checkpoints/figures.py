@@ -1,4 +1,8 @@
-"""Figures of a probe's report: score by length with intervals, score by depth and length, loss by position and length."""
+"""Figures of a probe's report: scores and losses.
+
+They show score by length with intervals, score by depth and length, and loss by position and
+length.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +26,9 @@ def _lengths(axis: Axes, lengths: Sequence[int]) -> None:
 
 
 def score_by_length(lengths: pd.DataFrame, effective: Mapping[str, Any], chance: float) -> Figure:
-    """Share of needles found by length with 95 % intervals; the threshold, chance, and the effective length's interval.
+    """Draw the share of needles found by length.
+
+    The figure has 95 % intervals, the threshold, chance, and the effective length's interval.
 
     Args:
         lengths: a row a length: length, exact, exact_low, exact_high, choice.
@@ -50,7 +56,9 @@ def score_by_length(lengths: pd.DataFrame, effective: Mapping[str, Any], chance:
 
 
 def score_by_depth(needles: pd.DataFrame) -> Figure:
-    """Share of needles found, by where they stand (0: the context's start) and by length.
+    """Draw the share of needles found by depth and by length.
+
+    The depth 0 is the context's start.
 
     Args:
         needles: a row a question: length, question (from the start), exact.
@@ -61,14 +69,16 @@ def score_by_depth(needles: pd.DataFrame) -> Figure:
     cells.columns = [f"{length:,}" for length in cells.columns]
     figure, (axis,) = grid(1, height=1.2 + 0.24 * count)
     look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
-    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar=False, **look)  # a colour bar would be a picture within the SVG
+    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar=False, **look)  # A colour bar would be a picture within the SVG.
     axis.set(xlabel="tokens in the context", ylabel="depth (0 %: first)")
     axis.tick_params(axis="y", rotation=0)
     return figure
 
 
 def losses(position: pd.DataFrame, far: pd.DataFrame) -> Figure:
-    """Loss by position, and loss of the same last tokens after true and after foreign text, by length.
+    """Draw loss by position, and loss after true and foreign text.
+
+    The second loss is that of the same last tokens, by length.
 
     Args:
         position: document, position, loss.

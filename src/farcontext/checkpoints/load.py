@@ -1,7 +1,8 @@
-"""Load a checkpoint of somebody else's without running anything of theirs, and without the network.
+"""Loading of somebody else's checkpoint, without its code and without the network.
 
-A Hugging Face folder, a GGUF file, or a run of our own. transformers reads the first two; what it would take from the
-folder beyond data (code, pickled weights, a kernel from a repository) is refused before it looks.
+A checkpoint is a Hugging Face folder, a GGUF file, or a run of our own; nothing in it is run.
+transformers reads the first two; what it would take from the folder beyond data (code, pickled
+weights, a kernel from a repository) is refused before it looks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,19 +33,23 @@ from farcontext.train.loop import build_model
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")  # model_type
 CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
-FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # name code; any value is refused
-IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_implementation")  # with "/": a repository
+FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # These keys name code, so any value is refused.
+# A value with "/" names a repository.
+IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_implementation")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 SHARDS = ".safetensors.index.json"
-CHOSEN_WEIGHTS = "transformers_weights"  # a key of config.json: transformers opens the file that it names
+CHOSEN_WEIGHTS = "transformers_weights"  # transformers opens the file that this key of config.json names.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SLICE = 1024  # positions whose scores are held at once: those of a long row over the whole vocabulary would not fit
+SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A causal language model, in evaluation mode, without gradients, with sdpa attention, and its tokenizer."""
+    """A causal language model and its tokenizer.
+
+    The model is in evaluation mode, without gradients, with sdpa attention.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -53,10 +58,12 @@ class Pretrained:
 
 
 def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32") -> Pretrained:
-    """Load a Hugging Face folder, a GGUF file or a folder with one, or a run of ours (its newest whole checkpoint).
+    """Load a checkpoint from a folder or a file.
 
-    A run of ours becomes a Llama (`huggingface.to_hf`) with the tokenizer of build/tokenizer. Nothing in the folder is
-    run, nothing is fetched. Not applied: quantisation (GGUF weights are unpacked), adapters.
+    It is a Hugging Face folder, a GGUF file or a folder with one, or a run of ours (its newest
+    whole checkpoint). A run of ours becomes a Llama (`convert.to_hf`) with the tokenizer of
+    build/tokenizer. Nothing in the folder is run, nothing is fetched. Not applied: quantisation
+    (GGUF weights are unpacked), adapters.
 
     Raises:
         UserError: missing or damaged files, code or pickles in them, a family that is not known, weights that the
@@ -84,7 +91,10 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
 
 
 def convert_gguf(source: Path, out: Path) -> None:
-    """Write a GGUF file (or a folder's only one) as a Hugging Face folder: bf16 safetensors, config, tokenizer.
+    """Write a GGUF file as a Hugging Face folder.
+
+    The source may be a folder with just one such file. The written folder has bf16 safetensors, a
+    config and a tokenizer.
 
     Raises:
         UserError: as `load`; nothing is left half-written.
@@ -93,7 +103,7 @@ def convert_gguf(source: Path, out: Path) -> None:
     with files.folder_atomic(out) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():  # again, as all files are: on the disk for good, readable as the umask says
+        for path in folder.iterdir():  # Written again, it is on the disk for good, readable as the umask says.
             files.write_atomic(path, path.read_bytes())
 
 
@@ -184,7 +194,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
             raise UserError(f"{path}: expected a GGUF file, which begins with the letters GGUF")
     model = _model(path, path.parent, dtype, gguf_file=path.name)
     _expect_family(path, model.config.model_type)
-    # transformers still counts the unpacked weights as quantised, and then refuses to save them
+    # transformers still counts the unpacked weights as quantised, and then refuses to save them.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -200,7 +210,7 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     ours.load_state_dict(found.tensors("model"))
     try:
         model = to_hf(ours)
-    except ValueError as error:  # what Llama cannot express
+    except ValueError as error:  # Llama cannot express such a model.
         raise UserError(f"{folder / 'config.json'}: {error}") from None
     tokens = wrapped(load_tokenizer(tokens_folder()))
     if len(tokens) > run.model.vocab_size:
@@ -211,7 +221,10 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
 
 
 def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
-    """Return a tokenizer of ours as transformers' class, which can be saved beside a model; SPECIAL stay special."""
+    """Return a tokenizer of ours as transformers' class.
+
+    It can be saved beside a model; SPECIAL stay special.
+    """
     return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
 
 
@@ -219,7 +232,9 @@ def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
 def token_losses(
     model: PreTrainedModel, tokens_T: Int[Tensor, " T"] | Sequence[int], last: int | None = None, **inputs: Tensor
 ) -> Float[Tensor, " t"]:
-    """Return −log p of each token but the first, or of the `last` ones alone, in nats, fp32, on the CPU.
+    """Return −log p of each token but the first, in nats.
+
+    With `last`, only so many last tokens are returned. The values are fp32, on the CPU.
 
     Args:
         inputs: further keywords of the model, such as `position_ids`.
@@ -250,7 +265,7 @@ def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreT
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
-    except Exception as error:  # huggingface_hub's strict checks of a configuration have classes of their own
+    except Exception as error:  # huggingface_hub's strict checks of a configuration have classes of their own.
         if type(error).__module__.split(".")[0] not in ("huggingface_hub", "transformers"):
             raise
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
@@ -263,7 +278,7 @@ def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreT
 def _tokenizer(named: Path, folder: Path, **how: object) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
-    except Exception as error:  # the tokenizers library raises bare Exception
+    except Exception as error:  # The tokenizers library raises bare Exception.
         raise UserError(f"{named}: its tokenizer cannot be loaded: {_short(error)}") from None
 
 

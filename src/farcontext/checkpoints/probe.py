@@ -1,8 +1,10 @@
-"""How long is a checkpoint's context really? Needles by length with intervals, its RoPE check, and what far text is worth.
+"""A probe of how long a checkpoint's context really is.
 
-A context holds needles at even depths in real prose, and a question for each (`questions`). Questions of one context
-resemble each other, so contexts are what is counted: each length gets as many as it takes until the 95 % interval is as
-narrow as asked for. All that is measured is kept on disk at once, so a probe that was stopped goes on where it was.
+It has needles by length with intervals, a RoPE check, and what far text is worth. A context holds
+needles at even depths in real prose, and a question for each (`questions`). Questions of one
+context resemble each other, so contexts are what is counted: each length gets as many as it takes
+until the 95 % interval is as narrow as asked for. All that is measured is kept on disk at once, so
+a probe that was stopped goes on where it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,18 +32,20 @@ from farcontext.tasks.sample import Sample, evidence_removed
 from farcontext.train.keys import code_fingerprint
 
 LENGTHS = (256, 512, 1024, 1536, 2048)
-KEYS = 10  # needles a context; fewer where the shortest length has no room for so many
-LEAST = 12  # contexts at every length, and of the control
+KEYS = 10  # A context has so many needles, or fewer where the shortest length has no room for them.
+LEAST = 12  # contexts at every length, and in the control
 WINDOWS = 4  # pieces of text for the losses
 TARGETS = 128  # tokens scored after true and after foreign text
-BUCKETS = 16  # of positions
-CONFIRMED = 1024  # tokens of each of two windows that other bases of RoPE are tried on
+BUCKETS = 16  # buckets of positions
+CONFIRMED = 1024  # tokens of each of two windows on which other bases of RoPE are tried
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. `lengths` None: those of LENGTHS that the model has positions for.
+    """What to measure, and how precisely.
+
+    With `lengths` None, those of LENGTHS are taken that the model has positions for.
 
     Raises:
         UserError: a value out of its range.
@@ -49,7 +53,7 @@ class Options:
 
     lengths: tuple[int, ...] | None = None
     precision: float = 0.07  # half-width of the 95 % interval at which sampling stops
-    max_contexts: int = 100  # a length
+    max_contexts: int = 100  # contexts a length
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +69,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Text:
-    """Documents to hide needles in and to predict: the texts, their ids, and words for where they come from."""
+    """Documents to hide needles in and to predict.
+
+    They are the texts, their ids, and words for where they come from.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
@@ -76,9 +83,10 @@ class Text:
 class Measured:
     """All rows of a probe.
 
-    `needles`: length, context, question, depth, exact, choice, loss; a row a question. `control`: the same without
-    evidence, at the shortest length. `far`: document, length, far, loss. `position`: document, position, loss. `options`
-    as used, with the number of needles (keys), chance, dtype, threads and hashes. `notes`: what was left out, and why.
+    `needles`: length, context, question, depth, exact, choice, loss; a row a question. `control`:
+    the same without evidence, at the shortest length. `far`: document, length, far, loss.
+    `position`: document, position, loss. `options` as used, with the number of needles (keys),
+    chance, dtype, threads and hashes. `notes`: what was left out, and why.
     """
 
     name: str
@@ -92,7 +100,7 @@ class Measured:
 
 
 def lengths_of(text: str) -> tuple[int, ...] | None:
-    """Return "256,512" as numbers; nothing as None. Raises UserError for what is no list of numbers."""
+    """Return "256,512" as numbers, nothing as None, or raise UserError."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdecimal() for part in parts):
         raise UserError(f"lengths = {text}: expected numbers of tokens with commas between, as 256,512,1024")
@@ -100,23 +108,28 @@ def lengths_of(text: str) -> tuple[int, ...] | None:
 
 
 def use_threads(count: int | None) -> None:
-    """Let torch compute on so many threads; None: as it chose. Raises UserError for none."""
+    """Set torch's threads (None: as it chose), or raise UserError."""
     if count is not None and count < 1:
         raise UserError(f"threads = {count}: expected 1 or more")
     torch.set_num_threads(count or torch.get_num_threads())
 
 
 def usual_dtype() -> Literal["float32", "bfloat16"]:
-    """Return what this machine reads a model fastest in: without AVX-512 or a GPU, bfloat16 is several times slower."""
+    """Return the dtype that this machine reads a model fastest in.
+
+    Without AVX-512 or a GPU, bfloat16 is several times slower.
+    """
     fast = torch.cuda.is_available() or "AVX512" in torch.backends.cpu.get_cpu_capability()
     return "bfloat16" if fast else "float32"
 
 
 def measure(pretrained: Pretrained, options: Options, text: Path | None = None) -> Measured:
-    """Probe a loaded checkpoint. Rows that an earlier call with the same model, text and seed made are not made again.
+    """Probe a loaded checkpoint.
+
+    Rows that an earlier call with the same model, text and seed made are not made again.
 
     Args:
-        pretrained: from `pretrained.load`.
+        pretrained: from `load.load`.
         options: lengths, precision, most contexts, seed.
         text: a file or a folder of files; None: the plays of the corpus's test split.
 
@@ -174,7 +187,10 @@ class _Probe:
     bar: tqdm
 
     def contexts(self, length: int, part: str) -> list[Row]:
-        """Return the rows of contexts 0, 1, … until they are enough; `part` is needles or control (which has LEAST)."""
+        """Return the rows of contexts 0, 1, … until they are enough.
+
+        `part` is needles or control (which has LEAST).
+        """
         rows, scores = [], []
         while not (len(scores) == LEAST if part == "control" else self.enough(scores)):
             number = len(scores)
@@ -189,7 +205,7 @@ class _Probe:
         return rows
 
     def sample(self, length: int, number: int, part: str) -> Sample:
-        """Return a context: drawn independently of all others, the same in every call."""
+        """Return a context, drawn independently, the same in every call."""
         source = np.random.SeedSequence((self.options.seed, length, number, part == "control"))
         seed, tokenizer = int(source.generate_state(1)[0]), self.pretrained.tokenizer
         made = needles.sample(
@@ -203,13 +219,13 @@ class _Probe:
         return evidence_removed(made) if part == "control" else made
 
     def enough(self, scores: list[float]) -> bool:
-        """Return whether the interval is narrow enough, or there are as many contexts as allowed."""
+        """Return whether the interval is narrow enough, or contexts run out."""
         if len(scores) < LEAST:
             return False
         return len(scores) >= self.options.max_contexts or half_width(scores) <= self.options.precision
 
     def losses(self, longest: int) -> _Losses:
-        """Return the losses by position and after foreign text, and what other bases of RoPE would give."""
+        """Return losses by position, after foreign text, and under other bases."""
         model, found = self.pretrained, _Losses([], [], [], [])
         pieces = windows(self.text.ids, longest)
         if not pieces:
@@ -239,7 +255,7 @@ class _Probe:
         return found
 
     def kept(self, name: str, compute: Callable[[], list[Row]], cost: int) -> list[Row]:
-        """Return rows from the folder, or compute and keep them; `cost` in tokens moves the bar."""
+        """Return kept rows, or compute them; `cost` tokens move the bar."""
         path = self.folder / f"{name}.json"
         if path.is_file():
             self.bar.total -= cost
@@ -249,7 +265,10 @@ class _Probe:
         return files.read_json(path)
 
     def guess(self) -> int:
-        """Return how many contexts a length may take: answers of share 1/2, two in a context telling as much as one."""
+        """Return how many contexts a length may take.
+
+        Answers are assumed to have share 1/2, and two in a context to tell as much as one.
+        """
         return int(np.clip(2 * (1.96 / self.options.precision) ** 2 / 4 / self.keys, LEAST, self.options.max_contexts))
 
     def expect(self, lengths: Sequence[int]) -> None:
@@ -268,7 +287,9 @@ def _bar() -> tqdm:
 
 
 def read(pretrained: Pretrained, path: Path | None) -> Text:
-    """Return the documents of a file, of a folder's files, or the plays of the corpus's test split.
+    """Return the documents of a file or a folder's files.
+
+    Without a path, they are the plays of the corpus's test split.
 
     Raises:
         UserError: nothing there to read.
@@ -292,9 +313,10 @@ def read(pretrained: Pretrained, path: Path | None) -> Text:
 
 
 def windows(documents: Sequence[Sequence[int]], length: int) -> list[tuple[int, ...]]:
-    """Return about WINDOWS pieces of `length` ids, evenly from the documents that are long enough.
+    """Return about WINDOWS pieces of `length` ids from long documents.
 
-    Round after round, so that each one's next (the last one's: the first) is of another document if there are two.
+    They come evenly from the documents that are long enough, round after round, so that each one's
+    next (the last one's: the first) is of another document if there are two.
     """
     fitting = [ids for ids in documents if len(ids) >= length][:WINDOWS]
     rounds = WINDOWS // len(fitting) if fitting else 0
@@ -303,14 +325,14 @@ def windows(documents: Sequence[Sequence[int]], length: int) -> list[tuple[int, 
 
 
 def far_lengths(longest: int) -> tuple[int, list[int]]:
-    """Return how many tokens are scored, and the lengths: doubling from twice as many, up to the longest."""
+    """Return how many tokens are scored, and lengths doubling to the longest."""
     targets = min(TARGETS, longest // 4)
     doubled = [targets * 2**k for k in range(1, 20) if targets * 2**k < longest]
     return targets, [*doubled, longest]
 
 
 def fingerprint(path: Path) -> str:
-    """Return 16 hex digits of a checkpoint: of its file, or of every file in its folder."""
+    """Return 16 hex digits of a checkpoint's file or whole folder."""
     if path.is_file():
         return files.sha256_file(path)[:16]
     found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))

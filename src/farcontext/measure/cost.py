@@ -1,8 +1,9 @@
-"""What a model costs at a length: FLOPs and bytes by formula, memory and time by a model fitted to measured cells.
+"""What a model costs at a length, in FLOPs, bytes and seconds.
 
 B rows, T tokens a row, S key tokens, L layers, N heads, G key/value heads, H head width, D model width, M MLP width,
 V vocabulary. FLOPs count a multiplication and an addition as two; attention's are those of flash-attn's benchmark and of
-FlashAttention-2 §4.1. `farcontext cost` reads the coefficients that notebook 04 fitted and published.
+FlashAttention-2 §4.1. FLOPs and bytes are by formula; memory and time are by a model fitted to
+measured cells. `farcontext cost` reads the coefficients that notebook 04 fitted and published.
 """
 
 import json
@@ -27,45 +28,45 @@ from farcontext.schema import validate
 
 STUDY, TABLE = "efficient_attention", "coefficients"
 BACKENDS = ("auto", "sdpa", "reference")
-BACKWARD = 2.5  # of attention's forward FLOPs: five matrix products against two; of other layers' 2
+BACKWARD = 2.5  # Attention's backward pass has five matrix products against two forward; other layers' factor is 2.
 ELEMENT = {"float32": 4, "bfloat16": 2}  # bytes
 
 Kind = Literal["training", "inference"]
 
 
 def shape(name: str, **values: object) -> ModelConfig:
-    """Return a model's shape; `kind` is decoder unless given, M the 8/3 of D that is usual with SwiGLU, in steps of 32.
+    """Return a model's shape; `kind` is decoder unless given.
 
     Raises:
         UserError: one line for the first value that does not fit, `name` in front.
     """
     width = values.get("width")
-    usual = math.ceil(width / 12) * 32 if isinstance(width, int) else None
+    usual = math.ceil(width / 12) * 32 if isinstance(width, int) else None  # With SwiGLU, M is usually 8/3 of D.
     given = {key: value for key, value in values.items() if value is not None}
     return validate(ModelConfig, {"kind": "decoder", "mlp_width": usual, "max_length": 2**40} | given, name)
 
 
-# ------------------------------------------------------------------------------------------------ attention by formula
+# ---------------------------------------------------------------------------------- attention and a model by formula
 
 
 def convention_pairs(T: int, S: int, causal: bool) -> float:
-    """Return the pairs that papers count: T·S, halved when causal with T = S. The exact causal count is T(T+1)/2."""
-    return T * S / 2 if causal and T == S else T * S
+    """Return the pairs that papers count: T·S, or half when causal."""
+    return T * S / 2 if causal and T == S else T * S  # The exact causal count is T(T+1)/2.
 
 
 def attention_flop(rows: int, heads: int, head_width: int, pairs: float) -> float:
-    """Return the FLOPs of QKᵀ and PV, forward: 4·B·N·pairs·H. The softmax is not counted."""
-    return 4 * rows * heads * pairs * head_width
+    """Return the FLOPs of QKᵀ and PV, forward: 4·B·N·pairs·H."""
+    return 4 * rows * heads * pairs * head_width  # The softmax is not counted.
 
 
 def attention_bytes(rows: int, heads: int, head_width: int, T: int, S: int, element: int) -> int:
-    """Return the fewest bytes moved: Q, K and V read once, O written once."""
-    return element * rows * heads * 2 * (T + S) * head_width
+    """Return the fewest bytes that attention moves."""
+    return element * rows * heads * 2 * (T + S) * head_width  # Q, K and V are read once, O is written once.
 
 
 def score_bytes(rows: int, heads: int, T: int, S: int, element: int) -> int:
-    """Return what the T × S scores take once; who materialises them moves this four times (S and P, written and read)."""
-    return element * rows * heads * T * S
+    """Return the bytes that the T × S scores take once."""
+    return element * rows * heads * T * S  # Materialised S and P, written and read, move four times this.
 
 
 def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int = 2) -> int:
@@ -73,15 +74,12 @@ def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int
     return 2 * config.layers * (config.kv_heads or config.heads) * config.head_width * length * rows * element
 
 
-# ------------------------------------------------------------------------------------------------ a model by formula
-
-
 @dataclass(frozen=True)
 class Size:
-    """What of a model's shape the formulas need: trained numbers, and those in the matrices of its layers."""
+    """The part of a model's shape that the formulas need."""
 
-    parameters: int
-    matrices: int
+    parameters: int  # trained numbers
+    matrices: int  # trained numbers in the matrices of the layers
 
 
 @lru_cache
@@ -100,9 +98,9 @@ def size_of(config: ModelConfig) -> Size:
 
 
 def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
-    """Return (layers, pattern): how many layers see everything, or everything before, and how many a band."""
+    """Return (layers, pattern) for each pattern that some layers have."""
     causal, every, L = config.kind == "decoder", config.global_every, config.layers
-    whole = Pattern.causal() if causal else Pattern()
+    whole = Pattern.causal() if causal else Pattern()  # A layer sees everything, everything before, or a band.
     if config.window is None:
         return [(L, whole)]
     wide = math.ceil(L / every) if every else 0
@@ -111,26 +109,26 @@ def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
 
 
 def flop(config: ModelConfig, length: int, rows: int = 1, scored: int | None = None) -> dict[str, float]:
-    """Return the forward FLOPs by part: attention (visible pairs alone), layers' matrices, output over `scored` tokens."""
+    """Return the forward FLOPs by part: attention, layers' matrices and the output."""
     tokens = rows * length
     visible = sum(n * p.count(length, length) for n, p in patterns(config))
     return {
-        "attention": attention_flop(rows, config.heads, config.head_width, visible),
+        "attention": attention_flop(rows, config.heads, config.head_width, visible),  # Only visible pairs count.
         "layers": 2.0 * size_of(config).matrices * tokens,
         "output": 2.0 * config.vocab_size * config.width * (tokens if scored is None else scored),
     }
 
 
 def training_flop(forward: Mapping[str, float]) -> float:
-    """Return the FLOPs of forward and backward: 3.5 times attention's, 3 times the rest."""
+    """Return training FLOPs: 3.5 times attention's forward ones, 3 times the rest."""
     return (1 + BACKWARD) * forward["attention"] + 3 * (forward["layers"] + forward["output"])
 
 
 def break_even(config: ModelConfig) -> float:
-    """Return T at which attention's forward FLOPs equal all others': without a window, in closed form."""
+    """Return T at which attention's forward FLOPs equal all others'."""
     others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
-    each = 4 * config.layers * config.heads * config.head_width  # a token, for each token that it sees
-    return others / each * (2 if config.kind == "decoder" else 1)
+    each = 4 * config.layers * config.heads * config.head_width  # FLOPs of a token, for each token that it sees
+    return others / each * (2 if config.kind == "decoder" else 1)  # A window is ignored; the form is closed.
 
 
 # --------------------------------------------------------------------------------------------------- the cost model
@@ -138,7 +136,7 @@ def break_even(config: ModelConfig) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """One training step, or one forward pass that scores the last token of each row."""
+    """A training step, or a forward pass that scores rows' last tokens."""
 
     kind: Kind
     length: int
@@ -147,8 +145,8 @@ class Work:
     element: int = 4  # bytes of an activation; weights, gradients and moments are fp32
 
     def scored(self, config: ModelConfig) -> int:
-        """Return the positions whose logits are computed: an encoder's 30 % masked ones, all of a decoder's."""
-        tokens = self.rows * self.length
+        """Return the number of positions whose logits are computed."""
+        tokens = self.rows * self.length  # An encoder in training scores the 30 % masked ones, a decoder all.
         return self.rows if self.kind == "inference" else round(tokens * (0.3 if config.kind == "encoder" else 1.0))
 
 
@@ -168,8 +166,9 @@ def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
 
 
 def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Return bytes by what holds them, as formulas say; the fit finds how often each is held at the peak.
+    """Return the bytes of each thing that memory holds.
 
+    Formulas give them; the fit finds how often each is held at the peak.
     weights: with gradient and two moments in training · layers: 7D + 3GH + 4M numbers a token and layer that backward
     needs; layer: those of one · scores: T × S of every head of each layer that materialises them; score: of one ·
     masks: dense masks · local: copies of neighbouring keys and values · logits.
@@ -195,7 +194,7 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
         match path:
             case "reference":
                 terms["scores"] += times * score_bytes(work.rows, config.heads, T, T, b) if kept else 0.0
-                terms["score"] = score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T  # and offsets, in int64
+                terms["score"] = score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T  # The offsets are int64.
             case "masked":
                 terms["masks"] += times * b * T * T
             case "local":
@@ -206,11 +205,11 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
 
 
 def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
-    """Return what takes time, in FLOPs and bytes: matrix products, attention as it is computed, and memory passed over."""
+    """Return the FLOPs and bytes that take time, by part."""
     training = work.kind == "training"
     forward = flop(config, work.length, work.rows, work.scored(config))
     memory = memory_terms(config, work)
-    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}
+    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}  # pairs as attention computes them
     for n, pattern, path in _paths(config, work):
         T = work.length
         match path:
@@ -228,16 +227,16 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     return attention | {
         "constant": 1.0,
         "products": products,
-        "passes": config.layers * memory["layer"],
+        "passes": config.layers * memory["layer"],  # memory that is passed over
         "weights": memory["weights"],
     }
 
 
 def fit(terms: Sequence[Mapping[str, float]], measured: Sequence[float]) -> dict[str, float]:
-    """Return a coefficient ≥ 0 for each term, by least squares of the relative errors."""
+    """Return a coefficient ≥ 0 for each term, by least squares."""
     names = list(terms[0])
     y = np.asarray(measured, float)
-    X = np.array([[row[name] for name in names] for row in terms]) / y[:, None]
+    X = np.array([[row[name] for name in names] for row in terms]) / y[:, None]  # The residuals are relative errors.
     scale = np.maximum(X.max(0), 1e-300)
     found, _ = scipy.optimize.nnls(X / scale, np.ones(len(y)))
     return {name: float(value) for name, value in zip(names, found / scale, strict=True)}
@@ -252,7 +251,7 @@ Coefficients = Mapping[tuple[str, str], Mapping[str, float]]  # ("memory" | "tim
 
 
 def as_frame(coefficients: Coefficients) -> pd.DataFrame:
-    """Return them as what is published: one row a term."""
+    """Return coefficients as the table to publish: one row a term."""
     rows = [(q, kind, term, f"{x:.4g}") for (q, kind), of in coefficients.items() for term, x in of.items()]
     return pd.DataFrame(rows, columns=["quantity", "kind", "term", "value"])
 
@@ -276,7 +275,7 @@ def published() -> Coefficients:
 
 
 def lengths_of(text: str) -> list[int]:
-    """Read lengths as 1024,8192; raises UserError for anything else."""
+    """Read lengths such as 1024,8192, or raise UserError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
         raise UserError(f"lengths = {text}: expected tokens, as 1024,8192")
@@ -293,10 +292,11 @@ def estimate(
     dtype: str = "float32",
     rate: float | None = None,
 ) -> pd.DataFrame:
-    """Return what training and inference would take at each length: computed, not measured.
+    """Return the computed cost of training and inference at each length.
 
-    Columns: length, training_bytes, training_seconds (a step), inference_bytes, inference_seconds (a forward pass that
-    scores the last tokens), kv_cache_bytes, training_flop, attention_share (of forward FLOPs).
+    Nothing is measured here. Columns: length, training_bytes, training_seconds (a step),
+    inference_bytes, inference_seconds (a forward pass that scores the last tokens), kv_cache_bytes,
+    training_flop, attention_share (of forward FLOPs).
 
     Args:
         rate: FLOP/s reached; time is then FLOPs by this, without the fitted machine. Without it, time is that of the
@@ -345,6 +345,6 @@ def lines(config: ModelConfig, found: pd.DataFrame) -> list[str]:
 
 
 def as_json(config: ModelConfig, found: pd.DataFrame) -> str:
-    """Return it as one JSON object; what is unknown is null."""
+    """Return what `estimate` found as one JSON object; unknown is null."""
     rows = json.loads(found.to_json(orient="records", double_precision=15))
     return json.dumps({"computed": True, "parameters": size_of(config).parameters, "lengths": rows})

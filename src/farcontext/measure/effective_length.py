@@ -1,4 +1,7 @@
-"""Effective context length of one checkpoint: how long its contexts may grow before its scores fall. No torch."""
+"""The effective context length of one checkpoint.
+
+It says how long contexts may grow before the checkpoint's scores fall. This module needs no torch.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +11,16 @@ import numpy as np
 
 from farcontext.measure.stats import CONFIDENCE, Interval, score_interval
 
-SHARE = 0.856  # RULER (Hsieh et al. 2024): Llama-2-7B's score at 4,096 tokens, in per cent 85.6
+SHARE = 0.856  # Llama-2-7B scores 85.6 per cent at 4,096 tokens in RULER (Hsieh et al. 2024).
 FLOOR = 0.95
 STEPS = 16
 
 
 @dataclass(frozen=True)
 class EffectiveLength:
-    """A length in tokens with its interval. NaN throughout unless `checked`; `reason` says which check failed.
+    """A length in tokens with its interval.
+
+    The numbers are NaN throughout unless `checked`; `reason` says which check failed.
 
     `at_least`: the curve never falls below the threshold, and `length` is the last one tested. `high` is infinite
     whenever the interval reaches beyond it; `low` is 0 when it reaches below the first.
@@ -31,7 +36,9 @@ class EffectiveLength:
 
 
 def crossing(lengths: Sequence[float], curve: Sequence[float], threshold: float) -> float:
-    """Return the length at which a curve first falls below a threshold, interpolated linearly on the log of length.
+    """Return the length at which a curve first falls below a threshold.
+
+    The length is interpolated linearly on the log of length.
 
     Args:
         lengths: (n,) tested lengths in tokens, ascending.
@@ -61,7 +68,9 @@ def crossing(lengths: Sequence[float], curve: Sequence[float], threshold: float)
 def margin(
     lengths: Sequence[float], scores: Sequence[Interval], share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return lengths, STEPS to each tested one, and the bounds there of score(length) − share · score(first).
+    """Return lengths, and bounds of the margin over the threshold there.
+
+    There are STEPS lengths to each tested one; the margin is score(length) − share · score(first).
 
     Each is a weighted sum of independent means, whose bounds combine those of the means: the method of variance
     estimates recovery (Zou & Donner 2008), pointwise, not simultaneous.
@@ -86,7 +95,10 @@ def effective_length(
     floor: float = FLOOR,
     confidence: float = CONFIDENCE,
 ) -> EffectiveLength:
-    """Return the largest length up to which every tested length scores at least the threshold, with its interval.
+    """Return the largest length up to which scores meet the threshold.
+
+    Every tested length up to there scores at least the threshold. The length comes with its
+    interval.
 
     Args:
         lengths: (n,) tested lengths in tokens, ascending.

@@ -1,4 +1,6 @@
-"""How far back a model's loss still has a gradient: its norm at each token's embedding, by distance in tokens.
+"""How far back a model's loss still has a gradient.
+
+The measure is the norm at each token's embedding, by distance in tokens.
 
 B rows, T tokens, D width. The chain rule multiplies one Jacobian a step along a recurrence, so that the norm shrinks or
 grows like a power of the distance (Bengio et al. 1994; Pascanu et al. 2013); attention links any two tokens directly.
@@ -29,7 +31,10 @@ from farcontext.train.loop import build_model
 def gradient_by_distance(
     model: Decoder | Recurrent, *, task: Mapping[str, Any], length: int, distances: Sequence[int], rows: int
 ) -> list[Row]:
-    """Return ln of the norm of the gradient of the last scored token's loss at the embedding `distance` tokens earlier.
+    """Return the log norm of the loss's gradient, by distance.
+
+    The value is ln of the norm of the gradient of the last scored token's loss at the embedding
+    `distance` tokens earlier.
 
     Args:
         task: fields of `config.Task`.
@@ -58,7 +63,10 @@ def gradient_by_distance(
 
 
 def gradient_before_training(model: Decoder | Recurrent, *, seed: int, **options: Any) -> list[Row]:
-    """Return `gradient_by_distance` of a model of the same configuration with fresh weights, drawn with `seed`."""
+    """Return `gradient_by_distance` of a model with fresh weights.
+
+    The model has the same configuration, and its weights are drawn with `seed`.
+    """
     torch.manual_seed(seed)
     return gradient_by_distance(build_model(model.config).to(device()).eval(), **options)
 
@@ -66,16 +74,19 @@ def gradient_before_training(model: Decoder | Recurrent, *, seed: int, **options
 def gradient_norms(
     model: Decoder | Recurrent, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"], target: Int[Tensor, " B"]
 ) -> Float[Tensor, "B T"]:
-    """Return ‖∂loss/∂x_t‖ for every token t, x its embedding, the loss that of each row's `target` after token `at`.
+    """Return ‖∂loss/∂x_t‖ for every token t, where x is its embedding.
 
-    In fp64, on a copy: 256 steps that each shrink a gradient by e are far below what fp32 can hold (1e-45), and
-    weights loaded in inference mode cannot be differentiated through.
+    The loss is that of each row's `target` after token `at`.
+
+    A copy of the model computes in fp64: 256 steps that each shrink a gradient by e are far below
+    what fp32 can hold (1e-45), and weights loaded in inference mode cannot be differentiated
+    through.
     """
     with torch.inference_mode(False), torch.enable_grad():
         twin = copy.deepcopy(model).double().requires_grad_(requires_grad=False)
         tokens, at, target = tokens.clone(), at.clone(), target.clone()
         if isinstance(twin, Recurrent):
-            twin.train()  # cuDNN has no backward in evaluation mode; nothing here differs between the two
+            twin.train()  # cuDNN has no backward in evaluation mode; nothing here differs between the two.
             x_BTD = F.embedding(tokens, twin.embedding).requires_grad_()
             hidden_BTD = twin.from_embedded(x_BTD)
         else:
@@ -83,6 +94,7 @@ def gradient_norms(
             hidden_BTD = twin.stack(x_BTD)
         first_B = torch.arange(len(tokens), device=tokens.device) * tokens.shape[1]
         logits_BV = twin.logits(select_rows(hidden_BTD, first_B + at))
-        loss = F.cross_entropy(logits_BV, target, reduction="sum")  # rows are independent: each keeps its own gradient
+        # Rows are independent, so each keeps its own gradient.
+        loss = F.cross_entropy(logits_BV, target, reduction="sum")
         (gradient_BTD,) = torch.autograd.grad(loss, x_BTD)
     return gradient_BTD.norm(dim=-1)

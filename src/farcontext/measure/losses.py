@@ -1,4 +1,6 @@
-"""Protocols: functions of a finished model and plain options that return rows, to be called through `runs.sweep`.
+"""Protocols that measure a finished model and return rows.
+
+Each is a function of a model and plain options, to be called through `runs.sweep`.
 
 R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts as UTF-8 of the scored tokens' text.
 """
@@ -22,13 +24,16 @@ from farcontext.train.config import Task
 from farcontext.train.curriculum import task_rows, to_predict
 from farcontext.train.keys import device, tokens_folder
 
-EVALUATION_SEED = 77  # of masks and foreign documents: the same targets for every model and baseline
+EVALUATION_SEED = 77  # Masks and foreign documents are drawn with it: all models and baselines have the same targets.
 ROWS_AT_ONCE = 16
-TARGETS = 32  # a row, when contexts are compared
+TARGETS = 32  # target tokens in a row, when contexts are compared
 
 
 def test_rows(domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (R, T) token ids from the test split, each row inside one document, and each row's document (R,)."""
+    """Return token ids from the test split, and each row's document.
+
+    The ids are (R, T), each row inside one document; the documents are (R,).
+    """
     stream = Stream.load(tokens_folder(), "test", (domain,))
     return stream.windows(domain, length, rows)
 
@@ -39,7 +44,10 @@ def token_bytes() -> np.ndarray:
 
 
 def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
-    """Return which positions (R, T) are scored: the same for every model and baseline; never a special token."""
+    """Return which positions (R, T) are scored.
+
+    They are the same for every model and baseline, and never special tokens.
+    """
     rng = np.random.default_rng(EVALUATION_SEED)
     return (rng.random(rows.shape) < rate) & (rows >= len(SPECIAL))
 
@@ -48,9 +56,12 @@ def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
 
 
 def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float) -> list[Row]:
-    """Return summed loss, scored tokens and bytes for each domain; every scored token is replaced by [MASK].
+    """Return summed loss, scored tokens and bytes for each domain.
 
-    No random or unchanged replacements as in training: an unchanged token would show the model its target.
+    Every scored token is replaced by [MASK].
+
+    There are no random or unchanged replacements as in training: an unchanged token would show the
+    model its target.
     """
     found = []
     for domain in domains:
@@ -65,9 +76,11 @@ def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: in
 def ngram_loss(
     *, domains: Sequence[str], length: int, rows: int, rate: float, orders: Sequence[int], limit: int | None
 ) -> list[Row]:
-    """Return what `masked_loss` returns, for n-grams that saw the whole training split, on the same targets.
+    """Return what `masked_loss` returns, for n-grams on the same targets.
 
-    Each is given the true left context of a target, masked or not: generous to the n-gram.
+    The n-grams saw the whole training split.
+
+    Each is given the true left context of a target, masked or not, which is generous to the n-gram.
     """
     stream = Stream.load(tokens_folder(), "train", limit=limit)
     counted = ngrams.fit(stream.all_tokens(), max(orders), stream.vocab_size)
@@ -120,7 +133,9 @@ def context_loss(
     contexts: Sequence[int],
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return each row's mean loss on the same target tokens under different far context.
+    """Return each row's mean loss under different far contexts.
+
+    The target tokens are the same in all of them.
 
     Args:
         contexts: w, the true tokens that stay next to the block of targets: before it for a decoder, half on either
@@ -145,7 +160,7 @@ def context_loss(
         kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
         for far in FAR:
             known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
-            if not known.any():  # too few rows for two of one document
+            if not known.any():  # There are too few rows for two of one document.
                 continue
             inputs = tokens[known].copy()
             if far in foreign:
@@ -180,7 +195,9 @@ def _block_means(
 
 
 def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
-    """Return for each row another row of another document (or of the same one), −1 where there is none.
+    """Return for each row another row to take far tokens from.
+
+    It is of another document (or of the same one); −1 says that there is none.
 
     A row's partner is drawn with a fixed seed, the same for every model.
     """
@@ -197,9 +214,12 @@ def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
 def hidden_against_truncated(
     model: Encoder | Decoder, *, domain: str, length: int, rows: int, context: int, block: int = TARGETS
 ) -> list[Row]:
-    """Return the largest difference of logits between hiding far tokens in place and cutting them off.
+    """Return the largest difference between hiding and cutting off far tokens.
 
-    Rotary positions are relative and nothing else tells a position, so it is rounding error.
+    The difference is one of logits; hidden tokens stay in place.
+
+    Rotary positions are relative and nothing else tells a position, so the difference is rounding
+    error.
     """
     tokens, _ = test_rows(domain, length, rows)
     near = np.arange(length) >= length - block - context
@@ -213,7 +233,9 @@ def hidden_against_truncated(
 
 
 def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]:
-    """Return what a model puts into a gap: probability of the true token, and the three likeliest tokens.
+    """Return what a model puts into a gap.
+
+    This is the probability of the true token, and the three likeliest tokens.
 
     Args:
         sentences: text, and the text of the one token of it to be guessed.
@@ -252,7 +274,9 @@ def task_accuracy(
     window: int | None = None,
     sinks: int = 0,
 ) -> list[Row]:
-    """Return the share of scored tokens that are the likeliest ones, by length and depth of the evidence.
+    """Return the share of scored tokens that are the likeliest ones.
+
+    There is one share for each length and each depth of the evidence.
 
     Args:
         task: fields of `config.Task`; its depth is set from `depths`.

@@ -17,7 +17,7 @@ import numpy as np
 from farcontext.files import UserError
 from farcontext.schema import EOS
 
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where too few n-grams occur once to estimate them (KenLM's)
+FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts serve where too few n-grams occur once to estimate them.
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,23 @@ class Level:
 
 @dataclass(frozen=True)
 class NGram:
-    """A fitted model; its predictive distribution sums to 1 over the vocabulary in any context."""
+    """A fitted n-gram model.
+
+    Its predictive distribution sums to 1 over the vocabulary in any context.
+    """
 
     order: int
     vocab_size: int
-    tops: tuple[Level, ...]  # of each order from 1, by occurrences
-    lowers: tuple[Level, ...]  # of each order below the highest, by different left neighbours
+    tops: tuple[Level, ...]  # one level for each order from 1, by occurrences
+    lowers: tuple[Level, ...]  # one level for each order below the highest, by different left neighbours
 
     def log_prob(self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None) -> np.ndarray:
-        """Return the natural log-probability of each scored token given the true tokens to its left in its
-        row.
+        """Return the natural log-probability of each scored token.
 
-        That is generous beside a masked model, which sees fewer true neighbours on the left; it sees none on
-        the right.
+        The true tokens to its left in its row are given.
+
+        That is generous beside a masked model, which sees fewer true neighbours on the left; the
+        n-gram sees none on the right.
 
         Args:
             rows: token ids, (B, T), unmasked.
@@ -71,7 +75,7 @@ class NGram:
             inside = room >= n - 1
             context = self._context(rows, row[inside], column[inside], n)
             known = context >= 0
-            known[known] = level.total[context[known]] > 0  # else seen only at the end of documents
+            known[known] = level.total[context[known]] > 0  # Other contexts were seen only at the end of documents.
             inside[inside] = known
             context = context[known]
             found = _find(level.keys, context * self.vocab_size + target[inside])
@@ -81,7 +85,7 @@ class NGram:
 
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
         """Return the ids, at order n - 1, of the n - 1 tokens before each position; -1 if never seen."""
-        ids = np.zeros(len(row), dtype=np.int64)  # order 0 has one n-gram, the empty one
+        ids = np.zeros(len(row), dtype=np.int64)  # Order 0 has one n-gram, the empty one.
         for level, back in zip(self.tops, range(n - 1, 0, -1), strict=False):
             ids = np.where(ids >= 0, _find(level.keys, ids * self.vocab_size + rows[row, column - back]), -1)
         return ids
@@ -89,7 +93,7 @@ class NGram:
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the place of each wanted key, -1 where it is absent."""
-    if len(keys) == 0:  # no document is long enough for an n-gram of this order
+    if len(keys) == 0:  # No document is long enough for an n-gram of this order.
         return np.full(len(wanted), -1)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, -1)
@@ -104,10 +108,11 @@ def _left(tokens: np.ndarray) -> np.ndarray:
 
 
 def estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
-    """Return the discounts for counts of 1, 2, and 3 or more, from the counts of counts (Chen & Goodman 1999,
-    eq. 17).
+    """Return the discounts for counts of 1, 2, and 3 or more.
 
-    Where a count of counts is 0 or an estimate is out of its range: FALLBACK.
+    They come from the counts of counts (Chen & Goodman 1999, eq. 17).
+
+    FALLBACK serves where a count of counts is 0 or an estimate is out of its range.
     """
     n = np.bincount(np.minimum(counts, 5), minlength=5)[1:5].astype(float)
     if n.min() == 0:
@@ -128,7 +133,9 @@ def _level(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int,
 
 
 def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | None = None) -> NGram:
-    """Fit the models of order 1 to `order` to a stream of documents, each followed by EOS.
+    """Fit the models of order 1 to `order` to a stream.
+
+    The stream consists of documents, each followed by EOS.
 
     Args:
         tokens: ids, (T,).
@@ -147,7 +154,8 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
     left = _left(tokens)
     tops: list[Level] = []
     lowers: list[Level] = []
-    ids = np.zeros(len(tokens), dtype=np.int64)  # of the (n-1)-gram ending here; order 0 has one n-gram, the empty one
+    # These are the ids of the (n-1)-grams that end here; order 0 has one n-gram, the empty one.
+    ids = np.zeros(len(tokens), dtype=np.int64)
     for n in range(1, order + 1):
         ends = np.flatnonzero(left >= n - 1)
         keys, first, inverse, counts = np.unique(

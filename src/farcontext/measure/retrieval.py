@@ -1,4 +1,7 @@
-"""Retrieve, then read: the parts of a context that BM25 ranks highest for a question, and where in a text they stand.
+"""Retrieve, then read: the parts of a context that BM25 prefers.
+
+They are those that BM25 ranks highest for a question. The module also says where in a text they
+stand.
 
 BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words as they are, no stemming, English stop words
 left out. Scores are comparable within one context and question only.
@@ -14,13 +17,16 @@ import numpy as np
 
 from farcontext.tasks.sample import Decode, Query, Sample
 
-EXTRACTS = ("lead", "random", "bm25")  # summaries that copy sentences: the baselines of every summary
-PASSAGE = 120  # words at most, so that a long paragraph has more than one place
+EXTRACTS = ("lead", "random", "bm25")  # These summaries copy sentences, and are the baselines of every summary.
+PASSAGE = 120  # A passage has so many words at most, so that a long paragraph has more than one place.
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
 
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
-    """Return the numbers of the texts that share a word with a question, by BM25 score; equal ones in their order.
+    """Return the numbers of texts in the order of BM25 scores.
+
+    They are the texts that share a word with the question; equal scores keep the order of the
+    texts.
 
     A word has two letters or more. A question without one ("???"), or texts without any, share nothing.
     """
@@ -35,10 +41,13 @@ def ranking(texts: Sequence[str], question: str) -> list[int]:
 
 
 def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[str]]:
-    """Return `count` sentences of a text in its order, by each of EXTRACTS.
+    """Return `count` sentences of a text, by each of EXTRACTS.
 
-    lead: the first. random: drawn by seed. bm25: those with the highest score for the whole text as the question, which
-    favours long sentences of words that recur: a centroid.
+    The sentences stand in the order of the text.
+
+    The extract lead has the first sentences, random has sentences drawn by seed, and bm25 has those
+    with the highest score for the whole text as the question, which favours long sentences of words
+    that recur: a centroid.
     """
     numbers = {
         "lead": range(len(sentences)),
@@ -49,7 +58,9 @@ def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[
 
 
 def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.ndarray:
-    """Return the blocks of a context that rank highest for a question, in the context's order, `window` tokens at most.
+    """Return the blocks of a context that rank highest for a question.
+
+    They stand in the context's order, and have `window` tokens at most.
 
     A block that does not fit any more is passed over; what stands before the first block stays.
     """
@@ -74,7 +85,10 @@ def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a text and its lines in it, counted from 1, both ends included."""
+    """A piece of a text and its lines in it.
+
+    Lines count from 1, and both ends are included.
+    """
 
     first: int
     last: int
@@ -83,7 +97,10 @@ class Passage:
 
 
 def passages(text: str) -> list[Passage]:
-    """Return a text's paragraphs in order, long ones in pieces of whole lines, or of words where a line is long."""
+    """Return a text's paragraphs in order, long ones in pieces.
+
+    Pieces consist of whole lines, or of words where a line is long.
+    """
     found = []
     for paragraph in PARAGRAPH.finditer(text):
         start = paragraph.start()
@@ -110,9 +127,11 @@ def _pieces(paragraph: str) -> Iterator[str]:
 
 
 def chosen(ranked: Sequence[int], sizes: Sequence[int], budget: int) -> list[int]:
-    """Return the numbers of the passages to read, in the text's order: all if they fit, else the best ranked that do.
+    """Return the numbers of the passages to read, in text order.
 
-    Where there is room left, the passages from the beginning on.
+    All passages are read if they fit, else the best ranked that do.
+
+    Where room is left, the passages from the beginning on fill it.
 
     Args:
         ranked: numbers of passages, the best first; some may be missing.

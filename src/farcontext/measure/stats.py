@@ -1,4 +1,7 @@
-"""Intervals, and what an interval says about a threshold. Pure functions of arrays; no torch."""
+"""Intervals, and what an interval says about a threshold.
+
+The module consists of pure functions of arrays, and needs no torch.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +20,10 @@ Side = Literal["at_least", "at_most"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval; `n` independent observations (seeds, or documents). NaN bounds: unknown."""
+    """An estimate with its interval.
+
+    It rests on `n` independent observations (seeds, or documents). NaN bounds are unknown.
+    """
 
     estimate: float
     low: float
@@ -46,7 +52,10 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
-    """Return the BCa bootstrap interval of a mean over documents, for one fixed checkpoint (Efron 1987)."""
+    """Return the BCa bootstrap interval of a mean over documents.
+
+    It holds for one fixed checkpoint (Efron 1987).
+    """
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2 or not np.isfinite(x).all() or np.ptp(x) == 0:
         return t_interval(x, confidence)
@@ -56,7 +65,9 @@ def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, 
 
 
 def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's score interval of a share (1927): never of width zero, never outside [0, 1].
+    """Return Wilson's score interval of a share (1927).
+
+    It never has width zero, and never leaves [0, 1].
 
     `n` need not be whole: an effective number of answers will do. None at all give NaN bounds. Its `n` is rounded.
 
@@ -75,7 +86,10 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interv
 
 
 def score_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Return the interval of a mean of scores in [0, 1], one a context: Wilson's at the effective number of answers.
+    """Return the interval of a mean of scores in [0, 1].
+
+    There is one score for each context. The interval is Wilson's at the effective number of
+    answers.
 
     A context's score is itself a mean of answers, alike among themselves. A context then counts for
     p(1 − p) / variance answers: 1 where its answers agree entirely (or it is one answer), m where m are independent.
@@ -99,13 +113,19 @@ def score_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> I
 
 
 def half_width(scores: Sequence[float], confidence: float = CONFIDENCE) -> float:
-    """Return half the width of `score_interval`: sample further contexts until it is small enough. NaN without any."""
+    """Return half the width of `score_interval`.
+
+    A caller samples further contexts until it is small enough. It is NaN without any context.
+    """
     found = score_interval(scores, confidence)
     return (found.high - found.low) / 2
 
 
 def decide(interval: Interval, threshold: float, side: Side) -> Literal["supported", "refuted", "undecided"]:
-    """Say where an interval lies: wholly on the claimed side of the threshold, wholly on the other, or across it."""
+    """Say on which side of the threshold an interval lies.
+
+    It lies wholly on the claimed side, wholly on the other, or across the threshold.
+    """
     if not interval.known:
         return "undecided"
     inside, outside = (interval.low >= threshold, interval.high < threshold)
@@ -117,7 +137,9 @@ def decide(interval: Interval, threshold: float, side: Side) -> Literal["support
 def seeds_to_decide(
     interval: Interval, decides: Callable[[Interval], bool], confidence: float = CONFIDENCE
 ) -> int | None:
-    """Return the number of seeds at which an interval of this spread, centred as now, would decide.
+    """Return the number of seeds at which an interval would decide.
+
+    The interval has this spread, and is centred as now.
 
     Args:
         decides: the very rule that gives the verdict, two-sided bounds included; True when it decides.
@@ -142,7 +164,9 @@ def log_slope(distance: Sequence[float], size: Sequence[float]) -> float:
 
 
 def paired_p(effects: Sequence[float]) -> float:
-    """Return the two-sided p of Student's t test that the mean of paired effects (one a seed) is zero.
+    """Return Student's two-sided p that paired effects have mean zero.
+
+    There is one effect for each seed, and the test is the t test.
 
     Fewer than two effects, or any that is not finite, give NaN; effects all zero give 1.
     """
@@ -156,7 +180,9 @@ def paired_p(effects: Sequence[float]) -> float:
 
 
 def sign_flip_p(effects: Sequence[float]) -> float:
-    """Return the exact two-sided p of paired effects by all 2ⁿ flips of their signs (Fisher 1935).
+    """Return the exact two-sided p of paired effects.
+
+    The p is by all 2ⁿ flips of their signs (Fisher 1935).
 
     No normality is assumed, but the least p is 2 / 2ⁿ: five seeds alone can never reach 0.05.
 
@@ -169,12 +195,14 @@ def sign_flip_p(effects: Sequence[float]) -> float:
     sums = np.zeros(1)
     for effect in x:
         sums = np.concatenate((sums + effect, sums - effect))
-    slack = 1e-12 * np.abs(x).sum()  # equal sums, added in another order
+    slack = 1e-12 * np.abs(x).sum()  # Equal sums may differ when they are added in another order.
     return float(np.mean(np.abs(sums) >= abs(x.sum()) - slack))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p values adjusted for their number by Holm's step-down method (1979), in the order given.
+    """Return p values adjusted for their number, in the order given.
+
+    The method is Holm's step-down method (1979).
 
     Raises:
         ValueError: a p value outside [0, 1], or NaN.
@@ -189,7 +217,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def partial_r2(response: Sequence[float], terms: np.ndarray, given: np.ndarray) -> float:
-    """Return what share of the variance left over by `given` the `terms` jointly explain (least squares, intercepts).
+    """Return the share of leftover variance that `terms` explain.
+
+    The variance is what `given` leaves over, and the terms explain it jointly (least squares,
+    intercepts).
 
     Args:
         response: (n,).

@@ -1,8 +1,11 @@
-"""Scaled dot-product attention, plain, blockwise and by fused kernels, and the choice between them.
+"""Scaled dot-product attention in several backends, and the choice between them.
+
+Attention is computed in plain algebra, blockwise, or by fused kernels.
 
 B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group, H head width.
-O = softmax(QKᵀ/√H + bias) V over the keys that a `Pattern` allows (Vaswani et al. 2017, eq. 1). In every backend a query
-without a visible key gets exactly 0 and passes on finite gradients (the formula alone would give NaN).
+O = softmax(QKᵀ/√H + bias) V over the keys that a `Pattern` allows (Vaswani et al. 2017, eq. 1). In
+every backend a query without a visible key gets exactly 0 and passes on finite gradients (the
+formula alone would give NaN).
 """
 
 import math
@@ -38,7 +41,10 @@ class Choice(NamedTuple):
 def weights(
     q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], pattern: Pattern
 ) -> Float[Tensor, "B N T S"]:
-    """Return softmax(QKᵀ/√H + bias) over the allowed keys; rows sum to 1, or are 0 where no key is allowed."""
+    """Return softmax(QKᵀ/√H + bias) over the allowed keys.
+
+    Rows sum to 1, or are 0 where no key is allowed.
+    """
     (_, T, N, H), S = q_BTNH.shape, k_BSGH.shape[1]
     k_BSNH = k_BSGH.repeat_interleave(N // k_BSGH.shape[2], dim=2)
     scores_BNTS = torch.einsum("btnh,bsnh->bnts", q_BTNH, k_BSNH) / math.sqrt(H)
@@ -46,7 +52,7 @@ def weights(
     if bias is not None:
         scores_BNTS = scores_BNTS + bias.to(scores_BNTS.dtype)
     allowed = pattern.allowed(T, S, q_BTNH.device)
-    # the lowest finite number, not −inf: a row without a key must not become NaN, in the gradients either
+    # The lowest finite number, not −inf, keeps a row without a key from NaN, in gradients too.
     scores_BNTS = scores_BNTS.masked_fill(~allowed, torch.finfo(scores_BNTS.dtype).min)
     return scores_BNTS.softmax(-1).masked_fill(~allowed, 0.0)
 
@@ -57,7 +63,10 @@ def reference(
     v_BSGH: Float[Tensor, "B S G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention in plain tensor algebra. It materialises T×S several times: the one to check against."""
+    """Return attention in plain tensor algebra.
+
+    It materialises T×S several times; other backends are checked against it.
+    """
     v_BSNH = v_BSGH.repeat_interleave(q_BTNH.shape[2] // v_BSGH.shape[2], dim=2)
     return torch.einsum("bnts,bsnh->btnh", weights(q_BTNH, k_BSGH, pattern), v_BSNH)
 
@@ -72,9 +81,11 @@ def online(
     pattern: Pattern,
     block: int = BLOCK,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention block by block, forward and backward in memory linear in T and S. Slow; made to be read.
+    """Return attention block by block, by an online softmax.
 
-    Online softmax (Milakov & Gimelshein 2018) in the loop order of FlashAttention-2, Alg. 1 (Dao 2023).
+    Forward and backward take memory linear in T and S. It is slow, and made to be read. It does the
+    online softmax (Milakov & Gimelshein 2018) in the loop order of FlashAttention-2, Alg. 1 (Dao
+    2023).
     """
     return online_with_logsumexp(q_BTNH, k_BSGH, v_BSGH, pattern, block)[0]
 
@@ -86,7 +97,9 @@ def online_with_logsumexp(
     pattern: Pattern,
     block: int = BLOCK,
 ) -> tuple[Float[Tensor, "B T N H"], Float[Tensor, "B N T"]]:
-    """Return `online` and each row's ln Σ exp(score), −inf for a row without a key; no gradient flows through it.
+    """Return `online` and each row's ln Σ exp(score).
+
+    The latter is −inf for a row without a key; no gradient flows through it.
 
     Raises:
         ValueError: a relative bias that is being learned: the blockwise backward does not reach it.
@@ -129,8 +142,8 @@ class _Online(torch.autograd.Function):
             for columns in _blocks(seen.stop, block, seen.start):
                 scores = _scores(q_t, k[..., columns, :], pattern, (T, S), (rows, columns))
                 higher = torch.maximum(top, scores.amax(-1))
-                finite = higher.masked_fill(higher == -math.inf, 0.0)  # nothing visible yet: no −inf − (−inf)
-                faded = torch.exp(top - finite)  # ≤ 1: what the sums so far are still worth
+                finite = higher.masked_fill(higher == -math.inf, 0.0)  # This avoids −inf − (−inf).
+                faded = torch.exp(top - finite)  # The sums so far are still worth this share, ≤ 1.
                 p = torch.exp(scores - finite[..., None])
                 total = faded * total + p.sum(-1)
                 mixed = faded[..., None] * mixed + p @ v[..., columns, :]
@@ -145,7 +158,11 @@ class _Online(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        """FlashAttention, app. B, eq. 3–6: dV = PᵀdO, dS = P∘(dOVᵀ − D), D = Σ_h dO∘O, dQ = c·dS K, dK = c·dSᵀQ."""
+        """Return the gradients of q, k and v.
+
+        FlashAttention, app. B, eq. 3–6, has dV = PᵀdO, dS = P∘(dOVᵀ − D), D = Σ_h dO∘O, dQ = c·dS
+        K, dK = c·dSᵀQ.
+        """
         q, k, v, out, logsumexp = ctx.saved_tensors
         T, S, scale = q.shape[-2], k.shape[-2], 1 / math.sqrt(q.shape[-1])
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -159,7 +176,7 @@ class _Online(torch.autograd.Function):
                 p = torch.exp(_scores(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :])
                 d_scores = p * (d_t @ v_s.mT - D[..., rows, :]) * scale
                 dq[..., rows, :] += d_scores @ k_s
-                # a key/value head serves R query heads: its gradient is their sum
+                # A key/value head serves R query heads, so its gradient is their sum.
                 dk[..., columns, :] += (d_scores.mT @ q_t).sum(2, keepdim=True)
                 dv[..., columns, :] += (p.mT @ d_t).sum(2, keepdim=True)
         return dq, dk, dv, None, None
@@ -170,7 +187,10 @@ class _Online(torch.autograd.Function):
 
 @contextmanager
 def recorded() -> Iterator[list[str]]:
-    """Collect the backend of every `attend` call in the block, in order: `with recorded() as ran: …`."""
+    """Collect the backend of every `attend` call in the block.
+
+    The backends come in order: `with recorded() as ran: …`.
+    """
     ran: list[str] = []
     token = _ran.set(ran)
     try:
@@ -180,7 +200,10 @@ def recorded() -> Iterator[list[str]]:
 
 
 def choose(q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], pattern: Pattern) -> Choice:
-    """Return the backend that `auto` takes, and why; on CUDA the same, until a recorded timing says otherwise."""
+    """Return the backend that `auto` takes, and why.
+
+    It is the same on CUDA, until a recorded timing says otherwise.
+    """
     T, S = q_BTNH.shape[1], k_BSGH.shape[1]
     if kernels.is_local(pattern, T, S):
         band = pattern.before + pattern.after + 1
@@ -195,9 +218,10 @@ def attend(
     pattern: Pattern = Pattern(),  # noqa: B008 (frozen)
     backend: str = "auto",
 ) -> Float[Tensor, "B T N H"]:
-    """Return softmax(QKᵀ/√H + bias) V over the keys that the pattern allows; query head n reads head n // (N/G).
+    """Return softmax(QKᵀ/√H + bias) V over the keys the pattern allows.
 
-    The pattern's log-n scaling is applied here, to the queries, whatever the backend. Not applied: dropout, rotation, projections.
+    Query head n reads key/value head n // (N/G). The pattern's log-n scaling is applied here, to
+    the queries, whatever the backend. Dropout, rotation and projections are not applied.
 
     Raises:
         ValueError: shapes that do not fit, an unknown backend, or one that cannot do this pattern.

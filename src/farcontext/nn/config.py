@@ -1,4 +1,7 @@
-"""The shape of a model, as configuration. Importable without torch."""
+"""The shape of a model, as configuration.
+
+The module is importable without torch.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +19,7 @@ class Extension(Frozen):
     scheme: str
     scale: Annotated[float, Field(ge=1)] = 1.0  # s, reach over trained length
     trained_length: Count  # L
-    beta_fast: Positive | None = None  # None, here and below: the scheme's own default
+    beta_fast: Positive | None = None  # None takes the scheme's own default, here and below.
     beta_slow: Positive | None = None
     low_freq_factor: Positive | None = None
     high_freq_factor: Positive | None = None
@@ -24,49 +27,52 @@ class Extension(Frozen):
     new_theta: Positive | None = None
     short_factor: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
     long_factor: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
-    attention_factor: Positive | None = None  # multiplies cos and sin
+    attention_factor: Positive | None = None  # It multiplies cos and sin.
 
     @property
     def options(self) -> dict[str, Any]:
-        """The scheme's further keywords, where they are set."""
+        """Return the scheme's further keywords, where they are set."""
         common = {"scheme", "scale", "trained_length", "attention_factor"}
         return {name: value for name, value in self if name not in common and value is not None}
 
 
 class ModelConfig(Frozen):
-    """A model's shape. Widths and lengths in tokens or channels; D width, N heads, G kv_heads, M mlp_width."""
+    """The shape of a model.
+
+    Widths and lengths are in tokens or channels: D width, N heads, G kv_heads, M mlp_width.
+    """
 
     kind: Literal["encoder", "decoder", "encoder_decoder", "rnn", "lstm", "gru"]
     vocab_size: Annotated[int, Field(ge=2)]
     width: Count
     layers: Count
     heads: Count
-    kv_heads: Count | None = None  # None: as many as heads
-    mlp_width: Count  # of a recurrent kind: its state's width
+    kv_heads: Count | None = None  # None means as many as `heads`.
+    mlp_width: Count  # A recurrent kind's state has this width.
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
-    pairing: Literal["half", "interleaved"] = "half"  # which channels RoPE turns together: (i, i+F) or (2i, 2i+1)
+    pairing: Literal["half", "interleaved"] = "half"  # RoPE turns channels i, i+F together, or 2i, 2i+1.
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
-    extension: Extension | None = None  # of RoPE; with a learned table, "linear" reads between its rows
-    random_positions: Count | None = None  # RoPE at sorted positions drawn below this (Ruoss et al. 2023)
-    log_n: Count | None = None  # L: a query with n > L keys has its logits multiplied by ln n / ln L
-    max_length: Count  # the longest trained length; a learned table has this many rows
-    window: Count | None = None  # half-width h of local layers: |i - j| <= h; None: every layer is global
-    # with a window, layers 0, g, 2g, … stay global (ModernBERT: 3); 0: none does
+    extension: Extension | None = None  # It extends RoPE; with a learned table, "linear" reads between its rows.
+    random_positions: Count | None = None  # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
+    log_n: Count | None = None  # L: a query with n > L keys has its logits multiplied by ln n / ln L.
+    max_length: Count  # It is the longest trained length; a learned table has this many rows.
+    window: Count | None = None  # Local layers see |i - j| <= h, this half-width; None makes every layer global.
+    # With a window, layers 0, g, 2g, … stay global (ModernBERT: 3); with 0 none does.
     global_every: Annotated[int, Field(ge=0)] = 1
-    smear: bool = False  # mix each key with its neighbour's, so that one layer can look for "what followed this?"
-    short_conv: Count | None = None  # tokens before it that each embedding takes up, by channel (Allen-Zhu 2025)
-    embedding_norm: bool = False  # ModernBERT: normalise the embedding, then no attention norm in layer 0
+    smear: bool = False  # Each key is mixed with its neighbour's, so one layer can look for "what followed this?".
+    short_conv: Count | None = None  # Each embedding takes up so many tokens before it, by channel (Allen-Zhu 2025).
+    embedding_norm: bool = False  # ModernBERT normalises the embedding and has no attention norm in layer 0.
     tied: bool = True
     init_std: Positive = 0.02
     embedding_std: Positive | None = None  # None: init_std
-    norm_eps: Positive = 1e-5  # added to the variance; ModernBERT 1e-5, Llama 1e-6 or 1e-5
+    norm_eps: Positive = 1e-5  # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
 
     @property
     def head_width(self) -> int:
-        """H, channels per head."""
+        """Return H, the channels of a head."""
         return self.width // self.heads
 
     @model_validator(mode="after")

@@ -1,6 +1,9 @@
-"""Where positions enter a model: added to the embedding, turned into queries and keys, or put on the scores.
+"""The places where positions enter a model.
 
-B batch, T tokens, N heads, H head width, D model width, F = H/2 frequencies. Angles in fp64, tables in the stream's dtype.
+They are added to the embedding, turned into queries and keys, or put on the scores.
+
+B batch, T tokens, N heads, H head width, D model width, F = H/2 frequencies. Angles are in fp64,
+tables in the stream's dtype.
 """
 
 import math
@@ -25,14 +28,16 @@ from farcontext.nn.positions import (
     t5_bucket,
 )
 
-T5_BUCKETS, T5_DISTANCE = 32, 128  # T5's own (Raffel et al. 2020)
+T5_BUCKETS, T5_DISTANCE = 32, 128  # T5's own numbers (Raffel et al. 2020)
 
 
 class Embedding(nn.Module):
-    """Token embedding and, for "learned" and "sinusoidal", absolute positions, counted within each document.
+    """Token embedding with, where configured, absolute positions.
 
-    With "sinusoidal" the embedding is multiplied by √D, as Vaswani et al. 2017 do (§3.4). A learned table has a row for
-    each trained position; with the extension "linear", position p reads it at p/scale, between two rows.
+    Positions of kind "learned" and "sinusoidal" are counted within each document. With "sinusoidal"
+    the embedding is multiplied by √D, as Vaswani et al. 2017 do (§3.4). A learned table has a row
+    for each trained position; with the extension "linear", position p reads it at p/scale, between
+    two rows.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -48,7 +53,10 @@ class Embedding(nn.Module):
     def forward(
         self, tokens_BT: Tensor, documents_BT: Tensor | None, start: int = 0, before_Bk: Tensor | None = None
     ) -> Tensor:
-        """Return (B, T, D); the first token stands at position `start`, those `before` it right in front of it."""
+        """Return the embedded tokens, (B, T, D).
+
+        The first token stands at position `start`, those `before` it stand right in front of it.
+        """
         x_BTD = F.embedding(tokens_BT, self.weight)
         if self.before is not None:
             x_BTD = x_BTD + self._neighbours(tokens_BT, documents_BT, before_Bk)
@@ -91,9 +99,10 @@ class Embedding(nn.Module):
 
 
 def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Float[Tensor, " F"], float]:
-    """Return RoPE's frequencies (fp64, zeros where a pair does not turn) at a current length, and the attention factor.
+    """Return RoPE's frequencies at a current length, and the attention factor.
 
-    Local layers (`wide` False) turn by `local_theta` and are never extended: they look no further than they did.
+    Frequencies are fp64, and 0 where a pair does not turn. Local layers (`wide` False) turn by
+    `local_theta` and are never extended: they look no further than they did.
     """
     head_dim, extension = config.head_width, config.extension
     if extension is None or not wide:
@@ -103,7 +112,7 @@ def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Fl
     inv_freq = inverse_frequencies(
         extension.scheme, head_dim=head_dim, theta=config.theta, length=length, **reach, **extension.options
     )
-    # partial rotation leaves channels alone: pairs of frequency 0
+    # Partial rotation leaves channels alone: these are pairs of frequency 0.
     inv_freq = F.pad(inv_freq, (0, head_dim // 2 - len(inv_freq)))
     factor = extension.attention_factor
     return inv_freq, attention_factor(extension.scheme, **reach) if factor is None else factor
@@ -111,14 +120,18 @@ def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Fl
 
 @lru_cache(maxsize=32)
 def rotation_of(config: ModelConfig, length: int, wide: bool, dtype: torch.dtype, device: torch.device) -> Rotation:
-    """Return cos and sin (T, F) of positions 0 … T − 1: one table for all layers and steps of a length."""
+    """Return cos and sin (T, F) of the first T positions.
+
+    One table, of positions 0 … T − 1, serves all layers and steps of a length.
+    """
     return _rotation(config, torch.arange(length), length, wide, dtype, device)
 
 
 def drawn_rotation(config: ModelConfig, length: int, training: bool, x_BTD: Tensor, dtype: torch.dtype) -> Rotation:
-    """Return the table of sorted positions below `random_positions`: drawn anew in training, else spread evenly.
+    """Return the table of sorted positions below `random_positions`.
 
-    Ruoss et al. 2023 draw them at test time too; spread evenly, an evaluation repeats.
+    They are drawn anew in training, else spread evenly. Ruoss et al. 2023 draw them at test time
+    too; when they are spread evenly, an evaluation repeats.
     """
     if length > config.random_positions:
         raise ValueError(f"length = {length}: expected at most random_positions = {config.random_positions} tokens")
@@ -138,9 +151,10 @@ def _rotation(
 
 
 class RelativeBias(nn.Module):
-    """T5's learned bias on the scores, a number a head and bucket of distances, shared by all layers.
+    """T5's learned bias on the scores, shared by all layers.
 
-    T5 itself leaves out the 1/√H; here the scores keep it.
+    It has a number for each head and bucket of distances. T5 itself leaves out the 1/√H; here the
+    scores keep it.
     """
 
     def __init__(self, config: ModelConfig, causal: bool) -> None:
@@ -151,12 +165,18 @@ class RelativeBias(nn.Module):
         self.register_buffer("bucket", bucket, persistent=False)
 
     def forward(self) -> Float[Tensor, "N O"]:
-        """Return the bias by offset key − query, from −T5_DISTANCE to T5_DISTANCE; further away, the last one holds."""
+        """Return the bias by offset key − query.
+
+        Offsets go from −T5_DISTANCE to T5_DISTANCE; further away, the last one holds.
+        """
         return self.weight[self.bucket].T
 
 
 def on_scores(pattern: Pattern, config: ModelConfig, relative: RelativeBias | None) -> Pattern:
-    """Return a pattern with what positions put on the scores: ALiBi's slopes, T5's bias, scaling by ln n."""
+    """Return a pattern with what positions put on the scores.
+
+    These are ALiBi's slopes or T5's bias, and the scaling by ln n.
+    """
     match config.positions:
         case "alibi":
             pattern = replace(pattern, slopes=alibi_slopes(config.heads), built={})

@@ -1,8 +1,11 @@
-"""Text from a decoder, token by token, with the keys and values of what was read kept in a cache.
+"""Text generation from a decoder, token by token, with a cache.
 
-B rows, T tokens of a prompt, V vocabulary, C capacity in tokens. Prompts of a batch have one length. Schemes that look at
-the current length (dynamic NTK, LongRoPE, positions drawn at random) take C, prompt and new tokens together, from the
-first token on: what was cached stays right, and the result is that of one uncached pass over C tokens.
+The cache keeps the keys and values of what was read.
+
+B rows, T tokens of a prompt, V vocabulary, C capacity in tokens. Prompts of a batch have one
+length. Schemes that look at the current length (dynamic NTK, LongRoPE, positions drawn at random)
+take C, prompt and new tokens together, from the first token on: what was cached stays right, and
+the result is that of one uncached pass over C tokens.
 """
 
 from collections.abc import Iterator
@@ -20,7 +23,9 @@ from farcontext.nn.transformer import Decoder
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn from the logits; as it stands, the likeliest one is taken.
+    """The way a token is drawn from the logits.
+
+    By default the likeliest token is taken.
 
     Args:
         temperature: logits are divided by it; 0 takes the likeliest token, whatever the rest says.
@@ -48,7 +53,10 @@ GREEDY = Sampling()
 
 
 def distribution(logits_BV: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
-    """Return the probabilities that a token is drawn with; temperature first, then top-k, then top-p."""
+    """Return the probabilities that a token is drawn with.
+
+    Temperature is applied first, then top-k, then top-p.
+    """
     if sampling.temperature == 0:
         return nn.functional.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1]).to(logits_BV.dtype)
     logits_BV = logits_BV / sampling.temperature
@@ -58,7 +66,7 @@ def distribution(logits_BV: Float[Tensor, "B V"], sampling: Sampling) -> Float[T
     p_BV = logits_BV.softmax(-1)
     if sampling.top_p < 1:
         sorted_BV, order_BV = p_BV.sort(-1, descending=True)
-        before_BV = sorted_BV.cumsum(-1) - sorted_BV  # of likelier tokens: the one that crosses p stays
+        before_BV = sorted_BV.cumsum(-1) - sorted_BV  # It sums the likelier tokens, so the one that crosses p stays.
         kept_BV = torch.zeros_like(p_BV).scatter(-1, order_BV, sorted_BV.masked_fill(before_BV >= sampling.top_p, 0))
         p_BV = kept_BV / kept_BV.sum(-1, keepdim=True)
     return p_BV
@@ -67,14 +75,19 @@ def distribution(logits_BV: Float[Tensor, "B V"], sampling: Sampling) -> Float[T
 def drawn(
     logits_BV: Float[Tensor, "B V"], sampling: Sampling = GREEDY, generator: torch.Generator | None = None
 ) -> Int[Tensor, " B"]:
-    """Return a token for each row; the generator must be on the logits' device."""
+    """Return a drawn token for each row.
+
+    The generator must be on the logits' device.
+    """
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)
     return torch.multinomial(distribution(logits_BV, sampling), 1, generator=generator).squeeze(1)
 
 
 class Reader:
-    """A decoder and the caches of what it has read, for up to C tokens in each of B rows.
+    """A decoder and the caches of what it has read.
+
+    The caches hold up to C tokens in each of B rows.
 
     Raises:
         ValueError: a model whose keys a cache cannot hold, or no room.
@@ -96,7 +109,9 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:
-        """Read on; return the logits of the token that follows. Nothing else is computed in the output and last block.
+        """Read tokens and return the logits of the token that follows.
+
+        Nothing else is computed in the output and in the last block.
 
         Raises:
             ValueError: more tokens than there is room for.
@@ -106,7 +121,7 @@ class Reader:
             raise ValueError(f"length = {cache.length} + {T}: expected at most capacity = {cache.capacity} tokens")
         pattern = self.pattern
         if pattern is None and T == 1:
-            pattern = Pattern()  # the last token sees every key: no mask
+            pattern = Pattern()  # The last token sees every key, so it needs no mask.
         ends_B = torch.arange(1, B + 1, device=tokens_BT.device) * T - 1
         before, reach = self.before, self.model.config.short_conv or 0
         self.before = torch.cat((before, tokens_BT), 1)[:, -reach:] if reach else before
@@ -123,7 +138,9 @@ def stream(
     stop: int | None = None,
     pattern: Pattern | None = None,
 ) -> Iterator[Int[Tensor, " B"]]:
-    """Yield up to `new` tokens after the prompt, a token of each row at a time, as they are made.
+    """Yield up to `new` tokens after the prompt, as they are made.
+
+    Each item holds one token of each row.
 
     Args:
         model: `laid_out` makes a large one faster on the CPU.
@@ -152,15 +169,20 @@ def stream(
 
 
 def generate(model: Decoder, prompt_BT: Int[Tensor, "B T"], new: int, **options: object) -> Int[Tensor, "B n"]:
-    """Return the new tokens (B, n), n ≤ `new`; options as in `stream`."""
+    """Return the new tokens (B, n), n ≤ `new`.
+
+    The options are those of `stream`.
+    """
     return torch.stack(list(stream(model, prompt_BT, new, **options)), 1)
 
 
 def laid_out(model: Decoder) -> Decoder:
-    """Return a copy whose weights lie as generation on the CPU reads them fastest; the same function up to rounding.
+    """Return a copy that generates fastest on the CPU.
 
-    One token is a vector times every matrix, at the speed of reading these: by columns, and with the rows of queries and
-    keys already in the order that `Attention` would otherwise bring them into for every token.
+    Its weights lie as generation reads them fastest; it is the same function up to rounding. One
+    token is a vector times every matrix, at the speed of reading these. So matrices lie by columns,
+    and the rows of queries and keys are already in the order that `Attention` would otherwise bring
+    them into for every token.
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     for block in copy.stack.blocks:

@@ -23,14 +23,15 @@ def sdpa(
     v_BSGH: Float[Tensor, "B S G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention by torch's fused kernel, scores scaled by 1/√H: O(T·S) work, memory linear in T and S.
+    """Return attention by torch's fused kernel, scores scaled by 1/√H.
 
-    The mask is dense (boolean, or additive with ALiBi) unless the pattern is full, or causal with T = S. Never a mask
-    and `is_causal` at once: the flash path would combine them and the math path refuse. A query without a visible key
-    gets 0. A NaN in a hidden value still spreads: 0 · NaN.
+    It takes O(T·S) work, and memory linear in T and S. The mask is dense (boolean, or additive with
+    ALiBi) unless the pattern is full, or causal with T = S. A mask and `is_causal` are never given
+    at once: the flash path would combine them and the math path refuse. A query without a visible
+    key gets 0. A NaN in a hidden value still spreads: 0 · NaN.
     """
     T, S = q_BTNH.shape[1], k_BSGH.shape[1]
-    # `is_causal` is aligned at the top left; that is ours only where T = S
+    # `is_causal` is aligned at the top left, which is our alignment only where T = S.
     is_causal = pattern.is_causal() and T == S
     mask = None if is_causal or pattern.is_full() else _mask(pattern, q_BTNH, S)
     return _fused(q_BTNH, k_BSGH, v_BSGH, mask, is_causal)
@@ -52,7 +53,7 @@ def _mask(pattern: Pattern, q_BTNH: Tensor, S: int) -> Tensor:
     T, device = q_BTNH.shape[1], q_BTNH.device
     key = ("dense", T, S, str(device), q_BTNH.dtype)
     if key not in pattern.built:
-        with torch.inference_mode(False):  # a mask first made in evaluation must serve training too
+        with torch.inference_mode(False):  # A mask first made in evaluation must serve training too.
             mask, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
             if bias is not None:
                 mask = bias.to(q_BTNH.dtype).masked_fill(~mask, float("-inf"))
@@ -61,12 +62,18 @@ def _mask(pattern: Pattern, q_BTNH: Tensor, S: int) -> Tensor:
 
 
 def block_size(pattern: Pattern) -> int:
-    """Return c, queries a block: half of what a query sees, in steps of 32 (measured on CPU: ±1 step costs < 15 %)."""
+    """Return c, the number of queries a block.
+
+    It is half of what a query sees, in steps of 32 (measured on CPU: ±1 step costs < 15 %).
+    """
     return min(max((pattern.before + pattern.after) // 64 * 32, 32), 128)
 
 
 def is_local(pattern: Pattern, T: int, S: int) -> bool:
-    """Whether `sdpa_local` computes this pattern faster: a band, T = S, and T from 2.5 key spans on (measured)."""
+    """Return whether `sdpa_local` computes this pattern faster.
+
+    It does (measured) for a band where T = S and T is at least 2.5 key spans.
+    """
     if not pattern.banded or T != S or pattern.queries is not None:
         return False
     return 5 * (block_size(pattern) + pattern.before + pattern.after) <= 2 * T
@@ -78,9 +85,11 @@ def sdpa_local(
     v_BSGH: Float[Tensor, "B T G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return the same as `sdpa` for a band, each block of queries against its neighbouring keys only: O(T·W) work.
+    """Return the same as `sdpa` for a band.
 
-    Block b holds queries [b·c, b·c + c); its keys are [b·c − before, b·c + c + after), W = c + before + after of them.
+    Each block of queries meets its neighbouring keys only, which takes O(T·W) work. Block b holds
+    queries [b·c, b·c + c); its keys are [b·c − before, b·c + c + after), W = c + before + after of
+    them.
 
     Raises:
         ValueError: not a plain band, or T ≠ S.
@@ -138,9 +147,11 @@ def flex(
     v_BSGH: Float[Tensor, "B S G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention by torch's `flex_attention`: compiled on CUDA; elsewhere unfused, O(T·S) memory, forward only.
+    """Return attention by torch's `flex_attention`.
 
-    Hidden blocks of 128 queries and keys are skipped; the block mask is built once a pattern and shape.
+    It is compiled on CUDA; elsewhere it is unfused, takes O(T·S) memory and runs forward only.
+    Hidden blocks of 128 queries and keys are skipped; the block mask is built once a pattern and
+    shape.
 
     Raises:
         ValueError: gradients wanted without CUDA, or a relative bias that is being learned.
@@ -215,7 +226,10 @@ def _mask_mod(pattern: Pattern, B: int, T: int, S: int, device: torch.device) ->
 
 
 def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return q, k and v as autocast wants them: it knows torch's own attention, but not flex and xformers."""
+    """Return q, k and v in the dtype that autocast wants.
+
+    Autocast knows torch's own attention, but not flex and xformers.
+    """
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors

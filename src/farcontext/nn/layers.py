@@ -1,7 +1,7 @@
-"""What a Transformer is built from, leaf to root: Norm, MLP, Attention, Block.
+"""The parts of a Transformer, leaf to root: Norm, MLP, Attention, Block.
 
-B batch, T tokens (queries), S key tokens, N heads, G key/value heads, H head width, D model width, F = H/2 frequencies,
-M MLP width, K = N + G. Pre-norm, no dropout, no bias.
+B batch, T tokens (queries), S key tokens, N heads, G key/value heads, H head width, D model width,
+F = H/2 frequencies, M MLP width, K = N + G. All are pre-norm, without dropout and without bias.
 """
 
 import torch
@@ -20,7 +20,10 @@ Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
 def select_rows(
     x_BTD: Float[Tensor, "B T D"], select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None
 ) -> Float[Tensor, "*n D"]:
-    """Return (n, D): positions chosen by a mask (B, T) or by indices into the flattened B·T; all of x with None."""
+    """Return the selected positions, (n, D).
+
+    `select` is a mask (B, T) or indices into the flattened B·T; with None, all of x is returned.
+    """
     if select is None:
         return x_BTD
     chosen_n = select.flatten().nonzero().squeeze(1) if select.dtype == torch.bool else select
@@ -28,7 +31,10 @@ def select_rows(
 
 
 def trailing_queries(select: Tensor | None) -> int | None:
-    """Return how many tokens stand from the first selected one to the end, if those are at most half; else None."""
+    """Return the number of tokens from the first selected one on.
+
+    The count goes to the end of the row. It is None if it would exceed half of the row.
+    """
     if select is None or select.dtype != torch.bool:
         return None
     T, first = select.shape[1], int(select.any(0).int().argmax())
@@ -36,7 +42,10 @@ def trailing_queries(select: Tensor | None) -> int | None:
 
 
 class Cache:
-    """Keys and values of one layer for up to C tokens, in tables made once; keys as attention sees them, rotated."""
+    """Keys and values of one layer for up to C tokens.
+
+    The tables are made once and hold the keys as attention sees them, rotated.
+    """
 
     def __init__(self, rows: int, capacity: int, config: ModelConfig, like: Tensor) -> None:
         shape = (rows, config.kv_heads or config.heads, capacity, config.head_width)
@@ -44,7 +53,10 @@ class Cache:
         self.capacity, self.length = capacity, 0
 
     def extend(self, k_BTGH: Tensor, v_BTGH: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """Append T tokens and return the last S keys and values, (B, S, G, H): all that the pattern lets them see."""
+        """Append T tokens and return the last S keys and values.
+
+        Both are (B, S, G, H) and cover all that the pattern lets the tokens see.
+        """
         T, end = k_BTGH.shape[1], self.length + k_BTGH.shape[1]
         self.keys_BGCH[:, :, self.length : end] = k_BTGH.transpose(1, 2)
         self.values_BGCH[:, :, self.length : end] = v_BTGH.transpose(1, 2)
@@ -64,12 +76,15 @@ class Norm(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.kind == "layer":
             return F.layer_norm(x_BTD, self.weight.shape, self.weight, None, self.eps)
-        # under autocast x may be bf16 where the weight is fp32: torch would leave its fused kernel
+        # Under autocast x may be bf16 where the weight is fp32: torch would leave its fused kernel.
         return F.rms_norm(x_BTD, self.weight.shape, self.weight.to(x_BTD.dtype), self.eps)
 
 
 class MLP(nn.Module):
-    """GeGLU or SwiGLU (Shazeer 2020): out(act(a) ∘ b), where one matrix makes a and b; or plain out(act(a))."""
+    """A GeGLU, SwiGLU (Shazeer 2020) or plain MLP.
+
+    A gated one is out(act(a) ∘ b), where one matrix makes a and b; a plain one is out(act(a)).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -90,7 +105,10 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention, to itself or, given a memory, across; queries, keys and values from one matrix."""
+    """Grouped-query attention of a sequence to itself or to a memory.
+
+    Queries, keys and values come from one matrix.
+    """
 
     def __init__(self, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
@@ -113,7 +131,10 @@ class Attention(nn.Module):
         last: int | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Return (B, T, D), or of the `last` tokens alone: each sees all the keys that it would, the cache's first."""
+        """Return (B, T, D), or the output of the `last` tokens alone.
+
+        Each token sees all the keys that it otherwise would, the cache's keys first.
+        """
         split = (self.heads, self.kv_heads, self.kv_heads)
         if memory_BSD is not None:
             w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
@@ -150,7 +171,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm x), then with a memory x + cross(norm x), then x + mlp(norm x)."""
+    """A block: x + attention(norm x), then x + mlp(norm x).
+
+    With a memory, x + cross(norm x) stands between the two.
+    """
 
     def __init__(self, config: ModelConfig, first_norm: bool = True, cross: bool = False) -> None:
         super().__init__()
@@ -172,8 +196,11 @@ class Block(nn.Module):
         *,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Return (B, T, D), or in a stack's last block (n, D): nothing is computed for tokens that are not selected."""
-        # a memory's pattern tells every query's document, so there all of them are kept
+        """Return (B, T, D), or in a stack's last block (n, D).
+
+        Nothing is computed for tokens that are not selected.
+        """
+        # A memory's pattern tells every query's document, so all queries are kept there.
         last = trailing_queries(select) if self.cross is None else None
         mixed_BTD = self.attention(self.attention_norm(x_BTD), pattern, rotation, last=last, cache=cache)
         if last is not None:

@@ -30,7 +30,7 @@ SCHEME_NOTES = {
     "abf": "RoPE with a larger base, given or by a rule; needs training on (Xiong et al. 2023; rule: Liu et al. 2023)",
 }
 SCHEMES = tuple(SCHEME_NOTES)
-# Options beside the common arguments, with defaults; None: to be given, but for new_theta, which has a rule.
+# Further options and their defaults: a None must be given, but new_theta has a rule.
 OPTIONS: dict[str, dict[str, float | None]] = {
     "yarn": {"beta_fast": 32.0, "beta_slow": 1.0},
     "yarn_untruncated": {"beta_fast": 32.0, "beta_slow": 1.0},
@@ -72,7 +72,7 @@ def _by_rotations(plain_F: Tensor, scale: float, trained_length: int, slow: floa
 def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[Tensor, " F"]:
     """Ramp over the pair index: up to `low` is kept, from `high` interpolated; both within 0 … H−1, as released."""
     low, high = max(low, 0), min(high, 2 * len(plain_F) - 1)
-    high = max(high, low + 0.001)  # a step where the ramp has no width
+    high = max(high, low + 0.001)  # The ramp becomes a step where it has no width.
     return _blend(plain_F, scale, (high - torch.arange(len(plain_F), dtype=torch.float64)) / (high - low))
 
 
@@ -133,15 +133,18 @@ def inverse_frequencies(
     length: int | None = None,
     **options: float | Sequence[float] | None,
 ) -> Float[Tensor, " F"]:
-    """Return a scheme's inverse frequencies, fp64, radians a token: pair i at position p turns by p * result[i].
+    """Return a scheme's inverse frequencies, fp64, in radians a token.
 
-    `SCHEME_NOTES` says what each scheme does, `OPTIONS` what it takes besides. `length` is the current length in tokens
-    (None: the trained one). All take the same call, but "rope", "p_rope" and "partial_rotary" ignore `scale` and both
-    lengths, "dynamic_ntk" and "longrope" ignore `scale`, and only these two and "dynamic_ntk_hf" look at `length`:
-    with them keys must be cached before rotation. p_rope zeroes all but the int(p·H // 2) fastest pairs; partial_rotary
-    returns int(p·H) / 2 values, for the first int(p·H) channels. Without `new_theta`, the base of abf follows a rule
-    attributed to Liu et al. 2023 ("Scaling Laws of RoPE-based Extrapolation"), unverified: the paper was not at hand.
-    Not applied: `attention_factor`; leaving channels out of the rotation. What a scheme really gains may be below s.
+    Pair i at position p turns by p * result[i]. `SCHEME_NOTES` says what each scheme does,
+    `OPTIONS` says what it takes besides. `length` is the current length in tokens (None: the
+    trained one). All take the same call, but "rope", "p_rope" and "partial_rotary" ignore `scale`
+    and both lengths, "dynamic_ntk" and "longrope" ignore `scale`, and only these two and
+    "dynamic_ntk_hf" look at `length`: with them keys must be cached before rotation. p_rope zeroes
+    all but the int(p·H // 2) fastest pairs; partial_rotary returns int(p·H) / 2 values, for the
+    first int(p·H) channels. Without `new_theta`, the base of abf follows a rule attributed to Liu
+    et al. 2023 ("Scaling Laws of RoPE-based Extrapolation"), unverified: the paper was not at hand.
+    `attention_factor` is not applied, and no channel is left out of the rotation here. What a
+    scheme really gains may be below s.
 
     Raises:
         ValueError: unknown scheme or option, a missing option, or a value out of its range.
@@ -164,7 +167,7 @@ def inverse_frequencies(
             freq_F = _by_index(freq_F, scale, *(rounded if scheme == "yarn" else (low, high)))
         case "yarn_rotations":
             freq_F = _by_rotations(freq_F, scale, trained_length, *_ends(options, "beta_slow", "beta_fast"))
-        case "llama3":  # the same with another ramp
+        case "llama3":  # This is the same with another ramp.
             ends = _ends(options, "low_freq_factor", "high_freq_factor")
             freq_F = _by_rotations(freq_F, scale, trained_length, *ends)
         case "longrope":
@@ -181,10 +184,11 @@ def inverse_frequencies(
 
 
 def attention_factor(scheme: str, *, scale: float, trained_length: int) -> float:
-    """Return what cos *and* sin are multiplied by, on queries and keys alike: logits grow by its square.
+    """Return what cos *and* sin are multiplied by, on queries and keys.
 
-    YaRN family: 0.1 ln s + 1 (eq. 22). longrope: √(1 + ln s / ln L) (Phi-3 and transformers, not in the paper).
-    1 for all other schemes, and for s ≤ 1.
+    Both get it alike, so logits grow by its square. It is 0.1 ln s + 1 in the YaRN family (eq. 22),
+    √(1 + ln s / ln L) in longrope (Phi-3 and transformers, not in the paper), 1 for all other
+    schemes, and for s ≤ 1.
 
     Raises:
         ValueError: unknown scheme, or a trained length that has no logarithm to divide by.
@@ -203,7 +207,10 @@ def attention_factor(scheme: str, *, scale: float, trained_length: int) -> float
 def rotation_table(
     inv_freq: Float[Tensor, " F"], positions: Num[Tensor, "*t"], dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "*t F"], Float[Tensor, "*t F"]]:
-    """Return cos and sin of position * frequency: angles in fp64, then cast to `dtype`. Positions may be fractions."""
+    """Return cos and sin of position * frequency.
+
+    Angles are in fp64, then cast to `dtype`. Positions may be fractions.
+    """
     angles = positions.double()[..., None] * inv_freq.double()
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -214,23 +221,24 @@ def rotate(
     sin: Float[Tensor, "*t F"],
     pairing: Literal["half", "interleaved"] = "half",
 ) -> Float[Tensor, "B T N H"]:
-    """Turn each channel pair by its angle (RoFormer eq. 34). `cos` and `sin` are (T, F) or (B, T, F).
+    """Turn each channel pair by its angle (RoFormer eq. 34).
 
-    "half" pairs channels (i, i+F): GPT-NeoX, Hugging Face. "interleaved" pairs (2i, 2i+1): RoFormer, GPT-J, Meta's own
-    Llama weights. They differ by the permutation of `pairs_together`; mixing them is silent and wrong.
+    `cos` and `sin` are (T, F) or (B, T, F). "half" pairs channels (i, i+F): GPT-NeoX, Hugging Face.
+    "interleaved" pairs (2i, 2i+1): RoFormer, GPT-J, Meta's own Llama weights. They differ by the
+    permutation of `pairs_together`; mixing them is silent and wrong.
 
     Raises:
         ValueError: unknown pairing, or tables that do not fit the head width.
     """
     if 2 * cos.shape[-1] != x_BTNH.shape[-1]:
         raise ValueError(f"F = {cos.shape[-1]}, H = {x_BTNH.shape[-1]}: expected H = 2F")
-    cos, sin = cos[..., None, :], sin[..., None, :]  # one angle for all heads
+    cos, sin = cos[..., None, :], sin[..., None, :]  # All heads turn by one angle.
     wide_BTNH = x_BTNH.to(torch.promote_types(x_BTNH.dtype, cos.dtype))
     match pairing:
-        case "half":  # x·(cos, cos) + (second half, first half)·(−sin, sin)
+        case "half":  # This is x·(cos, cos) + (second half, first half)·(−sin, sin).
             swapped_BTNH = wide_BTNH.roll(cos.shape[-1], -1)
             turned = torch.addcmul(wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1))
-        case "interleaved":  # two neighbours are a complex number: one pass over memory, four times faster than "half"
+        case "interleaved":  # Neighbours form a complex number: one pass over memory is 4× faster than "half".
             turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
             turned = torch.view_as_real(turned).flatten(-2)
         case _:
@@ -239,28 +247,31 @@ def rotate(
 
 
 def pairs_together(head_dim: int) -> list[int]:
-    """Return the channel order 0, F, 1, F+1, … that puts the pairs of "half" side by side.
+    """Return the channel order that puts pairs of "half" side by side.
 
-    Taken on q and k alike it leaves every q·k as it was, and "half" becomes "interleaved".
+    The order is 0, F, 1, F+1, and so on. Taken on q and k alike it leaves every q·k as it was, and
+    "half" becomes "interleaved".
     """
     return [channel for i in range(head_dim // 2) for channel in (i, i + head_dim // 2)]
 
 
 def sinusoidal(length: int, width: int) -> Float[Tensor, "T D"]:
-    """Return Vaswani et al. 2017 (§3.5), fp64: PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos of the same.
+    """Return the sinusoidal table of Vaswani et al. 2017 (§3.5), fp64.
 
-    Interleaved as printed; GPT-J and fairseq put all sines first. Not applied: any scale.
+    It has PE(p, 2i) = sin(p / 10000^(2i/D)), and PE(p, 2i+1) = cos of the same. It is interleaved
+    as printed; GPT-J and fairseq put all sines first. No scale is applied.
     """
     cos, sin = rotation_table(_rope(width, 10_000.0), torch.arange(length), torch.float64)
     return torch.stack((sin, cos), -1).flatten(-2)[:, :width]
 
 
 def alibi_slopes(heads: int) -> Float[Tensor, " N"]:
-    """Return ALiBi's slopes (Press et al. 2022), fp64: the bias is −slope·(i − j), or −slope·|i − j| in an encoder.
+    """Return ALiBi's slopes (Press et al. 2022), fp64.
 
-    2^(−8n/N), n = 1 … N, for N a power of two. Otherwise as the authors' code, BLOOM and MPT do: the slopes of the next
-    lower power c, then every other slope of 2c. The paper's sentence (one ratio 2^(−8/N) for all N) differs there.
-    Not applied: the bias itself, and the scale 1/√H, which comes before it.
+    The bias is −slope·(i − j), or −slope·|i − j| in an encoder. Slopes are 2^(−8n/N), n = 1 … N,
+    for N a power of two. Otherwise they are, as in the authors' code, BLOOM and MPT, the slopes of
+    the next lower power c, then every other slope of 2c. The paper's sentence (one ratio 2^(−8/N)
+    for all N) differs there. Neither the bias nor the scale 1/√H before it is applied.
 
     Raises:
         ValueError: no head.
@@ -274,11 +285,13 @@ def alibi_slopes(heads: int) -> Float[Tensor, " N"]:
 def t5_bucket(
     relative: Int[Tensor, "*shape"], *, causal: bool, buckets: int = 32, max_distance: int = 128
 ) -> Int[Tensor, "*shape"]:
-    """Return T5's bucket of each relative position, key − query (Raffel et al. 2020; transformers' convention).
+    """Return T5's bucket of each relative position, key − query.
 
-    Half of the buckets hold one distance each, the others grow by one ratio up to `max_distance`; the last holds all
-    beyond. Not `causal`: the upper half of the numbers is for keys after the query. `causal`: all those share bucket 0.
-    Not applied: the learned bias a bucket; T5 shares its table among layers and does not divide logits by √H.
+    It follows Raffel et al. 2020 in transformers' convention. Half of the buckets hold one distance
+    each, the others grow by one ratio up to `max_distance`; the last holds all beyond. Without
+    `causal`, the upper half of the numbers is for keys after the query; with it, all those share
+    bucket 0. The learned bias of a bucket is not applied; T5 shares its table among layers and does
+    not divide logits by √H.
 
     Raises:
         ValueError: too few buckets, an odd number without `causal`, or a `max_distance` within the single ones.
@@ -291,7 +304,7 @@ def t5_bucket(
     )
     distance = (-relative).clamp(min=0) if causal else relative.abs()
     steps = (distance.double().clamp(min=single) / single).log() / math.log(max_distance / single) * (half - single)
-    grown = single + (steps + 1e-9).long()  # an exact power may come out a rounding error too low
+    grown = single + (steps + 1e-9).long()  # An exact power may come out a rounding error too low.
     bucket = torch.where(distance < single, distance, grown.clamp(max=half - 1))
     return bucket if causal else bucket + half * (relative > 0)
 
@@ -302,11 +315,13 @@ def smear(
     documents_BS: Int[Tensor, "B S"] | None = None,
     causal: bool = True,
 ) -> Float[Tensor, "B S G H"]:
-    """Return (1 − σ(mix))·k_j + σ(mix)·k_{j−1} for each head: a key that also says what stands before its token.
+    """Return each key mixed with the key before it, by head.
 
-    Smeared keys (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits") let one layer do what takes
-    an induction head two. Without `causal`, odd heads look at the next key instead. Before the first token of a
-    document stands nothing: that neighbour counts as 0. Apply before any rotation. Without a mix, keys stay as they are.
+    It is (1 − σ(mix))·k_j + σ(mix)·k_{j−1}: a key that also says what stands before its token.
+    Smeared keys (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits") let one
+    layer do what takes an induction head two. Without `causal`, odd heads look at the next key
+    instead. Before the first token of a document stands nothing: that neighbour counts as 0. Apply
+    before any rotation. Without a mix, keys stay as they are.
     """
     if mix_G is None:
         return k_BSGH
@@ -324,7 +339,10 @@ def smear(
 
 
 def positions_within(tokens_BT: Tensor, documents_BT: Tensor | None) -> Int[Tensor, "*B T"]:
-    """Return each token's position, from 0 at the start of its document (a run of equal ids)."""
+    """Return each token's position within its document, counted from 0.
+
+    A document is a run of equal ids.
+    """
     at_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
     if documents_BT is None:
         return at_T

@@ -1,7 +1,10 @@
-"""The recurrent baselines: RNN (tanh), LSTM and GRU language models with a decoder's interface.
+"""The recurrent baselines: RNN (tanh), LSTM and GRU language models.
 
-B batch, T tokens, D embedding width, S state width, V vocabulary, n scored positions. Only the state passes from token
-to token: whatever is to be remembered must be in it. Not applied: dropout, layer norm between layers.
+They have a decoder's interface.
+
+B batch, T tokens, D embedding width, S state width, V vocabulary, n scored positions. Only the
+state passes from token to token: whatever is to be remembered must be in it. There is no dropout
+and no layer norm between layers.
 """
 
 from typing import Any
@@ -15,7 +18,10 @@ KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Recurrent(nn.Module):
-    """Embedding, `layers` recurrent layers of state width `mlp_width`, a projection back to D, the embedding's transpose.
+    """A recurrent language model with tied embeddings.
+
+    It has an embedding, `layers` recurrent layers of state width `mlp_width`, a projection back to
+    D, and the embedding's transpose.
 
     Args:
         config: a `ModelConfig` of kind rnn, lstm or gru.
@@ -32,13 +38,18 @@ class Recurrent(nn.Module):
 
     @property
     def state_numbers(self) -> int:
-        """How many numbers are carried from one token to the next: S a layer, twice that for an LSTM (h and c)."""
+        """Return how many numbers are carried from token to token.
+
+        It is S a layer, and twice that for an LSTM (h and c).
+        """
         return self.config.layers * self.config.mlp_width * (2 if self.config.kind == "lstm" else 1)
 
     def initialise(self) -> None:
-        """Draw normal embeddings, orthogonal recurrent and Glorot input matrices; an LSTM's forget bias starts at 1.
+        """Draw the initial weights.
 
-        The forget bias follows Gers et al. 2000 and Jozefowicz et al. 2015; torch adds two biases, so one is set.
+        Embeddings are normal, recurrent matrices orthogonal and input matrices Glorot; an LSTM's
+        forget bias starts at 1. The forget bias follows Gers et al. 2000 and Jozefowicz et al.
+        2015; torch adds two biases, so one is set.
         """
         nn.init.normal_(self.embedding, std=self.config.embedding_std or self.config.init_std)
         nn.init.xavier_uniform_(self.out.weight)
@@ -47,7 +58,7 @@ class Recurrent(nn.Module):
             if "bias" in name:
                 nn.init.zeros_(parameter)
                 if self.config.kind == "lstm" and name.startswith("bias_ih"):
-                    nn.init.ones_(parameter[S : 2 * S])  # torch's order of gates: input, forget, cell, output
+                    nn.init.ones_(parameter[S : 2 * S])  # torch orders the gates input, forget, cell, output.
             else:
                 fill = nn.init.orthogonal_ if "weight_hh" in name else nn.init.xavier_uniform_
                 for gate in parameter.split(S):
@@ -58,7 +69,10 @@ class Recurrent(nn.Module):
         return self.from_embedded(F.embedding(tokens, self.embedding))
 
     def from_embedded(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return `hidden` for embedded tokens, so that a gradient can be taken with respect to them."""
+        """Return `hidden` for embedded tokens.
+
+        So a gradient can be taken with respect to them.
+        """
         return self.out(self.recurrence(x)[0])
 
     def logits(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
@@ -71,7 +85,9 @@ class Recurrent(nn.Module):
         documents: Int[Tensor, "B T"] | None = None,
         select: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "*n V"]:
-        """Return logits of the next token, (B, T, V), or (n, V) of the positions that `select` marks.
+        """Return the logits of the next token, (B, T, V).
+
+        With `select` they are (n, V), of the positions that it marks.
 
         Raises:
             ValueError: documents: the state would have to be reset within a row, which torch's kernels do not do.

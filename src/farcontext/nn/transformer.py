@@ -1,7 +1,9 @@
-"""Transformers: Stack, then Encoder, Decoder and EncoderDecoder; their parts are in `layers`, positions in `embedding`.
+"""Transformers: Stack, then Encoder, Decoder and EncoderDecoder.
 
-B batch, T tokens (queries), S key tokens, N heads, D model width, V vocabulary, n scored positions. Pre-norm, no dropout,
-and no bias but that of the masked-LM output.
+Their parts are in `layers`, positions in `embedding`.
+
+B batch, T tokens (queries), S key tokens, N heads, D model width, V vocabulary, n scored positions.
+All are pre-norm, without dropout, and without bias but that of the masked-LM output.
 """
 
 import math
@@ -20,7 +22,10 @@ from farcontext.schema import PAD
 
 
 class Stack(nn.Module):
-    """Blocks and a final norm. Layers 0, g, 2g, … see the given pattern; with a window, the others a band."""
+    """Blocks and a final norm.
+
+    Layers 0, g, 2g, … see the given pattern; with a window, the others see a band.
+    """
 
     def __init__(self, config: ModelConfig, causal: bool, cross: bool = False) -> None:
         super().__init__()
@@ -31,7 +36,10 @@ class Stack(nn.Module):
         self.norm = Norm(config)
 
     def is_global(self, layer: int) -> bool:
-        """Whether a layer sees the whole pattern; ModernBERT: 0, 3, 6, …; with `global_every` = 0 none does."""
+        """Return whether a layer sees the whole pattern.
+
+        In ModernBERT layers 0, 3, 6, … do; with `global_every` = 0 none does.
+        """
         every = self.config.global_every
         return self.config.window is None or (every > 0 and layer % every == 0)
 
@@ -46,10 +54,11 @@ class Stack(nn.Module):
         select: Tensor | None = None,
         caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """Return (B, T, D) or, of the selected positions, (n, D): the last block computes no others.
+        """Return (B, T, D) or, of the selected positions, (n, D).
 
-        With caches, one a block, the tokens follow those in them, are added, and turn by the table of C tokens: schemes
-        that look at the length take C for it.
+        The last block computes no others. With caches, one a block, the tokens follow those in
+        them, are added, and turn by the table of C tokens: schemes that look at the length take C
+        for it.
         """
         whole, band = self._patterns(documents_BT, pattern)
         kinds = {self.is_global(layer) for layer in range(len(self.blocks))}
@@ -74,7 +83,7 @@ class Stack(nn.Module):
     def _rotation(self, x_BTD: Tensor, wide: bool, cache: Cache | None) -> Rotation | None:
         if self.config.positions != "rope":
             return None
-        # in bf16 autocast the residual stream may be fp32 and q, k bf16: tables in fp32 serve both
+        # In bf16 autocast the residual stream may be fp32 and q, k bf16: fp32 tables serve both.
         dtype = torch.promote_types(x_BTD.dtype, torch.float32)
         start, length = (cache.length, cache.capacity) if cache else (0, x_BTD.shape[1])
         if self.config.random_positions:
@@ -86,7 +95,11 @@ class Stack(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """What the models share: embedding, a stack, initialisation, and an output matrix that may be the embedding's."""
+    """The base of the models.
+
+    They share the embedding, a stack, the initialisation, and an output matrix that may be the
+    embedding's.
+    """
 
     def __init__(self, config: ModelConfig, causal: bool, output_bias: bool = False) -> None:
         super().__init__()
@@ -95,13 +108,16 @@ class LanguageModel(nn.Module):
         self.stack = Stack(config, causal)
         self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size)) if output_bias else None
-        # PaLM (Chowdhery et al. 2022, §2) ties embeddings of s.d. 1 and multiplies the logits by 1/√D: then, and for
-        # any large s.d., logits of a normalised hidden state start with s.d. 1
+        # PaLM (Chowdhery et al. 2022, §2) ties embeddings of s.d. 1 and multiplies the logits by
+        # 1/√D. Then, and for any large s.d., logits of a normalised hidden state start with s.d. 1.
         spread = (config.embedding_std or 0.0) * math.sqrt(config.width)
         self.logit_scale = 1 / spread if config.tied and spread > 1 else 1.0
 
     def initialise(self) -> None:
-        """Draw normal weights: s.d. `init_std`, over √(2·layers) where a matrix writes to the residual stream."""
+        """Draw normal weights of standard deviation `init_std`.
+
+        It is divided by √(2·layers) where a matrix writes to the residual stream.
+        """
         config = self.config
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
@@ -110,7 +126,7 @@ class LanguageModel(nn.Module):
             if name.endswith(("embedding.weight", "embedding.positions")):
                 std = config.embedding_std or std
             elif name.endswith("embedding.before"):
-                std = (3 * len(parameter)) ** -0.5  # torch's own for a convolution of that reach
+                std = (3 * len(parameter)) ** -0.5  # torch takes this for a convolution of that reach.
             elif name.endswith("out.weight"):
                 std /= math.sqrt(2 * config.layers)
             nn.init.normal_(parameter, std=std)
@@ -129,9 +145,10 @@ class LanguageModel(nn.Module):
         caches: Sequence[Cache] | None = None,
         before: Int[Tensor, "B k"] | None = None,
     ) -> Float[Tensor, "*n D"]:
-        """Return the final, normalised hidden states, (B, T, D) or of the selected positions (n, D); as in `forward`.
+        """Return the final, normalised hidden states, (B, T, D).
 
-        With caches, `before` holds the last tokens in them: a short convolution looks back at these.
+        Those of the selected positions are (n, D), as in `forward`. With caches, `before` holds the
+        last tokens in them: a short convolution looks back at these.
         """
         x_BTD = self.embedding(tokens, documents, caches[0].length if caches else 0, before)
         return self.stack(x_BTD, documents, pattern, select=select, caches=caches)
@@ -143,7 +160,9 @@ class LanguageModel(nn.Module):
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
         pattern: Pattern | None = None,
     ) -> Float[Tensor, "*n V"]:
-        """Return logits (B, T, V), or (n, V) of the positions that `select` scores: output and last block run on those alone.
+        """Return the logits (B, T, V), or (n, V) with `select`.
+
+        `select` tells which positions are scored: output and last block run on those alone.
 
         Args:
             tokens: ids.
@@ -155,7 +174,10 @@ class LanguageModel(nn.Module):
 
 
 class Encoder(LanguageModel):
-    """Bidirectional masked language model; with the right config, ModernBERT (Warner et al. 2024)."""
+    """Bidirectional masked language model.
+
+    With the right config it is ModernBERT (Warner et al. 2024).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, causal=False, output_bias=True)
@@ -164,12 +186,18 @@ class Encoder(LanguageModel):
         self.initialise()
 
     def logits(self, x_nD: Tensor) -> Tensor:
-        """Return the scores of all V tokens for final hidden states, through dense, GELU and norm."""
+        """Return the scores of all V tokens for final hidden states.
+
+        They pass through dense, GELU and norm.
+        """
         return super().logits(self.head_norm(F.gelu(self.head(x_nD))))
 
 
 class Decoder(LanguageModel):
-    """Causal language model, logits of the *next* token; with the right config, Llama (Touvron et al. 2023)."""
+    """Causal language model with logits of the *next* token.
+
+    With the right config it is Llama (Touvron et al. 2023).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, causal=True)
@@ -177,7 +205,10 @@ class Decoder(LanguageModel):
 
 
 class EncoderDecoder(LanguageModel):
-    """Sequence to sequence (Vaswani et al. 2017, but pre-norm): `layers` blocks on either side, one embedding."""
+    """Sequence-to-sequence model (Vaswani et al. 2017, but pre-norm).
+
+    It has `layers` blocks on either side and one embedding.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, causal=False)
@@ -192,10 +223,11 @@ class EncoderDecoder(LanguageModel):
         target_documents: Int[Tensor, "B T"] | None = None,
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "*n D"]:
-        """Return the decoder's final hidden states; a target token sees the source tokens of its own document.
+        """Return the decoder's final hidden states.
 
-        Without target documents all targets are of document 0. RoPE turns self-attention only: source and target
-        positions have no common origin.
+        A target token sees the source tokens of its own document. Without target documents all
+        targets are of document 0. RoPE turns self-attention only: source and target positions have
+        no common origin.
         """
         memory_BSD = self.stack(self.embedding(source, source_documents), source_documents)
         x_BTD, across = self.embedding(target, target_documents), Pattern()
@@ -212,12 +244,18 @@ class EncoderDecoder(LanguageModel):
         target_documents: Int[Tensor, "B T"] | None = None,
         select: Bool[Tensor, "B T"] | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "*n V"]:
-        """Return logits of the next target token, (B, T, V) or (n, V); documents and `select` as in the others."""
+        """Return the logits of the next target token.
+
+        They are (B, T, V) or (n, V); documents and `select` are as in the other models.
+        """
         return self.logits(self.hidden(source, target, source_documents, target_documents, select))
 
 
 def padding_of(tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Return documents for rows of one document each, filled up with PAD: 0, and −1 where there is padding."""
+    """Return documents for rows of one document each.
+
+    Rows are filled up with PAD: a document is 0, and −1 where there is padding.
+    """
     return torch.where(tokens == PAD, -1, 0)
 
 

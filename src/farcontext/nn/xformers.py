@@ -1,4 +1,6 @@
-"""xformers' `memory_efficient_attention`, and what it is told of a pattern: one of its `attn_bias` types.
+"""Attention by xformers' `memory_efficient_attention`.
+
+A pattern is told to it as one of its `attn_bias` types.
 
 B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, n tokens packed into one row. xformers
 is imported when it is first asked for: that takes seconds, and it has wheels for Linux alone. Its masks can be made on
@@ -21,13 +23,17 @@ from farcontext.nn.masks import Pattern
 
 
 class Packed(NamedTuple):
-    """How a pattern is told to xformers. With `rows`, the tokens of all rows stand in one: flat positions b·T + i."""
+    """A pattern as it is told to xformers.
 
-    bias: Any  # one of xformers' attn_bias types, a tensor (#B, #N, T, S), or None: everything is visible
+    With `rows`, the tokens of all rows stand in one: flat positions b·T + i.
+    """
+
+    bias: Any  # One of xformers' attn_bias types, a tensor (#B, #N, T, S), or None if everything is visible.
     rows: bool = False
-    queries: Tensor | None = None  # positions that take part, None: all; a query that takes no part gets 0
+    queries: Tensor | None = None  # These positions take part, None: all; a query that takes no part gets 0.
     keys: Tensor | None = None
-    keyless: Tensor | None = None  # (#B, T, 1, 1), beside a tensor: the queries that see nothing, None: there are none
+    # (#B, T, 1, 1): beside a tensor it marks the queries that see nothing; None marks none.
+    keyless: Tensor | None = None
 
 
 def xformers(
@@ -58,7 +64,10 @@ def packed(
     pattern: Pattern,
     attention: Callable[..., Tensor],
 ) -> Float[Tensor, "B T N H"]:
-    """Return `attention(q, k, v, attn_bias)` of the packed tokens, in their rows again; 0 where no key is visible."""
+    """Return `attention(q, k, v, attn_bias)` of the packed tokens, in their rows.
+
+    The output is 0 where no key is visible.
+    """
     (B, T, N, _), S, G = q_BTNH.shape, k_BSGH.shape[1], k_BSGH.shape[2]
     plan = xformers_bias(pattern, B, T, S, q_BTNH.device, q_BTNH.dtype)
     q, k, v = q_BTNH, k_BSGH, v_BSGH
@@ -69,7 +78,7 @@ def packed(
     grows = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     if G == N:
         out = attention(q, k, v, attn_bias=bias)
-    elif dense or grows:  # its grouped layout has no backward pass
+    elif dense or grows:  # xformers' grouped layout has no backward pass.
         k, v = (x.repeat_interleave(N // G, dim=2) for x in (k, v))
         out = attention(q, k, v, attn_bias=bias)
     else:
@@ -85,11 +94,13 @@ def packed(
 def xformers_bias(
     pattern: Pattern, B: int, T: int, S: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Packed:
-    """Return the `attn_bias` that says what the pattern says, made once a pattern and shape; `dtype` is a tensor's.
+    """Return the `attn_bias` that says what the pattern says.
 
-    Its types know bands (aligned at the bottom right) and, for documents packed into one row, blocks that see all of
-    themselves, or causally, or a causal window. What has no type goes in as a dense tensor, O(T·S) memory: ALiBi and
-    relative biases, sinks beside a window, any other band within documents. No kernel sees a query without a key.
+    It is made once a pattern and shape; `dtype` is a tensor's. xformers' types know bands (aligned
+    at the bottom right) and, for documents packed into one row, blocks that see all of themselves,
+    or causally, or a causal window. What has no type goes in as a dense tensor, O(T·S) memory:
+    ALiBi and relative biases, sinks beside a window, any other band within documents. No kernel
+    sees a query without a key.
 
     Raises:
         ValueError: a relative bias that is being learned; documents that are not in one run of tokens each, or, in a
@@ -107,7 +118,7 @@ def xformers_bias(
 def _xformers_bias(pattern: Pattern, B: int, T: int, S: int, device: torch.device, dtype: torch.dtype) -> Packed:
     before, after = pattern.before, pattern.after
     typed = pattern.plain and not (pattern.sinks and before is not None)
-    early = after is not None and S + after < T  # the first queries stand before every key
+    early = after is not None and S + after < T  # The first queries stand before every key.
     if typed and pattern.documents is None and not early:
         return Packed(_band_bias(before, after, T, S))
     if typed and (after == 0 or (before, after) == (None, None)):
@@ -160,7 +171,7 @@ def _blocks(pattern: Pattern, B: int, T: int, S: int) -> tuple[Tensor, Tensor, l
             first, end = key_runs[document]
             if pattern.after is not None and stop + S - T != end:
                 raise ValueError(f"document {document}: expected its last query at its last key for xformers; use sdpa")
-            # queries before the document's first key see none
+            # Queries before the document's first key see none.
             seen = start if pattern.after is None else max(start, stop - (end - first) - pattern.after)
             queries.append(torch.arange(b * T + seen, b * T + stop))
             keys.append(torch.arange(b * S + first, b * S + end))
@@ -186,7 +197,7 @@ def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
     seeing = allowed.any(-1, keepdim=True)
     bias_BNTS = torch.where(~allowed & seeing, float("-inf"), bias.to(dtype))
-    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[..., :S]  # cutlass wants rows of a multiple of 8 elements
+    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[..., :S]  # cutlass wants rows of a multiple of 8 elements.
     return Packed(bias_BNTS, keyless=None if seeing.all() else ~seeing.transpose(1, 2))
 
 
@@ -198,7 +209,10 @@ def _flat(x_BTNH: Tensor, positions_n: Tensor | None) -> Tensor:
 
 @lru_cache
 def fmha() -> ModuleType:
-    """Return `xformers.ops.fmha`, whose import would log on stderr what it was built without."""
+    """Return `xformers.ops.fmha` without a log on stderr.
+
+    Its import would log what it was built without.
+    """
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
         from xformers.ops import fmha as module  # noqa: PLC0415 (takes seconds, and is not everywhere)

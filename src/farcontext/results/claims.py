@@ -1,4 +1,7 @@
-"""From claims.yaml and the tables to verdicts; git history shows that a threshold came before the run that counts."""
+"""From claims.yaml and the tables to verdicts.
+
+The git history shows that a threshold came before the run that counts.
+"""
 
 import math
 from collections.abc import Mapping
@@ -14,21 +17,25 @@ from farcontext.measure.stats import Interval, Side, decide, seeds_to_decide, t_
 from farcontext.results import tables as results
 from farcontext.schema import Frozen, read_yaml, validate
 
-DIGITS = 6  # of numbers in verdicts.csv
+DIGITS = 6  # significant digits of numbers in verdicts.csv
 Verdict = Literal["supported", "refuted", "undecided", "undecided (check failed)"]
 Where = dict[str, str | int | float]
 
 
 class Effect(Frozen):
-    """One number a seed, held against a threshold: a metric where some columns have some values, minus another arm."""
+    """One number a seed, held against a threshold.
+
+    The number is a metric where some columns have some values, minus another arm.
+    """
 
     name: str
     where: Where
-    minus: Where | None = None  # paired on seed; keys that differ from `where`
+    minus: Where | None = None  # The other arm is paired on seed, and holds the keys that differ from `where`.
     times: float = 1.0
     at_least: float | None = None
     at_most: float | None = None
-    refuted_below: float | None = None  # with at_least: what refutes, where that is less than missing the threshold
+    # With at_least, a value below this refutes, where missing the threshold does not.
+    refuted_below: float | None = None
 
     @property
     def side(self) -> Side:
@@ -53,27 +60,30 @@ class Claim(Frozen):
     study: str
     decided_by: Literal["identity", "execution", "interval"]  # proof, running the program, or seeds
     fixed: str  # date at which the threshold was fixed
-    pilot: str  # what was seen before it
-    runs_before: str | None = (
-        None  # full runs that were seen, before or after it, and then run again: why, and what changed
-    )
-    over: str = "seeds"  # what the interval is over
+    pilot: str  # The pilot is what was seen before the threshold was fixed.
+    # Full runs that were seen, before or after it, were run again; this says why, and what changed.
+    runs_before: str | None = None
+    over: str = "seeds"  # The interval is over these.
     literature: str
-    range: str  # where the verdict holds
+    range: str  # The verdict holds here.
     effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # all must hold
-    checks: Annotated[tuple[Effect, ...], Field(strict=False)] = ()  # manipulation checks, before any verdict
+    checks: Annotated[tuple[Effect, ...], Field(strict=False)] = ()  # Manipulation checks come before any verdict.
 
 
 class Claims(Frozen):
     """All of claims.yaml."""
 
-    tolerances: dict[str, float]  # of `farcontext compare`, by study: |difference| / max(1, |published|)
+    # The tolerances of `farcontext compare` by study bound |difference| / max(1, |published|).
+    tolerances: dict[str, float]
     claims: dict[str, Claim]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its verdict and the interval of the effect that decided it."""
+    """A claim with its verdict and interval.
+
+    The interval is that of the effect that decided the verdict.
+    """
 
     id: str
     claim: Claim
@@ -99,7 +109,10 @@ def _select(table: pd.DataFrame, where: Mapping[str, object], study: str) -> pd.
 
 
 def per_seed(table: pd.DataFrame, effect: Effect, study: str) -> pd.Series:
-    """Return an effect's value for each seed, everything else averaged first; paired where it subtracts an arm."""
+    """Return an effect's value for each seed.
+
+    Everything else is averaged first; values are paired where the effect subtracts an arm.
+    """
     values = _select(table, effect.where, study).groupby("seed")["value"].mean()
     if effect.minus is not None:
         other = _select(table, {**effect.where, **effect.minus}, study).groupby("seed")["value"].mean()
@@ -165,7 +178,10 @@ def _least_favourable(claim: Claim, table: pd.DataFrame) -> tuple[Effect, Verdic
 
 
 def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
-    """Return a claim's verdict: checks first, then every effect; the least favourable effect is the one reported."""
+    """Return a claim's verdict.
+
+    The checks come first, then every effect; the least favourable effect is the one reported.
+    """
     effect, verdict, interval = _least_favourable(claim, table)
     failed = [check.name for check in claim.checks if not _check_holds(table, check, claim)]
     if failed:
@@ -179,7 +195,10 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
 
 
 def second_machine() -> dict[str, str]:
-    """Return claim → verdict, recorded on a machine with another CPU from the same code and seeds."""
+    """Return claim → verdict of a second machine.
+
+    It was recorded on a machine with another CPU, from the same code and seeds.
+    """
     found, _ = results.recorded("second_machine", "verdicts")
     return dict(zip(found["claim"], found["verdict"], strict=True))
 
@@ -191,7 +210,9 @@ def judge_all(claims: Claims, tables: Path) -> list[Finding]:
 
 
 def show_number(x: float) -> str:
-    """Return a number with three significant digits, a minus sign that is one, and "–" for what is unknown.
+    """Return a number with three significant digits as text.
+
+    The minus sign is a true one, and "–" stands for what is unknown.
 
     It is rounded to the table's six digits first, so that pages, notebooks and paper show one number.
     """

@@ -1,4 +1,7 @@
-"""One figure style, and DataFrame → Figure. No torch; nothing is computed here that a table does not hold."""
+"""One figure style, and DataFrame → Figure.
+
+This module needs no torch, and computes nothing that a table does not hold.
+"""
 
 import io
 import warnings
@@ -15,7 +18,7 @@ from matplotlib.figure import Figure
 
 from farcontext import files
 
-# transformers, which a study may import next, asks for widgets as soon as it runs in a notebook
+# transformers, which a study may import next, asks for widgets as soon as it runs in a notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 DPI = 90
@@ -32,7 +35,7 @@ def style() -> None:
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "svg.hashsalt": "farcontext",  # else every SVG has ids of its own
+            "svg.hashsalt": "farcontext",  # Without it, every SVG has ids of its own.
             "svg.fonttype": "path",
         }
     )
@@ -40,7 +43,10 @@ def style() -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG of at most 256 colours: a third of the bytes, so that notebooks stay small in git."""
+    """Return a figure as a PNG of at most 256 colours.
+
+    That takes a third of the bytes, so that notebooks stay small in git.
+    """
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png")
     PIL.Image.open(full).convert("RGB").quantize(256).save(small, "png", optimize=True)
@@ -48,28 +54,41 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, study: str, name: str) -> Path:
-    """Save a figure for the paper as build/<profile>/figures/<study>/<name>.svg, the same bytes every time."""
+    """Save a figure for the paper as an SVG.
+
+    The file is build/<profile>/figures/<study>/<name>.svg, with the same bytes every time.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)  # else a notebook shows it twice: as the cell's value, and as an open figure
+    plt.close(figure)  # An open figure would be shown twice in a notebook, also as the cell's value.
     return files.write_atomic(files.build("figures", study, f"{name}.svg"), buffer.getvalue())
 
 
 def grid(columns: int, rows: int = 1, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    """Return a figure of the standard width and its axes in reading order; height in inches a row."""
+    """Return a figure of the standard width and its axes.
+
+    The axes are in reading order, and the height is in inches a row.
+    """
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False)
-    if (shell := get_ipython()) is not None:  # here, for the first figure makes the backend set a printer of its own
+    # The printer is set here because the first figure makes the backend set a printer of its own.
+    if (shell := get_ipython()) is not None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, png)
     return figure, list(axes.flat)
 
 
 def leading(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the published rows, where there are any: what a figure without room for two runs shows."""
+    """Return the published rows, where there are any.
+
+    A figure without room for two runs shows these.
+    """
     return frame[frame["run"] == "published"] if "published" in set(frame["run"]) else frame
 
 
 def band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:
-    """Published rows as a line with the range over seeds; this run's rows as hollow circles."""
+    """Draw published rows as a line, and this run's as circles.
+
+    The line has the range over seeds, and the circles are hollow.
+    """
     published, ours = (frame[frame["run"] == run] for run in ("published", "this run"))
     if len(published):
         sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), ax=axis, label="published, range over seeds")

@@ -1,4 +1,8 @@
-"""Tidy tables with provenance: one row an observation, a JSON sidecar, and the comparison with what is published."""
+"""Tidy tables with provenance.
+
+A table has one row for each observation and a JSON sidecar. It can be compared with what is
+published.
+"""
 
 import hashlib
 import importlib.metadata
@@ -18,7 +22,7 @@ from farcontext.schema import Frozen, validate
 Section = TypeVar("Section", bound=Frozen)
 
 RECORDED_VERSIONS = ("torch", "numpy", "transformers", "tokenizers")
-SIGNIFICANT_DIGITS = 10  # below fp64, above anything a tolerance looks at
+SIGNIFICANT_DIGITS = 10  # This is below fp64, and above anything a tolerance looks at.
 
 
 def tables() -> Path:
@@ -64,7 +68,10 @@ def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
 
 
 def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
-    """Write a small table of words beside a study's table, as <study>.<name>.csv: examples, never compared."""
+    """Write a small table of words beside a study's table.
+
+    The file is <study>.<name>.csv. It holds examples, and is never compared.
+    """
     return files.write_atomic(tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -94,7 +101,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def published_folder() -> Path:
-    """Return the folder of what we publish: the laptop profile's tables, in git."""
+    """Return the folder of what we publish.
+
+    It holds the laptop profile's tables, in git.
+    """
     return files.project() / "results" / "laptop"
 
 
@@ -104,16 +114,21 @@ def published(study: str) -> pd.DataFrame:
 
 
 def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return a table that was recorded once below results/`machine`, and its card: the machine, versions and cost.
+    """Return a table that was recorded once, and its card.
 
-    For what takes minutes on the right hardware or an hour on the reader's: no stage makes it, no verdict reads it.
+    It lies below results/`machine`; the card has the machine, versions and cost.
+
+    Such a table takes minutes on the right hardware or an hour on the reader's: no stage makes it,
+    and no verdict reads it.
     """
     path = files.project() / "results" / machine / f"{name}.csv"
     return pd.read_csv(path), files.read_json(path.with_suffix(".json"))
 
 
 def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Return the published rows and this run's, told apart in a column `run` ("published" or "this run").
+    """Return the published rows and this run's.
+
+    A column `run` tells them apart ("published" or "this run").
 
     A run of the laptop profile is what gets published: its rows stand alone, as such.
     """
@@ -126,7 +141,10 @@ def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
 
 
 def params_behind(params: Section, study: str) -> Section:
-    """Return the parameters of the rows that `beside_published` calls published: this run's, where it is what gets published."""
+    """Return the parameters of the rows that count as published.
+
+    They are the rows that `beside_published` calls so: this run's, where it is what gets published.
+    """
     path = published_folder() / f"{study}.json"
     if files.profile() == "laptop" or not path.is_file():
         return params
@@ -144,7 +162,9 @@ class Comparison:
 
 
 def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float) -> Comparison:
-    """Count the published rows that a new table meets: |difference| ≤ tolerance · max(1, |published|).
+    """Count the published rows that a new table meets.
+
+    It meets a row where |difference| ≤ tolerance · max(1, |published|).
 
     A published row that the new table lacks counts as missed.
     """
@@ -163,19 +183,28 @@ def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, toleran
 
 
 def tidy(rows: Iterable[dict], columns: list[str]) -> pd.DataFrame:
-    """Return rows as a frame with these columns first to last, sorted by all but `value`; missing cells are empty."""
+    """Return rows as a frame with these columns first to last.
+
+    The frame is sorted by all columns but `value`; missing cells are empty.
+    """
     frame = pd.DataFrame(list(rows)).reindex(columns=columns)
     by = [column for column in columns if column != "value"]
     return frame.sort_values(by, kind="stable").reset_index(drop=True)
 
 
 def rounded(columns: Mapping[str, Sequence[float]], index: str, digits: int) -> pd.DataFrame:
-    """Return columns as a table, rows numbered from 0 under the name `index`, rounded so that every CPU shows the same."""
+    """Return columns as a rounded table.
+
+    Rows are numbered from 0 under the name `index`; the rounding makes every CPU show the same.
+    """
     return pd.DataFrame(columns).rename_axis(index).round(digits)
 
 
 def verdict_line(claim: str) -> str:
-    """Return a claim's published verdict as one line, what a notebook's last cell prints."""
+    """Return a claim's published verdict as one line.
+
+    A notebook's last cell prints it.
+    """
     path = published_folder() / "verdicts.csv"
     verdicts = pd.read_csv(path).set_index("claim") if path.is_file() else pd.DataFrame()
     if claim not in verdicts.index:

@@ -1,6 +1,7 @@
-"""The schema of params.yaml: one section a study, in reading order. Importable without torch.
+"""The schema of params.yaml: one section a study, in reading order.
 
-Apart from config.py so that a new study makes no trained model stale: training imports config.py, never this.
+It is importable without torch. It is apart from config.py so that a new study makes no trained
+model stale: training imports config.py, never this.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pydantic import Field
 from farcontext.data.config import Corpus, Tokenizer
 from farcontext.schema import Count, Counts, DType, Frozen, Names, Positive, Seeds, Shares, read_yaml, validate
 
-# learning rates by arm, and by "layers x width": at least one each
+# Learning rates are given by arm, and by "layers x width": at least one each.
 RatesOf = Annotated[dict[Literal["rnn", "lstm", "gru", "attention"], Positive], Field(min_length=1)]
 RatesOfCells = Annotated[
     dict[Annotated[str, Field(pattern="^[1-9][0-9]*x[1-9][0-9]*$")], Positive], Field(min_length=1)
@@ -45,36 +46,36 @@ class AttentionDerivation(Study):
 class Recurrence(Study):
     """Notebook 02."""
 
-    seeds: Seeds  # of recall
-    flip_flop_seeds: Seeds  # more of them: minutes are enough, and its slopes spread more
+    seeds: Seeds  # Recall has these.
+    flip_flop_seeds: Seeds  # There are more of them: minutes are enough, and its slopes spread more.
     recurrent_width: Count  # D of rnn, lstm and gru; the state's width follows from the number of parameters
     attention_width: Count
     attention_layers: Count
     heads: Count
-    recall_parameters: Count  # of every arm on that task, within 3 %
+    recall_parameters: Count  # Every arm has so many on that task, within 3 %.
     flip_flop_parameters: Count
-    recall_rates: RatesOf  # where they are not tuned again
+    recall_rates: RatesOf  # These hold where rates are not tuned again.
     flip_flop_rates: RatesOf
-    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # the same for every arm; empty: not tuned again
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # Every arm tries these; empty: no tuning.
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
     pairs: Count
     span: Count  # tokens that the pairs are packed into
-    dense_steps: Count  # pairs shown again and again, in rows of dense_length
+    dense_steps: Count  # Pairs are shown again and again, in rows of dense_length.
     dense_rows: Count
     dense_length: Count
-    recall_steps: Counts  # of each further stage: pairs shown once
+    recall_steps: Counts  # Each further stage shows its pairs once.
     recall_rows: Counts
     recall_lengths: Counts  # T; the last one is tested
     distances: Counts  # tokens between the pairs and the questions, in test rows
     flip_flop_steps: Count
     flip_flop_rows: Count
     flip_flop_length: Count
-    test_lengths: Counts  # of flip-flop
+    test_lengths: Counts  # Flip-flop is tested at these.
     test_ignores: Shares
     test_rows: Count
     gradient_length: Count  # T of the rows whose gradient is taken
     gradient_rows: Count
-    fit_from: Count  # the slope is fitted from this distance to 7/8 of gradient_length
+    fit_from: Count  # The slope is fitted from this distance to 7/8 of gradient_length.
 
 
 class ModelAnatomy(Study):
@@ -92,13 +93,13 @@ class EfficientAttention(Study):
     seeds: Seeds  # repeats, each with inputs of its own
     heads: Count
     head_width: Count
-    plain_lengths: Counts  # T, where the scores are written out
+    plain_lengths: Counts  # T of the plain path, which writes the scores out
     lengths: Counts  # T of the memory-efficient paths; the longest is measured once
     layer_length: Count  # T of one whole layer, forward and backward
     product: Count  # size of the square matrices whose product is timed
-    step_lengths: Counts  # the cost model's grid: T,
-    step_widths: Counts  # D,
-    step_layers: Counts  # and layers, crossed
+    step_lengths: Counts  # T of the cost model's grid
+    step_widths: Counts  # D of that grid
+    step_layers: Counts  # layers of that grid; all three are crossed
     step_heads: Count
     rows: Count
     vocabulary: Count
@@ -115,7 +116,7 @@ class MlmPretraining(Study):
     heads: Count
     encoder_length: Count  # T, tokens in a row
     decoder_length: Count
-    encoder_step_tokens: Count  # in a training step
+    encoder_step_tokens: Count  # tokens in a training step
     decoder_step_tokens: Count
     encoder_steps: Count
     encoder_lr: Positive
@@ -123,12 +124,12 @@ class MlmPretraining(Study):
     decoder_lr: Positive
     init_std: Positive
     window: Count | None  # half-width of the encoder's local layers; every third layer is global
-    smear: bool  # keys mixed with their neighbour's: the models then use far context after minutes of training
-    mask_rates: Shares  # the first is the arm of the verdict
+    smear: bool  # Keys are mixed with their neighbour's: models then use far context after minutes of training.
+    mask_rates: Shares  # The first is the arm of the verdict.
     layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
-    decoder_domains: Names  # what the decoder is trained on
+    decoder_domains: Names  # The decoder is trained on these.
     contexts: Counts  # w, true tokens next to the targets, for M2
-    context_domains: Names  # where M2 is measured
+    context_domains: Names  # M2 is measured on these.
     test_rows: Count  # rows of `length` tokens scored, per domain
     limit: Count | None = None  # training tokens of each domain (smoke); None: all
     dtype: DType = "float32"
@@ -138,13 +139,13 @@ class DepthWidth(Study):
     """Notebook 06."""
 
     seeds: Seeds
-    rates: RatesOfCells  # the cells that are trained
-    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # tried for every cell; empty: not tuned again
+    rates: RatesOfCells  # Its cells are those that are trained.
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # Every cell tries these; empty: no tuning.
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
     windows: Counts  # trained lengths, crossed with the cells
     furthest: Count  # longest tested length, in trained lengths
-    short_steps: Count  # at 32 tokens
-    long_steps: Count  # at the trained length
+    short_steps: Count  # steps at 32 tokens
+    long_steps: Count  # steps at the trained length
     train_rows: Count
     pairs: Count
     test_rows: Count
@@ -154,39 +155,39 @@ class DepthWidth(Study):
     sgd_lengths: Counts  # T of the divergence sweep, shortest first
     sgd_rates: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     sgd_steps: Count
-    sgd_tokens: Count  # in a step, where tokens are equal
-    sgd_rows: Count  # in a step, where sequences are equal
+    sgd_tokens: Count  # tokens in a step of the arms with equal tokens
+    sgd_rows: Count  # rows in a step of the arms with equal sequences
 
 
 class ContextExtension(Study):
     """Notebook 07."""
 
     seeds: Seeds
-    tuning_seeds: Seeds  # of the learning rates and of P1's chosen arm; in no verdict
-    lrs: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]  # tried for every base
+    tuning_seeds: Seeds  # Learning rates and P1's arm are chosen on these; no verdict reads them.
+    lrs: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]  # Every base tries these.
     width: Count
     layers: Count
     heads: Count
     init_std: Positive
     length: Count  # L, the trained length
-    step_tokens: Count  # in a training step
-    short_steps: Count  # rows of L/4 tokens, then
-    dense_steps: Count  # of L/2, then
-    long_steps: Count  # of L
+    step_tokens: Count  # tokens in a training step
+    short_steps: Count  # steps on rows of L/4 tokens, which come first
+    dense_steps: Count  # steps on rows of L/2 tokens
+    long_steps: Count  # steps on rows of L tokens, which come last
     tune_steps: Count
-    tune_multiple: Count  # fine-tuning at so many times L
+    tune_multiple: Count  # Fine-tuning has rows of so many times L.
     tune_step_tokens: Count
-    tune_share: Positive  # of the base's learning rate
+    tune_share: Positive  # share of the base's learning rate
     goal: Count  # the scale that tuned arms are set to, and from which on the score counts
-    multiples: Counts  # of L, tested
-    depths: Shares  # of packed evidence, 0 first
+    multiples: Counts  # tested multiples of L
+    depths: Shares  # depths of packed evidence, 0 first
     pairs: Count
     span: Count  # tokens that packed evidence takes
     test_rows: Count
     arms: Names
     tuned_arms: Annotated[tuple[str, ...], Field(strict=False)]
     encoder_arms: Annotated[tuple[str, ...], Field(strict=False)]
-    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
+    checkpoint: str | None  # The real tier reads this folder of the project; null: no real tier.
     real_documents: Count  # plays, in pairs
     real_lengths: Counts  # tokens, targets included
     real_targets: Count
@@ -194,28 +195,31 @@ class ContextExtension(Study):
     gaps: Wholes  # positions left out
     gap_half: Count  # tokens before the gap, and after it
     needle_lengths: Counts
-    contexts: Count  # of ten needles, at each length
+    contexts: Count  # contexts of ten needles, at each length
 
 
 class StoryReader(Frozen):
-    """The readers that the applications share: the same section in each of them, so that they are trained once."""
+    """The readers that the applications share.
+
+    Each application has the same section, so that they are trained once.
+    """
 
     width: Count
     layers: Count
     heads: Count
     short_conv: Count
-    people: Count  # in a story, as the next two
+    people: Count  # people in a story; the next two are numbers in it too
     things: Count
-    changes: Annotated[int, Field(ge=0)]  # at most
-    rows: Count  # kept for training, of each length and kind; drawn with replacement
-    step_tokens: Count  # in a training step
+    changes: Annotated[int, Field(ge=0)]  # changes at most
+    rows: Count  # Rows of each length and kind are kept for training and drawn with replacement.
+    step_tokens: Count  # tokens in a training step
     short_length: Count  # T of the rows that pre-training begins with
-    long_length: Count  # T that it ends with in the long recipe, and of fine-tuning
+    long_length: Count  # T of the rows that it ends with in the long recipe, and of fine-tuning
     short_steps: Count
     long_steps: Count
     tune_steps: Count
     lr: Positive
-    tune_share: Positive  # of it, in later phases
+    tune_share: Positive  # share of lr in later phases
 
 
 class Stories(Study):
@@ -223,28 +227,30 @@ class Stories(Study):
 
     seeds: Seeds
     story_reader: StoryReader
-    stories: Count  # tested in each cell
-    checkpoint: str | None  # the real tier's, a folder of the project; null: no real tier
+    stories: Count  # stories tested in each cell
+    checkpoint: str | None  # The real tier reads this folder of the project; null: no real tier.
 
 
 class QuestionAnswering(Stories):
     """Notebook 08."""
 
-    trained_stories: Count  # at the trained length, where claims are decided
+    trained_stories: Count  # Claims are decided on these, at the trained length.
     window: Count  # tokens that the short arms read: the last ones, or what BM25 finds
     lengths: Counts  # T of the test rows
-    depths: Shares  # of the story in them: 0 first
+    depths: Shares  # depths of the story in them, 0 first
     real_domains: Annotated[tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)]
     real_lengths: Counts  # T of the stretches of a document
     real_window: Count
-    real_documents: Count  # of either kind
-    real_questions: Count  # about each, at most
+    real_documents: Count  # documents of either kind
+    real_questions: Count  # questions about each document, at most
 
 
 class StoryWriter(Frozen):
-    """Who writes summaries starts from the readers' base; who writes statements starts from them. Trained once, as the readers.
+    """The writers of summaries and of statements.
 
-    Steps on rows of the readers' short_length, then on rows of their long_length.
+    Who writes summaries starts from the readers' base; who writes statements starts from who writes
+    summaries. They are trained once, as the readers. Steps are on rows of the readers'
+    short_length, then on rows of their long_length.
     """
 
     summary_steps: Pair
@@ -256,11 +262,11 @@ class Translator(Frozen):
     """The encoder-decoder of notebook 09."""
 
     width: Count
-    layers: Count  # on either side
+    layers: Count  # layers on either side
     heads: Count
     short_conv: Count
-    rows: Count  # kept for training; drawn with replacement
-    step_rows: Count  # in a training step
+    rows: Count  # Rows are kept for training and drawn with replacement.
+    step_rows: Count  # rows in a training step
     steps: Count
     lr: Positive
 
@@ -270,10 +276,10 @@ class Translation(Study):
 
     seeds: Seeds
     translator: Translator
-    sentences: Annotated[int, Field(ge=2)]  # in a document; the last one is translated
+    sentences: Annotated[int, Field(ge=2)]  # sentences in a document; the last one is translated
     contexts: Wholes  # sentences before it that are read
     distances: Counts  # sentences back to the one that tells
-    documents: Count  # tested of each kind at each distance
+    documents: Count  # documents tested of each kind at each distance
 
 
 class Summarization(Stories):
@@ -284,7 +290,7 @@ class Summarization(Stories):
     lengths: Counts  # T of the test stories
     real_length: Count  # tokens of a manual, at most
     real_documents: Annotated[int, Field(ge=2)]
-    real_sentences: Count  # of the extractive baselines
+    real_sentences: Count  # sentences of the extractive baselines
 
 
 class ContentCreation(Stories):
@@ -292,12 +298,12 @@ class ContentCreation(Stories):
 
     story_writer: StoryWriter
     length: Count  # T of the test stories
-    windows: Counts  # their last tokens, that the short arms read
+    windows: Counts  # The short arms read so many of their last tokens.
     new: Count  # tokens of a continuation
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     real_documents: Annotated[int, Field(ge=2)]  # plays
-    real_length: Count  # tokens of them that the widest window holds
+    real_length: Count  # tokens of a play that the widest window holds
     real_windows: Counts
     real_new: Count
 

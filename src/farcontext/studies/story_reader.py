@@ -1,8 +1,10 @@
-"""The readers of stories that the applications share: what they are trained on, by which recipe, and how they are asked.
+"""The readers of stories that the applications share.
 
-A recipe is a pre-training on statements of what is so after a story, on short rows and then on more short ones, or on long
-ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of floating-point operations. Writers
-of summaries, and then of statements, go on from the same first pre-training.
+Here stand what they are trained on, by which recipe, and how they are asked. A recipe is a
+pre-training on statements of what is so after a story, on short rows and then on more short ones,
+or on long ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of
+floating-point operations. Writers of summaries, and then of statements, go on from the same first
+pre-training.
 """
 
 import functools
@@ -37,8 +39,8 @@ PROSE = 400_000  # characters of it
 LAYOUTS = {
     "spread": None,
     "near": 1.0,
-}  # depth of a story: its sentences at even depths, or all right before what follows
-ROWS_SEED, SAMPLE_SEED = 0, 100_000  # of training rows; of the stories that are tested, and on
+}  # A story's sentences stand at even depths, or all right before what follows.
+ROWS_SEED, SAMPLE_SEED = 0, 100_000  # The first is for training rows; tested stories count on from the second.
 
 
 # ------------------------------------------------------------------------------------------------ words, prose, rows
@@ -46,7 +48,7 @@ ROWS_SEED, SAMPLE_SEED = 0, 100_000  # of training rows; of the stories that are
 
 @functools.cache
 def vocabulary() -> Vocabulary:
-    """Return the project's tokenizer, and an id for each word of the world."""
+    """Return the project's tokenizer, and the world's words as ids."""
     tokenizer = load_tokenizer(tokens_folder())
     return Vocabulary(lambda text: tokenizer.encode(text).ids, tokenizer.decode, tokenizer.get_vocab_size())
 
@@ -64,7 +66,7 @@ def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, thin
     made = storybook.rows(
         np.random.default_rng(
             (ROWS_SEED, length, *map(get_args(Tail).index, tails))
-        ),  # stories of their own for each tail
+        ),  # Each tail has stories of its own.
         rows,
         length=length,
         vocabulary=words,
@@ -89,7 +91,10 @@ def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
 
 
 def model_of(params: Params) -> ModelConfig:
-    """Return the reader: a decoder without position encodings whose embeddings take up the tokens before them."""
+    """Return the reader: a decoder without position encodings.
+
+    Its embeddings take up the tokens before them.
+    """
     return ModelConfig(
         kind="decoder",
         vocab_size=vocabulary().size,
@@ -106,7 +111,10 @@ def model_of(params: Params) -> ModelConfig:
 
 
 def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
-    """Return the steps on (short, long) rows of each phase; a recipe's phases cost together what another's do."""
+    """Return the steps on (short, long) rows of each phase.
+
+    A recipe's phases cost together what another's do.
+    """
     short, long = (_step_flop(params, length) for length in (params.short_length, params.long_length))
     base, more = params.short_steps * short, params.long_steps * long
     match recipe:
@@ -132,7 +140,10 @@ def _step_flop(params: Params, length: int) -> float:
 
 
 def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
-    """Return a recipe's last run; each phase starts from the weights of the one before."""
+    """Return a recipe's last run.
+
+    Each phase starts from the weights of the one before.
+    """
     run = None
     for phase, steps in steps_of(params, recipe).items():
         rate = params.lr * (params.tune_share if run else 1)
@@ -141,7 +152,10 @@ def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
 
 
 def writer_of(params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int) -> RunConfig:
-    """Return the run of who writes summaries or statements of what is so: summaries first, then statements."""
+    """Return the run of who writes summaries or statements.
+
+    Statements are of what is so. Their run starts from that of summaries.
+    """
     base, *_ = phases_of(run_of(params, "short", seed))
     summaries = _run(params, ("summary",), writer.summary_steps, seed, writer.lr, base)
     if tail == "summary":
@@ -150,12 +164,15 @@ def writer_of(params: Params, writer: Writer, tail: Literal["summary", "statemen
 
 
 def phases_of(run: RunConfig) -> list[RunConfig]:
-    """Return a run and all that it started from, the first one first."""
+    """Return a run after all the runs that it started from."""
     return [*(phases_of(run.start) if run.start else []), run]
 
 
 def cost_of(run: RunConfig) -> dict[str, float]:
-    """Return seconds, steps and tokens of a run and all that it started from, and the largest memory and size."""
+    """Return the cost of a run and all that it started from.
+
+    It has the seconds, steps and tokens of all, and the largest memory and size.
+    """
     costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
     return costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
 
@@ -184,12 +201,18 @@ def _run(
 
 
 def sizes_of(params: Params) -> dict[str, int]:
-    """Return the sizes of the stories that are tested: as in training, but nothing changes, so each kind has its hops."""
+    """Return the sizes of the stories that are tested.
+
+    They are as in training, but nothing changes, so each kind has its hops.
+    """
     return {"people": params.people, "things": params.things, "changes": 0}
 
 
 def stories(sizes: Mapping[str, int], *, length: int, count: int, depth: float | None) -> list[Sample]:
-    """Return stories of test people in test prose, each with all its questions; their contexts fill `length`."""
+    """Return stories of test people in test prose, with all questions.
+
+    Their contexts fill `length`.
+    """
     return [_story(number, length, depth, **sizes) for number in range(count)]
 
 
@@ -198,7 +221,7 @@ def story_of(sizes: Mapping[str, int], number: int) -> world.Story:
     return world.story_of(SAMPLE_SEED + number, **sizes)
 
 
-@functools.lru_cache(4096)  # the same ones are asked of every reader
+@functools.lru_cache(4096)  # Every reader is asked about the same ones.
 def _story(number: int, length: int, depth: float | None, *, people: int, things: int, changes: int) -> Sample:
     return world.sample(
         length=length,
@@ -215,9 +238,10 @@ def _story(number: int, length: int, depth: float | None, *, people: int, things
 
 @torch.inference_mode()
 def likeliest(model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]) -> list[torch.Tensor]:
-    """Return the logits at each answer's tokens, (answer, V) each, given a context, a question and the true answer before.
+    """Return the logits at each answer's tokens, (answer, V) each.
 
-    Rows are filled up on the right, where a causal model does not look.
+    A context, a question and the true answer before are given. Rows are filled up on the right,
+    where a causal model does not look.
     """
     rows = [[*context, *question, *answer] for context, (question, answer) in zip(contexts, asked, strict=True)]
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
@@ -239,7 +263,10 @@ def written(
     sampling: Sampling = GREEDY,
     seed: int = 0,
 ) -> list[str]:
-    """Return the text of at most `new` tokens that follow each prompt, up to `stop`; prompts of a length go together."""
+    """Return the text that follows each prompt, up to `stop`.
+
+    It has at most `new` tokens; prompts of a length go together.
+    """
     by_length: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(number)

@@ -1,8 +1,11 @@
-"""Multi-query associative recall (MQAR; Arora et al. 2023, "Zoology"): key–value pairs, then their keys again.
+"""Multi-query associative recall: key–value pairs, then their keys again.
 
-Token ids only. The gap between a pair and its question follows a power law, p(g) ∝ g^(power − 1), as repeated bigrams do in
-language: power 1 is uniform, the paper's 0.01 puts most questions near. The first half of a vocabulary are keys, the second
-values. Unlike the paper's, filler never contains a key that is asked for, so each question has one answer.
+The task is MQAR (Arora et al. 2023, "Zoology").
+
+The task consists of token ids only. The gap between a pair and its question follows a power law,
+p(g) ∝ g^(power − 1), as repeated bigrams do in language: power 1 is uniform, the paper's 0.01 puts
+most questions near. The first half of a vocabulary are keys, the second values. Unlike the paper's,
+filler never contains a key that is asked for, so each question has one answer.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,9 @@ def sample(
     power: float = 1.0,
     bos: Sequence[int] = (),
 ) -> Sample:
-    """Return pairs among random ids, each asked for at the end, so that its depth is its gap.
+    """Return pairs among random ids, each asked for at the end.
+
+    All questions stand at the end, so the depth of a pair is its gap.
 
     >>> made = sample(length=16, seed=0, vocabulary=range(100), pairs=2)
     >>> made.context.tolist()
@@ -63,9 +68,12 @@ def rows(
     pairs: int = 8,
     power: float = 0.01,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return MQAR in the paper's own layout, for training: (tokens, scored), both (R, T).
+    """Return MQAR in the paper's layout: (tokens, scored), both (R, T).
 
-    With k for keys, v for values, f for filler, `^` below what is scored, a value right after its key; length 14, 2 pairs:
+    This layout is for training.
+
+    The row below has length 14 and 2 pairs: k is a key, v a value and f filler. A `^` stands below
+    what is scored, a value right after its key:
 
         k3 v7 k5 v1 f f k5 v1 f f f f k3 v7
                            ^             ^
@@ -91,7 +99,10 @@ def rows(
 
 
 def gap_law(count: int, power: float) -> np.ndarray:
-    """Return p(g) ∝ g^(power − 1) for gaps g = 1 … count, (count,)."""
+    """Return a power law over gaps, (count,).
+
+    The law is p(g) ∝ g^(power − 1) for gaps g = 1 … count.
+    """
     weights = np.arange(1, count + 1) ** (power - 1.0)
     return weights / weights.sum()
 
@@ -107,5 +118,8 @@ def _pairs(rng: np.random.Generator, rows: int, vocabulary: Sequence[int], pairs
 
 
 def oracle(sample: Sample) -> list[Ids]:
-    """Return what follows each key's only occurrence; () where there is none. Never looks at `answer` or spans."""
+    """Return what follows each key's only occurrence.
+
+    An answer is () where there is no such occurrence. The oracle never looks at `answer` or spans.
+    """
     return [follower(sample.context, query) for query in sample.queries]

@@ -1,7 +1,8 @@
-"""Common words: a list in which a few words occur more often than the others.
+"""Common words: a few words of a list occur more often.
 
-As RULER's common-words extraction (Hsieh et al. 2024): the answer stands nowhere, the whole context must be counted. The
-evidence is therefore every line of the list, those of the words that are not common too.
+The task is RULER's common-words extraction (Hsieh et al. 2024): the answer stands nowhere, so a
+reader must count the whole context. The evidence is therefore every line of the list, those of the
+words that are not common too.
 """
 
 import re
@@ -36,7 +37,9 @@ def sample(
     ratio: int = 3,
     bos: Sequence[int] = (),
 ) -> Sample:
-    r"""Return a list of words, as long as fits, and one question for the common ones; prose before it fills the rest.
+    r"""Return a list of words and one question for the common ones.
+
+    The list is as long as fits, and prose before it fills the rest.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
@@ -82,7 +85,10 @@ def sample(
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
-    """Return the answers that the decoded text gives; () where it gives none. Never looks at `answer` or spans."""
+    """Return the answers that the decoded text gives.
+
+    An answer is () where the text gives none. The oracle never looks at `answer` or spans.
+    """
     counts = Counter(re.findall(r"\n\s*-\s+(\w+)", decode(sample.context.tolist())))
     answers = []
     for query in sample.queries:

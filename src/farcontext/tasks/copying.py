@@ -1,7 +1,8 @@
-"""Copying: go on with a stretch of the context from the few tokens with which it begins.
+"""Copying: continue a stretch of the context from its first few tokens.
 
-Token ids only, so any vocabulary serves. In random ids nothing but the context tells how a stretch goes on; in prose a
-language model may guess, which `sample.closed_book` measures.
+The task consists of token ids only, so any vocabulary serves. In random ids nothing but the context
+tells how a stretch goes on; in prose a language model may guess, which `sample.closed_book`
+measures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,9 @@ def sample(
     span: int = 4,
     bos: Sequence[int] = (),
 ) -> Sample:
-    """Return prose in which some stretches, beginnings of sentences from elsewhere in it, are to be continued.
+    """Return prose in which some stretches are to be continued.
+
+    The stretches are beginnings of sentences from elsewhere in the prose.
 
     Args:
         length: tokens of context, question and answer together.
@@ -66,7 +69,9 @@ def random_sample(
     span: int = 4,
     bos: Sequence[int] = (),
 ) -> Sample:
-    """Return random ids of a vocabulary in which some stretches are to be continued. Arguments as `sample`.
+    """Return random ids in which some stretches are to be continued.
+
+    The ids come from a vocabulary; the other arguments are those of `sample`.
 
     >>> made = random_sample(length=20, seed=0, vocabulary=range(10, 100), queries=2, cue=2, span=3)
     >>> made.context.tolist()
@@ -98,5 +103,8 @@ def _copying(stream: Iterator[Ids], length: int, queries: int, cue: int, span: i
 
 
 def oracle(sample: Sample) -> list[Ids]:
-    """Return what follows each question's only occurrence; () where there is none. Never looks at `answer` or spans."""
+    """Return what follows each question's only occurrence.
+
+    An answer is () where there is no such occurrence. The oracle never looks at `answer` or spans.
+    """
     return [follower(sample.context, query) for query in sample.queries]

@@ -1,10 +1,13 @@
-"""Look-ups in somebody's real document: a line of it is begun, and the reader goes on as the document does.
+"""Look-ups in a real document, which the reader continues.
+
+A question begins a line of somebody's document, and the reader goes on as the document does.
 
     |<-------------------------- length --------------------------->|
     | bos | line | LINE ASKED FOR | line | … | line | its beginning, its value |
 
-Nothing is laid into the text: what is asked for stands where the author put it. It measures retrieval, not understanding, and
-a reader may know the document: always beside the same questions without it.
+Nothing is laid into the text: what is asked for stands where the author put it. The task measures
+retrieval, not understanding. A reader may know the document, so studies always ask the same
+questions without it too.
 """
 
 import re
@@ -14,20 +17,26 @@ import numpy as np
 
 from farcontext.tasks.sample import Encode, Ids, Query, Sample, places_of
 
-MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")  # a manual's: name (type, …): what it is
-VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")  # a play's: four words and the next one
+MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")  # A manual's line reads: name (type, …): what it is.
+VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")  # A play's line is read as four words and the next one.
 
-Split = tuple[str, str]  # how a line begins, and the value that follows
+Split = tuple[str, str]  # the beginning of a line, and the value that follows
 
 
 def members(line: str) -> Split | None:
-    """Return a manual's member up to its type, and the type: "TopicArn (" and "string"."""
+    """Return a manual's member up to its type, and the type.
+
+    An example is "TopicArn (" and "string".
+    """
     found = MEMBER.match(line)
     return found and (found[1], found[2])
 
 
 def verses(line: str) -> Split | None:
-    """Return the first four words of a play's line, and the space and word that follow."""
+    """Return the first four words of a play's line, and the next.
+
+    The second value is the space and the word that follow.
+    """
     found = VERSE.match(line)
     return found and (found[1].rstrip(), f" {found[2]}")
 
@@ -43,7 +52,9 @@ def sample(
     queries: int = 8,
     bos: Sequence[int] = (),
 ) -> Sample | None:
-    r"""Return a stretch of a document and questions for some of its lines; None if it has fewer than two values to ask for.
+    r"""Return a stretch of a document and questions for its lines.
+
+    It returns None if the stretch has fewer than two values to ask for.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()

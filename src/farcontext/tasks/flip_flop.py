@@ -1,4 +1,6 @@
-"""The flip-flop language (Liu et al. 2023, "Exposing Attention Glitches"): one bit, written, kept and read.
+"""The flip-flop language: one bit is written, kept and read.
+
+The language is from Liu et al. 2023 ("Exposing Attention Glitches").
 
 R rows, T tokens in a row. A recurrent state of one bit solves it at any length; attention must find the last write among
 all that look like it. A batch is (tokens, scored), as in `tasks.recall`.
@@ -14,9 +16,11 @@ CHANCE = 0.5
 def flip_flop(
     rng: np.random.Generator, rows: int, length: int, *, ignores: float = 0.8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return instructions, each followed by a bit: `write b`, `ignore b` (any b), `read b` (the last one written).
+    """Return rows of instructions, each followed by a bit.
 
-    A row of length 10; `^` below what is scored, the bits that are read:
+    The instructions are `write b`, `ignore b` (any b) and `read b` (b is the last bit written).
+
+    The row below has length 10. A `^` stands below what is scored, the bits that are read:
 
         w 1 i 0 i 1 r 1 w 0
                       ^
@@ -35,7 +39,7 @@ def flip_flop(
     instructions[:, 0], instructions[:, -1] = WRITE, READ
     bits = rng.integers(2, size=instructions.shape)
     at = np.arange(length // 2)
-    written = np.maximum.accumulate(np.where(instructions == WRITE, at, 0), 1)  # where the last write stands
+    written = np.maximum.accumulate(np.where(instructions == WRITE, at, 0), 1)  # the place of the last write
     reads = instructions == READ
     bits = np.where(reads, np.take_along_axis(bits, written, 1), bits)
     tokens = np.stack((instructions, ZERO + bits), -1).reshape(rows, length)
@@ -43,7 +47,10 @@ def flip_flop(
 
 
 def oracle(tokens: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """Return the last bit written before each scored token, in row order, (n,)."""
+    """Return the last bit written before each scored token, (n,).
+
+    The bits are in row order.
+    """
     answers = []
     for row, marks in zip(tokens, scored, strict=True):
         kept = ZERO

@@ -1,7 +1,10 @@
-"""Key–value lines: a context that is one long table, and the value of a few of its keys.
+"""Key–value lines: one long table, and the values of some keys.
 
-As the key–value retrieval of Liu et al. 2023 ("Lost in the Middle"), with plain lines and words in place of JSON and
-UUIDs. Unlike needles in prose the distractors grow with the length: every line looks like every other.
+The context is the whole table, and a few of its keys are asked for.
+
+The task is the key–value retrieval of Liu et al. 2023 ("Lost in the Middle"), with plain lines and
+words in place of JSON and UUIDs. Unlike needles in prose the distractors grow with the length:
+every line looks like every other.
 """
 
 import re
@@ -23,11 +26,13 @@ from farcontext.tasks.sample import (
 )
 from farcontext.tasks.words import NOUNS, draw_words
 
-OTHER_VALUES = 24  # words that lines nobody asks for share
+OTHER_VALUES = 24  # Lines that nobody asks for share so many words.
 
 
 def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int = 4, bos: Sequence[int] = ()) -> Sample:
-    r"""Return as many lines as fit, and questions for lines at even depths; prose before the first line fills the rest.
+    r"""Return as many lines as fit, and questions for some.
+
+    The lines asked for stand at even depths. Prose before the first line fills the rest.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
@@ -67,7 +72,8 @@ def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int 
     widest = max(map(len, values))
     keys = _keys(rng, encode, [word for word in NOUNS if word not in words], queries, length)
     costs = np.array([len(key) + widest for key in keys])
-    needs = len(bos) + np.cumsum(costs) + np.maximum.accumulate(costs)  # with the longest question, for so many lines
+    # tokens of so many lines and the longest question
+    needs = len(bos) + np.cumsum(costs) + np.maximum.accumulate(costs)
     lines = int(np.searchsorted(needs, length, side="right"))
     if lines < queries:
         raise ValueError(f"length = {length}: expected at least {needs[queries - 1]}")
@@ -94,7 +100,10 @@ def _keys(rng: np.random.Generator, encode: Encode, words: list[str], least: int
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
-    """Return the answers that the decoded text gives; () where it gives none. Never looks at `answer` or spans."""
+    """Return the answers that the decoded text gives.
+
+    An answer is () where the text gives none. The oracle never looks at `answer` or spans.
+    """
     table = dict(re.findall(r"\n\s*(\w+ \w+):\s*(\w+)", decode(sample.context.tolist())))
     answers = []
     for query in sample.queries:

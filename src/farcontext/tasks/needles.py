@@ -1,4 +1,6 @@
-"""Needles in prose: sentences that nothing in the text prepares, each asked for by its key.
+"""Needles in prose: unprepared sentences, each asked for by its key.
+
+Nothing in the text prepares a needle.
 
 One generator for three of RULER's tasks (Hsieh et al. 2024): `keys=1` single needle, `keys>1` many keys, each the others'
 distractor and each asked for, `values>1` many values of a key. Unlike RULER's, the values are words of one token where the
@@ -25,7 +27,7 @@ from farcontext.tasks.sample import (
 )
 from farcontext.tasks.words import NAMES, draw_words, listing
 
-ABSENT = 3  # further choices, not in the text, for a single key
+ABSENT = 3  # A single key has so many further choices, which are not in the text.
 
 
 def sample(
@@ -39,7 +41,9 @@ def sample(
     depths: Sequence[float] | None = None,
     bos: Sequence[int] = (),
 ) -> Sample:
-    r"""Return needles at even depths in prose, and a question for each key.
+    r"""Return needles in prose, and a question for each key.
+
+    The needles stand at even depths unless `depths` says otherwise.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
@@ -89,17 +93,26 @@ def sample(
 
 
 def needle(encode: Encode, name: str, word: str, article: str = "The") -> Ids:
-    """Return the ids of one needle; its word has the ids that an answer has."""
+    """Return the ids of one needle.
+
+    The word of the needle has the ids that an answer has.
+    """
     return (*encode(f"\n{article} secret word of {name} is"), *encode(f" {word}"), *encode("."))
 
 
 def question(encode: Encode, name: str, values: int = 1) -> Ids:
-    """Return the ids of a question: for one value the needle's own beginning."""
+    """Return the ids of a question.
+
+    The question for one value is the needle's own beginning.
+    """
     return tuple(encode(f"\nThe secret word of {name} is" if values == 1 else f"\nSecret words of {name}, A to Z:"))
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
-    """Return the answers that the decoded text gives; () where it gives none. Never looks at `answer` or spans."""
+    """Return the answers that the decoded text gives.
+
+    An answer is () where the text gives none. The oracle never looks at `answer` or spans.
+    """
     found = re.findall(r"\n\s*(?:The|A) secret word of (\w+) is\s+(\w+)\.", decode(sample.context.tolist()))
     answers = []
     for query in sample.queries:

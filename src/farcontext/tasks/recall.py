@@ -1,4 +1,4 @@
-"""Associative recall at the level of token ids: which value stood after this key?
+"""Associative recall of token ids: which value stood after this key?
 
 R rows, T tokens in a row. Keys, values and filler are ids of their own, so nothing but the row tells a key's value:
 whoever ignores the row scores 1/VALUES. A batch is (tokens, scored), both (R, T): a scored token is to be predicted from
@@ -8,14 +8,17 @@ what stands before it (a decoder) or with itself masked (an encoder).
 import numpy as np
 
 KEYS, VALUES, FILLER = 32, 32, 32
-VOCABULARY = KEYS + VALUES + FILLER  # ids: keys, then values, then filler
+VOCABULARY = KEYS + VALUES + FILLER  # The ids are keys, then values, then filler.
 CHANCE = 1 / VALUES
 
 
 def dense_recall(rng: np.random.Generator, rows: int, length: int, *, pairs: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Return a stream of a few pairs, over and over: every repeat's value is scored. It makes induction heads quickly.
+    """Return a stream that repeats a few pairs over and over.
 
-    With k for keys and v for values, `^` below what is scored; a row of length 12 with 2 pairs:
+    Every repeat's value is scored. Training on it makes induction heads quickly.
+
+    The row below has length 12 and 2 pairs: k is a key, v a value, and a `^` stands below what is
+    scored:
 
         k3 v7 k5 v1 k5 v1 k3 v7 k3 v7 k5 v1
                        ^     ^     ^     ^
@@ -28,7 +31,8 @@ def dense_recall(rng: np.random.Generator, rows: int, length: int, *, pairs: int
     keys, values = _pairs(rng, rows, pairs)
     which = rng.integers(pairs, size=(rows, length // 2))
     tokens = np.stack((np.take_along_axis(keys, which, 1), np.take_along_axis(values, which, 1)), -1)
-    first = np.stack([(which == pair).argmax(1) for pair in range(pairs)], 1)  # where each pair is shown first
+    # the place where each pair is shown first
+    first = np.stack([(which == pair).argmax(1) for pair in range(pairs)], 1)
     repeated = np.arange(length // 2) > np.take_along_axis(first, which, 1)
     scored = np.stack((np.zeros_like(repeated), repeated), -1)
     return tokens.reshape(rows, length), scored.reshape(rows, length)
@@ -43,9 +47,11 @@ def recall(
     span: int | None = None,
     depth: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows in which each pair is shown once among filler, then each key asked for once, at the end.
+    """Return rows that show pairs once among filler, then ask.
 
-    With f for filler; length 14, 2 pairs:
+    Each key is asked for once, at the end.
+
+    The row below has length 14 and 2 pairs, and f is filler:
 
         f f k3 v7 f f f k5 v1 f k5 v1 k3 v7
                                    ^     ^
@@ -69,7 +75,8 @@ def recall(
     keys, values = _pairs(rng, rows, pairs)
     tokens = rng.integers(KEYS + VALUES, VOCABULARY, size=(rows, length))
     start = np.round((rng.random(rows) if depth is None else np.full(rows, depth)) * (room - span)).astype(int)
-    # each pair takes two places; drawing places among span − pairs and adding the rank leaves room for both
+    # Each pair takes two places. Places are drawn among span − pairs, and the rank is added to
+    # each, so that there is room for both.
     places = np.argsort(rng.random((rows, span - pairs)), 1)[:, :pairs]
     at = start[:, None] + np.sort(places, 1) + np.arange(pairs)
     np.put_along_axis(tokens, at, keys, 1)
@@ -83,7 +90,10 @@ def recall(
 
 
 def oracle(tokens: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """Return what stood after the same key before, for each scored token in row order, (n,). It never looks at those."""
+    """Return what stood after the same key before, (n,).
+
+    There is one value for each scored token, in row order. The oracle never looks at those tokens.
+    """
     answers = []
     for row, marks in zip(tokens, scored, strict=True):
         known: dict[int, int] = {}

@@ -1,4 +1,6 @@
-"""A sample of a long-context task: one context, questions that follow it, and where in it their evidence lies.
+"""A sample of a long-context task: context, questions and evidence.
+
+A sample has one context, questions that follow it, and the places of their evidence in it.
 
     |<---------------------------- length ---------------------------->|
     | bos | block | block | EVIDENCE | block | … | block | question answer |
@@ -20,20 +22,27 @@ Ids = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]  # text → ids, without special tokens
 Decode = Callable[[Sequence[int]], str]
 
-NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE, STORIES = range(8)  # a random stream each
-SNAP = 0.02  # a piece moves to the nearest sentence start within this share of the filler
+# one random stream for each task
+NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE, STORIES = range(8)
+SNAP = 0.02  # A piece moves to the nearest sentence start within this share of the filler.
 SENTENCE = re.compile(r"[\s\S]{1,400}?(?:[.!?][\"'”’)]*(?=\s)|[。！？][”’』」]*|(?=\n\n)|\Z)|[\s\S]{400}")
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question. Its answer is among the choices, which a model may be asked to choose from."""
+    """One question with its answer and choices.
+
+    The answer is among the choices, which a model may be asked to choose from.
+    """
 
     question: Ids
     answer: Ids
-    choices: tuple[Ids, ...]  # in order of their ids, so that the order says nothing
-    evidence: tuple[tuple[int, int], ...]  # spans [start, end) of the context; empty when a control took them away
-    depth: float  # mean middle of the evidence, as a share of the context: 0 at its start, 1 at the question
+    choices: tuple[Ids, ...]  # Choices are in order of their ids, so that the order says nothing.
+    # These are spans [start, end) of the context; a control that takes them away leaves none.
+    evidence: tuple[tuple[int, int], ...]
+    # This is the mean middle of the evidence, as a share of the context: 0 is its start, 1 the
+    # question.
+    depth: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +59,10 @@ class Sample:
 
     context: np.ndarray  # ids, int64 (S,), read-only
     queries: tuple[Query, ...]
-    chance: float  # share that a random choice gets right
+    chance: float  # the share that a random choice gets right
     length: int
-    blocks: Ids  # first token of each block; what stands before the first one (bos) never moves
+    # This is the first token of each block; what stands before the first block (bos) never moves.
+    blocks: Ids
     spare: np.ndarray  # other filler, int64 (length,), for the controls
 
     def __post_init__(self) -> None:
@@ -71,13 +81,19 @@ class Sample:
         self.context.setflags(write=False)
 
     def sequence(self, query: Query) -> np.ndarray:
-        """Return context, question and answer as one row of at most `length` ids, int64."""
+        """Return context, question and answer as one row, int64.
+
+        The row has at most `length` ids.
+        """
         return np.concatenate([self.context, query.question, query.answer])
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A question about pieces that are not laid out yet; `pieces` are the indices of its evidence."""
+    """A question about pieces that are not laid out yet.
+
+    The field `pieces` has the indices of its evidence.
+    """
 
     question: Ids
     answer: Ids
@@ -86,17 +102,22 @@ class Ask:
 
 
 def longest(query: Query | Ask) -> int:
-    """Return the tokens of a question and its longest choice."""
+    """Return the number of tokens of a question and its longest choice."""
     return len(query.question) + max(map(len, query.choices))
 
 
 def even_depths(count: int) -> np.ndarray:
-    """Return the middles of `count` equal parts of [0, 1]: 0.1, 0.3, 0.5, 0.7, 0.9 for five."""
+    """Return the middles of `count` equal parts of [0, 1].
+
+    For five parts they are 0.1, 0.3, 0.5, 0.7 and 0.9.
+    """
     return (np.arange(count) + 0.5) / count
 
 
 def prose(text: str, encode: Encode, rng: np.random.Generator) -> Iterator[Ids]:
-    """Yield a text's sentences as ids, from a random one on and round again, without end.
+    """Yield a text's sentences as ids, without end.
+
+    The stream starts at a random sentence and goes round again.
 
     A sentence keeps the space before it; another parts the text's end from its beginning. Without punctuation, 400
     characters count as one sentence.
@@ -115,7 +136,10 @@ def prose(text: str, encode: Encode, rng: np.random.Generator) -> Iterator[Ids]:
 
 
 def take(stream: Iterator[Ids], count: int) -> tuple[list[int], list[int]]:
-    """Return the next `count` ids of a stream, and where its sentences start in them. The last one is cut."""
+    """Return the next ids of a stream, and its sentence starts.
+
+    There are `count` ids, and the last sentence is cut.
+    """
     ids: list[int] = []
     starts = []
     while len(ids) < count:
@@ -189,7 +213,10 @@ def _query(question: Ids, answer: Ids, choices: tuple[Ids, ...], spans: list[tup
 
 
 def closed_book(sample: Sample) -> Sample:
-    """Return the sample with its whole context replaced by other filler: what is known without it, at equal length."""
+    """Return the sample with other filler as its whole context.
+
+    It shows what is known without the context, at equal length.
+    """
     context = sample.context.copy()
     first = sample.blocks[0]
     context[first:] = sample.spare[: len(context) - first]
@@ -197,7 +224,10 @@ def closed_book(sample: Sample) -> Sample:
 
 
 def evidence_removed(sample: Sample) -> Sample:
-    """Return the sample with the evidence of all its questions replaced by as much other filler; the rest stays."""
+    """Return the sample with other filler in place of all evidence.
+
+    As much filler replaces the evidence of all questions, and the rest stays.
+    """
     context = sample.context.copy()
     used = 0
     for start, end in sorted({span for query in sample.queries for span in query.evidence}):
@@ -207,7 +237,10 @@ def evidence_removed(sample: Sample) -> Sample:
 
 
 def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sample:
-    """Return some of a sample's questions after another, shorter context, which is all that there is to read."""
+    """Return some of a sample's questions after another, shorter context.
+
+    That context is all that there is to read.
+    """
     size = len(context) + max(map(longest, queries))
     return replace(sample, context=context, queries=_without_evidence(queries), blocks=(0,), length=size)
 
@@ -217,7 +250,10 @@ def _without_evidence(queries: Sequence[Query]) -> tuple[Query, ...]:
 
 
 def shuffled(sample: Sample, seed: int) -> Sample:
-    """Return the sample with its blocks (sentences, evidence) in a random order; spans and depths follow."""
+    """Return the sample with its blocks in a random order.
+
+    The blocks are sentences and evidence; spans and depths follow them.
+    """
     blocks = list(pairwise([*sample.blocks, len(sample.context)]))
     order = np.random.default_rng((SHUFFLE, seed)).permutation(len(blocks))
     context, moved = [*sample.context[: sample.blocks[0]]], {}
@@ -244,7 +280,10 @@ def places_of(part: Sequence[int], ids: Sequence[int] | np.ndarray) -> np.ndarra
 
 
 def follower(context: np.ndarray, query: Query) -> Ids:
-    """Return the choice that follows the question's only occurrence in a context; () if there is none or it is not one."""
+    """Return the choice that follows the question's only occurrence.
+
+    It returns () if the context has no such occurrence, or if what follows is no choice.
+    """
     places = places_of(query.question, context)
     if len(places) != 1:
         return ()
@@ -253,10 +292,16 @@ def follower(context: np.ndarray, query: Query) -> Ids:
 
 
 def choice_reading(query: Query, words: Sequence[str], decode: Decode) -> Ids:
-    """Return the choice that consists of these words in this order; () if none does."""
+    """Return the choice that consists of these words in order.
+
+    It returns () if there is none.
+    """
     return next((choice for choice in query.choices if re.findall(r"\w+", decode(choice)) == [*words]), ())
 
 
 def accuracy(sample: Sample, answers: Sequence[Ids]) -> float:
-    """Return the share of questions that these answers, one a question, get right."""
+    """Return the share of questions that these answers get right.
+
+    There is one answer for each question.
+    """
     return float(np.mean([query.answer == given for query, given in zip(sample.queries, answers, strict=True)]))

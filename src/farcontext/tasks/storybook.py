@@ -1,4 +1,6 @@
-"""Rows that a small model learns to read stories from: a story in prose, then questions, its facts in short, or what is so.
+"""Rows from which a small model learns to read stories.
+
+A row holds a story in prose, then questions, its facts in short, or what is so.
 
 R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its own, beyond those of the
 tokenizer that encodes all else: what is learned then is reading, not spelling.
@@ -17,7 +19,7 @@ from farcontext.tasks.sample import SENTENCE, Decode, Encode, Ids
 from farcontext.tasks.world import Fact, Story, simulate, state
 
 Tail = Literal["questions", "cloze", "summary", "statements"]
-Part = tuple[Ids, bool]  # ids, and whether they are scored
+Part = tuple[Ids, bool]  # ids, and a flag that says whether they are scored
 
 CAST = "\nAbout"
 SUMMARY, STATEMENTS, END = "\nIn short:", "\nAs it stands:", "\n"
@@ -25,7 +27,11 @@ PIECE = re.compile(r"[ \n]?\w+|[^\w\s]|\s")
 
 
 class Vocabulary:
-    """One id for each word that the world says, from `first` on, and a tokenizer, whose ids end below, for other words."""
+    """One id for each word of the world, and a tokenizer.
+
+    The ids of the world's words start at `first`. The tokenizer serves other words, and its ids end
+    below.
+    """
 
     def __init__(self, encode: Encode, decode: Decode, first: int) -> None:
         self.outer_encode, self.outer_decode, self.first = encode, decode, first
@@ -78,7 +84,9 @@ def rows(
     things: int,
     changes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of training stories and what follows them, dealt to the tails in turn.
+    """Return rows of training stories and what follows them.
+
+    The rows are dealt to the tails in turn.
 
     Args:
         length: T.
@@ -102,7 +110,9 @@ def rows(
 
 
 def laid(rng: np.random.Generator, pieces: Sequence[Ids], filler: Sequence[Ids], length: int) -> list[int]:
-    """Return pieces, in order, between a prose's sentences, all within a random stretch of them: `length` ids.
+    """Return pieces between a prose's sentences, as `length` ids.
+
+    The pieces keep their order and all stand within a random stretch of the sentences.
 
     Raises:
         ValueError: the pieces alone are longer.
@@ -128,7 +138,9 @@ def laid(rng: np.random.Generator, pieces: Sequence[Ids], filler: Sequence[Ids],
 
 
 def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail) -> list[Part]:
-    """Return what follows a story: questions or statements of which the answers are scored, or facts that are scored whole.
+    """Return what follows a story, and whether it is scored.
+
+    Questions and statements have scored answers; facts are scored whole.
 
     Questions and statements are drawn with replacement, each kind as often: what was not asked yet is no likelier to come.
     """
@@ -155,7 +167,10 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
 
 
 def brief(rng: np.random.Generator, story: Story) -> str:
-    """Return whom a continuation is to be about, in random order, and how it begins."""
+    """Return a continuation's people, and how it begins.
+
+    The people are those whom it is to be about, in random order.
+    """
     cast = [*story.people, *(f"the {thing}" for thing in story.things)]
     return f"{CAST} {', '.join(cast[number] for number in rng.permutation(len(cast)))}.{STATEMENTS}"
 
@@ -166,12 +181,15 @@ def _cloze(fact: Fact, encode: Encode) -> list[Part]:
 
 
 def summary_of(story: Story) -> list[Fact]:
-    """Return what a summary holds: where everybody is and who has each thing, by name; where the things are follows."""
+    """Return the facts that a summary holds, by name.
+
+    They are where everybody is and who has each thing; where the things are follows from these.
+    """
     facts = [fact for fact in state(story.events) if fact.kind != "thing_place"]
     return sorted(facts, key=lambda fact: (fact.kind != "place", fact.subject))
 
 
 def in_order(story: Story) -> list[Fact]:
-    """Return a story's facts in the order in which they came to be so."""
+    """Return a story's facts in the order of their events."""
     facts = state(story.events)
     return sorted(facts, key=lambda fact: (facts[fact][::-1], fact.kind))

@@ -1,7 +1,10 @@
-"""Variable tracking: chains of assignments scattered over prose, and the value at each chain's end.
+"""Variable tracking: chains of assignments in prose, and their last values.
 
-As RULER's variable tracking (Hsieh et al. 2024), which asks for all variables of a value; here each chain's last variable is
-asked for, so that an answer needs every hop and the chains are each other's distractors.
+The assignments are scattered over the prose, and the value at each chain's end is asked for.
+
+RULER's variable tracking (Hsieh et al. 2024) asks for all variables of a value. Here each chain's
+last variable is asked for, so that an answer needs every hop and the chains are each other's
+distractors.
 """
 
 import re
@@ -36,7 +39,9 @@ def sample(
     hops: int = 1,
     bos: Sequence[int] = (),
 ) -> Sample:
-    r"""Return chains whose assignments alternate at random, at even depths in prose, and a question for each chain.
+    r"""Return chains of assignments in prose, and a question for each.
+
+    The assignments of the chains alternate at random and stand at even depths.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
@@ -98,7 +103,10 @@ def _assignments(
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
-    """Return the answers that the decoded text gives; () where it gives none. Never looks at `answer` or spans."""
+    """Return the answers that the decoded text gives.
+
+    An answer is () where the text gives none. The oracle never looks at `answer` or spans.
+    """
     assigned = dict(re.findall(r"\n\s*(X\d+) =\s+(\w+)\.", decode(sample.context.tolist())))
     answers = []
     for query in sample.queries:

@@ -1,4 +1,7 @@
-"""A second language for the story world, regular as Esperanto, and documents whose sentences cannot be translated alone.
+"""A second language, and documents that need more than one sentence.
+
+The language is for the story world, and it is regular as Esperanto is. Some sentences of a document
+cannot be translated alone.
 
 English says `it`, `you` and `bank`; the second language must choose, and an earlier sentence tells which:
 
@@ -22,11 +25,11 @@ from farcontext.tasks.world import Split, full_names
 Kind = Literal["gender", "formality", "term"]
 
 KINDS: tuple[Kind, ...] = ("gender", "formality", "term")
-THINGS = {  # English → the second language's noun; its ending is its gender
+THINGS = {  # The key is English; the ending of the second language's noun is its gender.
     **{"lamp": "lampa", "letter": "littera", "cup": "tazza", "key": "clava", "rope": "corda", "ring": "anella"},
     **{"book": "libro", "hat": "cappo", "clock": "orologo", "drum": "tamburo", "coin": "moneto", "map": "mappo"},
 }
-TERMS = {  # English → (topic in both languages, noun), two meanings each
+TERMS = {  # English word → two meanings, each (topic in both languages, noun)
     "bank": ((("money", "mona"), "banka"), (("the river", "la riva"), "bordo")),
     "spring": ((("the year", "lo anno"), "primo"), (("water", "aqua"), "fonta")),
     "letter": ((("the post", "la posta"), "littera"), (("the alphabet", "lo alfabeto"), "segno")),
@@ -37,11 +40,14 @@ ASKED = {"come": "vena", "stay": "resta", "play": "juga", "eat": "mangia"}
 FORMAL = {
     "friends": ("amicos", "s tu"),
     "strangers": ("stranjos", "z vos"),
-}  # English → in the other language, verb's end
+}  # English → (the other language's word, the verb's end)
 
 
 class Sentence(NamedTuple):
-    """One sentence in both languages. A dependent one has a contrast, and the index of the sentence that tells which."""
+    """One sentence in both languages.
+
+    A dependent sentence has a contrast, and the index of the sentence that decides it.
+    """
 
     source: str
     target: str
@@ -51,7 +57,10 @@ class Sentence(NamedTuple):
 
 
 def article(noun: str) -> str:
-    """Return a noun's article, which is its pronoun too: la before -a, lo before -o."""
+    """Return a noun's article, which is its pronoun too.
+
+    The article is la before -a and lo before -o.
+    """
     return "la" if noun.endswith("a") else "lo"
 
 
@@ -59,7 +68,8 @@ def article(noun: str) -> str:
 
 
 def _gender(rng: np.random.Generator, names: Sequence[str]) -> tuple[Sentence, Sentence]:
-    ending = "ao"[rng.integers(2)]  # first the gender, so that both are as likely whatever nouns there are
+    # The gender is drawn first, so that both are as likely whatever nouns there are.
+    ending = "ao"[rng.integers(2)]
     alike = [thing for thing, noun in THINGS.items() if noun.endswith(ending)]
     thing = alike[rng.integers(len(alike))]
     noun, (english, verb) = THINGS[thing], list(VERBS.items())[rng.integers(len(VERBS))]
@@ -98,7 +108,9 @@ def document(
     kind: Kind | None = None,
     split: Split = "test",
 ) -> list[Sentence]:
-    """Return a document of `length` sentences whose last one needs an earlier one; those between need none.
+    """Return a document whose last sentence needs an earlier one.
+
+    It has `length` sentences, and those between the two need none.
 
     >>> for sentence in document(np.random.default_rng(1), length=4, distance=2, kind="gender"):
     ...     print(f"{sentence.source.strip():<38}{sentence.target.strip()}")
@@ -135,7 +147,10 @@ def _waiting(name: str) -> Sentence:
 
 
 def oracle(sources: Sequence[str], choices: Sequence[str]) -> str | None:
-    """Return which of two translations of the last sentence is right, from the sources alone; None where nothing tells."""
+    """Return which translation of the last sentence is right.
+
+    The oracle reads the sources alone, and returns None where nothing tells.
+    """
     *before, last = sources
     known = " ".join(before)
     if last.endswith(" it."):

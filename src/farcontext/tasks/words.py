@@ -1,4 +1,7 @@
-"""Names and common nouns for the tasks' sentences, and a toy tokenizer for their examples."""
+"""Names and nouns for the tasks' sentences, and a toy tokenizer.
+
+The nouns are common ones, and the tokenizer is for the tasks' examples.
+"""
 
 import re
 from collections import Counter
@@ -31,7 +34,9 @@ NOUNS = tuple(
 
 
 def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequence[str] = NOUNS) -> list[str]:
-    """Return different words of as few tokens as this tokenizer allows, in random order.
+    """Return different words of few tokens, in random order.
+
+    The words have as few tokens as this tokenizer allows.
 
     A word counts with the space before it. They are drawn from the words of one token if there are `count` of them, else
     from those of two, and so on: of equal length, so that no choice is likelier for being short. Where no length has so
@@ -52,7 +57,10 @@ def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequ
 
 
 def listing(encode: Encode, words: Sequence[str]) -> Ids:
-    """Return the ids of " lamp, river, stone": words in alphabetical order, so that a set has one spelling."""
+    """Return the ids of words in alphabetical order: " lamp, river, stone".
+
+    A set of words then has one spelling.
+    """
     ids: list[int] = []
     for word in sorted(words):
         ids.extend([*(encode(",") if ids else ()), *encode(f" {word}")])
@@ -60,7 +68,10 @@ def listing(encode: Encode, words: Sequence[str]) -> Ids:
 
 
 class WordTokenizer:
-    """One id a word or mark, with the space or newline before it; new words get the next id. For examples and tests."""
+    """One id for each word or mark, for examples and tests.
+
+    A word includes the space or newline before it, and a new word gets the next id.
+    """
 
     def __init__(self) -> None:
         self.ids: dict[str, int] = {}

@@ -1,4 +1,6 @@
-"""The story world: people go places, take things and hand them on; it is told in plain sentences, and what is true is known.
+"""The story world: people move, and take and give things.
+
+It is told in plain sentences, and what is true is known.
 
     simulate ──> events ──> sentences, laid into real prose ──> a sample to be asked
                    └──> state: where everybody is, who has what ──> questions, facts, contradictions
@@ -43,7 +45,7 @@ VERBS = {
     "take": ("is taken by", "is found by", "is bought by", "is borrowed by"),
     "give": ("gives", "hands", "passes", "lends"),
 }
-TELLINGS = {  # what is asked for stands behind what it is asked by
+TELLINGS = {  # What is asked for stands behind what it is asked by.
     "go": "{who} {verb} the {what}.",
     "take": "the {what} {verb} {who}.",
     "give": "{who} {verb} the {what} to {to}.",
@@ -58,7 +60,7 @@ FACTS: dict[Kind, str] = {
     "holder": " The {subject} is with {value}.",
     "thing_place": " The {subject} is in the {value}.",
 }
-HELD_OUT = 4  # one in so many people and wordings is for tests alone
+HELD_OUT = 4  # One in so many people and wordings is for tests alone.
 
 NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
 TOLD = {
@@ -74,7 +76,7 @@ STATED = {
 
 
 class Event(NamedTuple):
-    """Something that happens: somebody goes to a place, takes a thing, or gives it to somebody."""
+    """An event: somebody goes to a place, or takes or gives something."""
 
     kind: Literal["go", "take", "give"]
     who: str
@@ -93,7 +95,7 @@ class Event(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """What is so: a person's place, a thing's holder, or a thing's place."""
+    """A fact: a person's place, a thing's holder or a thing's place."""
 
     kind: Kind
     subject: str
@@ -117,20 +119,26 @@ class Story:
     people: tuple[str, ...]
     things: tuple[str, ...]
     events: tuple[Event, ...]
-    sentences: tuple[str, ...]  # one an event, with the space before it
+    sentences: tuple[str, ...]  # one sentence for each event, with the space before it
 
 
 # ------------------------------------------------------------------------------------------------------- simulation
 
 
 def full_names(split: Split) -> list[tuple[str, str]]:
-    """Return (first, family) of the people of a split: every first and every family name is in both, no person is."""
+    """Return (first, family) of every person of a split.
+
+    Every first and every family name is in both splits, but no person is.
+    """
     pairs = [(i + j, first, family) for i, first in enumerate(FIRSTS) for j, family in enumerate(FAMILIES)]
     return [(first, family) for number, first, family in pairs if _is_in(split, number)]
 
 
 def wordings(split: Split, kind: str) -> list[tuple[str, str]]:
-    """Return (opening, verb) of a split: every opening and every verb is in both, no combination is."""
+    """Return (opening, verb) of every wording of a split.
+
+    Every opening and every verb is in both splits, but no combination is.
+    """
     pairs = [(i + j, opening, verb) for i, opening in enumerate(OPENINGS) for j, verb in enumerate(VERBS[kind])]
     return [(opening, verb) for number, opening, verb in pairs if _is_in(split, number)]
 
@@ -140,7 +148,9 @@ def _is_in(split: Split, number: int) -> bool:
 
 
 def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int = 0, split: Split = "test") -> Story:
-    """Return a story in which everybody goes somewhere, somebody takes each thing, and so many more events follow.
+    """Return a random story about some people and things.
+
+    Everybody goes somewhere, somebody takes each thing, and `changes` more events follow.
 
     Args:
         changes: people who go elsewhere, or things that are handed on: what was so before is so no longer. At random
@@ -158,7 +168,7 @@ def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int
     known: dict[str, list[str]] = {}
     for first, family in full_names(split):
         known.setdefault(first, []).append(family)
-    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]  # no two share a first name
+    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]  # No two people share a first name.
     names = tuple(f"{first} {known[first][rng.integers(len(known[first]))]}" for first in chosen)
     goods = tuple(THINGS[i] for i in rng.permutation(len(THINGS))[:things])
     turns = rng.permutation([*range(people + things), *rng.integers(people + things, size=changes)])
@@ -196,7 +206,10 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
 
 
 def read(text: str) -> list[Event]:
-    """Return the events that a text tells, in order; whatever else it says is passed over."""
+    """Return the events that a text tells, in order.
+
+    It passes over whatever else the text says.
+    """
     return [Event(kind, **parts) for kind, parts in _said(TOLD, text)]
 
 
@@ -207,7 +220,7 @@ def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, di
 
 
 def state(events: Sequence[Event]) -> dict[Fact, Ids]:
-    """Return every fact that holds at the end, and the indices of the events that tell it."""
+    """Return every fact that holds at the end, with its events' indices."""
     places: dict[str, int] = {}
     holders: dict[str, int] = {}
     for number, event in enumerate(events):
@@ -228,7 +241,10 @@ def facts_in(text: str) -> list[Fact]:
 
 
 def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
-    """Return the stated facts whose subject is known to have another value; an unknown subject contradicts nothing."""
+    """Return the stated facts whose subject has another known value.
+
+    A fact about an unknown subject contradicts nothing.
+    """
     known = {(fact.kind, fact.subject): fact.value for fact in true}
     return [fact for fact in stated if known.get((fact.kind, fact.subject), fact.value) != fact.value]
 
@@ -249,7 +265,9 @@ def sample(
     depth: float | None = None,
     bos: Sequence[int] = (),
 ) -> Sample:
-    r"""Return a story laid into prose, and every question that it answers: places, then who has each thing and where it is.
+    r"""Return a story laid into prose, and every question it answers.
+
+    The questions are for places, then for who has each thing and where it is.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
@@ -312,7 +330,10 @@ def _encoded(encode: Encode, words: Sequence[str]) -> tuple[Ids, ...]:
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
-    """Return the answers that the decoded text gives; () where it gives none. Never looks at `answer` or spans."""
+    """Return the answers that the decoded text gives.
+
+    An answer is () where the text gives none. The oracle never looks at `answer` or spans.
+    """
     known = {fact.question: fact.value for fact in state(read(decode(sample.context.tolist())))}
     answers = []
     for query in sample.queries:

@@ -1,4 +1,6 @@
-"""Batches as a pure function of (seed, step), and the fixed rows that evaluations score.
+"""Batches as a function of (seed, step), and fixed evaluation rows.
+
+Batches are a pure function of (seed, step). Evaluations score the fixed rows.
 
 B rows, T tokens in a row. Tokens stay memory-mapped; a batch costs one permutation lookup and one gather.
 """
@@ -20,18 +22,21 @@ from farcontext.files import UserError
 from farcontext.schema import EOS, MASK, PAD, SPECIAL
 from farcontext.train.config import BatchConfig
 
-IGNORE = -100  # a target that is not scored
-PERMUTATION, OFFSET, MASKING, TASKS = range(4)  # purposes: each draws from a random stream of its own
+IGNORE = -100  # A target of this value is not scored.
+PERMUTATION, OFFSET, MASKING, TASKS = range(4)  # Each purpose draws from a random stream of its own.
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees. `documents` tells documents apart within a row; None: each row lies in one."""
+    """The rows that one step sees.
+
+    `documents` tells documents apart within a row; with None, each row lies in one.
+    """
 
     tokens: Int[Tensor, "B T"]
-    targets: Int[Tensor, "B T"]  # IGNORE where not scored
+    targets: Int[Tensor, "B T"]  # IGNORE marks what is not scored.
     documents: Int[Tensor, "B T"] | None
-    source: Int[Tensor, "B S"] | None = None  # what an encoder–decoder's encoder reads
+    source: Int[Tensor, "B S"] | None = None  # An encoder–decoder's encoder reads these.
 
     def split(self, parts: int) -> list["Batch"]:
         """Return the rows as `parts` batches of equal size, in order."""
@@ -47,7 +52,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stream:
-    """One split's tokens over some domains. Each document ends with EOS, which belongs to it."""
+    """One split's tokens over some domains.
+
+    Each document ends with EOS, which belongs to it.
+    """
 
     name: str  # for messages
     vocab_size: int
@@ -57,7 +65,7 @@ class Stream:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains, sorted by name."""
+        """Return the domains, sorted by name."""
         return tuple(self.tokens)
 
     @classmethod
@@ -88,7 +96,10 @@ class Stream:
         return cls(f"{folder.name}/{split}", card["vocab_size"], card["fingerprint"], tokens, offsets)
 
     def document_of(self, domain: str, positions: np.ndarray) -> np.ndarray:
-        """Return the index of the document that each position of a domain's stream lies in."""
+        """Return the document index of each position of a domain.
+
+        Positions count in the domain's stream.
+        """
         return np.searchsorted(self.offsets[domain], positions, side="right") - 1
 
     def all_tokens(self) -> np.ndarray:
@@ -115,7 +126,10 @@ def _load_array(path: Path, dtype: type) -> np.ndarray:
 
 
 def generator(purpose: int, seed: int, index: int) -> np.random.Generator:
-    """Return the random stream of a purpose, a seed and an index (a step, an epoch)."""
+    """Return the random stream of a purpose, a seed and an index.
+
+    The index is a step or an epoch.
+    """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([purpose, seed, index])))
 
 
@@ -181,7 +195,7 @@ def _packed(stream: Stream, config: BatchConfig, seed: int, step: int) -> tuple[
         starts = offsets[now] % len(ids) + windows[now] * config.length
         laps, places = np.divmod(starts[:, None] + np.arange(config.length + 1), len(ids))
         tokens[now] = ids[places]
-        documents[now] = stream.document_of(name, places) + count * laps  # the ring's seam is a boundary too
+        documents[now] = stream.document_of(name, places) + count * laps  # The ring's seam is a boundary too.
     return tokens, documents
 
 
@@ -206,11 +220,13 @@ def _padded(stream: Stream, config: BatchConfig, seed: int, step: int) -> tuple[
 
 
 def training_batch(stream: Stream, config: BatchConfig, *, seed: int, step: int) -> Batch:
-    """Return the batch of a step: a pure function of its arguments, so that resuming needs the step alone.
+    """Return the batch of a step.
 
-    layout packed: windows of `length` consecutive tokens, no padding. layout padded: pieces of one document
-    each. objective mlm: targets are the original ids of the selected tokens (`mask_tokens`). objective clm:
-    targets are the next token of the same document, so a document's EOS is predicted and predicts nothing.
+    It is a pure function of its arguments, so resuming needs the step alone. Layout packed gives
+    windows of `length` consecutive tokens, without padding. Layout padded gives pieces of one
+    document each. With objective mlm, targets are the original ids of the selected tokens
+    (`mask_tokens`). With objective clm, targets are the next token of the same document, so a
+    document's EOS is predicted and predicts nothing.
 
     Raises:
         UserError: a domain is shorter than one row.
@@ -282,6 +298,9 @@ def evaluation_starts(
 
 
 def evaluation_rows(stream: Stream, domain: str, length: int, rows: int, *, within_document: bool = True) -> np.ndarray:
-    """Return the tokens of `evaluation_starts`' windows, int64 (rows, length). Raises as it does."""
+    """Return the tokens of `evaluation_starts`' windows, int64 (rows, length).
+
+    It raises as `evaluation_starts` does.
+    """
     starts = evaluation_starts(stream, domain, length, rows, within_document=within_document)
     return stream.tokens[domain][starts[:, None] + np.arange(length)].astype(np.int64)

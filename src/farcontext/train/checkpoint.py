@@ -1,7 +1,8 @@
-"""Crash-safe checkpoints: a folder a step, whose manifest with every file's sha256 is written last.
+"""Crash-safe checkpoints, a folder a step.
 
-Only safetensors and JSON; nothing that is loaded can run code. A folder appears under its final name only when it is
-complete, so a reader finds whole sets or none; a set that was damaged later is refused as a whole.
+A manifest with every file's sha256 is written last. Files are safetensors and JSON only; nothing
+that is loaded can run code. A folder appears under its final name only when it is complete, so a
+reader finds whole sets or none; a set that was damaged later is refused as a whole.
 """
 
 import re
@@ -52,7 +53,9 @@ def save(
     state: Mapping[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Write the set of one step, then remove all but the newest `keep` sets.
+    """Write the set of one step, then remove old sets.
+
+    The newest `keep` sets stay.
 
     Raises:
         UserError: the disk refused; older sets are intact.
@@ -82,7 +85,10 @@ def _discard(folder: Path) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """Return the steps of which a folder holds a set with a manifest, ascending; by name, never by time stamp."""
+    """Return the steps of a folder's sets, ascending.
+
+    A set counts if it has a manifest. Steps are read from names, never from time stamps.
+    """
     names = (_STEP.fullmatch(path.parent.name) for path in folder.glob(f"step-*/{MANIFEST}"))
     return sorted(int(name.group(1)) for name in names if name)
 
@@ -123,7 +129,9 @@ def _check_manifest(folder: Path, manifest: object) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest whole set of a run, None if it never had one; a damaged one is skipped with a warning.
+    """Return the newest whole set of a run.
+
+    It is None if the run never had one; a damaged one is skipped with a warning.
 
     Raises:
         UserError: there are sets and every one is damaged; the line lists why.

@@ -1,7 +1,9 @@
-"""Batches of synthetic tasks, a pure function of (seed, step) too: rows made here, or drawn from those made beforehand.
+"""Batches of synthetic tasks, a pure function of (seed, step) too.
 
-R rows, T tokens in a row. A task gives tokens and which of them are scored, (R, T) each; what a model is to predict of them
-depends on whether it is causal.
+Rows are made here, or drawn from those made beforehand.
+
+R rows, T tokens in a row. A task gives tokens and which of them are scored, (R, T) each; what a
+model is to predict of them depends on whether it is causal.
 """
 
 import hashlib
@@ -21,7 +23,10 @@ from farcontext.train.config import Curriculum, Task
 
 
 def task_rows(task: Task, rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a task's tokens and which of them are scored, (rows, length) each."""
+    """Return a task's tokens and which of them are scored.
+
+    Both are (rows, length).
+    """
     match task.name:
         case "dense_recall":
             return recall.dense_recall(rng, rows, length, **task.options)
@@ -38,7 +43,9 @@ def _rows_file(digest: str) -> Path:
 
 
 def keep_rows(tokens: np.ndarray, scored: np.ndarray) -> str:
-    """Keep rows for training in the cache, (rows, length) each, and return their digest: what `prepared` draws from.
+    """Keep rows for training in the cache and return their digest.
+
+    `tokens` and `scored` are (rows, length) each; `prepared` draws from what is kept.
 
     Raises:
         ValueError: shapes differ, or an id that 16 bits do not hold.
@@ -78,9 +85,10 @@ def prepared(rng: np.random.Generator, rows: int, length: int, *, digest: str) -
 
 
 def to_predict(tokens: np.ndarray, scored: np.ndarray, *, causal: bool, mask: int) -> Batch:
-    """Return a task's rows as a batch: a decoder predicts a scored token from those before it, an encoder from `mask`.
+    """Return a task's rows as a batch.
 
-    The encoder reads `mask` in place of every scored token; its vocabulary has one id more than the task.
+    A decoder predicts a scored token from those before it, an encoder from `mask`. The encoder
+    reads `mask` in place of every scored token; its vocabulary has one id more than the task.
     """
     if causal:
         targets = np.full(tokens.shape, IGNORE)
@@ -90,7 +98,10 @@ def to_predict(tokens: np.ndarray, scored: np.ndarray, *, causal: bool, mask: in
 
 
 def task_batch(curriculum: Curriculum, *, seed: int, step: int, causal: bool, vocab_size: int) -> Batch:
-    """Return the batch of a step of a curriculum: a pure function of its arguments, as `training_batch`."""
+    """Return the batch of a step of a curriculum.
+
+    It is a pure function of its arguments, as `training_batch` is.
+    """
     stage, rng = curriculum.at(step), generator(TASKS, seed, step)
     share, rest = divmod(stage.rows, len(stage.tasks))
     counts = [share + (place < rest) for place in range(len(stage.tasks))]

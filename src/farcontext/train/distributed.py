@@ -1,7 +1,9 @@
-"""Several processes train one model: torchrun starts them, each takes its share of the rows of every batch.
+"""Training of one model by several processes.
 
-Gradients are summed by torch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs. The first process alone writes, so
-all must share one file system. A foreseen failure of one process is raised in all of them and said once.
+torchrun starts them, and each takes its share of the rows of every batch. Gradients are summed by
+torch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs. The first process alone writes, so all
+must share one file system. A foreseen failure of one process is raised in all of them and said
+once.
 """
 
 import contextlib
@@ -20,8 +22,8 @@ from torch import nn
 from farcontext import files
 from farcontext.files import UserError
 
-PATIENCE = timedelta(minutes=30)  # for a process that is alive but slow, while the first one saves say
-LAUNCHED = "FARCONTEXT_LAUNCHED"  # set by `farcontext train --processes`, which says itself what became of them
+PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the first one saves say.
+LAUNCHED = "FARCONTEXT_LAUNCHED"  # `farcontext train --processes` sets it and says itself what became of them.
 AGAIN = "the same command goes on from the last save"
 
 Result = TypeVar("Result")
@@ -33,7 +35,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Return which of them this is, 0 for the first."""
+    """Return the number of this process, 0 for the first."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -44,7 +46,9 @@ def first() -> bool:
 
 @contextlib.contextmanager
 def group() -> Iterator[None]:
-    """Join the processes that torchrun started; alone, only fix the thread count, on which bits depend.
+    """Join the processes that torchrun started.
+
+    A process that is alone only fixes the thread count, on which bits depend.
 
     Raises:
         UserError: another process ended, or cannot be reached; more processes than GPUs.
@@ -61,7 +65,7 @@ def group() -> Iterator[None]:
         if local >= here:
             raise UserError(f"torchrun: --nproc-per-node > {here}: expected at most one process a GPU")
         torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"  # gloo for the small talk below
+        backend = "cpu:gloo,cuda:nccl"  # gloo serves the small talk below.
     else:
         signal.signal(signal.SIGTERM, _stop)
     try:
@@ -75,7 +79,7 @@ def group() -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, for the same reason
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends SIGTERM for the same reason.
         raise _over("another process of this run ended") from error
     finally:
         if dist.is_initialized():
@@ -96,7 +100,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def together(action: Callable[[], Result]) -> Result:
-    """Return each process's own result; a UserError in one is raised in all, so that none waits for it in vain."""
+    """Return each process's own result.
+
+    A UserError in one is raised in all, so that none waits for it in vain.
+    """
     if processes() == 1:
         return action()
     problem, result = None, None
@@ -114,7 +121,10 @@ def together(action: Callable[[], Result]) -> Result:
 
 
 def on_first(action: Callable[[], Result]) -> Result:
-    """Run an action in the first process alone; all wait for it and get its result, or its UserError."""
+    """Run an action in the first process alone.
+
+    All wait for it and get its result, or its UserError.
+    """
     if processes() == 1:
         return action()
     found = [together(lambda: action() if first() else None)]
@@ -143,7 +153,9 @@ def agree(value: str, what: str) -> None:
 
 
 def expect(count: int) -> None:
-    """Check that as many processes were started as a run is configured for.
+    """Check that as many processes were started as expected.
+
+    A run is configured for `count` of them.
 
     Raises:
         UserError: more or fewer; every one of them raises it.
@@ -159,7 +171,10 @@ def expect(count: int) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this group of processes, as `files.lock` does for one."""
+    """Hold a folder for this group of processes.
+
+    `files.lock` does so for one process.
+    """
     with contextlib.ExitStack() as held:
         on_first(lambda: held.enter_context(files.lock(folder)))
         yield
@@ -175,12 +190,18 @@ def total(number: float) -> float:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Return the model whose backward pass averages gradients over the processes; alone, the model itself."""
+    """Return the model with gradients averaged over the processes.
+
+    Its backward pass averages them; a process that is alone gets the model itself.
+    """
     if processes() == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 def unsynchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:
-    """Return a context in which `parallel`'s model keeps its gradients to itself, when more are to be added."""
+    """Return a context in which gradients are not averaged.
+
+    `parallel`'s model keeps its gradients to itself there, when more are to be added.
+    """
     return model.no_sync() if when and processes() > 1 else contextlib.nullcontext()

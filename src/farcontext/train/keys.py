@@ -1,4 +1,7 @@
-"""What names a run in the cache: all that can change its bits, hashed."""
+"""The key that names a run in the cache.
+
+It is a hash of all that can change the run's bits.
+"""
 
 from functools import cache as memoize
 from pathlib import Path
@@ -8,12 +11,15 @@ import torch
 from farcontext import files
 from farcontext.train.config import Curriculum, RunConfig
 
-LOOP = Path(__file__).with_name("loop.py")  # what a training runs is what this module imports
+LOOP = Path(__file__).with_name("loop.py")  # A training runs what this module imports.
 
 
 @memoize
 def code_fingerprint(module_file: str) -> dict[str, str]:
-    """Return the code digests of a module and of all that it imports from this package."""
+    """Return the code digests of a module and its imports.
+
+    The imports are all those from this package, direct or not.
+    """
     path = Path(module_file)
     source = path.read_text(encoding="utf-8")
     return files.code_fingerprints(source) | {path.stem: files.code_digest(source)}
@@ -40,7 +46,10 @@ def device() -> torch.device:
 
 
 def run_key(run: RunConfig) -> str:
-    """Return the name of a run: 16 hex digits over all that can change its bits."""
+    """Return the name of a run, 16 hex digits.
+
+    They are a hash of all that can change the run's bits.
+    """
     identity = {
         "config": run.model_dump(mode="json"),
         "corpus": None if isinstance(run.batch, Curriculum) else corpus_fingerprint(),

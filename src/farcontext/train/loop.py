@@ -31,7 +31,7 @@ from farcontext.train.curriculum import task_batch
 from farcontext.train.keys import device, run_folder, tokens_folder
 from farcontext.train.optimizer import learning_rate, optimizer
 
-VALIDATION_SEED, VALIDATION_BATCHES = 1_000_003, 4  # the same batches for every run, so that curves compare
+VALIDATION_SEED, VALIDATION_BATCHES = 1_000_003, 4  # Every run has the same batches, so that curves compare.
 
 Network = Encoder | Decoder | EncoderDecoder | Recurrent
 
@@ -42,9 +42,9 @@ class RunResult:
 
     key: str
     folder: Path
-    rows: list[Row]  # of training: step, loss (nats a scored token), rate, norm, tokens; of an evaluation: its own
-    steps_trained: int = 0  # by this call; 0 when the cache already held the result
-    cost: Row = field(default_factory=dict)  # seconds, peak bytes: never part of a published table
+    rows: list[Row]  # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
+    steps_trained: int = 0  # This call trained so many: 0 when the cache already held the result.
+    cost: Row = field(default_factory=dict)  # Seconds and peak bytes are never part of a published table.
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -54,7 +54,9 @@ def build_model(config: ModelConfig) -> Network:
 
 
 def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
-    """Return a finished run's model, in evaluation mode; with another `config` of the same weights, as that says.
+    """Return a finished run's model, in evaluation mode.
+
+    With another `config` of the same weights, the model is as that says.
 
     Raises:
         UserError: the run has no checkpoint, or not one that is whole.
@@ -68,9 +70,10 @@ def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
 
 
 def scored_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-    """Return the summed cross-entropy (nats) over a batch's scored positions, and their number.
+    """Return a batch's summed cross-entropy and its number of scored positions.
 
-    The head runs on scored positions only. With none, the loss is 0 with gradient 0, never 0/0.
+    The sum is in nats, over the scored positions. The head runs on scored positions only. With
+    none, the loss is 0 with gradient 0, never 0/0.
     """
     scored = batch.targets != IGNORE
     if batch.source is None:
@@ -85,7 +88,7 @@ class _State:
     """All that a checkpoint holds: what the next step depends on."""
 
     model: nn.Module
-    parallel: nn.Module  # the same model, whose gradients are those of all processes
+    parallel: nn.Module  # It is the same model with the gradients of all processes.
     optimizer: torch.optim.AdamW
     step: int
     rows: list[Row]
@@ -138,7 +141,7 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
     """
     if isinstance(run.batch, Curriculum):
         same = {"causal": run.model.kind != "encoder", "vocab_size": run.model.vocab_size}
-        last = range(run.steps, run.steps + VALIDATION_BATCHES)  # of the last stage
+        last = range(run.steps, run.steps + VALIDATION_BATCHES)  # These steps lie in the last stage.
         fixed = [task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same) for step in last]
         return lambda step: task_batch(run.batch, seed=run.seed, step=step, **same), fixed
     stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
@@ -196,9 +199,10 @@ def _validation_loss(model: nn.Module, run: RunConfig, batches: list[Batch]) -> 
 
 
 def train(run: RunConfig, *, resume: bool = True) -> RunResult:
-    """Train a model, or load what an earlier call left: finished in milliseconds, interrupted from its last save.
+    """Train a model, or load what an earlier call left.
 
-    With `resume` False, an earlier run of this configuration is removed first.
+    A finished run loads in milliseconds, an interrupted one goes on from its last save. With
+    `resume` False, an earlier run of this configuration is removed first.
 
     Raises:
         UserError: the folder is in use, the disk refused, a checkpoint is damaged beyond its elders, or the loss or
@@ -216,7 +220,10 @@ def train(run: RunConfig, *, resume: bool = True) -> RunResult:
 
 
 def finished(folder: Path) -> RunResult | None:
-    """Return a run's result if its last step is done and its results are written."""
+    """Return a finished run's result, else None.
+
+    A run is finished if its last step is done and its results are written.
+    """
     if not (folder / "result.json").is_file():
         return None
     result = files.read_json(folder / "result.json")

@@ -9,7 +9,10 @@ from farcontext.train.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return the rate of a step (0-based): linear warm-up, then the schedule, ending at `final` of the peak."""
+    """Return the learning rate of a step (0-based).
+
+    It rises linearly in the warm-up, then follows the schedule and ends at `final` of the peak.
+    """
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     match config.schedule:
@@ -26,7 +29,10 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, as usual, not on norms and biases."""
+    """Return AdamW with weight decay on matrices only.
+
+    Norms and biases have no weight decay, as usual.
+    """
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [

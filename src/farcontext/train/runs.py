@@ -1,6 +1,7 @@
-"""The run cache and sweeps: many trainings and evaluations, cached, resumable, one single-threaded process a core.
+"""The run cache, and sweeps of many trainings and evaluations.
 
-On the cores of this machine, or of the Dask cluster whose scheduler's address FARCONTEXT_DASK holds.
+Jobs are cached and resumable, one single-threaded process a core. They run on the cores of this
+machine, or of the Dask cluster whose scheduler's address FARCONTEXT_DASK holds.
 """
 
 import contextlib
@@ -28,15 +29,17 @@ from farcontext.train.curriculum import prepared
 from farcontext.train.keys import code_fingerprint, corpus_fingerprint, device, run_folder, run_key
 from farcontext.train.loop import RunResult, finished, load_model, train
 
-_busy = threading.Lock()  # of a cluster's worker that has several threads: one job a process
+_busy = threading.Lock()  # A Dask worker with several threads still runs one job at a time.
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """An evaluation: a module-level function of a finished run's model and plain options, cached like a training.
+    """An evaluation: a function of a finished run's model and options.
 
-    `protocol(model, **options)` returns rows of plain values; `run=None` calls `protocol(**options)`. `model` is another
-    configuration of the run's weights: positions that are extended without training.
+    The function is at module level, its options are plain, and it is cached like a training.
+    `protocol(model, **options)` returns rows of plain values; `run=None` calls
+    `protocol(**options)`. `model` is another configuration of the run's weights: positions that are
+    extended without training.
     """
 
     protocol: Callable[..., list[Row]]
@@ -46,7 +49,10 @@ class EvalConfig:
 
     @property
     def key(self) -> str:
-        """16 hex digits over all that can change the rows."""
+        """Return the evaluation's key, 16 hex digits.
+
+        They are a hash of all that can change the rows.
+        """
         identity = {
             "run": run_key(self.run) if self.run else None,
             "model": self.model.model_dump(mode="json") if self.model else None,
@@ -61,7 +67,7 @@ class EvalConfig:
 
     @property
     def folder(self) -> Path:
-        """The evaluation's folder in the cache."""
+        """Return the evaluation's folder in the cache."""
         return files.cache() / "evaluations" / self.key
 
 
@@ -86,12 +92,18 @@ def _cached(job: RunConfig | EvalConfig) -> RunResult | None:
 
 
 def final_loss(result: RunResult, steps: int = 20) -> float:
-    """Return a training's mean loss (nats a scored token) over its last steps."""
+    """Return a training's mean loss over its last steps.
+
+    It is in nats a scored token.
+    """
     return float(np.mean([row["loss"] for row in result.rows[-steps:]]))
 
 
 def jobs() -> int:
-    """Return how many processes a sweep uses: FARCONTEXT_JOBS, else one a core, and one on a GPU."""
+    """Return how many processes a sweep uses.
+
+    It is FARCONTEXT_JOBS, else one a core, and one on a GPU.
+    """
     if text := os.environ.get("FARCONTEXT_JOBS"):
         if not text.isdecimal() or int(text) < 1:
             raise UserError(f"FARCONTEXT_JOBS = {text}: expected a number of processes, 1 or more")
@@ -204,10 +216,11 @@ def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
 
 
 def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
-    """Train and evaluate many jobs, in parallel, each once; results in the order given.
+    """Train and evaluate many jobs in parallel, each once.
 
-    The runs that evaluations need, and those that fine-tuning starts from, are trained first, also when they are not in
-    the list themselves. Put the longest jobs first: they are started in order.
+    Results are in the order given. The runs that evaluations need, and those that fine-tuning
+    starts from, are trained first, also when they are not in the list themselves. Put the longest
+    jobs first: they are started in order.
     """
     trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
     trained: dict[RunConfig, RunResult] = {}
@@ -219,14 +232,15 @@ def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
 
 
 def prepared_task(job: EvalConfig, length: int) -> Task:
-    """Return the task that draws from rows of one length which a job keeps; made once, and again where the cache lost them.
+    """Return the task that draws from rows which a job keeps.
 
-    The job's protocol returns one row with their digest.
+    Rows have one length. They are made once, and again where the cache lost them. The job's
+    protocol returns one row with their digest.
     """
     (result,) = sweep([job])
     digest = result.rows[0]["digest"]
     try:
         prepared(np.random.default_rng(0), 1, length, digest=digest)
-    except UserError:  # the cache remembers the digest and has lost the rows, or they are damaged
+    except UserError:  # The cache has the digest, but its rows are lost or damaged.
         job.protocol(**job.options)
     return Task(name="prepared", digest=digest)

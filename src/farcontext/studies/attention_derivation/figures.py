@@ -12,7 +12,10 @@ from farcontext.results.plotting import grid
 
 
 def logit_scaling(table: pd.DataFrame, keys: int) -> Figure:
-    """Variance of q·k, entropy of its softmax and norm of that softmax's Jacobian, by head width, with and without √H.
+    """Draw what dividing scores by √H does, against head width.
+
+    The panels are the variance of q·k, the entropy of its softmax and the norm of that softmax's
+    Jacobian, each with and without √H.
 
     Args:
         table: metrics scaled_… and unscaled_… with head_width, value and run ("published" or "this run").
@@ -46,7 +49,9 @@ def logit_scaling(table: pd.DataFrame, keys: int) -> Figure:
 
 
 def reach_matrices(norms: dict[str, np.ndarray], predicted: dict[str, np.ndarray]) -> Figure:
-    """Norm of ∂output_t/∂input_s, a matrix a mask, white where exactly 0; the frame is what was predicted.
+    """Draw the norm of ∂output_t/∂input_s, one matrix for each mask.
+
+    A cell is white where the norm is exactly 0; the frame shows what was predicted.
 
     Args:
         norms: title to matrix (T, T), outputs in rows; one colour scale for all.
@@ -55,7 +60,7 @@ def reach_matrices(norms: dict[str, np.ndarray], predicted: dict[str, np.ndarray
     logs = {title: np.log10(np.where(norm > 0, norm, np.nan)) for title, norm in norms.items()}
     low = min(np.nanmin(matrix) for matrix in logs.values())
     high = max(np.nanmax(matrix) for matrix in logs.values())
-    low -= 0.15 * (high - low)  # the smallest number must not look like the white of an exact 0
+    low -= 0.15 * (high - low)  # The smallest number must not look like the white of an exact 0.
     figure, axes = grid(3, math.ceil(len(logs) / 3), height=2.3)
     for axis in axes[len(logs) :]:
         axis.set_axis_off()
@@ -85,7 +90,10 @@ def _outline(inside: np.ndarray) -> list[list[tuple[int, int]]]:
 
 
 def token_attention(weights: dict[str, np.ndarray], labels: list[str]) -> Figure:
-    """Attention weights between the tokens of one sentence, a matrix a title, queries in rows; ASCII labels."""
+    """Draw attention weights between the tokens of one sentence.
+
+    There is one matrix for each title, with queries in rows. Labels are ASCII.
+    """
     figure, axes = grid(len(weights), height=3.9)
     names = [f"{label} {index}" for index, label in enumerate(labels)]
     for axis, (title, matrix) in zip(axes, weights.items(), strict=True):

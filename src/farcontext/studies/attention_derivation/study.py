@@ -1,8 +1,8 @@
-"""Notebook 01: attention from the formula to the code, every identity against torch in fp64, and which pairs it joins.
+"""Notebook 01: attention derived, checked against torch in fp64, and its reach.
 
-T tokens (queries), S key tokens, N heads, H head width, D model width, L layers, w keys of a window. One batch row, so
-no B, but in the Jacobian, which is one row an output number. `predicted` is written from inequalities alone, apart
-from `patterns`: it is what the code under test is held against.
+Sizes: T tokens (queries), S key tokens, N heads, H head width, D model width, L layers, w keys of a
+window. Only the Jacobian has a B, one row for each output number; all else has one batch row.
+`predicted` uses inequalities alone, and not `patterns`: the code under test is held against it.
 """
 
 import math
@@ -30,7 +30,7 @@ from farcontext.studies.params import AttentionDerivation as Params
 COLUMNS = ["identity", "pattern", "layers", "head_width", "seed", "metric", "value"]
 HEADS = 2
 CHUNK = 5_000  # draws of q·k held at a time
-ROWS = 1_000  # rows of softmax averaged a seed and width
+ROWS = 1_000  # rows of softmax averaged for each seed and width
 FEATURES = 64  # channels of a token's made-up feature in `match_weights`
 SOUNDS = ("hua", "shuo", "tian", "xia", "da", "shi", "fen", "jiu", "bi", "he", ",")
 PINYIN = dict(zip("话说天下大势分久必合，", SOUNDS, strict=True))
@@ -52,17 +52,17 @@ def normal(random: torch.Generator, *shape: int) -> Tensor:
 def three_steps(
     embedding_VD: Float[Tensor, "V D"], tokens: list[int], *projections_DH: Float[Tensor, "D H"]
 ) -> Float[Tensor, "T H"]:
-    """Return self-attention as the article's §3.2 tells it: three steps, one pair of tokens at a time, one head.
+    """Return one head's attention in the article's three steps (§3.2), pairwise.
 
     Args:
         projections_DH: the matrices that make queries, keys and values.
     """
-    x_TD = [embedding_VD[token] for token in tokens]  # step 1: text to vectors
+    x_TD = [embedding_VD[token] for token in tokens]  # Step 1 turns text into vectors.
     q_TH, k_TH, v_TH = ([x_D @ w_DH for x_D in x_TD] for w_DH in projections_DH)
     out_TH = []
     for q_H in q_TH:
         raw = [math.exp(float(q_H @ k_H) / math.sqrt(len(q_H))) for k_H in k_TH]
-        weights = [number / sum(raw) for number in raw]  # step 2: positive, and they sum to 1
+        weights = [number / sum(raw) for number in raw]  # Step 2: the weights are positive and sum to 1.
         out_TH.append(sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True)))  # step 3
     return torch.stack(out_TH)
 
@@ -79,7 +79,7 @@ def hand_gradients(
     d_out_NTH: Float[Tensor, "N T H"],
     allowed_TS: Bool[Tensor, "T S"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dQ, dK, dV of the loss whose gradient in the output is dO (FlashAttention, app. B, eq. 3–6)."""
+    """Return dQ, dK, dV given dO (FlashAttention, app. B, eq. 3–6)."""
     c = 1 / math.sqrt(q_NTH.shape[-1])
     p_NTS = (c * q_NTH @ k_NSH.mT).masked_fill(~allowed_TS, -math.inf).softmax(-1)
     d_v = p_NTS.mT @ d_out_NTH
@@ -89,11 +89,11 @@ def hand_gradients(
 
 
 class Partial(NamedTuple):
-    """What one query knows after some of its keys: m, ℓ = Σ e^{z−m} and o = Σ e^{z−m} v. The output is o/ℓ."""
+    """The state of one query after some of its keys."""
 
-    m: Float[Tensor, ""]
-    l: Float[Tensor, ""]
-    o: Float[Tensor, " H"]
+    m: Float[Tensor, ""]  # the largest score
+    l: Float[Tensor, ""]  # ℓ = Σ e^{z−m}
+    o: Float[Tensor, " H"]  # o = Σ e^{z−m} v, and the output is o/ℓ
 
 
 def partial(z_S: Float[Tensor, " S"], v_SH: Float[Tensor, "S H"]) -> Partial:
@@ -104,9 +104,9 @@ def partial(z_S: Float[Tensor, " S"], v_SH: Float[Tensor, "S H"]) -> Partial:
 
 
 def merge(a: Partial, b: Partial) -> Partial:
-    """Return the state after the keys of both, in any order (Milakov & Gimelshein 2018, eq. 4)."""
+    """Merge two states, in either order (Milakov & Gimelshein 2018, eq. 4)."""
     m = torch.maximum(a.m, b.m)
-    worth_a, worth_b = torch.exp(a.m - m), torch.exp(b.m - m)  # each at most 1: nothing overflows
+    worth_a, worth_b = torch.exp(a.m - m), torch.exp(b.m - m)  # Each is at most 1, so nothing overflows.
     return Partial(m, worth_a * a.l + worth_b * b.l, worth_a * a.o + worth_b * b.o)
 
 
@@ -114,26 +114,26 @@ def merge(a: Partial, b: Partial) -> Partial:
 
 
 def patterns(window: int) -> dict[str, Pattern]:
-    """Return the masks under test, by name; "local" looks w//2 tokens to either side."""
+    """Return the masks under test by name."""
     return {
         "full": Pattern(),
         "causal": Pattern.causal(),
         "window": Pattern.window(window),
-        "local": Pattern.local(window // 2),
+        "local": Pattern.local(window // 2),  # This mask looks w//2 tokens to either side.
     }
 
 
 def predicted(name: str, T: int, window: int, layers: int = 1) -> Bool[Tensor, "T T"]:
-    """Return which input s (column) should reach which output t (row) through `layers` layers of a mask."""
+    """Return which inputs (columns) should reach which outputs (rows) after `layers` layers."""
     distance = torch.arange(T)[:, None] - torch.arange(T)
     match name:
         case "full":
             return torch.ones_like(distance, dtype=torch.bool)
         case "causal":
             return distance >= 0
-        case "window":  # L(w−1) + 1 tokens, its own among them
+        case "window":  # The mask reaches L(w−1) + 1 tokens, its own among them.
             return (distance >= 0) & (distance <= layers * (window - 1))
-        case "local":  # 2Lh + 1 tokens
+        case "local":  # The mask reaches 2Lh + 1 tokens, h = w//2.
             return distance.abs() <= layers * (window // 2)
     raise ValueError(f"name = {name!r}: expected full, causal, window or local")
 
@@ -157,7 +157,7 @@ def _differences(ours: dict[str, Tensor], truth: dict[str, Tensor]) -> Iterator[
 
 
 def mask_identities(seed: int, params: Params, name: str) -> Iterator[dict]:
-    """Yield the largest differences of three forward and two backward passes from torch's, under one mask."""
+    """Yield the largest differences from torch, forward and backward, under one mask."""
     random, (T, H) = generator(seed), (params.length, params.head_widths[0])
     q, k, v, d_out = (normal(random, 1, T, HEADS, H) for _ in range(4))
     inputs = [x.requires_grad_() for x in (q, k, v)]
@@ -178,12 +178,12 @@ def mask_identities(seed: int, params: Params, name: str) -> Iterator[dict]:
 
 
 def row_identities(seed: int, params: Params) -> Iterator[dict]:
-    """Yield the differences of what needs one row or one head: three steps, softmax Jacobian, online softmax."""
+    """Yield the differences of three steps, softmax's Jacobian and online softmax."""
     random, (T, H) = generator(seed), (params.length, params.head_widths[0])
     embedding_VD, tokens = normal(random, T, H), torch.randint(T, (T,), generator=random)
     projections = [normal(random, H, H) / math.sqrt(H) for _ in range(3)]
     q, k, v = (embedding_VD[tokens] @ w for w in projections)
-    one_head = (x[None, :, None] for x in (q, k, v))
+    one_head = (x[None, :, None] for x in (q, k, v))  # The three steps need one head, the others one row.
     truth = {"steps": torch_attention(*one_head, predicted("full", T, 1))[0, :, 0]}
     z_S = q[-1] @ k.T / math.sqrt(H)
     p_S = z_S.softmax(0)
@@ -205,9 +205,9 @@ def row_identities(seed: int, params: Params) -> Iterator[dict]:
 
 
 def variances(seed: int, head_width: int, samples: int) -> Iterator[dict]:
-    """Yield the variance of q·k over independent standard normal q and k, plain and divided by √H."""
+    """Yield the variance of q·k, plain and divided by √H."""
     random, dots = generator(seed), []
-    for start in range(0, samples, CHUNK):
+    for start in range(0, samples, CHUNK):  # Both q and k are independent and standard normal.
         q, k = torch.randn((2, min(CHUNK, samples - start), head_width), generator=random)
         dots.append((q * k).sum(-1))
     dots_n = torch.cat(dots).double()
@@ -216,9 +216,10 @@ def variances(seed: int, head_width: int, samples: int) -> Iterator[dict]:
 
 
 def saturation(seed: int, head_width: int, keys: int) -> Iterator[dict]:
-    """Yield what softmax does to such scores: entropy (nats) and the norm of its Jacobian, averaged over rows.
+    """Yield the entropy (nats) and Jacobian norm of softmax over such scores.
 
-    ‖diag(p) − ppᵀ‖²_F = Σp² − 2Σp³ + (Σp²)²: how much of a gradient that arrives at p passes on to the scores.
+    Both are averaged over rows. ‖diag(p) − ppᵀ‖²_F = Σp² − 2Σp³ + (Σp²)² tells how much of a
+    gradient that arrives at p passes on to the scores.
     """
     random = generator(seed)
     q_rH, k_rSH = normal(random, ROWS, head_width), normal(random, ROWS, keys, head_width)
@@ -235,7 +236,7 @@ def saturation(seed: int, head_width: int, keys: int) -> Iterator[dict]:
 
 
 def random_decoder(seed: int, layers: int, length: int) -> Decoder:
-    """Return our decoder with random weights, fp64: rotary positions, norms, MLPs and all."""
+    """Return our whole decoder (rotary positions, norms, MLPs) with random fp64 weights."""
     config = ModelConfig(
         kind="decoder", vocab_size=max(2, length), width=8, layers=layers, heads=HEADS, mlp_width=16,
         max_length=length, init_std=0.3, embedding_std=1.0,
@@ -246,23 +247,24 @@ def random_decoder(seed: int, layers: int, length: int) -> Decoder:
 
 
 def jacobian_norms(seed: int, layers: int, length: int, pattern: Pattern) -> Float[np.ndarray, "T T"]:
-    """Return ‖∂output_t/∂input_s‖ (Frobenius) of a random decoder: output t is a row, input s a column.
+    """Return ‖∂output_t/∂input_s‖ (Frobenius) of a random decoder.
 
-    The whole Jacobian at once: one copy of the sequence for each of the T·D output numbers, each asked for its own.
-    Inputs are the token embeddings, outputs the final hidden states. An exact 0 means that no path exists.
+    Output t is a row, input s a column. The whole Jacobian is taken at once: there is one copy of
+    the sequence for each of the T·D output numbers, and each is asked for its own. Inputs are the
+    token embeddings, outputs the final hidden states. An exact 0 means that no path exists.
     """
     model = random_decoder(seed, layers, length)
     x_1TD, width = model.embedding(torch.arange(length)[None], None), model.config.width
     x_BTD = x_1TD.repeat(length * width, 1, 1).requires_grad_()
     out = model.stack(x_BTD, None, pattern).unflatten(0, (length, width))
-    # row (t, d) is asked for number d of output t
+    # Row (t, d) is asked for number d of output t.
     asked = out.diagonal(dim1=0, dim2=2).diagonal(dim1=0, dim2=1)
     (gradient,) = torch.autograd.grad(asked.sum(), x_BTD)
     return gradient.unflatten(0, (length, width)).norm(dim=(1, 3)).numpy()
 
 
 def reach(seed: int, layers: int, params: Params, name: str) -> Iterator[dict]:
-    """Yield the share of pairs that a mask joins, what was predicted, and how many pairs are not as predicted."""
+    """Yield a mask's share of joined pairs, the prediction and wrong pairs."""
     norms = jacobian_norms(seed, layers, params.length, patterns(params.window)[name])
     reached, wanted = norms > 0, predicted(name, params.length, params.window, layers).numpy()
     where = {"pattern": f"stacked {name}" if name in ("window", "local") and layers > 1 else name}
@@ -279,9 +281,10 @@ def reach(seed: int, layers: int, params: Params, name: str) -> Iterator[dict]:
 
 
 def tokenised(tokenizer: Tokenizer, sentence: str) -> pd.DataFrame:
-    """Return a sentence's tokens: id, text (what of the sentence it stands for) and an ASCII label for figures.
+    """Return a sentence's tokens: id, text and an ASCII label for figures.
 
-    A character that the vocabulary lacks is several tokens of some bytes each: they are numbered, as in hua/1, hua/2.
+    The text is what of the sentence the token stands for. A character that the vocabulary lacks is
+    several tokens of some bytes each: they are numbered, as in hua/1, hua/2.
     """
     encoding = tokenizer.encode(sentence)
     frame = pd.DataFrame({"id": encoding.ids, "span": encoding.offsets})
@@ -294,14 +297,15 @@ def tokenised(tokenizer: Tokenizer, sentence: str) -> pd.DataFrame:
 
 
 def match_weights(ids: Int[np.ndarray, " T"], seed: int, offset: int) -> Float[np.ndarray, "T T"]:
-    """Return attention whose queries are each token's own feature, and whose keys are that of the token `offset` before.
+    """Return attention that matches tokens to the token `offset` before each key.
 
-    Nothing is learned: a feature is a random direction a token id, of length √H, so that equal ids score exactly √H
-    and others about 0 ± 1. offset 0 asks "where do I stand?" (full mask), 1 "what followed me before?" (causal).
+    A query is a token's own feature, a key that of the token `offset` before. Nothing is learned:
+    each token id has a random direction of length √H, so that equal ids score exactly √H and others
+    about 0 ± 1. offset 0 asks "where do I stand?" (full mask), 1 "what followed me?" (causal).
     """
     random = generator(seed)
     feature_VH = F.normalize(normal(random, int(ids.max()) + 2, FEATURES), dim=-1) * FEATURES**0.5
-    # before the first token stands one that never occurs
+    # Before the first token stands one that never occurs.
     before = np.concatenate([np.full(offset, ids.max() + 1), ids])[: len(ids)]
     q, k = (feature_VH[torch.tensor(i, dtype=torch.long)][None, :, None] for i in (ids, before))
     return attention.weights(q, k, Pattern() if offset == 0 else Pattern.causal())[0, 0].numpy()
@@ -311,7 +315,7 @@ def match_weights(ids: Int[np.ndarray, " T"], seed: int, offset: int) -> Float[n
 
 
 def _observations(params: Params) -> Iterator[tuple[str, dict]]:
-    """Yield stage and row, one observation each."""
+    """Yield the stage and the row of each observation."""
     for seed in params.seeds:
         rows = [row for name in patterns(params.window) for row in mask_identities(seed, params, name)]
         yield from (("identities", {**row, "seed": seed}) for row in (*rows, *row_identities(seed, params)))
@@ -325,9 +329,9 @@ def _observations(params: Params) -> Iterator[tuple[str, dict]]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Check every identity and count every reachable pair; one thread, since bits depend on the number of threads."""
+    """Check every identity and count every reachable pair, on one thread."""
     before, seconds, rows = torch.get_num_threads(), {}, []
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # The bits of a result depend on the number of threads.
     try:
         last = time.perf_counter()
         for stage, row in _observations(params):

@@ -1,4 +1,7 @@
-"""Figures of notebook 11: contradictions by what was read, how varied the texts are, and a real play's continuation."""
+"""Figures of notebook 11: contradictions, variety, and a real play.
+
+They show contradictions by what was read, how varied the texts are, and a real play's continuation.
+"""
 
 import pandas as pd
 import seaborn as sns
@@ -15,12 +18,17 @@ COUNTS = {"distinct_2": "distinct-2", "repetition_4": "repetition (seq-rep-4)"}
 
 
 def tokens_read(arms: pd.Series, whole: int) -> pd.Series:
-    """Return the number of tokens behind each arm's name; NaN for the oracle."""
+    """Return the number of tokens behind each arm's name.
+
+    The oracle has NaN.
+    """
     return pd.to_numeric(arms.replace({"full": str(whole)}), errors="coerce")
 
 
 def by_window(scores: pd.DataFrame, whole: int) -> Figure:
-    """Contradictions and persistence by the tokens of the story that were read; lines with the range over seeds.
+    """Draw contradictions and persistence by the tokens read.
+
+    The tokens are those of the story; lines have the range over seeds.
 
     Args:
         scores: rows of metrics "contradictions" and "persistence" of stories that are spread, with run, arm and value.
@@ -45,7 +53,9 @@ def by_window(scores: pd.DataFrame, whole: int) -> Figure:
 
 
 def variety(scores: pd.DataFrame) -> Figure:
-    """Distinct-2 and repetition by arm; bars with the range over seeds, the oracle's own statements as a line.
+    """Draw distinct-2 and repetition by arm.
+
+    Bars have the range over seeds; the oracle's own statements are a line.
 
     Args:
         scores: rows of metrics "distinct" and "repetition" of stories that are spread, with run, arm, metric and value.
@@ -67,7 +77,10 @@ def variety(scores: pd.DataFrame) -> Figure:
 
 
 def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
-    """A checkpoint's loss on what truly follows, and how its own continuations repeat themselves beside the play.
+    """Draw a checkpoint's loss on a play, and its own continuations.
+
+    The loss is on what truly follows; the right panel shows how its own continuations repeat
+    themselves beside the play.
 
     Args:
         loss: rows of metric "loss" of tier real, with run, arm, seed (play) and value.

@@ -1,4 +1,6 @@
-"""The real tier of notebook 11: plays go on, by how much of them was read. Losses of the true text and countable things.
+"""The real tier of notebook 11: a checkpoint continues real plays.
+
+Plays go on, by how much of them was read. Losses of the true text and countable things are kept.
 
     |<------------- stretch, real_length tokens ------------->|<- what follows ->|
                                           |<-- a window ----->|    scored, and instead of it: drawn
@@ -29,14 +31,17 @@ from farcontext.studies.params import ContentCreation as Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 
-SPEAKER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)  # **CALIBAN** on a line of its own, whole
-CHARACTERS = 12  # of text for each token that is wanted: more than any stretch needs
-SHOWN = 48  # tokens of the stretch's end that are shown before its continuations
+SPEAKER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)  # A speaker is written as **CALIBAN**, at the start of a line.
+CHARACTERS = 12  # characters of text for each wanted token, more than any stretch needs
+SHOWN = 48  # tokens at the stretch's end, shown before its continuations
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Tokens from the middle of a play on, those that follow, and as many from the middle of another play."""
+    """Tokens of a play, those that follow, and tokens of another.
+
+    Both plays are read from their middle on; the other play gives as many tokens as the first.
+    """
 
     read: Ids
     follows: Ids
@@ -53,7 +58,10 @@ def run(params: Params) -> list[Row]:
 
 
 def continuations(params: Params, number: int) -> dict[str, str]:
-    """Return one play's texts by arm: the stretch's end (before), what truly follows (human), what each window drew."""
+    """Return one play's texts by arm.
+
+    They are the stretch's end (before), what truly follows (human), and what each window drew.
+    """
     return {row["arm"]: row["value"] for row in _results(params)[number] if row["metric"] == "text"}
 
 
@@ -80,7 +88,10 @@ def go_on(
     temperature: float,
     top_p: float,
 ) -> list[Row]:
-    """Return one play's scores and texts; `weights` only names the evaluation in the cache. Every arm draws alike."""
+    """Return one play's scores and texts.
+
+    `weights` only names the evaluation in the cache. Every arm draws alike.
+    """
     pretrained = load(files.project() / checkpoint, dtype="float32")
     made, decode = stretch(number, length, new, encoder(pretrained.tokenizer)), pretrained.tokenizer.decode
     before, sampling = first_tokens(pretrained.tokenizer), Sampling(temperature=temperature, top_p=top_p)
@@ -88,7 +99,7 @@ def go_on(
     for arm, context in contexts(made, windows).items():
         loss, cache, logits = scored(pretrained.model, (*before, *context), made.follows)
         rows.append({"arm": arm, "metric": "loss", "value": loss})
-        if arm != "other":  # how another play goes on says nothing of this one
+        if arm != "other":  # How another play goes on says nothing of this one.
             ids = continued(pretrained, cache, logits, new=new, sampling=sampling, seed=number)
             texts[arm] = decode(ids)
     for arm, text in texts.items():
@@ -101,7 +112,9 @@ def go_on(
 
 
 def stretch(number: int, length: int, new: int, encode: Encode) -> Stretch:
-    """Return `length` tokens of a test play from the first speaker after its middle on, and the `new` ones that follow.
+    """Return `length` tokens of a test play and the `new` following ones.
+
+    The stretch begins with the first speaker after the middle.
 
     Raises:
         ValueError: the corpus has fewer plays, or a single one.
@@ -122,9 +135,11 @@ def _from_middle(text: str, tokens: int, encode: Encode) -> Ids:
 
 
 def contexts(made: Stretch, windows: Sequence[int]) -> dict[str, Ids]:
-    """Return what each arm reads: the stretch's last tokens, all of it (full), or its last ones after another play's (other).
+    """Return what each arm reads.
 
-    What "other" has of the stretch is the smallest window: it differs from "full" in the far text alone.
+    An arm reads the stretch's last tokens, all of it (full), or its last ones after another play's
+    (other). What "other" has of the stretch is the smallest window: it differs from "full" in the
+    far text alone.
 
     Raises:
         ValueError: a window as long as the stretch.
@@ -142,12 +157,15 @@ def contexts(made: Stretch, windows: Sequence[int]) -> dict[str, Ids]:
 
 @torch.inference_mode()
 def scored(model: PreTrainedModel, context: Ids, follows: Ids) -> tuple[float, Cache, Tensor]:
-    """Return the mean loss (nats) of what follows a context, and the context's cache and last logits (1, V) to go on from."""
+    """Return the mean loss (nats) of what follows a context.
+
+    It also returns the context's cache and last logits (1, V), to go on from.
+    """
     ids, wanted = (torch.tensor(tokens, device=model.device) for tokens in (context, follows))
     found = model(input_ids=ids[None], use_cache=True, logits_to_keep=1)
     cache, first = found.past_key_values, found.logits[:, -1].float()
     rest = model(input_ids=wanted[None, :-1], past_key_values=cache, use_cache=True).logits[0].float()
-    cache.crop(-rest.shape[0])  # what truly follows must not be read by what is drawn next
+    cache.crop(-rest.shape[0])  # What is drawn next must not read what truly follows.
     return float(F.cross_entropy(torch.cat([first, rest]), wanted)), cache, first
 
 
@@ -155,9 +173,10 @@ def scored(model: PreTrainedModel, context: Ids, follows: Ids) -> tuple[float, C
 def continued(
     pretrained: Pretrained, cache: Cache, logits: Tensor, *, new: int, sampling: Sampling, seed: int
 ) -> list[int]:
-    """Return `new` tokens after a context, read into a cache, which grows, and last logits (1, V).
+    """Return `new` tokens drawn after a context.
 
-    No token that ends a text is drawn: shares of n-grams compare only at one length.
+    The context is given as its cache, which grows, and its last logits (1, V). No token that ends a
+    text is drawn: shares of n-grams compare only at one length.
     """
     model, written = pretrained.model, []
     special = torch.tensor(pretrained.tokenizer.all_special_ids, device=model.device)
@@ -171,12 +190,14 @@ def continued(
 
 
 def counts(text: str, before: str) -> dict[str, float]:
-    """Return a continuation's distinct-2 and repetition-4 of words, and names; what there is nothing to count for is left out.
+    """Return distinct-2 and repetition-4 of words, and names.
+
+    They are those of a continuation. A value is left out where there is nothing to count.
 
     names: share of its different speakers whose names stand, as whole words, in the text before.
     """
     words, speakers = text.split(), {name.strip().casefold() for name in SPEAKER.findall(text)}
-    # no \b: in "_Enter PUCK_" the underline would count as a letter
+    # \b does not serve: in "_Enter PUCK_" it takes the underline for a letter.
     known = [bool(re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z])", before.casefold())) for name in speakers]
     found = {"distinct_2": metrics.distinct([words], 2), "repetition_4": metrics.repetition(words, 4)}
     found |= {"names": sum(known) / len(known)} if known else {}

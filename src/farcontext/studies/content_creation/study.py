@@ -1,7 +1,8 @@
-"""Notebook 11: what a longer context buys in content creation: do statements about a story's people contradict it?
+"""Notebook 11: what a longer context buys in content creation.
 
-Claim C1 of claims.yaml reads the table. Controlled tier: a writer goes on after a story whose state is known
-(`story_reader`); real tier: `real_continuations`.
+It asks whether statements about a story's people contradict it. Claim C1 of claims.yaml reads the
+table. Controlled tier: a writer goes on after a story whose state is known (`story_reader`); real
+tier: `real`.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,14 @@ from farcontext.train.runs import EvalConfig, sweep
 NAME = "content_creation"
 COLUMNS = ["tier", "recipe", "arm", "seed", "length", "layout", "metric", "value"]
 METRICS = ("contradictions", "quarrels", "persistence", "repetition", "distinct")
-STATEMENT = 7  # tokens of one
+STATEMENT = 7  # tokens of a statement
 
 
 def arms(params: Params) -> list[str]:
-    """Return the names of the arms: the tokens of each window, the whole context, and true statements."""
+    """Return the names of the arms.
+
+    They are the tokens of each window, the whole context, and true statements.
+    """
     return [*map(str, sorted(params.windows)), "full", "oracle"]
 
 
@@ -56,7 +60,9 @@ def continuations(
     temperature: float,
     top_p: float,
 ) -> list[Row]:
-    """Return `scores` of what a writer says after stories, drawn alike for every arm, and the first text.
+    """Return `scores` of what a writer says after stories.
+
+    Every arm draws alike; the first text is returned too.
 
     Args:
         window: last tokens of the story that are read; None: all.
@@ -70,7 +76,10 @@ def continuations(
 
 
 def truths(*, sizes: dict[str, int], count: int, statements: int) -> list[Row]:
-    """Return `scores` of true statements drawn at random: what they would be without an error."""
+    """Return `scores` of true statements drawn at random.
+
+    A writer without an error would have these scores.
+    """
     texts = []
     for number in range(count):
         rng, facts = np.random.default_rng(number), storybook.summary_of(story_of(sizes, number))
@@ -79,12 +88,17 @@ def truths(*, sizes: dict[str, int], count: int, statements: int) -> list[Row]:
 
 
 def brief_of(sizes: dict[str, int], number: int) -> str:
-    """Return whom to write about; every arm reads it, so that a short window knows the people and not where they are."""
+    """Return whom to write about.
+
+    Every arm reads it, so that a short window knows the people and not where they are.
+    """
     return storybook.brief(np.random.default_rng(number), story_of(sizes, number))
 
 
 def scores(told: Sequence[Story], texts: Sequence[str]) -> Row:
-    """Return METRICS of what was written after stories, statements pooled; those alone that there is anything to count for.
+    """Return METRICS of what was written after stories.
+
+    Statements are pooled; a metric is left out where there is nothing to count.
 
     contradictions: of 100 statements about a story's people and things, those that it contradicts. quarrels: those that
     contradict an earlier one of the same text. persistence: share of all statements that are about them at all.
@@ -109,7 +123,9 @@ def scores(told: Sequence[Story], texts: Sequence[str]) -> Row:
 
 
 def falls(rows: Sequence[Row]) -> list[Row]:
-    """Return by how many percent the whole context has fewer contradictions than each window, by seed.
+    """Return how much the whole context reduces contradictions, in percent.
+
+    Each window and seed has its own row.
 
     Args:
         rows: arm, seed, value of the contradictions; a window without any has no fall.
@@ -126,10 +142,12 @@ def falls(rows: Sequence[Row]) -> list[Row]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train the writers, let every arm go on, and write and return the table, one row an observation.
+    """Train the writers, let every arm go on, and return the table.
+
+    The table is also written; it has one row an observation.
 
     arm: the window's tokens, "full", or "oracle" (true statements). metric: METRICS, see `scores` · fall (percent), see
-    `falls` · and those of `real_continuations`.
+    `falls` · and those of `real.run`.
     """
     rows = []
     for (arm, seed, layout), result in _results(params).items():
@@ -145,7 +163,10 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def texts(params: Params) -> pd.DataFrame:
-    """Return what each arm wrote after the first tested story, with the first seed, and after the first play."""
+    """Return what each arm wrote after a story and a play.
+
+    The story is the first tested one, with the first seed; the play is the first.
+    """
     found = _results(params)
     ours = {
         arm: row["text"] for (arm, seed, layout), row in found.items() if (seed, layout) == (params.seeds[0], "spread")
@@ -157,7 +178,10 @@ def texts(params: Params) -> pd.DataFrame:
 
 
 def _results(params: Params) -> dict[tuple[str, int, str], Row]:
-    """Return `scores` and a text by (arm, seed, layout): every arm with the story far away, the whole context also near."""
+    """Return `scores` and a text by (arm, seed, layout).
+
+    Every arm has the story far away; the whole context also has it near.
+    """
     same = {"sizes": sizes_of(params.story_reader), "count": params.stories}
     sampling = {"new": params.new, "temperature": params.temperature, "top_p": params.top_p}
     windows = {str(window): window for window in sorted(params.windows)} | {"full": None}

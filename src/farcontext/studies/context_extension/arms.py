@@ -1,4 +1,7 @@
-"""The arms of notebook 07: ways to encode positions, ways to extend them, and how each is trained."""
+"""The arms of notebook 07.
+
+They are ways to encode positions and ways to extend them, and how each is trained.
+"""
 
 from typing import NamedTuple
 
@@ -8,14 +11,17 @@ from farcontext.studies.params import ContextExtension as Params
 from farcontext.tasks import recall
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 
-SHORT_SPAN = 4  # tokens of a row in the first stage: L / SHORT_SPAN
-SMEARED_STEPS = 3  # smeared bases, compared with one another only, learn in a third of the steps
+SHORT_SPAN = 4  # A row of the first stage has L / SHORT_SPAN tokens.
+SMEARED_STEPS = 3  # Smeared bases are compared only with one another; they learn in a third of the steps.
 P_ROPE, PARTIAL = 0.75, 0.5  # share of pairs that turn; share of channels that turn
-TURNS = 4.0  # YaRN's fast end of the ramp, in turns, where L is too short for the published 32
+TURNS = 4.0  # This is YaRN's fast end of the ramp, in turns: L is too short for the published 32.
 
 
 class Arm(NamedTuple):
-    """A way to reach further: the base it starts from, and RoPE's scheme with its options, if any."""
+    """A way to reach further.
+
+    An arm has the base it starts from, and RoPE's scheme with its options, if any.
+    """
 
     name: str
     base: str
@@ -45,7 +51,7 @@ ARMS = {
         Arm("random", "random"),
         Arm("alibi", "alibi"),
         Arm("nope", "nope"),
-        Arm("rope_smeared", "rope_smeared"),  # keys mixed with their neighbour's: a base that minutes are enough for
+        Arm("rope_smeared", "rope_smeared"),  # Keys are mixed with their neighbour's: this base learns in minutes.
         Arm("nope_smeared", "nope_smeared"),
         Arm("t5", "t5"),
         Arm("sinusoidal", "sinusoidal"),
@@ -56,7 +62,10 @@ FOLLOWS = ("linear", "ntk", "yarn", "yarn_rotations", "llama3", "abf")  # scheme
 
 
 def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
-    """Return the model of a base at length L: the same but for its positions."""
+    """Return the model of a base at length L.
+
+    All bases are the same but for their positions.
+    """
     match base.removesuffix("_smeared"):
         case "nope":
             encoding: Row = {"positions": "none"}
@@ -70,7 +79,7 @@ def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
             encoding = {"positions": name}
     return ModelConfig(
         kind=kind,
-        vocab_size=recall.VOCABULARY + 1,  # the last id is an encoder's mask
+        vocab_size=recall.VOCABULARY + 1,  # The last id is an encoder's mask.
         width=params.width,
         layers=params.layers,
         heads=params.heads,
@@ -78,7 +87,7 @@ def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
         mlp="gelu",
         max_length=params.length,
         init_std=params.init_std,
-        embedding_std=None if base == "sinusoidal" else 1.0,  # a table of sines must not drown in the embedding
+        embedding_std=None if base == "sinusoidal" else 1.0,  # A table of sines must not drown in the embedding.
         tied=False,
         smear=base.endswith("_smeared"),
         **encoding,
@@ -86,7 +95,10 @@ def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
 
 
 def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> ModelConfig:
-    """Return an arm's model for `scale` times the trained length; the weights are its base's."""
+    """Return an arm's model for `scale` times the trained length.
+
+    The weights are its base's.
+    """
     model = base_model(params, arm.base, kind)
     if arm.log_n:
         return model.model_copy(update={"log_n": params.length})
@@ -98,7 +110,10 @@ def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> M
 
 
 def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decoder") -> RunConfig:
-    """Return the training of a base: recall from short rows to rows of L tokens, the same tokens for every base."""
+    """Return the training of a base.
+
+    A base learns recall from short rows to rows of L tokens; every base sees the same tokens.
+    """
     dense, once = Task(name="dense_recall", pairs=4), Task(name="recall", pairs=params.pairs)
     short = params.length // SHORT_SPAN
     fewer = SMEARED_STEPS if base.endswith("_smeared") else 1
@@ -123,7 +138,10 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
 
 
 def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
-    """Return an arm's short fine-tuning: recall at `tune_multiple` times L, the scale set for the longest goal."""
+    """Return an arm's short fine-tuning.
+
+    It learns recall at `tune_multiple` times L; the scale is set for the longest goal.
+    """
     start = base_run(params, arm.base, seed, lr)
     length = params.length * params.tune_multiple
     model = extended(params, arm, params.goal).model_copy(update={"max_length": length})

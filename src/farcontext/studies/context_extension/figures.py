@@ -8,17 +8,24 @@ from matplotlib.figure import Figure
 from farcontext.measure.stats import t_interval
 from farcontext.results.plotting import grid, leading
 
-MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")  # what the curves show; tables have the rest
+# The curves show these arms; tables have the rest.
+MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")
 TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
 
 
 def in_trained_lengths(rows: pd.DataFrame) -> pd.Series:
-    """Return each row's length over its own run's trained one, which is the shortest tested."""
+    """Return each row's length over its own run's trained one.
+
+    The trained length is the run's shortest tested one.
+    """
     return (rows["length"] / rows.groupby("run")["length"].transform("min")).round(2)
 
 
 def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
-    """Return recall by arm, tuned, run, seed and multiple of the trained length: mean of far, near and spread."""
+    """Return recall by arm, tuned, run, seed and multiple of length.
+
+    Recall is the mean of far, near and spread; multiples are of the trained length.
+    """
     recall = table[(table["metric"] == "recall") & (table["kind"] == "decoder")]
     ends = recall["depth"].isna() | recall["depth"].isin((min(depths), max(depths)))
     keys = ["run", "arm", "tuned", "seed", "length"]
@@ -26,7 +33,9 @@ def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
 
 
 def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
-    """Recall against the multiple of the trained length, a line a scheme with the range over seeds.
+    """Draw recall against the multiple of the trained length.
+
+    Each scheme is a line with the range over seeds.
 
     Args:
         recall: what `mean_recall` returns.
@@ -63,7 +72,9 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
 
 
 def ranking(scores: pd.DataFrame) -> Figure:
-    """Each arm's recall at eight trained lengths and beyond, with its 95 % interval over seeds; best first.
+    """Draw each arm's recall at eight trained lengths and beyond.
+
+    The figure shows the 95 % interval over seeds, and the best arm first.
 
     Args:
         scores: rows of metric "score" with run, arm, tuned, seed, value.
@@ -87,7 +98,10 @@ def ranking(scores: pd.DataFrame) -> Figure:
 
 
 def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
-    """Recall by depth of the packed evidence and by length, a panel a scheme, mean over seeds."""
+    """Draw recall by depth of the packed evidence and by length.
+
+    Each scheme is a panel; cells are means over seeds.
+    """
     packed = table[(table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)]
     packed = leading(packed[packed["kind"] == "decoder"])
     shown = [arm for arm in arms if arm in set(packed["arm"])]
@@ -103,7 +117,10 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
 
 
 def layouts(table: pd.DataFrame, multiple: int) -> Figure:
-    """Zero-shot share of recall kept at one multiple of the trained length, by where the evidence stands."""
+    """Draw the share of recall kept zero-shot, by place of the evidence.
+
+    The share is that at one multiple of the trained length.
+    """
     kept = table[(table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")]
     kept = leading(kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)])
     figure, (axis,) = grid(1, height=3.0)
@@ -126,7 +143,10 @@ def layouts(table: pd.DataFrame, multiple: int) -> Figure:
 
 
 def far_context(far: pd.DataFrame) -> Figure:
-    """Loss of the same last tokens behind a play's own text and behind another's, by tokens in the row, and the difference.
+    """Draw what the right text before the last tokens is worth.
+
+    The left panel shows the loss of the same last tokens behind a play's own text and behind
+    another's, by tokens in the row; the right panel shows the difference.
 
     Args:
         far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and run.

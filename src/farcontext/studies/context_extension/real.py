@@ -22,16 +22,17 @@ from farcontext.tasks import needles
 from farcontext.train.runs import EvalConfig, sweep
 
 DOMAIN = "plays"
-SKIP = 2000  # tokens at the head of a play: its title and cast
-FACTOR = 2.0  # of the schemes in the screen
+SKIP = 2000  # tokens at the head of a play, which are its title and cast
+FACTOR = 2.0  # The screen extends every scheme by this factor.
 NEEDLES = 10
 
 
 def run(params: Params) -> list[Row]:
     """Return the real tier's rows; none without a checkpoint.
 
-    metric: far_loss (nats a token of the same last tokens, by length and whose text stands before) · gap_loss (nats a token
-    behind a jump in the positions; length = the jump) · needle (share of needles whose word is the likeliest).
+    metric: far_loss (nats a token of the same last tokens, by length and whose text stands before)
+    · gap_loss (nats a token behind a jump in the positions; length = the jump) · needle (share of
+    needles whose word is the likeliest).
     """
     if params.checkpoint is None:
         return []
@@ -52,14 +53,16 @@ def run(params: Params) -> list[Row]:
 
 
 def stretches(pretrained: Pretrained, numbers: list[int], tokens: int) -> list[list[int]]:
-    """Return a stretch of so many tokens from each play, by number in a fixed order; plays that are too short are skipped.
+    """Return a stretch of so many tokens from each play.
 
-    The checkpoint may have read them in training: true and foreign text differ all the same, absolute losses say little.
+    Plays are named by number in a fixed order; plays that are too short are skipped. The checkpoint
+    may have read them in training: true and foreign text differ all the same, absolute losses say
+    little.
     """
     folder = files.project() / "build" / "corpus"
     texts = [document.text for split in corpus.SPLITS for document in corpus.load_documents(folder, split, DOMAIN)]
     encode = encoder(pretrained.tokenizer)
-    # four characters a token are more than any play needs
+    # Eight characters a token are more than any play needs.
     ids = (encode(text[: 8 * (SKIP + tokens)])[SKIP : SKIP + tokens] for text in texts)
     long = list(islice((row for row in ids if len(row) == tokens), max(numbers) + 1))
     return [long[number] for number in numbers]
@@ -111,7 +114,10 @@ def changes(pretrained: Pretrained, scheme: str) -> dict[str, Any]:
 
 
 def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -> list[Row]:
-    """Return the share of needles found at each depth, over contexts; a row a context as well."""
+    """Return the share of needles found at each depth and context.
+
+    The share at a depth is over all contexts; each context also has a row of its own.
+    """
     pretrained = _load(checkpoint, weights)
     folder = files.project() / "build" / "corpus"
     texts = [document.text for document in corpus.load_documents(folder, "test", DOMAIN)]

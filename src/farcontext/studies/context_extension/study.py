@@ -1,7 +1,8 @@
-"""Notebook 07: every way to extend the context of a small model, zero-shot and after the same short fine-tuning.
+"""Notebook 07: every way to extend the context of a small model.
 
-Bases (one a way to encode positions, some seeds each) learn associative recall at length L by one curriculum; the RoPE
-schemes share their base. P1, P2 and the published orders of claims.yaml read the table.
+Every arm is scored zero-shot and after the same short fine-tuning. Bases (one a way to encode
+positions, some seeds each) learn associative recall at length L by one curriculum; the RoPE schemes
+share their base. P1, P2 and the published orders of claims.yaml read the table.
 """
 
 import itertools
@@ -28,8 +29,8 @@ from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
-FLOOR = 0.95  # recall at L below which a reach means nothing: a flat curve at chance reaches for ever
-DOWNSIDE = 0.02  # of recall at L: what fine-tuning may cost the short context and still count as nothing
+FLOOR = 0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
+DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
 SINKS = 4  # tokens that stay visible beside a window (Xiao et al. 2023)
 
 # ---------------------------------------------------------------------------------------------------------- protocol
@@ -45,7 +46,11 @@ def recall_by_layout(
     rows: int,
     window: int | None = None,
 ) -> list[Row]:
-    """Return recall with the evidence packed into `span` tokens at each depth, and spread over the whole row."""
+    """Return recall with the evidence packed and with it spread.
+
+    Packed evidence stands in `span` tokens at each depth; spread evidence stands anywhere in the
+    row.
+    """
     same = {"lengths": lengths, "rows": rows, "window": window, "sinks": SINKS if window else 0}
     packed = losses.task_accuracy(model, task={"name": "recall", "pairs": pairs, "span": span}, depths=depths, **same)
     spread = losses.task_accuracy(model, task={"name": "recall", "pairs": pairs}, **same)
@@ -77,13 +82,15 @@ def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Tune, train, fine-tune and score every arm; write and return the table, one row an observation.
+    """Tune, train, fine-tune and score every arm, and return the table.
 
-    metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over recall at L, by
-    layout near, far, spread) · effective_length, reach (tokens; its log2 over L) · score (mean recall at 8× and beyond) ·
-    base_recall (of the arm's base, at L) · tuning, tuning_loss (recall at L and final loss of each rate tried, on seeds
-    of their own) · and those of
-    `extension_real`.
+    The table is also written; it has one row an observation.
+
+    metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over
+    recall at L, by layout near, far, spread) · effective_length, reach (tokens; its log2 over L) ·
+    score (mean recall at 8× and beyond) · base_recall (of the arm's base, at L) · tuning,
+    tuning_loss (recall at L and final loss of each rate tried, on seeds of their own) · and those
+    of `real.run`.
     """
     rates, tuning = tune(params)
     arms = [ARMS[name] for name in params.arms]
@@ -111,10 +118,11 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
-    """Return each base's learning rate, the one with the least final loss on the tuning seeds, and all that was tried.
+    """Return each base's learning rate, and all that was tried.
 
-    The same rates for every base: equal tuning, not only equal training. The loss decides, on rows never seen before:
-    recall at L is 1 for several rates once a base has learnt the task.
+    The rate is the one with the least final loss on the tuning seeds. The same rates for every
+    base: equal tuning, not only equal training. The loss decides, on rows never seen before: recall
+    at L is 1 for several rates once a base has learnt the task.
     """
     cases = _trials(params)
     trials = [base_run(params, base, seed, lr) for base, lr, seed in cases]
@@ -171,9 +179,10 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
 
 
 def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Row]:
-    """Return the rows of P1's arm again, as arm "chosen": the best tuned one on the tuning seeds, which no verdict reads.
+    """Return the rows of P1's arm again, as arm "chosen".
 
-    Of those that keep what their base recalls at L (DOWNSIDE), unless none does.
+    It is the best tuned arm on the tuning seeds, which no verdict reads, of those that keep what
+    their base recalls at L (DOWNSIDE), unless none does.
     """
     cases = [(ARMS[name], seed) for name in params.tuned_arms for seed in params.tuning_seeds]
     jobs = {
@@ -197,9 +206,10 @@ def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Ro
 
 
 def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
-    """Return every pair of arms compared on the same seeds: difference of scores, 95 % interval, Holm's adjusted p.
+    """Return every pair of arms compared on the same seeds.
 
-    The better arm of a pair stands first; the table is sorted by the size of the difference.
+    A row has the difference of scores, its 95 % interval and Holm's adjusted p. The better arm of a
+    pair stands first; the table is sorted by the size of the difference.
     """
     scores = table[(table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")]
     wide = scores.pivot_table(index="seed", columns="arm", values="value")
@@ -215,10 +225,11 @@ def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
 
 
 def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the one table that answers "which scheme should I choose?": reach in trained lengths, and its price.
+    """Return the table that answers "which scheme should I choose?".
 
-    Columns: reach as it is and tuned (geometric mean over seeds of effective length over L; at most the longest multiple
-    tested; NaN where mean recall at L is below FLOOR), recall at 8× and beyond, and what tuning costs at L (recall at L,
+    It shows reach in trained lengths, and its price. Columns: reach as it is and tuned (geometric
+    mean over seeds of effective length over L; at most the longest multiple tested; NaN where mean
+    recall at L is below FLOOR), recall at 8× and beyond, and what tuning costs at L (recall at L,
     tuned minus as it is).
     """
     decoders = table[(table["kind"] == "decoder") & (table["arm"] != "chosen")]
@@ -243,7 +254,10 @@ def bases(params: Params) -> int:
 
 
 def same_weights(params: Params) -> float:
-    """Return the largest difference of logits between a base and its schemes at scale 1, at the trained length."""
+    """Return how far schemes at scale 1 differ from their base.
+
+    The value is the largest difference of logits, at the trained length.
+    """
     seed, lr = params.seeds[0], params.lrs[0]
     names = [name for name in params.arms if ARMS[name].base == "rope" and ARMS[name].scheme]
     jobs = [EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})]

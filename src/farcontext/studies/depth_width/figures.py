@@ -1,4 +1,7 @@
-"""Figures of notebook 06: effective length over the grid, the reach of sliding windows, and divergence by length."""
+"""Figures of notebook 06: effective length, sliding windows, and divergence.
+
+They show effective length over the grid, the reach of sliding windows, and divergence by length.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ def _shown(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _line_and_points(axis: Axes, rows: pd.DataFrame, x: str, color: str, label: str, *, size: float = 7) -> None:
-    """Published mean with its range over seeds, this run's values hollow on top."""
+    """Draw the published mean with its range over seeds, and this run's values hollow on top."""
     published, ours = _shown(rows)
     if len(published):
         sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), marker="o", color=color, label=label, ax=axis)
@@ -24,7 +27,9 @@ def _line_and_points(axis: Axes, rows: pd.DataFrame, x: str, color: str, label: 
 
 
 def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
-    """Recall against length in trained lengths, an axis a trained length, a line a cell.
+    """Draw recall against length in trained lengths.
+
+    There is one axis for each trained length, and one line for each cell.
 
     Args:
         table: rows of metric "recall" with layers, width, window, length, seed, value, run.
@@ -48,7 +53,9 @@ def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
 
 
 def effective_against_formula(table: pd.DataFrame) -> Figure:
-    """Effective length of every cell against what layers × hidden units predicts (left) and the trained length (right).
+    """Draw the effective length of every cell against two predictors.
+
+    They are what layers × hidden units predicts (left) and the trained length (right).
 
     Args:
         table: rows of metric "effective_length" with layers, width, window, value, run.
@@ -84,7 +91,9 @@ def effective_against_formula(table: pd.DataFrame) -> Figure:
 
 
 def sliding_influence(table: pd.DataFrame) -> Figure:
-    """Share of influence by distance (left) and the effective horizon by depth, with √L·w and the bound (right).
+    """Draw influence by distance, and the effective horizon by depth.
+
+    The share of influence is on the left, the horizon with √L·w and the bound on the right.
 
     Args:
         table: rows of metrics "influence" and "horizon", arm "sliding", with layers, window, distance, value, run.
@@ -113,7 +122,10 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
 
 
 def divergence(table: pd.DataFrame) -> Figure:
-    """Share of diverged runs by T, dispersion of gradient norms by T, and divergence by rate; see the axis titles."""
+    """Draw diverged runs, dispersion of gradient norms, and spikes by T.
+
+    The axis titles tell what each axis shows.
+    """
     arms = ("equal tokens", "equal sequences")
     names = {
         "diverged": "share of runs diverged",

@@ -1,7 +1,8 @@
-"""Notebook 06: is the context window layers × hidden units, and does a longer one make training more stable?
+"""Notebook 06: the context window against layers × hidden units, and stability.
 
-Three arms, each on some seeds: a grid of depth × width × trained length, stacks of sliding windows, and a divergence
-sweep with plain SGD. W1 and G1 of claims.yaml read the table.
+It asks whether the window is that product, and whether a longer one makes training more stable. It
+has three arms on some seeds each: a grid of depth × width × trained length, stacks of sliding
+windows, and a divergence sweep with plain SGD. Claims W1 and G1 of claims.yaml read the table.
 """
 
 import math
@@ -31,10 +32,10 @@ from farcontext.train.runs import EvalConfig, RunResult, sweep
 NAME = "depth_width"
 COLUMNS = ["arm", "layers", "width", "window", "length", "lr", "distance", "seed", "metric", "value"]
 SHORT = 32  # tokens of the curriculum's first stage
-HEAD_WIDTH = 32  # the same at every width, so that RoPE's frequencies are
+HEAD_WIDTH = 32  # It is the same at every width, so that RoPE's frequencies are the same too.
 LOCAL_WIDTH = 64
 PERMUTATIONS = 200
-INFLUENCE = 0.9  # the effective horizon holds this share of all influence
+INFLUENCE = 0.9  # The effective horizon holds this share of all influence.
 LAST = 5  # losses at the end that tell whether a run diverged
 
 # ---------------------------------------------------------------------------------------------------- configurations
@@ -76,14 +77,15 @@ def _run(params: Params, model: ModelConfig, lr: float, seed: int, long: tuple[S
 
 
 def grid_run(params: Params, layers: int, width: int, window: int, *, lr: float, seed: int) -> RunConfig:
-    """Return a cell's training: recall at 32 tokens first, then at its window, the trained length."""
+    """Return a cell's training: recall at 32 tokens, then at `window`."""
     tasks = (Task(name="dense_recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs))
+    # The window is the trained length.
     long = Stage(steps=params.long_steps, rows=params.train_rows, length=window, tasks=tasks)
     return _run(params, _model(layers, width, max(SHORT, window)), lr, seed, (long,))
 
 
 def local_run(params: Params, layers: int, seed: int) -> RunConfig:
-    """Return the training of a stack whose every layer sees `local_window` keys only."""
+    """Return the training of a stack whose layers all see `local_window` keys."""
     model = _model(layers, LOCAL_WIDTH, params.local_length, window=params.local_window, global_every=0)
     return _run(params, model, 0.004, seed, ())
 
@@ -92,7 +94,10 @@ def local_run(params: Params, layers: int, seed: int) -> RunConfig:
 
 
 def influence(model: Decoder, *, length: int, rows: int) -> list[Row]:
-    """Return the mean norm of the gradient of a row's last loss at each token, by distance from the predicting token."""
+    """Return the mean norm of the last loss's gradient by distance.
+
+    The gradient is of a row's last loss at each token; distance is from the predicting token.
+    """
     rng = np.random.default_rng([evaluation.EVALUATION_SEED, length])
     tokens, _ = recall.dense_recall(rng, rows, length)
     tokens = torch.from_numpy(tokens).to(device())
@@ -102,10 +107,11 @@ def influence(model: Decoder, *, length: int, rows: int) -> list[Row]:
 
 
 def plain_sgd(*, length: int, rows: int, lr: float, steps: int, seed: int) -> list[Row]:
-    """Train a small decoder with plain SGD (no momentum, warm-up or clipping) and return what became of it.
+    """Train a small decoder with plain SGD; return what became of it.
 
-    diverged: a loss or gradient norm that is not finite, or a mean of the last losses above the first one. spikes: share
-    of steps whose loss exceeds the one before by a tenth. dispersion: s.d. of the log gradient norm over the finite steps.
+    Plain SGD has no momentum, warm-up or clipping. diverged: a loss or gradient norm that is not
+    finite, or a mean of the last losses above the first one. spikes: share of steps whose loss is
+    a tenth above the one before. dispersion: s.d. of the log gradient norm over the finite steps.
     """
     task = Task(name="dense_recall", pairs=8)
     batches = Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(task,)),))
@@ -138,7 +144,7 @@ def plain_sgd(*, length: int, rows: int, lr: float, steps: int, seed: int) -> li
 
 
 def diverged(losses: Sequence[float], norms: Sequence[float]) -> bool:
-    """Whether training diverged, by the definition fixed beforehand."""
+    """Return whether training diverged, by the definition fixed beforehand."""
     if not np.isfinite([*losses, *norms]).all():
         return True
     return bool(np.mean(losses[-LAST:]) > losses[0])
@@ -148,13 +154,16 @@ def diverged(losses: Sequence[float], norms: Sequence[float]) -> bool:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train and score all three arms; write and return the table, one row an observation.
+    """Train and score all three arms; write and return the table.
 
-    metric: recall (by length) · effective_length (tokens) · partial_r2, raw_partial_r2, chance_partial_r2 (arm: the terms) ·
-    depth_slope, width_slope, window_slope (of log effective length on each log) ·
-    worst_trained_recall · tuning (recall at the trained length, by rate) · influence (share, by distance) · horizon (tokens) ·
-    depth_exponent, horizon_over_window (arm sliding) · diverged, spikes, dispersion (by T and rate) · divergence_trend,
-    floor_divergence (arm equal tokens or equal sequences).
+    The table has one row for each observation.
+
+    metric: recall (by length) · effective_length (tokens) · partial_r2, raw_partial_r2,
+    chance_partial_r2 (arm: the terms) · depth_slope, width_slope, window_slope (of log effective
+    length on each log) · worst_trained_recall · tuning (recall at the trained length, by rate) ·
+    influence (share, by distance) · horizon (tokens) · depth_exponent, horizon_over_window (arm
+    sliding) · diverged, spikes, dispersion (by T and rate) · divergence_trend, floor_divergence
+    (arm equal tokens or equal sequences).
     """
     grid, cost = _grid(params)
     rows = [*grid, *_tuning(params), *_sliding(params), *_divergence(params)]
@@ -192,7 +201,7 @@ def _tuning(params: Params) -> list[Row]:
 
 
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
-    """W1: recall and effective length of every cell, and what depth, width and trained length explain of it."""
+    """Return W1: recall and effective length of cells, and what explains the length."""
     rates = _rates(params)
     cases = [(*cell, window, seed) for window in params.windows[::-1] for cell in rates for seed in params.seeds]
     runs = [grid_run(params, *case[:3], lr=rates[case[:2]], seed=case[3]) for case in cases]
@@ -212,7 +221,7 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
         rows += [base | {"length": n, "metric": "recall", "value": score} for n, score in curve.items()]
         first, last = min(curve), max(curve)
         reached = crossing(list(curve), list(curve.values()), SHARE * curve[window])
-        # censored at both ends: a curve that never falls is given the last length tested
+        # The length is censored at both ends: a curve that never falls gets the last length tested.
         rows.append(base | {"metric": "effective_length", "value": float(min(max(reached, first), last))})
     return rows + _explained(pd.DataFrame(rows)), _cost(cases, sweep(runs))
 
@@ -228,7 +237,7 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
         model, window, reached = logs[:, :2], logs[:, 2:3], logs[:, 3]
         if len(cell) < 5:
             continue
-        # a share of variance has no sign: whether more layers lengthen or shorten is in the slopes (the formula's are 1)
+        # A share of variance has no sign; slopes tell what lengthens (all are 1 in the formula).
         slopes = np.linalg.lstsq(np.column_stack((np.ones(len(logs)), logs[:, :3])), reached)[0][1:]
         for name, slope in zip(("depth_slope", "width_slope", "window_slope"), slopes, strict=True):
             rows.append({"seed": seed, "metric": name, "value": float(slope)})
@@ -244,7 +253,7 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
 
 
 def _sliding(params: Params) -> list[Row]:
-    """Influence by distance in stacks of sliding windows, their horizon, and how that grows with depth."""
+    """Return influence by distance in stacks of windows, and how their horizon grows."""
     cases = [(layers, seed) for layers in params.local_depths for seed in params.seeds]
     options = {"length": params.local_length, "rows": params.test_rows}
     found = sweep([EvalConfig(influence, local_run(params, *case), options) for case in cases])
@@ -265,18 +274,24 @@ def _sliding(params: Params) -> list[Row]:
 
 
 def horizon(share: Sequence[float]) -> float:
-    """Return how many tokens, counted back from the predicting one, hold INFLUENCE of all influence; interpolated."""
+    """Return how many tokens hold INFLUENCE of all influence, by interpolation.
+
+    They are counted back from the predicting token.
+    """
     total = np.cumsum(np.asarray(share, dtype=np.float64))
     return float(np.interp(INFLUENCE, np.concatenate(([0.0], total)), np.arange(len(total) + 1)))
 
 
 def bound(params: Params, layers: int) -> int:
-    """Return the furthest distance that can have any influence, L(w′ − 1): a smeared key adds one token, w′ = w + 1."""
+    """Return the furthest distance that can have any influence.
+
+    It is L(w′ − 1): a smeared key adds one token, w′ = w + 1.
+    """
     return layers * params.local_window
 
 
 def _divergence(params: Params) -> list[Row]:
-    """G1: what becomes of plain SGD by T and rate, with equal tokens and with equal sequences a step."""
+    """Return G1: what becomes of plain SGD by T and rate, with equal tokens or sequences a step."""
     rows_of = {"equal tokens": lambda n: params.sgd_tokens // n, "equal sequences": lambda n: params.sgd_rows}
     lengths = params.sgd_lengths
     cases = [(arm, n, lr, s) for arm in rows_of for n in lengths[::-1] for lr in params.sgd_rates for s in params.seeds]
@@ -310,7 +325,7 @@ def _cost(cases: Sequence[tuple], found: list[RunResult]) -> pd.DataFrame:
 
 
 def against_formula(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each cell, the mean effective length beside what layers × hidden units predicts."""
+    """Return each cell's mean effective length beside the product that predicts it."""
     found = table[table["metric"] == "effective_length"].astype({"layers": int, "width": int})
     wide = found.pivot_table(index=["layers", "width"], columns="window", values="value")
     wide.columns = [f"trained at {int(window)}" for window in wide.columns]
@@ -318,7 +333,10 @@ def against_formula(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and 95 % interval over seeds of each run, metric and number of layers; all depths in one row first."""
+    """Return the mean and 95 % interval over seeds.
+
+    There is a row for each run, metric and number of layers; all depths in one row come first.
+    """
     found = []
     for by in (["run", "metric"], ["run", "metric", "layers"]):
         for keys, at in rows.groupby(by):

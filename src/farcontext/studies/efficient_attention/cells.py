@@ -1,11 +1,15 @@
-"""Peak memory and seconds of one piece of work, each in a fresh process: the forked child of a server with torch loaded.
+"""Peak memory and seconds of single pieces of work in fresh processes.
 
-    python -m farcontext.studies.efficient_attention.cells      # one cell a line of JSON on stdin, one line of answer each
+Each process is the forked child of a server that has torch loaded. The server reads a cell, a line
+of JSON, from stdin and answers it with one line:
 
-The peak is what the kernel counted (VmHWM) less what was resident before the work. The C library keeps freed memory for
-later in pieces of up to 32 MiB; here it is told to give back larger ones at once, so that what is counted was in use. Each
-cell is done once before, on a few tokens, which loads what it needs. One thread. Without /proc (macOS) the peak is
-getrusage's, which cannot be reset: an earlier, higher one hides the work.
+    python -m farcontext.studies.efficient_attention.cells
+
+The peak is what the kernel counted (VmHWM) less what was resident before the work. The C library
+keeps freed memory for later in pieces of up to 32 MiB; here it is told to give back larger ones at
+once, so that what is counted was in use. Each cell is done once before, on a few tokens, to load
+what it needs. A process has one thread. Without /proc (macOS) the peak is getrusage's, which cannot
+be reset: an earlier, higher one hides the work.
 """
 
 import contextlib
@@ -34,9 +38,9 @@ from farcontext.nn.layers import Block
 from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder, Encoder
 
-Cell = dict[str, Any]  # "what", and the options of the function of that name
-SMALL = 32  # tokens of the call before: what a backend loads once is not its memory
-GIVEN_BACK, SOONER = 1 << 20, 1 << 17  # bytes; SOONER for models, whose tensors are small here
+Cell = dict[str, Any]  # "what" names a function; the other keys are its options.
+SMALL = 32  # A first call on so many tokens loads what a backend keeps, which is not its memory.
+GIVEN_BACK, SOONER = 1 << 20, 1 << 17  # These are bytes; models use SOONER, since their tensors are small here.
 M_MMAP_THRESHOLD = -3  # of <malloc.h>
 MASKED = 0.3
 MIB = 1 << 20
@@ -54,30 +58,36 @@ def _status(field: str) -> int | None:
 
 
 def peak() -> int:
-    """Return the most bytes that were ever resident, or were so since the last `forget_peak`."""
+    """Return the most resident bytes ever, or since the last `forget_peak`."""
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def forget_peak() -> int:
-    """Give back what is freed, set the peak to what is resident then, and return it; else return the peak so far."""
+    """Give back freed memory; set the peak to resident bytes, return it."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
-        return peak()
+        return peak()  # The system cannot reset the peak, so this is the peak so far.
     return _status("VmRSS")
 
 
 def give_back(size: int) -> None:
-    """Tell glibc to return freed pieces of this size to the system at once; it then stops raising that size itself."""
+    """Tell glibc to return freed pieces of this size at once.
+
+    They go back to the system, and glibc then stops raising that size itself.
+    """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size)
 
 
 def watched(work: Callable[[], object], before: int | None = None) -> dict[str, float]:
-    """Do some work; return the bytes of its peak above `before` (default: what is resident now) and its seconds."""
+    """Do some work; return its peak in bytes and its seconds.
+
+    The peak is counted above `before`, which by default is what is resident now.
+    """
     now = forget_peak()
     start = time.perf_counter()
     work()
@@ -93,7 +103,10 @@ def _leaves(length: int, heads: int, head_width: int, dtype: torch.dtype = torch
 
 
 def attend(backend: str, length: int, heads: int, head_width: int, seed: int) -> dict[str, float]:
-    """Causal attention of one row, forward and backward: the inputs' gradients are counted, the inputs are not."""
+    """Measure causal attention of one row, forward and backward.
+
+    The inputs' gradients are counted, the inputs are not.
+    """
     torch.manual_seed(seed)
     give_back(GIVEN_BACK)
     pattern = Pattern.causal()
@@ -114,22 +127,22 @@ def attend(backend: str, length: int, heads: int, head_width: int, seed: int) ->
 
 
 def difference(backend: str, length: int, heads: int, head_width: int, seed: int) -> dict[str, float]:
-    """The largest |difference| of output and gradients, fp32 by a backend against the reference in fp64."""
+    """Return a backend's largest |difference| in fp32 from the reference in fp64."""
     torch.manual_seed(seed)
     exact = _leaves(length, heads, head_width, torch.float64)
     rounded = [x.detach().float().requires_grad_() for x in exact]
     outs = [attention.attend(*exact, Pattern.causal(), "reference")]
     outs.append(attention.attend(*rounded, Pattern.causal(), backend))
     for out in outs:
-        out.sum().backward()
+        out.sum().backward()  # Outputs and gradients are both compared.
     pairs = [(outs[0], outs[1]), *((x.grad, y.grad) for x, y in zip(exact, rounded, strict=True))]
     return {"value": max((x - y).abs().max().item() for x, y in pairs)}
 
 
 def layer(length: int, width: int, heads: int) -> dict[str, float]:
-    """A whole block (attention and MLP), causal, forward and backward; its weights' gradients are counted."""
+    """Measure a causal block (attention and MLP), forward and backward, gradients included."""
     config = _config("decoder", width, heads, layers=1, vocabulary=2, length=length)
-    block = Block(config)
+    block = Block(config)  # The gradients of its weights are counted.
 
     def once(T: int) -> dict[str, float]:
         x_BTD = torch.randn(1, T, width, requires_grad=True)
@@ -170,14 +183,17 @@ def _train(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: Tensor, s
 
 
 def _tokens(config: ModelConfig, rows: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return ids, and the flat positions scored: MASKED of them for an encoder, all for a decoder."""
+    """Return ids and flat scored positions: a share MASKED for an encoder, all for a decoder."""
     tokens = torch.randint(config.vocab_size, (rows, length))
     share = MASKED if config.kind == "encoder" else 1.0
     return tokens, torch.arange(max(1, round(share * tokens.numel())))
 
 
 def training(config: Cell, rows: int, length: int, backend: str) -> dict[str, float]:
-    """One step (AdamW, its moments in place) of a model: all that it holds, weights included."""
+    """Measure one training step of a model, its weights included.
+
+    The peak is of all that the model holds. The step is AdamW's, with its moments in place.
+    """
     give_back(SOONER)
     force(backend)
     config = ModelConfig(**config)
@@ -196,7 +212,10 @@ def training(config: Cell, rows: int, length: int, backend: str) -> dict[str, fl
 
 
 def inference(config: Cell, rows: int, length: int, backend: str) -> dict[str, float]:
-    """A forward pass without gradient that scores the last token of each row: weights included, no cache of keys."""
+    """Measure a forward pass that scores the last token of each row.
+
+    It has no gradient and no cache of keys; the weights are counted.
+    """
     give_back(SOONER)
     force(backend)
     config = ModelConfig(**config)
@@ -210,19 +229,23 @@ def inference(config: Cell, rows: int, length: int, backend: str) -> dict[str, f
 
 
 def force(backend: str) -> None:
-    """Let every layer of this process, which ends after its cell, use one backend; "auto": as the model would."""
+    """Make all layers of this process use one backend, except for "auto"."""
     if backend != "auto":
+        # With "auto" the model chooses. The process ends after its cell: nothing has to be put back.
         attention.choose = lambda *_: attention.Choice(backend, "this cell's")
 
 
 def known(size: int) -> dict[str, float]:
-    """So many bytes of ones: what the measurement itself is worth."""
+    """Measure so many bytes of ones, which tests the measurement itself."""
     torch.ones(1, dtype=torch.uint8)
     return watched(lambda: torch.ones(size, dtype=torch.uint8))
 
 
 def ceilings(size: int, tries: int) -> dict[str, float]:
-    """The most FLOP/s of a matrix product size × size, and the most bytes/s of a copy (read and written), in fp32."""
+    """Return the machine's most FLOP/s and bytes/s in fp32.
+
+    The FLOP/s are of a matrix product size × size, the bytes/s of a copy (read and written).
+    """
     a, b = torch.randn(2, size, size).unbind()
     source, target = torch.ones(2, 8 * MIB).unbind()
     product = min(watched(lambda: a @ b)["seconds"] for _ in range(tries))
@@ -274,12 +297,12 @@ def _forked(line: str) -> str:
 
 
 def main() -> None:
-    """Serve: fork a child a line. What torch imports late, a first small cell of each kind has it import here."""
+    """Serve: fork a child for each line of stdin."""
     torch.set_num_threads(1)
     small = _config("encoder", 4, 2, layers=1, vocabulary=8, length=SMALL).model_dump(mode="json")
-    for kind in (training, inference):
+    for kind in (training, inference):  # These first small cells import here what torch imports late.
         kind(small, rows=1, length=SMALL, backend="auto")
-    gc.freeze()  # or the first collection in each child would copy every page that holds an object
+    gc.freeze()  # Else the first collection in each child would copy every page that holds an object.
     for line in sys.stdin:
         print(_forked(line), flush=True)
 
@@ -299,12 +322,14 @@ def _serve(waiting: deque[tuple[int, Cell]], found: list[dict[str, float] | None
                     raise UserError(f"{json.dumps(cell)}: {said['error']}")
                 found[number] = said
         finally:
-            waiting.clear()  # where one server fails, the others stop too
+            waiting.clear()  # Where one server fails, the others stop too.
             server.stdin.close()
 
 
 def measure(cells: Sequence[Cell], jobs: int = 1) -> list[dict[str, float]]:
-    """Measure each cell in a process of its own, `jobs` at a time, begun in this order; return what each answered.
+    """Measure each cell in a process of its own; return the answers.
+
+    The cells are begun in this order, `jobs` at a time.
 
     Raises:
         UserError: a cell failed, or was killed for want of memory; a system that cannot fork.

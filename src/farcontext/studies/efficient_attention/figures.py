@@ -1,4 +1,7 @@
-"""Figures of notebook 04: memory and time against T, the roofline, and predicted against measured memory and time."""
+"""Figures of notebook 04: memory and time, the roofline, and the predictions.
+
+Memory and time are drawn against T; the predicted values are drawn against the measured ones.
+"""
 
 import numpy as np
 import pandas as pd
@@ -44,7 +47,9 @@ def _against_length(axis: Axes, rows: pd.DataFrame, column: str, unit: float, sl
 
 
 def against_length(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
-    """Peak memory and seconds of one head's attention, forward and backward, by T; both axes logarithmic.
+    """Draw peak memory and seconds of one head's attention by T.
+
+    The work is a forward and a backward pass; both axes are logarithmic.
 
     Args:
         table: rows of metrics memory_slope and time_slope; costs: rows of part attention; both with run.
@@ -63,7 +68,9 @@ def against_length(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
 
 
 def roofline(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
-    """FLOP/s reached against FLOPs a byte, under the machine's measured ceilings; forward pass, a point a length.
+    """Draw the reached FLOP/s against FLOPs a byte, under the machine's ceilings.
+
+    The ceilings are measured. A point is the forward pass at one length.
 
     Args:
         table: rows of part arithmetic, metrics flop and intensity; costs: rows of parts attention and ceiling.
@@ -95,7 +102,9 @@ def roofline(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
 
 
 def predicted(costs: pd.DataFrame) -> Figure:
-    """Predicted against measured, memory and seconds: cells fitted (dots) and held out (hollow); dotted: ±15 %.
+    """Draw predicted against measured memory and seconds.
+
+    Fitted cells are dots, held-out cells are hollow; dotted lines are at ±15 %.
 
     Args:
         costs: rows of parts training and inference, with half, measured and predicted bytes and seconds.

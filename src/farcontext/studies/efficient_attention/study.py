@@ -1,7 +1,9 @@
-"""Notebook 04: memory and time of attention against T, its arithmetic, and a cost model of whole models.
+"""Notebook 04: memory and time of attention, and a cost model.
 
-Everything is measured in fresh processes on one thread each (`memory_cells`); E1 and E2 of claims.yaml read the table. What is
-measured in seconds and bytes goes to the cost table alone; slopes, relative errors and what formulas give to the other.
+Attention is measured against T, beside its arithmetic; the cost model is of whole models. All is
+measured in fresh processes on one thread each (`memory_cells`). Claims E1 and E2 of claims.yaml
+read the table. What is measured in seconds and bytes goes to the cost table alone; slopes, relative
+errors and what formulas give go to the other table.
 """
 
 import itertools
@@ -23,8 +25,8 @@ NAME = "efficient_attention"
 COLUMNS = ["part", "arm", "backend", "length", "width", "layers", "half", "metric", "seed", "value"]
 MEASURED = ["bytes", "seconds", "forward_bytes", "forward_seconds", "flop_per_second", "bytes_per_second"]
 PLAIN, EFFICIENT = "reference", ("online", "sdpa")
-KNOWN = 64 << 20  # bytes whose allocation is measured, as a check of the measurement
-CHECKED = 512  # T at which the backends' values are compared
+KNOWN = 64 << 20  # The allocation of so many bytes is measured, as a check of the measurement.
+CHECKED = 512  # the T at which the backends' values are compared
 DIGITS = 3
 GIB = 1 << 30
 
@@ -64,7 +66,9 @@ Row = dict[str, object]
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Measure all, fit the cost model on half of its grid; write and return the table, one row an observation.
+    """Measure all, fit the cost model, and write and return the table.
+
+    The fit uses half of the model's grid. The table has one row for each observation.
 
     part attention: memory_slope, time_slope (log-log, against T) · check: known_allocation (measured / true),
     max_difference (fp32 against fp64) · arithmetic: flop, bytes, intensity · cache, break_even: by published model ·
@@ -76,7 +80,7 @@ def run(params: Params) -> pd.DataFrame:
     costs, coefficients = _with_predictions(params, costs.reindex(columns=[*COLUMNS[:7], "seed", "value", *MEASURED]))
     costs = costs.astype(
         dict.fromkeys(("length", "width", "layers", "seed"), "Int64")
-    )  # written whole, not to 4 digits
+    )  # The cost table has these numbers whole, not to 4 digits.
     rows = _slopes(costs) + _checks(costs) + _arithmetic(params) + _models() + _errors(costs)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, costs[costs["seconds"].notna() | costs["flop_per_second"].notna()])
@@ -88,7 +92,7 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
-    """Return what is measured, with its labels: the longest first, so that two processes end at about the same time."""
+    """Return what is measured, with labels: longest first, so that two processes end together."""
     found = [({"part": "ceiling"}, {"what": "ceilings", "size": params.product, "tries": 5})]
     lengths = {PLAIN: params.plain_lengths} | dict.fromkeys(EFFICIENT, params.lengths)
     shape = {"heads": params.heads, "head_width": params.head_width}
@@ -100,7 +104,7 @@ def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
             cell = {"what": "attend", "backend": backend, "length": T, "seed": seed} | shape
             if longest != T:
                 attended.append((label | {"length": T}, cell))
-            elif seed == params.seeds[0]:  # the longest takes most of the time: once, for every repeat's slope
+            elif seed == params.seeds[0]:  # The longest takes most of the time, so all repeats share one.
                 attended.append((label | {"length": T, "seed": None}, cell))
         if backend != PLAIN:
             cell = {"what": "difference", "backend": backend, "length": CHECKED, "seed": seed} | shape
@@ -179,7 +183,10 @@ def _with_predictions(params: Params, costs: pd.DataFrame) -> tuple[pd.DataFrame
 
 
 def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
-    """Return the least-squares slope of ln(value) against ln(T): the power of T that the values grow with."""
+    """Return the least-squares slope of ln(value) against ln(T).
+
+    It is the power of T that the values grow with.
+    """
     x, y = (np.log(np.asarray(numbers, float)) for numbers in (lengths, values))
     return float(np.polyfit(x, y, 1)[0])
 
@@ -210,7 +217,10 @@ def _checks(costs: pd.DataFrame) -> list[Row]:
 
 
 def _arithmetic(params: Params) -> list[Row]:
-    """Forward pass of one row, causal, fp32: FLOPs, the fewest bytes moved, and bytes moved when T × S is written out."""
+    """Return FLOPs and bytes moved of one row's causal forward pass in fp32.
+
+    The bytes are the fewest possible, and those moved when T × S is written out.
+    """
     found = []
     for T in params.lengths:
         flop = cost.attention_flop(1, params.heads, params.head_width, T * (T + 1) / 2)
@@ -225,7 +235,7 @@ def _arithmetic(params: Params) -> list[Row]:
 
 
 def _models() -> list[Row]:
-    """KV cache (two bytes a number) at the trained length, and where attention's FLOPs equal the rest."""
+    """Return the KV cache at trained length (2 bytes a number), and attention's break-even."""
     found = []
     for name, values in SHAPES.items():
         config, T = cost.shape(name, **values), TRAINED[name]
@@ -241,7 +251,7 @@ def _errors(costs: pd.DataFrame) -> list[Row]:
     for metric, column in (("memory_error", "bytes"), ("time_error", "seconds")):
         errors = (grid[f"predicted_{column}"] / grid[column] - 1).abs().round(DIGITS)
         labelled = grid[COLUMNS[:7]].assign(metric=metric, value=errors)
-        if metric == "time_error":  # of single cells too noisy to be held against another machine's
+        if metric == "time_error":  # Single cells are too noisy to compare with another machine's.
             labelled = labelled.groupby(["part", "half", "metric"], as_index=False)["value"].median()
         found += labelled.to_dict("records")
     return found
@@ -251,7 +261,10 @@ def _errors(costs: pd.DataFrame) -> list[Row]:
 
 
 def costs() -> pd.DataFrame:
-    """Return what was measured, in seconds and bytes: published rows and this run's, told apart in `run`."""
+    """Return what was measured, in seconds and bytes.
+
+    The column `run` tells published rows and this run's apart.
+    """
     ours = pd.read_csv(tables.tables() / f"{NAME}.cost.csv")
     if files.profile() == "laptop":
         return ours.assign(run="published")
@@ -261,7 +274,7 @@ def costs() -> pd.DataFrame:
 
 
 def coefficients() -> cost.Coefficients:
-    """Return the published cost model, or until there is one this run's."""
+    """Return the published cost model or, until there is one, this run's."""
     frame = tables.published_text(NAME, cost.TABLE)
     return cost.from_frame(pd.read_csv(tables.tables() / f"{NAME}.{cost.TABLE}.csv") if frame.empty else frame)
 
@@ -276,7 +289,10 @@ def would_cost(config: ModelConfig, lengths: Sequence[int], **options: object) -
 
 
 def gpu_tables() -> dict[str, pd.DataFrame]:
-    """Return the recorded GPU tables by "card, date", each as results/gpu-<card>/attention.csv holds it; none: empty."""
+    """Return the recorded GPU tables by "card, date".
+
+    Each is as results/gpu-<card>/attention.csv holds it; where there are none, the result is empty.
+    """
     found = {}
     for folder in sorted(path.parent for path in (files.project() / "results").glob("gpu-*/attention.csv")):
         card = files.read_json(folder / "card.json")
@@ -285,7 +301,10 @@ def gpu_tables() -> dict[str, pd.DataFrame]:
 
 
 def gpu_lines(found: dict[str, pd.DataFrame]) -> list[str]:
-    """Return, a line a card, the fastest bf16 forward pass of each backend at its longest row; or that there is none."""
+    """Return one line for each card, or say there is none.
+
+    A line has the fastest bf16 forward pass of each backend, with its pattern and its length.
+    """
     if not found:
         return ["no GPU table is recorded yet: `make gpu` on a machine with a CUDA card makes results/gpu-<card>/"]
     lines = []

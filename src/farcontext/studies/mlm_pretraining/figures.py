@@ -1,4 +1,4 @@
-"""Figures of notebook 05: learning curves, nats a byte, and what far context is worth."""
+"""Figures of notebook 05: learning curves, nats a byte, far context."""
 
 import pandas as pd
 import seaborn as sns
@@ -10,7 +10,9 @@ BASELINES = ("unigram", "bigram", "trigram", "5-gram")
 
 
 def learning_curves(table: pd.DataFrame) -> Figure:
-    """Validation loss by step, an axis a model: published mean and range over seeds, this run's points hollow on top.
+    """Draw validation loss by step, one axis for each model.
+
+    The published mean and range over seeds are below, this run's hollow points on top.
 
     Args:
         table: rows of metric `validation_loss` with arm, step, seed, value and run ("published" or "this run").
@@ -25,7 +27,10 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
 
 def nats_per_byte(table: pd.DataFrame) -> Figure:
-    """Masked loss in nats a byte, encoder against n-grams on the same targets, an axis a domain; lower is better."""
+    """Draw masked loss in nats a byte, for encoder and n-grams.
+
+    All have the same targets. There is one axis for each domain, and lower is better.
+    """
     scored = table[(table["metric"] == "nats_per_byte") & (table["domain"] != "all")]
     order = [*BASELINES, "encoder"]
     domains = [d for d in ("plays", "manuals", "sanguo") if d in set(scored["domain"])]
@@ -54,7 +59,10 @@ FAR_KINDS = ("truncated", "other_document", "same_document")
 
 
 def context_cost(table: pd.DataFrame) -> Figure:
-    """What it costs to lose or falsify the far context, by the true tokens that stay; an axis a model, 0 = no cost."""
+    """Draw what it costs to lose or falsify the far context.
+
+    The cost is drawn by the true tokens that stay, one axis for each model; 0 is no cost.
+    """
     costs = table[(table["metric"] == "context_cost") & (table["far"] != "full")]
     figure, axes = grid(2, height=3.4)
     for axis, arm in zip(axes, ("decoder", "encoder"), strict=True):

@@ -1,6 +1,7 @@
-"""Notebook 05: masked-language-model pretraining on real text, against n-grams, and what a longer window is worth.
+"""Notebook 05: masked-language-model pretraining, and the worth of a longer window.
 
-An encoder (masked) and a decoder (next token), some seeds each; M1 and M2 of claims.yaml read the table.
+An encoder (masked) and a decoder (next token) are trained on real text, some seeds each, and the
+encoder is held against n-grams. Claims M1 and M2 of claims.yaml read the table.
 """
 
 import math
@@ -25,16 +26,19 @@ NAME = "mlm_pretraining"
 COLUMNS = ["arm", "mask_rate", "layout", "seed", "domain", "context", "far", "step", "metric", "value"]
 DOMAINS = ("plays", "manuals", "sanguo")
 NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # by order
-BLANKS = (  # a sentence and the token to guess
+BLANKS = (  # Each is a sentence and the token to guess.
     ("I thank you, good my lord, with all my heart.", " lord"),
     ("The ID of the resource to list the tags for.", " resource"),
     ("却说曹操引兵追赶。", "曹操"),
 )
-CURVE_POINTS = 40  # of a learning curve in the table: means over equal stretches of steps
+CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
 
 
 class Arm(NamedTuple):
-    """What a training run is called in the table; a decoder has no mask rate or layout."""
+    """The name of a training run in the table.
+
+    A decoder has no mask rate or layout.
+    """
 
     name: str
     seed: int
@@ -42,7 +46,10 @@ class Arm(NamedTuple):
     layout: str | None = None
 
     def main(self, params: Params) -> bool:
-        """Whether this is the arm of the verdicts: the first mask rate and layout."""
+        """Return whether this arm is one of the verdicts.
+
+        Those are the decoder, and the encoder of the first mask rate and layout.
+        """
         return self.name == "decoder" or (self.mask_rate, self.layout) == (
             params.mask_rates[0],
             params.layouts[0],
@@ -112,7 +119,9 @@ def _run(params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, l
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train and evaluate every arm; write and return the table, one row an observation.
+    """Train and evaluate every arm; write and return the table.
+
+    The table has one row for each observation.
 
     metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte, gain_over_best_ngram,
     gain_over_uniform (masked targets of the test split) · context_loss, context_cost (nats a token, by w and far),
@@ -160,7 +169,7 @@ def _columns(arm: Arm) -> Row:
 
 
 def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
-    """Loss in nats a byte of every encoder and n-gram on the same masked targets; then the encoder's gains."""
+    """Return nats a byte of encoders and n-grams on the same targets, and encoders' gains."""
     same = {
         "domains": DOMAINS,
         "length": params.encoder_length,
@@ -184,7 +193,7 @@ def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
 
 
 def uniform_loss() -> float:
-    """Return ln V, the loss of a uniform guess in nats a token."""
+    """Return ln V, a uniform guess's loss in nats a token."""
     return math.log(vocabulary_size())
 
 
@@ -212,7 +221,7 @@ def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
 
 
 def _context_options(params: Params, kind: str, domain: str) -> Row:
-    """Only contexts that leave far tokens to lose: at least as many as there are targets."""
+    """Keep the contexts that leave far tokens to lose: at least as many as there are targets."""
     length = _length(params, kind)
     contexts = tuple(w for w in params.contexts if w + 2 * evaluation.TARGETS <= length)
     return {"domain": domain, "length": length, "rows": params.test_rows, "contexts": contexts}
@@ -231,7 +240,10 @@ def _context_rows(losses: pd.DataFrame) -> list[Row]:
 
 
 def context_check(params: Params) -> Row:
-    """Return how far hiding far tokens at unchanged positions is from cutting them off, in logits."""
+    """Return how far hiding far tokens is from cutting them off.
+
+    Hidden tokens leave the positions unchanged; the difference is in logits.
+    """
     run = decoder_run(params, params.seeds[0])
     options = {
         "domain": params.context_domains[0],
@@ -247,7 +259,10 @@ def context_check(params: Params) -> Row:
 
 
 def fill_in(params: Params) -> pd.DataFrame:
-    """Return what the first encoder puts into each of BLANKS: probability of the true token, and the likeliest three."""
+    """Return what the first encoder puts into each of BLANKS.
+
+    A row has the probability of the true token, and the likeliest three.
+    """
     run = encoder_run(params, params.seeds[0], params.mask_rates[0], params.layouts[0])
     (found,) = sweep([EvalConfig(evaluation.blanks, run, {"sentences": BLANKS})])
     return pd.DataFrame(found.rows)[["text", "true", "p", "best"]].round(3)

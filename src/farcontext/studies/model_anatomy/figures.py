@@ -1,4 +1,4 @@
-"""Figures of notebook 03: the defects one by one, and parity with other libraries."""
+"""Figures of notebook 03: single defects, and parity with other libraries."""
 
 import pandas as pd
 import seaborn as sns
@@ -11,9 +11,10 @@ FEEDS = {"accuracy": "fed the true answer", "free_running_accuracy": "fed its ow
 
 
 def defect_curves(table: pd.DataFrame) -> Figure:
-    """Accuracy by training step, an axis an arm, fed the truth or itself; dotted: the best without order.
+    """Draw accuracy by training step, one axis for each arm.
 
-    Published rows are mean and range over seeds, this run's are hollow circles, a seed each.
+    The model is fed the truth or its own output; dotted lines show the best without order.
+    Published rows are mean and range over seeds; this run's are hollow circles, one for each seed.
 
     Args:
         table: rows of part `defect` and `ceiling`, with arm, seed, step, metric, value, run.
@@ -36,13 +37,16 @@ def _fed(axis: Axes, rows: pd.DataFrame, color: str, label: str) -> None:
     published, ours = (rows[rows["run"] == run] for run in ("published", "this run"))
     if len(published):
         sns.lineplot(published, x="step", y="value", errorbar=("pi", 100), ax=axis, color=color, legend=False)
-    else:  # this run's own mean is the line to read
+    else:  # This run's own mean is the line to read.
         axis.plot(ours.groupby("step")["value"].mean(), color=color)
     axis.plot(ours["step"], ours["value"], "o", mfc="none", mec=color, ms=5, label=label)
 
 
 def parity_losses(table: pd.DataFrame) -> Figure:
-    """Loss by optimiser step of one seed, an axis a pair: our model a line, its counterpart hollow circles."""
+    """Draw one seed's loss by optimiser step, one axis for each pair.
+
+    Our model is a line, its counterpart hollow circles.
+    """
     losses = table[table["metric"].isin(["our_loss", "their_loss"])]
     losses = losses[losses["seed"] == losses["seed"].min()]
     figure, axes = grid(3, height=2.6)

@@ -1,6 +1,7 @@
-"""The article's listing, quoted, run and mended, and each of its defects alone (notebook 03).
+"""The article's listing, quoted, run and mended (notebook 03).
 
-B batch, T tokens of an answer, D model width, V vocabulary. The quotation is listing.py.txt; no code of ours.
+Each of its defects is also tried alone. The quotation is listing.py.txt, which is no code of ours.
+Sizes: B batch, T tokens of an answer, D model width, V vocabulary.
 """
 
 import json
@@ -30,7 +31,7 @@ LISTING = Path(__file__).with_name("listing.py.txt")
 LISTING_SHA256 = "6dd0d6f695d3afb3cc8a16eed19745a13ad18485932b8fade587c67aa6cfec9c"
 TIMEOUT = 300  # seconds for one process
 EPOCHS = 15
-MENDS = (  # (what, the listing's words, ours): in the order in which a run comes upon them
+MENDS = (  # Each is (what, the listing's words, ours), in the order in which a run meets them.
     (
         "arguments by name",
         "nn.Transformer(embedding_dim, hidden_dim, num_layers, dropout)",
@@ -44,8 +45,9 @@ MENDS = (  # (what, the listing's words, ours): in the order in which a run come
     ),
     ("argmax over the vocabulary", "argmax(dim=1)", "argmax(dim=-1)"),
 )
-# The four names that the listing uses and never defines: eight rows of eight different tokens, to be reversed, and eight
-# new ones as a test. `data_loader` holds one batch, so that an epoch is one step.
+# The listing uses four names that it never defines. They are given eight rows of eight different
+# tokens, to be reversed, and eight new rows as a test. `data_loader` holds one batch, so that an
+# epoch is one step.
 PREAMBLE = """\
 import torch
 torch.manual_seed(10)
@@ -78,7 +80,10 @@ def listing() -> str:
 
 
 def mended(mends: int) -> str:
-    """Return the listing with the first so many of MENDS made, and nothing else changed."""
+    """Return the listing with the first `mends` of MENDS made.
+
+    Nothing else is changed.
+    """
     program = listing()
     for _, theirs, ours in MENDS[:mends]:
         if program.count(theirs) != 1:
@@ -88,10 +93,13 @@ def mended(mends: int) -> str:
 
 
 def run_programs(programs: list[str]) -> list[Row]:
-    """Run programs one after another in a process apart: isolated Python, one thread, an empty folder of its own.
+    """Run programs one after another in a process apart.
+
+    The process is isolated Python with one thread, in an empty folder of its own.
 
     Returns:
-        a row a program: outcome (its last error in words), runs (1 or 0), and what it printed last: loss, accuracy.
+        a row for each program: outcome (its last error in words), runs (1 or 0), and the loss and
+        accuracy that it printed last.
     """
     with tempfile.TemporaryDirectory(prefix="farcontext-") as folder:
         done = subprocess.run(
@@ -115,10 +123,13 @@ def _outcome(outcome: str, printed: str) -> Row:
 
 
 def versions() -> list[list[tuple[str, str, str]]]:
-    """Return (part, arm, program) of every version of the listing, in groups that share a process."""
+    """Return (part, arm, program) of every version of the listing.
+
+    The versions come in groups that share a process.
+    """
     missing, supplied = "as printed", "as printed, its four names supplied"
     chain = [("mended", f"{MENDS[0][0]}, names still missing", mended(1))]
-    # a step shows that a version stops; the one that runs to its end is given a few
+    # One step shows that a version stops; the version that runs to its end gets a few.
     names = [PREAMBLE.format(epochs=EPOCHS if n == len(MENDS) else 1) for n in range(len(MENDS) + 1)]
     chain += [("mended", what, names[n] + mended(n)) for n, (what, _, _) in enumerate(MENDS, 1)]
     return [chain, [("listing", missing, listing())], [("listing", supplied, names[0] + listing())]]
@@ -126,7 +137,7 @@ def versions() -> list[list[tuple[str, str, str]]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence nn.Transformer's remark that it cannot take a fast path of its own."""
+    """Silence nn.Transformer's remark that it cannot take its fast path."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="enable_nested_tensor")
         yield
@@ -134,7 +145,10 @@ def quiet() -> Iterator[None]:
 
 @quiet()
 def argument_rows() -> list[Row]:
-    """Build and call nn.Transformer(64, 32, 2, dropout), the listing's order, with every kind of dropout it could get."""
+    """Build and call nn.Transformer with arguments in the listing's order.
+
+    The call is nn.Transformer(64, 32, 2, dropout), with every kind of dropout that it could get.
+    """
     tokens_BTD = torch.zeros(2, 3, 64)
     rows = []
     for dropout in (0.1, 0, 1):
@@ -149,9 +163,11 @@ def argument_rows() -> list[Row]:
 
 
 def accuracy_rows(length: int, rows: int = 1000) -> list[Row]:
-    """Score *perfect* logits as §5.4 does. T different tokens and V = T, or its comparison would not even broadcast.
+    """Score *perfect* logits as §5.4 does.
 
-    Along dim 1 the argmax is the inverse permutation; it agrees with the permutation at two places a row on average.
+    A row has T different tokens and V = T, or the comparison of §5.4 would not even broadcast.
+    Along dim 1 the argmax is the inverse permutation; it agrees with the permutation at two places
+    a row on average.
     """
     generator = torch.Generator().manual_seed(10)
     target_BT = torch.rand(rows, length, generator=generator).argsort(1)
@@ -180,7 +196,10 @@ ARMS = {
 
 
 class Repaired(nn.Module):
-    """The listing's model with every defect mended but those named: nn.Transformer, one layer a side, no dropout."""
+    """The listing's model with every defect mended but those named.
+
+    It is nn.Transformer with one layer a side and no dropout.
+    """
 
     def __init__(self, length: int, defects: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -199,7 +218,7 @@ class Repaired(nn.Module):
         return x_BTD + self.positions.weight[: tokens_BT.shape[1]]
 
     def forward(self, source: Int[Tensor, "B T"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        # with the batch order of the listing, torch takes axis 0 for the sequence, and so does its mask
+        # With the listing's batch order, torch takes axis 0 for the sequence, and so does its mask.
         length = target.shape[0 if "batch order" in self.defects else 1]
         mask = None if "no causal mask" in self.defects else self.transformer.generate_square_subsequent_mask(length)
         x_BTD = self.transformer(
@@ -209,10 +228,12 @@ class Repaired(nn.Module):
 
 
 def draw(rows: int, length: int, generator: torch.Generator) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-    """Return sources and answers of a task that only order solves: copy, or reverse, as the first token says.
+    """Return sources and answers of a task that only order solves.
 
-    Tokens 3 … T+2, each once. Source: 1 (copy) or 2 (reverse), then the tokens. Answer: T tokens, then 0, which ends an
-    answer and, fed first, starts one. Both have T + 1 columns: with the listing's batch order torch demands it.
+    The task is to copy or to reverse, as the first token says. The tokens are 3 … T+2, each once. A
+    source is 1 (copy) or 2 (reverse), then the tokens. An answer is T tokens, then 0, which ends an
+    answer and, fed first, starts one. Both have T + 1 columns: with the listing's batch order torch
+    demands it.
     """
     answer_BT = torch.rand(rows, length, generator=generator).argsort(1) + 3
     order_B1 = torch.randint(1, 3, (rows, 1), generator=generator)
@@ -221,9 +242,11 @@ def draw(rows: int, length: int, generator: torch.Generator) -> tuple[Int[Tensor
 
 
 def ceiling_rows(length: int) -> list[Row]:
-    """Return what no model without order can beat on this task: 1/T, 1/(T−1), … of T tokens are left to guess from.
+    """Return what no model without order can beat on this task.
 
-    With the true answer fed the mean is (1 + 1/2 + … + 1/T) / T; a model that feeds itself places 1 token of T right.
+    It guesses among the tokens that are left, and is right with chance 1/T, then 1/(T−1), ….
+    With the true answer fed the mean is (1 + 1/2 + … + 1/T) / T; a model that feeds itself places 1
+    token of T right.
     """
     told, own = sum(1 / left for left in range(1, length + 1)) / length, 1 / length
     base = {"part": "ceiling", "arm": "order unknown"}
@@ -231,12 +254,18 @@ def ceiling_rows(length: int) -> list[Row]:
 
 
 def fed(answer: Int[Tensor, "B T"], defects: tuple[str, ...]) -> Int[Tensor, "B T"]:
-    """Return what the decoder reads: the answer one place to the right after a 0, or, as printed, the answer itself."""
+    """Return what the decoder reads.
+
+    It is the answer one place to the right after a 0 or, as printed, the answer itself.
+    """
     return answer if "no shift" in defects else answer.roll(1, 1)
 
 
 def probe(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
-    """Yield by how much logits move at most when one thing is changed that should, or should not, matter to them."""
+    """Yield by how much logits move at most when one thing changes.
+
+    The change should, or should not, matter to them.
+    """
     source, answer = draw(ROWS, length, torch.Generator().manual_seed(3))
     logits = model(source, fed(answer, model.defects))
     other_order = torch.cat((source[:, :1], source[:, 1:].roll(1, 1)), 1)
@@ -252,13 +281,17 @@ def probe(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
 
 
 def score(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
-    """Yield loss (nats a token) and accuracy with the true answer fed, then accuracy when the model feeds itself."""
+    """Yield the loss and accuracies of a model on test rows.
+
+    Loss (nats a token) and accuracy have the true answer fed; then comes the accuracy of the model
+    when it feeds itself.
+    """
     source, answer = draw(TEST_ROWS, length, torch.Generator().manual_seed(4))
     logits = model(source, fed(answer, model.defects))[:, :length]
     wanted = answer[:, :length]
     yield "loss", float(F.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
     yield "accuracy", float((logits.argmax(-1) == wanted).float().mean())
-    own = torch.zeros_like(answer)  # what is not written yet reads 0; a causal model does not see it
+    own = torch.zeros_like(answer)  # A token not yet written reads 0; a causal model does not see it.
     for t in range(length):
         own[:, t + 1] = model(source, own)[:, t].argmax(-1)
     yield "free_running_accuracy", float((own[:, 1:] == wanted).float().mean())
@@ -267,7 +300,10 @@ def score(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
 @quiet()
 @torch.inference_mode(mode=False)
 def train_arm(arm: str, seed: int, steps: int, length: int) -> list[Row]:
-    """Probe a fresh model of one arm, then train it and score it POINTS times; a row a number, and its seconds."""
+    """Probe a fresh model of one arm, then train and score it.
+
+    It is scored POINTS times. Each number is a row; the last row holds the seconds.
+    """
     started = time.perf_counter()
     torch.manual_seed(seed)
     model, generator = Repaired(length, ARMS[arm]), torch.Generator().manual_seed(seed)

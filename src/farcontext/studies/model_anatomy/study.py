@@ -1,6 +1,8 @@
-"""Notebook 03: the article's listing and its defects, and our models, leaf to root, against those that others ship.
+"""Notebook 03: the article's listing, and our models against shipped ones.
 
-B batch, T tokens, D model width, N heads, G key/value heads, H head width, M MLP width, V vocabulary, L layers.
+The listing is run with its defects. Our models are compared, leaf to root, with those of others.
+Sizes: B batch, T tokens, D model width, N heads, G key/value heads, H head width, M MLP width,
+V vocabulary, L layers.
 """
 
 import time
@@ -42,7 +44,9 @@ DECODER = ModelConfig(kind="decoder", **SMALL, layers=3, kv_heads=2)
 BOTH = ModelConfig(kind="encoder_decoder", **SMALL, layers=2, norm="layer", mlp="gelu", positions="none")
 _BASE = ModelConfig(**MODERNBERT, vocab_size=50_368, width=768, layers=22, heads=12, mlp_width=1152, max_length=8192)
 _LLAMA = {"kind": "decoder", "width": 4096, "layers": 32, "heads": 32, "max_length": 4096, "tied": False}
-SHIPPED = {  # and the parameters of Hugging Face's classes (transformers 5.23.0, built on torch's meta device)
+# The numbers are the parameters of Hugging Face's classes (transformers 5.23.0, built on torch's
+# meta device).
+SHIPPED = {
     "ModernBERT-base": (_BASE, 149_655_232),
     "Llama-2-7B": (ModelConfig(**_LLAMA, vocab_size=32_000, mlp_width=11_008), 6_738_415_616),
     "Llama-3.1-8B": (ModelConfig(**_LLAMA, vocab_size=128_256, mlp_width=14_336, kv_heads=8), 8_030_261_248),
@@ -52,13 +56,16 @@ PARTS = ("embedding", "norm", "attention", "mlp", "block", "stack", "model")
 
 
 def closed_form(config: ModelConfig) -> dict[str, int]:
-    """Return the parameters of each of PARTS by arithmetic: V·D, D, 2D(N + G)H, 3DM (2DM ungated), and sums of these."""
+    """Return the parameters of each of PARTS by arithmetic.
+
+    They are V·D, D, 2D(N + G)H, 3DM (2DM ungated), and sums of these.
+    """
     D, M, kv_heads = config.width, config.mlp_width, config.kv_heads or config.heads
     embedding = config.vocab_size * D
     attention = 2 * D * (config.heads + kv_heads) * config.head_width
     mlp = (3 if config.mlp in ("geglu", "swiglu") else 2) * D * M
     block = 2 * D + attention + mlp
-    # an embedding norm replaces the attention norm of layer 0, so it changes nothing
+    # An embedding norm replaces the attention norm of layer 0, so it changes nothing.
     stack = config.layers * block + D
     ends = 0 if config.tied else embedding
     match config.kind:
@@ -71,7 +78,10 @@ def closed_form(config: ModelConfig) -> dict[str, int]:
 
 
 def anatomy_rows() -> list[Row]:
-    """Count the parameters of each part of a small decoder, of our three models, and of shipped sizes without memory."""
+    """Count the parameters of our models and of their parts.
+
+    It counts each part of a small decoder, our three models, and shipped sizes without memory.
+    """
     model, shapes = Decoder(DECODER), {}
     block = model.stack.blocks[0]
     parts = (
@@ -107,7 +117,10 @@ PARITY_ROWS, PARITY_LENGTH, PARITY_RATE, IGNORE = 4, 24, 1e-3, -100
 
 
 class Pair(NamedTuple):
-    """Ours and theirs with the same weights; `logits` of each, of the same tokens, and what they should predict."""
+    """Our model and theirs with the same weights.
+
+    The logits of both are of the same tokens; `targets` are what they should predict.
+    """
 
     ours: nn.Module
     theirs: nn.Module
@@ -122,7 +135,10 @@ def _tokens(seed: int) -> Tensor:
 
 
 def encoder_pair(seed: int) -> Pair:
-    """Our Encoder and Hugging Face's ModernBertForMaskedLM, 30 % of the tokens hidden behind token 0."""
+    """Pair our Encoder with Hugging Face's ModernBertForMaskedLM.
+
+    30 % of the tokens are hidden behind token 0.
+    """
     theirs = convert.to_hf(Encoder(ENCODER))
     tokens_BT = _tokens(seed)
     hidden_BT = torch.rand(tokens_BT.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
@@ -132,7 +148,7 @@ def encoder_pair(seed: int) -> Pair:
 
 
 def decoder_pair(seed: int) -> Pair:
-    """Our Decoder and Hugging Face's LlamaForCausalLM, next tokens."""
+    """Pair our Decoder with Hugging Face's LlamaForCausalLM on next tokens."""
     theirs = convert.to_hf(Decoder(DECODER))
     tokens_BT = _tokens(seed)
     read_BT = tokens_BT[:, :-1]
@@ -141,9 +157,10 @@ def decoder_pair(seed: int) -> Pair:
 
 
 def encoder_decoder_pair(seed: int, activation: str = "gelu", dtype: torch.dtype = torch.float32) -> Pair:
-    """Our EncoderDecoder and torch's nn.Transformer, pre-norm, with one embedding for input and output.
+    """Pair our EncoderDecoder with torch's nn.Transformer.
 
-    Its s.d. is 0.1: with smaller ones the first gradients are so near to AdamW's epsilon that rounding shows in the update.
+    Both are pre-norm, with one embedding for input and output. Its s.d. is 0.1: with smaller ones
+    the first gradients are so near to AdamW's epsilon that rounding shows in the update.
     """
     c = BOTH
     shape = (c.width, c.heads, c.layers, c.layers, c.mlp_width)
@@ -164,18 +181,18 @@ def encoder_decoder_pair(seed: int, activation: str = "gelu", dtype: torch.dtype
     return Pair(ours, theirs, lambda m: m(source_BT, read_BT), their_logits, target_BT[:, 1:])
 
 
-PAIRS = {
+PAIRS = {  # Each has the pair and an error to plant, which the check must notice.
     "encoder vs ModernBERT": (
         encoder_pair,
         {"theta": 10_000.0},
-    ),  # and an error to plant, for the check to notice
+    ),
     "decoder vs Llama": (decoder_pair, {"pairing": "interleaved"}),
     "encoder-decoder vs nn.Transformer": (encoder_decoder_pair, {"mlp": "relu"}),
 }
 
 
 def planted(model: nn.Module, **changes: object) -> nn.Module:
-    """Return a model with the same weights and something else in its configuration."""
+    """Return a model with the same weights and a changed configuration."""
     other = type(model)(model.config.model_copy(update=changes))
     other.load_state_dict(model.state_dict())
     return other
@@ -204,7 +221,8 @@ def _both_losses(pair: Pair, steps: int) -> tuple[list[float], list[float]]:
 def kink(seed: int, steps: int) -> list[Row]:
     """Compare losses of the encoder-decoders with ReLU, in fp32 and in fp64.
 
-    ReLU's slope jumps at 0. Where rounding puts one unit on different sides, the gradients differ by more than rounding.
+    ReLU's slope jumps at 0. Where rounding puts one unit on different sides, the gradients differ
+    by more than rounding.
     """
     rows = []
     for name, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
@@ -218,7 +236,10 @@ def kink(seed: int, steps: int) -> list[Row]:
 @quiet()
 @torch.inference_mode(mode=False)
 def parity(arm: str, seed: int, steps: int) -> list[Row]:
-    """Compare logits of equal weights, with and without a planted error, then losses through `steps` updates each."""
+    """Compare the logits, then the losses, of models with equal weights.
+
+    Logits are compared with and without a planted error, losses through `steps` updates of each.
+    """
     started = time.perf_counter()
     torch.manual_seed(seed)
     make, error = PAIRS[arm]
@@ -242,10 +263,13 @@ def parity(arm: str, seed: int, steps: int) -> list[Row]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Run the listing, its defects, the shape walk and the comparisons; write and return the table.
+    """Run every part of the study; write and return the table.
 
-    part: listing, mended (runs, printed_loss, printed_accuracy) · arguments, accuracy, ceiling (exact) · probe, defect (by
-    seed, by step) · anatomy, size (counts) · parity, planted, kink. `outcome` holds an error's or a shape's words.
+    The parts are the listing, its defects, the shape walk and the comparisons.
+
+    part: listing, mended (runs, printed_loss, printed_accuracy) · arguments, accuracy, ceiling
+    (exact) · probe, defect (by seed, by step) · anatomy, size (counts) · parity, planted, kink.
+    `outcome` holds an error's or a shape's words.
     """
     groups = versions()
     arms = [(arm, seed) for seed in params.seeds for arm in ARMS]

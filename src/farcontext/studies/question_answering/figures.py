@@ -1,4 +1,4 @@
-"""Figures of notebook 08: who answers, from where in the context, after which training."""
+"""Figures of notebook 08: who answers, from where, after which training."""
 
 import pandas as pd
 import seaborn as sns
@@ -20,7 +20,9 @@ DEPTHS = {0.0: "story far away", 1.0: "story near"}
 
 
 def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
-    """Share of exact answers by what was read, a panel a number of hops; bars with the range over seeds.
+    """Draw the share of exact answers by what was read.
+
+    Each number of hops is a panel; bars have the range over seeds.
 
     Args:
         exact: rows of metric "exact" at the trained length, with run, arm, hops, depth, seed and value.
@@ -52,7 +54,9 @@ def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
 
 
 def depth_map(exact: pd.DataFrame) -> Figure:
-    """Share of exact answers by depth of the story and by length, a panel a number of hops, mean over seeds.
+    """Draw the share of exact answers by depth and length.
+
+    The depth is that of the story. Each number of hops is a panel; cells are means over seeds.
 
     Args:
         exact: rows of metric "exact" of the whole context after the long recipe.
@@ -70,7 +74,9 @@ def depth_map(exact: pd.DataFrame) -> Figure:
 
 
 def recipes(exact: pd.DataFrame, trained: int) -> Figure:
-    """Share of exact answers by length and recipe, story far away; lines with the range over seeds, this run hollow.
+    """Draw the share of exact answers by length and recipe.
+
+    The story is far away. Lines have the range over seeds; points of this run are hollow.
 
     Args:
         exact: rows of metric "exact" of the whole context, with run, recipe, hops, length, seed and value.
@@ -101,7 +107,9 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
 
 
 def real(choice: pd.DataFrame, chance: pd.DataFrame) -> Figure:
-    """A checkpoint's share of right choices in real documents, by what was read; a point a document, the mean as a bar.
+    """Draw a checkpoint's share of right choices in real documents.
+
+    Bars by what was read show the mean; each document is a point.
 
     Args:
         choice: rows of metric "choice" of tier real, with run, recipe (the domain), arm, seed and value.

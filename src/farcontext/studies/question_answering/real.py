@@ -1,4 +1,6 @@
-"""The real tier of notebook 08: a pretrained checkpoint looks things up in real manuals and plays. Retrieval, no more.
+"""The real tier of notebook 08: look-ups in manuals and plays.
+
+A pretrained checkpoint looks things up in real documents; this measures retrieval, no more.
 
 Rows fit the study's table: tier = real, recipe = the domain, arm = what was read, seed = number of the document.
 """
@@ -20,8 +22,8 @@ from farcontext.train.runs import EvalConfig, sweep
 
 READS = {"manuals": documents.members, "plays": documents.verses}
 ARMS = ("full", "window", "retrieved", "closed_book")
-STARTS = {"manuals": "OPERATIONS", "plays": "SCENE"}  # a stretch begins at the first of these words in a document
-CHARACTERS = 12  # of text for each token that is wanted: more than any stretch needs
+STARTS = {"manuals": "OPERATIONS", "plays": "SCENE"}  # A stretch begins at the first of these words in a document.
+CHARACTERS = 12  # characters of text for each wanted token, more than any stretch needs
 
 
 def run(params: Params) -> list[Row]:
@@ -46,7 +48,10 @@ def run(params: Params) -> list[Row]:
 def look_up(
     *, checkpoint: str, weights: str, domain: str, number: int, length: int, window: int, questions: int
 ) -> list[Row]:
-    """Return the scores of one document's questions, by what was read; `weights` only names the evaluation in the cache."""
+    """Return the scores of one document's questions, by what was read.
+
+    `weights` only names the evaluation in the cache.
+    """
     pretrained = load(files.project() / checkpoint, dtype="float32")
     tokenizer, same = pretrained.tokenizer, {"recipe": domain, "seed": number, "length": length}
     made = stretch(domain, number, length, questions, encoder(tokenizer), first_tokens(tokenizer))
@@ -60,7 +65,9 @@ def look_up(
 
 
 def stretch(domain: str, number: int, length: int, questions: int, encode: Encode, bos: Sequence[int]) -> Sample:
-    """Return a stretch of a domain's test document and its questions; documents with too little to ask do not count.
+    """Return a stretch of a domain's test document and its questions.
+
+    Documents with too little to ask do not count.
 
     Raises:
         ValueError: the corpus has fewer documents.

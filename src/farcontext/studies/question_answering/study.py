@@ -1,7 +1,8 @@
-"""Notebook 08: what a longer context buys in question answering, by what is read, where the evidence stands, and how one trains.
+"""Notebook 08: what a longer context buys in question answering.
 
-Claims Q1 and L1 of claims.yaml read the table. Controlled tier: readers of stories (`story_reader`); real tier:
-`real_lookups`.
+The study varies what is read, where the evidence stands, and how one trains. Claims Q1 and L1 of
+claims.yaml read the table. Controlled tier: readers of stories (`story_reader`); real tier:
+`real`.
 """
 
 import itertools
@@ -26,11 +27,11 @@ from farcontext.train.runs import EvalConfig, sweep
 
 NAME = "question_answering"
 COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric", "value"]
-SHORT = ("window", "retrieved")  # arms that read no more than a window
+SHORT = ("window", "retrieved")  # Arms of this group read no more than a window.
 CONTROLS = ("closed_book", "removed", "shuffled", "wrong")
 ARMS = ("full", *SHORT, *CONTROLS)
-HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # sentences that a kind of question needs
-FAR, NEAR = 0.0, 1.0  # depths of the story: at the context's beginning, right before the question
+HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # number of sentences that a kind of question needs
+FAR, NEAR = 0.0, 1.0  # depths of the story, which begins the context or stands right before the question
 
 
 # ------------------------------------------------------------------------------------------------------ what is read
@@ -39,7 +40,10 @@ FAR, NEAR = 0.0, 1.0  # depths of the story: at the context's beginning, right b
 def context_of(
     arm: str, sample: Sample, query: Query, *, other: Sample, decode: Decode, window: int, seed: int
 ) -> np.ndarray:
-    """Return what an arm reads before a question; `other` is the story whose context the arm "wrong" reads."""
+    """Return what an arm reads before a question.
+
+    `other` is the story whose context the arm "wrong" reads.
+    """
     match arm:
         case "full":
             read = sample
@@ -63,10 +67,11 @@ def context_of(
 def answers(
     model: Decoder, *, sizes: dict[str, int], length: int, depth: float | None, count: int, arm: str, window: int
 ) -> list[Row]:
-    """Return a reader's scores by hops: choice (the likeliest of the choices is right), exact match and F1.
+    """Return a reader's scores by hops: choice, exact match and F1.
 
-    Of each story one question of every kind is asked: a person's place (1 hop), a thing's holder (1), a thing's place (2).
-    The first tokens of all choices differ, so they decide the choice.
+    `choice` says whether the likeliest of the choices is right. Of each story one question of every
+    kind is asked: a person's place (1 hop), a thing's holder (1), a thing's place (2). The first
+    tokens of all choices differ, so they decide the choice.
     """
     words = vocabulary()
     told = stories(sizes, length=length, count=count + 1, depth=depth)
@@ -99,10 +104,12 @@ def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train the readers by each recipe, ask them, and write and return the table, one row an observation.
+    """Train the readers by each recipe, ask them, and return the table.
 
-    metric: choice, exact, f1 (means over stories, by hops; chance of a choice: `chance`) · oracle (share that the oracle
-    answers) · and those of `real_lookups`.
+    The table is also written; it has one row an observation.
+
+    metric: choice, exact, f1 (means over stories, by hops; chance of a choice: `chance`) · oracle
+    (share that the oracle answers) · and those of `real.run`.
     """
     cells = _cells(params)
     jobs = {key: job for seed in params.seeds for key, job in _jobs(params, cells, seed).items()}
@@ -121,7 +128,10 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def _cells(params: Params) -> list[tuple[str, str, int, float]]:
-    """Return (recipe, arm, length, depth) of every cell: the map for the long recipe, arms and recipes at the far end."""
+    """Return (recipe, arm, length, depth) of every cell.
+
+    The long recipe has the whole map; arms and recipes are compared at the far end.
+    """
     trained = params.story_reader.long_length
     cells = [("long", "full", length, depth) for length in params.lengths for depth in params.depths]
     cells += [("long", arm, trained, depth) for arm in SHORT for depth in (FAR, NEAR)]
@@ -143,7 +153,10 @@ def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: in
 
 
 def oracle_share(params: Params) -> float:
-    """Return the share of the tested questions that the oracle answers from the decoded text alone."""
+    """Return the share of tested questions that the oracle answers.
+
+    The oracle reads the decoded text alone.
+    """
     told, words = (
         stories(sizes_of(params.story_reader), length=min(params.lengths), count=params.stories, depth=FAR),
         vocabulary(),
@@ -153,7 +166,10 @@ def oracle_share(params: Params) -> float:
 
 
 def chance(params: Params) -> dict[int, float]:
-    """Return the share that a random choice gets right, by hops: places and holders are asked for alike with one hop."""
+    """Return the share that a random choice gets right, by hops.
+
+    With one hop, places and holders are asked for alike.
+    """
     places, holders = 1 / len(world.PLACES), 1 / params.story_reader.people
     return {1: (places + holders) / 2, 2: places}
 

@@ -1,11 +1,15 @@
-"""More real texts for notebooks 08, 09 and 10, fetched by `farcontext realtext`: tables that no verdict reads.
+"""More real texts for notebooks 08, 09 and 10.
+
+`farcontext realtext` fetches them. No verdict reads the tables.
 
     question_answering   DRCD       a Chinese paragraph, a question and its answer, a stretch of that paragraph
     summarization        SQuALITY   stories with four summaries each;  QMSum: meetings with one
-    translation          NTREX      news by documents, English → German, French, Chinese;  Tatoeba: single sentences, → Chinese
+    translation          NTREX      news by documents, English → German, French, Chinese;
+                         Tatoeba    single sentences, → Chinese
 
-Two kinds of numbers. What copies (a sentence, the source itself) is scored as an answer, a summary, a translation: a floor.
-And a checkpoint's loss on the true text, after what belongs to it, after what does not, and after nothing. Nothing is generated.
+There are two kinds of numbers. What copies (a sentence, the source itself) is scored as an answer,
+a summary, a translation: this is a floor. And a checkpoint's loss is taken on the true text, after
+what belongs to it, after what does not, and after nothing. Nothing is generated.
 """
 
 import logging
@@ -45,22 +49,25 @@ from farcontext.train.runs import EvalConfig, sweep
 
 CHECKPOINT = "build/smollm2"
 COLUMNS = ["data", "language", "arm", "context", "item", "metric", "value"]
-LANGUAGES = {"de": "German", "fr": "French", "zh": "Chinese"}  # of references
+LANGUAGES = {"de": "German", "fr": "French", "zh": "Chinese"}  # languages of references
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
-ASKS_NUMBER = re.compile(r"[幾几]|多少|何時|[哪何]一?[年月日天]")  # so an answer with a digit is to be expected
+ASKS_NUMBER = re.compile(r"[幾几]|多少|何時|[哪何]一?[年月日天]")  # Then an answer with a digit is expected.
 
 
 class Sizes(Frozen):
-    """How much of the texts is used; what is used is drawn by the seed. These take about 5 minutes on 2 cores."""
+    """How much of the texts is used.
+
+    The seed draws what is used. These sizes take about 5 minutes on 2 cores.
+    """
 
     seed: int = 0
-    questions: Count = 300  # of DRCD, each about another article
-    asked: Count = 16  # of them, with losses
+    questions: Count = 300  # questions of DRCD, each about another article
+    asked: Count = 16  # questions that have losses too
     documents: Annotated[int, Field(ge=2)] = 24  # stories, and as many meetings
-    read: Count = 4  # of them, with losses
+    read: Count = 4  # documents that have losses too
     length: Count = 1024  # tokens of a story or meeting that are read, from its beginning
-    sentences: Count = 5  # of an extract
-    translated: Annotated[int, Field(ge=2)] = 8  # sentences of NTREX, of a document each; of Tatoeba four times as many
+    sentences: Count = 5  # sentences of an extract
+    translated: Annotated[int, Field(ge=2)] = 8  # sentences of NTREX, one a document; Tatoeba has four times as many
     contexts: Counts = (2, 4)  # pairs of sentences that stand before
 
 
@@ -68,9 +75,10 @@ class Sizes(Frozen):
 
 
 def answer(*, data: str, known: Sequence[str], seed: int, questions: int, asked: int) -> list[Row]:
-    """Return the baselines' scores, and the first answers' losses; `known` only names text and weights in the cache.
+    """Return the baselines' scores, and the first answers' losses.
 
-    other: what follows in the file after the article, as many tokens as the paragraph.
+    `known` only names text and weights in the cache. The arm other reads what follows in the file
+    after the article, as many tokens as the paragraph has.
     """
     loaded, articles = _checkpoint(), read_drcd(text_of(data))
     encode, before, rng = encoder(loaded.tokenizer), first_tokens(loaded.tokenizer), np.random.default_rng(seed)
@@ -91,15 +99,19 @@ def answer(*, data: str, known: Sequence[str], seed: int, questions: int, asked:
 
 
 def following(articles: Sequence[Sequence[Asked]], number: int, characters: int) -> str:
-    """Return so many characters of the paragraphs in the articles after one; after the last article comes the first."""
+    """Return so many characters of the paragraphs in the following articles.
+
+    They follow the article with that number; after the last one comes the first.
+    """
     others = [*articles[number + 1 :], *articles[:number]]
     return "\n".join(dict.fromkeys(one.paragraph for article in others for one in article))[:characters]
 
 
 def baselines(asked: Asked, rng: np.random.Generator) -> dict[str, str]:
-    """Return a sentence of the paragraph by arm: bm25 of character pairs, the first, or a random one.
+    """Return a sentence of the paragraph by arm.
 
-    random: drawn among those with a digit where the question asks for a number and there are such.
+    The arm bm25 ranks by character pairs, first takes the first sentence, and random draws: among
+    those with a digit where the question asks for a number and there are such.
     """
     sentences = SENTENCE.findall(asked.paragraph)
     best = ranking([_character_pairs(sentence) for sentence in sentences], _character_pairs(asked.question))
@@ -114,12 +126,18 @@ def _character_pairs(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """Return letters and digits alone, lower case, full-width forms as usual ones (NFKC)."""
+    """Return letters and digits alone, in lower case.
+
+    Full-width forms become usual ones (NFKC).
+    """
     return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if c.isalnum())
 
 
 def scores(said: str, answers: Sequence[str]) -> dict[str, float]:
-    """Return exact match, F1 of characters and whether the answer is contained: the best over the answers, normalised."""
+    """Return exact match, F1 of characters and whether the answer is contained.
+
+    Texts are normalised, and the best over the answers counts.
+    """
     found, wanted = normalised(said), [normalised(one) for one in answers]
     same = [2 * (Counter(found) & Counter(one)).total() / max(1, len(found) + len(one)) for one in wanted]
     return {"exact": float(found in wanted), "f1": max(same), "contains": float(any(one in found for one in wanted))}
@@ -131,10 +149,12 @@ def scores(said: str, answers: Sequence[str]) -> dict[str, float]:
 def summarize(
     *, data: str, known: Sequence[str], seed: int, documents: int, read: int, length: int, sentences: int
 ) -> list[Row]:
-    """Return ROUGE by extract, and the losses of the first documents' summaries; `known` as in `answer`.
+    """Return ROUGE by extract, and the losses of the first summaries.
 
-    Extracts are of the whole document; losses stand after its first `length` tokens, or another's (other), or none.
-    _wrong: against the other document's summaries. Of several summaries the best match counts, and the first has its loss.
+    `known` is as in `answer`. The first documents have losses. Extracts are of the whole document;
+    losses stand after its first `length` tokens, or another's (other), or none. A metric with
+    _wrong is against the other document's summaries. Of several summaries the best match counts,
+    and the first has its loss.
     """
     loaded, (source,) = _checkpoint(), SOURCES[data]
     encode, before = encoder(loaded.tokenizer), first_tokens(loaded.tokenizer)
@@ -165,10 +185,11 @@ def summarize(
 def translate(
     *, data: str, known: Sequence[str], seed: int, translated: int, contexts: Sequence[int], language: str
 ) -> list[Row]:
-    """Return the loss of each true translation by what stands before, and BLEU and chrF of all sources as they are.
+    """Return the losses of true translations, and scores of the sources.
 
-    random: as many pairs of another document (of Tatoeba: other pairs), so much the same language and layout; not the
-    same number of tokens. `known` as in `answer`.
+    A loss is by what stands before; BLEU and chrF are those of all sources as they are. The arm
+    random has as many pairs of another document (of Tatoeba: other pairs), so as much
+    language and layout, but not the same number of tokens. `known` is as in `answer`.
     """
     loaded, rng = _checkpoint(), np.random.default_rng(seed)
     if data == "ntrex":
@@ -190,7 +211,10 @@ Read = list[tuple[Pair, dict[str, Sequence[Pair]]]]  # a pair to translate, and 
 
 
 def of_documents(documents: Sequence[Sequence[Pair]], count: int, most: int, rng: np.random.Generator) -> Read:
-    """Return one pair of each drawn document, the `most` before it, and as many before that of the next drawn one."""
+    """Return one pair of each drawn document, and what stands before.
+
+    That is the `most` pairs before it, and as many before that of the next drawn document.
+    """
     long = [document for document in documents if len(document) > most]
     chosen = [long[number] for number in rng.permutation(len(long))[:count]]
     ends = [int(rng.integers(most, len(document))) for document in chosen]
@@ -207,7 +231,10 @@ def of_sentences(pairs: Sequence[Pair], count: int, most: int, rng: np.random.Ge
 
 
 def translation_loss(loaded: Pretrained, before: Sequence[Pair], last: Pair, language: str) -> float:
-    """Return the mean loss (nats a token) of a translation after its English sentence and the pairs before."""
+    """Return the mean loss of a translation, in nats a token.
+
+    It stands after its English sentence and the pairs before.
+    """
     encode, layout = encoder(loaded.tokenizer), f"English: {{}}\n{language}:"
     stood = "".join(f"{layout.format(source)} {target}\n\n" for source, target in before)
     scored = encode(f" {last[1]}")
@@ -216,7 +243,10 @@ def translation_loss(loaded: Pretrained, before: Sequence[Pair], last: Pair, lan
 
 
 def copy_scores(pairs: Sequence[Pair], language: str) -> dict[str, float]:
-    """Return corpus BLEU (by characters for Chinese) and chrF of the English sentences as translations, 0 to 100."""
+    """Return corpus BLEU and chrF of the English sentences as translations.
+
+    Both are from 0 to 100; BLEU is by characters for Chinese.
+    """
     said, references = zip(*pairs, strict=True)
     bleu = metrics.bleu(said, references, tokenize="zh" if language == "zh" else "13a")
     return {"bleu": bleu[0], "chrf": metrics.chrf(said, references)[0]}
@@ -230,15 +260,18 @@ def _checkpoint() -> Pretrained:
 
 
 def run(**sizes: object) -> dict[str, pd.DataFrame]:
-    """Score what `fetch` fetched; write and return the tables <study>.realtext.csv. Sizes by keyword.
+    """Score what `fetch` fetched; write and return the tables.
 
-    metric: loss (nats a token; arms true, other or random, none) · exact, f1, contains · rouge1, rouge2, rougeL, the same
-    with _wrong · bleu, chrf. context: pairs of sentences before, 0 elsewhere. item: question, document or sentence.
+    The tables are <study>.realtext.csv; sizes are given by keyword.
+
+    metric: loss (nats a token; arms true, other or random, none) · exact, f1, contains · rouge1,
+    rouge2, rougeL, the same with _wrong · bleu, chrf. context: pairs of sentences before, 0
+    elsewhere. item: question, document or sentence.
 
     Raises:
         UserError: a text or the checkpoint is missing or damaged.
     """
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index otherwise
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # It tells of every index otherwise.
     told = validate(Sizes, sizes, "realtext")
     weights = files.project() / CHECKPOINT / "model.safetensors"
     if not weights.is_file():
@@ -268,7 +301,7 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
 
 
 def lines(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return, of each table, the means over items and where its rows are."""
+    """Return each table's means over items, and where its rows are."""
     said = []
     for study, table in tables.items():
         means = table.groupby([*COLUMNS[:4], "metric"], sort=False)["value"].mean().unstack("metric").round(3)

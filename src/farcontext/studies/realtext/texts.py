@@ -1,4 +1,7 @@
-"""The files of `farcontext realtext`: fetched beside the pipeline's, held against their hashes, read into questions, documents, pairs."""
+"""The files of `farcontext realtext`, as questions, documents and pairs.
+
+They are fetched beside the pipeline's and held against their hashes.
+"""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +25,9 @@ Pair = tuple[str, str]  # an English sentence and its translation
 
 
 def fetch() -> None:
-    """Fetch into build/realtext what is not there whole: not into build/sources, on which the corpus's stage depends.
+    """Fetch into build/realtext what is not there whole.
+
+    The corpus's stage depends on build/sources, so the files do not go there.
 
     Raises:
         UserError: as `sources.fetch`, of the first that cannot be had or is not what its hash says.
@@ -35,7 +40,10 @@ def fetch() -> None:
 
 
 def file_of(name: str) -> tuple[Path, str, bool]:
-    """Return where a source's file belongs, its sha256 by data/sources.yaml, and whether it is there, whole."""
+    """Return a source's path, its sha256, and whether it is whole.
+
+    The path is where the file belongs, and data/sources.yaml has the sha256.
+    """
     given = files.project() / "data" / "sources.yaml"
     source = validate(sources.Source, read_yaml(given).get(name), f"{given}: {name}")
     path = files.project() / "build" / "realtext" / name / source.path
@@ -43,7 +51,9 @@ def file_of(name: str) -> tuple[Path, str, bool]:
 
 
 def text_of(name: str) -> str:
-    """Return the text of a fetched source, without a byte order mark and the last line's end.
+    """Return the text of a fetched source.
+
+    A byte order mark and the last line's end are left out.
 
     Raises:
         UserError: it is missing or damaged.
@@ -65,7 +75,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Summarized:
-    """A document, its sentences in one line or a turn a line, and its summaries."""
+    """A document and its summaries.
+
+    The document has its sentences in one line, or a turn a line.
+    """
 
     text: str
     references: tuple[str, ...]
@@ -84,7 +97,10 @@ def read_drcd(text: str) -> list[list[Asked]]:
 
 
 def read_squality(text: str) -> list[Summarized]:
-    """Return stories and the summaries that answer their first question: what is the plot?"""
+    """Return stories and the summaries that tell their plot.
+
+    They answer each story's first question: what is the plot?
+    """
     found = [json.loads(line) for line in text.split("\n")]
     return [
         Summarized(
@@ -96,7 +112,10 @@ def read_squality(text: str) -> list[Summarized]:
 
 
 def read_qmsum(text: str) -> list[Summarized]:
-    """Return meetings and the answer to their first general question: what was it about?"""
+    """Return meetings and a summary of each.
+
+    It is the answer to the first general question: what was it about?
+    """
     found = [json.loads(line) for line in text.split("\n")]
     return [
         Summarized(

@@ -1,4 +1,7 @@
-"""Figures of notebook 02: gradient by distance, recall by distance and by training, and errors on flip-flop."""
+"""Figures of notebook 02: gradients, recall, and errors on flip-flop.
+
+Gradients are drawn by distance, recall by distance and by training.
+"""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +16,7 @@ NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "attention": "attention"}
 
 
 def _arms(axis: Axes, rows: pd.DataFrame, x: str) -> None:
-    """Published rows as a line with the range over seeds; this run's rows as hollow circles."""
+    """Draw published rows as a line with the range over seeds, this run's as hollow circles."""
     for arm, color in COLORS.items():
         published, ours = (rows[(rows["arm"] == arm) & (rows["run"] == run)] for run in ("published", "this run"))
         if len(published):
@@ -22,7 +25,7 @@ def _arms(axis: Axes, rows: pd.DataFrame, x: str) -> None:
 
 
 def _legend(figure: Figure, arms: pd.Series, both: bool) -> None:
-    """One legend for all axes: the arms as they are drawn."""
+    """Draw one legend for all axes: the arms as they are drawn."""
     look = {"marker": "none" if both else "o", "mfc": "none"}
     lines = [
         figure.axes[0].plot([], [], color=color, mec=color, label=NAMES[arm], **look)[0]
@@ -33,7 +36,9 @@ def _legend(figure: Figure, arms: pd.Series, both: bool) -> None:
 
 
 def gradient_by_distance(table: pd.DataFrame) -> Figure:
-    """Norm of the loss's gradient by distance in tokens: flip-flop before and after training, recall after it.
+    """Draw the norm of the loss's gradient by distance in tokens.
+
+    The panels are flip-flop before training, flip-flop after it, and recall after it.
 
     Args:
         table: rows of metric log10_gradient with task, arm, when, distance, value and run.
@@ -59,11 +64,13 @@ def gradient_by_distance(table: pd.DataFrame) -> Figure:
 
 
 def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
-    """Share of questions right by distance, and training loss by tokens; dotted: who guesses.
+    """Draw the share of right answers by distance, and loss by tokens.
+
+    The loss is that of training. Dotted lines show the share that a guess gets.
 
     Args:
         table: rows of task recall, metrics accuracy and loss.
-        pairs, values: one in so many is right by chance among the values of the row, and among all values.
+        pairs, values: a guess is right once in `pairs` (the row's values) or `values` (all values).
     """
     recall = table[table["task"] == "recall"]
     figure, axes = grid(2, height=3.2)
@@ -85,7 +92,9 @@ def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
 
 
 def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
-    """Share of read bits that are wrong by length of the row, an axis a share of ignored instructions.
+    """Draw the share of wrong bits among those read, by length.
+
+    The length is the row's. There is one axis for each share of ignored instructions.
 
     Args:
         table: rows of metric error with arm, ignores, length, value and run.

@@ -1,7 +1,8 @@
-"""Notebook 02: gradients by distance, recall by distance, and a bit to keep: RNN, LSTM, GRU and attention, equal in size.
+"""Notebook 02: memory of RNN, LSTM, GRU and attention of equal size.
 
-Claims R1 and R2 of claims.yaml read the table. Two tasks: `recall` (which value stood after this key?) and `flip_flop`
-(which bit was written last?).
+It measures gradients by distance, recall by distance, and how long a bit is kept. There are two
+tasks: `recall` (which value stood after this key?) and `flip_flop` (which bit was written last?).
+Claims R1 and R2 of claims.yaml read the table.
 """
 
 import bisect
@@ -28,15 +29,15 @@ from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep
 NAME = "recurrence"
 COLUMNS = ["task", "arm", "seed", "when", "rate", "tokens", "distance", "length", "ignores", "metric", "value"]
 IGNORES = 0.8  # share of flip-flop's instructions that only fill, in training
-CURVE_POINTS = 40  # of a learning curve in the table: means over equal stretches of steps
-LEARNED = 0.3  # nats: below this mean loss of a stretch, an arm counts as having learned its task
-POINTS = 20.0  # per cent: the difference at which the curves of two arms count as parted
-SMALLEST = math.log(1e-300)  # of a norm that the slope is fitted to: fp64 ends at 1e-308
-NEAR = (1, 2, 4, 8)  # distances of the gradient before those that the slope is fitted to
+CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
+LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
+POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.
+SMALLEST = math.log(1e-300)  # The slope is fitted to larger norms only, since fp64 ends at 1e-308.
+NEAR = (1, 2, 4, 8)  # The gradient is also taken at these distances; the slope is not fitted to them.
 
 
 class Arm(NamedTuple):
-    """What a training run is called in the table."""
+    """The name of a training run in the table."""
 
     task: str
     name: str
@@ -55,12 +56,15 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def model_of(params: Params, task: str, arm: str) -> ModelConfig:
-    """Return an arm's model; the state's width, or the MLP's, is the one that comes nearest to the task's parameters."""
+    """Return an arm's model, sized to the task's number of parameters.
+
+    The state's width, or the MLP's, is the one that comes nearest to that number.
+    """
     wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
 
     def of(mlp_width: int) -> ModelConfig:
         shape = {"width": params.recurrent_width, "layers": 1}
-        if arm not in RECURRENT:  # without smeared keys and an output matrix of its own it may stay on a plateau
+        if arm not in RECURRENT:  # Without smeared keys and its own output matrix, attention may stay on a plateau.
             shape = {"width": params.attention_width, "layers": params.attention_layers}
             shape |= {"mlp": "gelu", "tied": False, "smear": True}
         vocabulary = recall.VOCABULARY if task == "recall" else flip_flop.VOCABULARY
@@ -80,7 +84,10 @@ def model_of(params: Params, task: str, arm: str) -> ModelConfig:
 
 
 def state_numbers(model: ModelConfig, length: int) -> int:
-    """Return how many numbers are kept from token to token: a recurrent state, or keys and values of `length` tokens."""
+    """Return how many numbers a model keeps from token to token.
+
+    They are a recurrent state, or the keys and values of `length` tokens.
+    """
     if model.kind in RECURRENT:
         with torch.device("meta"):
             return build_model(model).state_numbers
@@ -88,7 +95,10 @@ def state_numbers(model: ModelConfig, length: int) -> int:
 
 
 def curriculum(params: Params, task: str) -> Curriculum:
-    """Return what every arm of a task is trained on: the same rows in the same order."""
+    """Return what every arm of a task is trained on.
+
+    Every arm gets the same rows in the same order.
+    """
     if task == "flip_flop":
         bits = Task(name="flip_flop", ignores=IGNORES)
         steps, rows, length = params.flip_flop_steps, params.flip_flop_rows, params.flip_flop_length
@@ -122,7 +132,9 @@ def run_of(params: Params, arm: Arm) -> RunConfig:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train and evaluate every arm; write and return the table, one row an observation.
+    """Train and evaluate every arm; write and return the table.
+
+    The table has one row for each observation.
 
     metric: parameters, state_numbers (kept after the longest test row) · tuning_loss · loss (nats a scored token, by
     training tokens), learned_after (tokens) · accuracy (recall, by distance), oracle_accuracy · error (flip-flop, share
@@ -149,9 +161,10 @@ def _columns(arm: Arm) -> Row:
 
 
 def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
-    """Return each task's learning rate by arm, and the trials: the rate of the least final loss, mean over its seeds.
+    """Return each task's learning rate by arm, and the trials.
 
-    Every arm has the same rates and seeds, which are of its own kind: none of them is in a verdict.
+    The rate is that of the least final loss, a mean over its seeds. Every arm has the same rates
+    and seeds. The seeds serve tuning alone: no verdict uses them.
     """
     given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
     trials = [
@@ -174,7 +187,10 @@ def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
 
 
 def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """Return each arm's learned numbers, and the numbers that it keeps in mind after the longest test row."""
+    """Return how many numbers each arm learns and keeps.
+
+    The kept numbers are those that it keeps in mind after the longest test row.
+    """
     longest = {"recall": max(params.recall_lengths), "flip_flop": max(params.test_lengths)}
     rows = []
     for task, names in rates.items():
@@ -205,7 +221,10 @@ def _stretches(count: int, size: int) -> list[np.ndarray]:
 
 
 def depth_of(params: Params, distance: int) -> float:
-    """Return where the pairs must stand for `distance` tokens between the last place for them and the questions."""
+    """Return where the pairs must stand for a distance to the questions.
+
+    The `distance` tokens lie between the last place for the pairs and the questions.
+    """
     room = params.recall_lengths[-1] - 2 * params.pairs - params.span
     if not 0 <= distance <= room:
         raise ValueError(f"distance = {distance}: expected 0 to {room}")
@@ -213,7 +232,7 @@ def depth_of(params: Params, distance: int) -> float:
 
 
 def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Accuracy by distance, in rows of one length, so that distance alone differs."""
+    """Return accuracy by distance, in rows of one length, so that distance alone differs."""
     length = params.recall_lengths[-1]
     task = {"name": "recall", "pairs": params.pairs, "span": params.span}
     depths = tuple(depth_of(params, distance) for distance in params.distances)
@@ -234,7 +253,9 @@ def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
 
 
 def crossover(table: pd.DataFrame) -> pd.Series:
-    """Return for each run and seed the distance at which attention first leads the LSTM by POINTS; infinity: nowhere.
+    """Return the distance at which attention first leads the LSTM by POINTS.
+
+    There is one distance for each run and seed; infinity means that it leads nowhere.
 
     Args:
         table: what `results.beside_published` returns.
@@ -266,17 +287,20 @@ def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------- R1: gradient by distance
+# --------------------------------------------------------------------------------------------- R1: gradient by distance
 
 
 def gradient_distances(params: Params) -> tuple[list[int], list[int]]:
-    """Return the distances at which the gradient is taken, and those of them that the slope is fitted to."""
+    """Return the distances of the gradient, and those of the slope.
+
+    The gradient is taken at the first; the slope is fitted to the second, which are among them.
+    """
     fitted = list(range(params.fit_from, params.gradient_length * 7 // 8 + 1, 8))
     return [d for d in NEAR if d < params.fit_from] + fitted, fitted
 
 
 def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Norm by distance at initialisation and after training, on rows of the task that the arm is trained on."""
+    """Return the norm by distance, untrained and trained, on rows of the task of the arm."""
     distances, fitted = gradient_distances(params)
     tasks = {
         "recall": {"name": "recall", "pairs": params.pairs, "span": params.span},
@@ -300,6 +324,9 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
 
 
 def slope_of(log_norms: Mapping[int, float]) -> float:
-    """Return the least-squares slope of ln(norm) on distance, where fp64 can hold the norm; NaN below two such points."""
+    """Return the least-squares slope of ln(norm) on distance.
+
+    It uses the points whose norm fp64 can hold; with fewer than two it is NaN.
+    """
     held = {d: norm for d, norm in log_norms.items() if norm > SMALLEST}
     return stats.log_slope(list(held), np.exp(list(held.values()))) if len(held) > 1 else math.nan

@@ -1,4 +1,7 @@
-"""Figures of notebook 10: which facts reach a summary, by what was read, and what a real abstract is worth."""
+"""Figures of notebook 10: facts in summaries, and real abstracts.
+
+They show which facts reach a summary, by what was read, and what a real abstract is worth.
+"""
 
 import pandas as pd
 import seaborn as sns
@@ -23,7 +26,9 @@ CONTEXTS = {"true": "its own manual", "other": "another manual", "none": "nothin
 
 
 def arms(scores: pd.DataFrame) -> Figure:
-    """Recall and precision of the facts by what was read; bars with the range over seeds.
+    """Draw recall and precision of the facts by what was read.
+
+    Bars have the range over seeds.
 
     Args:
         scores: rows of metrics "recall" and "precision" at the trained length, with run, arm, metric and value.
@@ -42,7 +47,9 @@ def arms(scores: pd.DataFrame) -> Figure:
 
 
 def by_depth(recall: pd.DataFrame) -> Figure:
-    """Share of the facts that is stated by where the sentence stands that tells it; lines with the range over seeds.
+    """Draw the share of the facts stated, by place in the story.
+
+    The place is where the sentence stands that tells the fact; lines have the range over seeds.
 
     Args:
         recall: rows of metric "recall_at" of stories that are spread, with run, arm, depth and value.
@@ -65,10 +72,13 @@ def by_depth(recall: pd.DataFrame) -> Figure:
 
 
 def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
-    """ROUGE-L of copied sentences against the right and a wrong abstract, and a checkpoint's loss on the right one.
+    """Draw ROUGE-L of copied sentences, and a checkpoint's loss.
+
+    ROUGE-L is against the right and a wrong abstract; the loss is on the right one.
 
     Args:
-        rouge: rows of metrics "rougeL" and "rougeL_wrong" of tier real, with run, arm, metric, seed (document) and value.
+        rouge: rows of metrics "rougeL" and "rougeL_wrong" of tier real, with run, arm,
+            metric, seed (document) and value.
         loss: rows of metric "loss".
     """
     figure, axes = grid(2, height=3.0)

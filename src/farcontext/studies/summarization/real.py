@@ -1,8 +1,12 @@
-"""The real tier of notebook 10: a manual's abstract, by extraction and by its loss. Context use, never a summary's quality.
+"""The real tier of notebook 10: abstracts of real manuals.
+
+A manual's abstract is scored by extraction and by its loss. That tells context use, never a
+summary's quality.
 
     service's name
     description          the abstract: 20 to 200 words without headings, else the manual does not count
-    OPERATIONS …         the body; what half copies a sentence of the abstract is left out, then the first tokens are read
+    OPERATIONS …         the body: sentences that half copy one of the abstract are left out,
+                         then the first tokens are read
 
 Rows fit the study's table: tier = real, recipe = manuals, seed = number of the document, length = tokens of a body.
 """
@@ -25,17 +29,20 @@ from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 
 CONTEXTS = ("true", "other", "none")
-CUE = "\n\nIn short:"  # before the abstract in every arm
+CUE = "\n\nIn short:"  # This cue stands before the abstract in every arm.
 FEWEST, MOST = 20, 200  # words of an abstract
-COPIED = 0.5  # share of word trigrams in common, of the shorter sentence's, from which two count as copies
-CHARACTERS = 12  # of text for each token that is wanted: more than any body needs
+COPIED = 0.5  # Two sentences are copies if they share this part of the shorter one's word trigrams.
+CHARACTERS = 12  # characters of text for each wanted token, more than any body needs
 ENDS = re.compile(r"(?<=[.!?])\s+")
-LISTED = ("Errors:", "One of:")  # lines that the rendering of a manual adds; no prose
+LISTED = ("Errors:", "One of:")  # The rendering of a manual adds lines with these beginnings; they are no prose.
 
 
 @dataclass(frozen=True)
 class Summarized:
-    """A manual's abstract and the first tokens of its body; manuals of one family describe related services."""
+    """A manual's abstract and the first tokens of its body.
+
+    Manuals of one family describe related services.
+    """
 
     family: str
     abstract: str
@@ -58,7 +65,10 @@ def run(params: Params) -> list[Row]:
 
 
 def summarize(*, checkpoint: str, weights: str, number: int, length: int, sentences: int) -> list[Row]:
-    """Return one manual's scores, by arm; `weights` only names the evaluation in the cache."""
+    """Return one manual's scores, by arm.
+
+    `weights` only names the evaluation in the cache.
+    """
     pretrained = load(files.project() / checkpoint, dtype="float32")
     encode, first = encoder(pretrained.tokenizer), first_tokens(pretrained.tokenizer)
     own, other = pair(number, length, encode)
@@ -77,7 +87,9 @@ def summarize(*, checkpoint: str, weights: str, number: int, length: int, senten
 
 
 def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summarized]:
-    """Return a test manual and the next one of another family; those that do not count are not numbered.
+    """Return a test manual and the next one of another family.
+
+    Manuals that do not count are not numbered.
 
     Raises:
         ValueError: the corpus has fewer manuals with an abstract and a body of `length` tokens, or a single family.
@@ -93,7 +105,10 @@ def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summariz
 
 
 def usable(documents: Sequence[corpus.Document], length: int, encode: Encode) -> list[Summarized]:
-    """Return the manuals with an abstract of FEWEST to MOST words and a body of `length` tokens, in their order."""
+    """Return the manuals that count, in their order.
+
+    They have an abstract of FEWEST to MOST words and a body of `length` tokens.
+    """
     found = []
     for document in documents:
         abstract, body = parted(document.text, CHARACTERS * length)
@@ -104,7 +119,11 @@ def usable(documents: Sequence[corpus.Document], length: int, encode: Encode) ->
 
 
 def parted(text: str, most: int) -> tuple[str, str]:
-    """Return a manual's abstract, without headings, and the first `most` characters of its body without copies of it."""
+    """Return a manual's abstract and the beginning of its body.
+
+    The abstract has no headings. The body is cut to its first `most` characters, without copies of
+    the abstract.
+    """
     described, _, body = text.partition("\nOPERATIONS\n")
     abstract = "\n".join(line for line in described.split("\n") if line.endswith((".", ":", "!")))
     known = [_trigrams(sentence) for line in abstract.split("\n") for sentence in ENDS.split(line)]
@@ -126,14 +145,20 @@ def _copies(found: set, known: Sequence[set]) -> bool:
 
 
 def copied(text: str, count: int, seed: int) -> dict[str, str]:
-    """Return `count` sentences of a text by each of EXTRACTS; what the rendering of a manual adds is none."""
+    """Return `count` sentences of a text by each of EXTRACTS.
+
+    Lines that the rendering of a manual adds are no sentences.
+    """
     lines = (line for line in text.split("\n") if not line.startswith(LISTED))
     sentences = [s for line in lines for s in ENDS.split(line) if len(s.split()) > 4 and s.endswith((".", "!", "?"))]
     return {arm: " ".join(some) for arm, some in extracts(sentences, count, seed).items()}
 
 
 def losses_of(model: PreTrainedModel, own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids) -> dict[str, float]:
-    """Return the mean loss (nats) of the scored tokens by what stands before them: a body (or nothing), then the cue."""
+    """Return the mean loss (nats) of the scored tokens, by context.
+
+    A context is a body (or nothing), then the cue.
+    """
     bodies = dict(zip(CONTEXTS, (own, other, ()), strict=True))
     rows = {arm: (*before, *body, *cue, *scored) for arm, body in bodies.items()}
     return {arm: float(token_losses(model, row, len(scored)).mean()) for arm, row in rows.items()}

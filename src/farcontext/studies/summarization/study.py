@@ -1,7 +1,8 @@
-"""Notebook 10: what a longer context buys in summarization, by what the writer of the summary reads.
+"""Notebook 10: what a longer context buys in summarization.
 
-Claim S1 of claims.yaml reads the table. Controlled tier: summaries of stories, whose facts are known (`story_reader`); real
-tier: `real_summaries`.
+The arms differ in what the writer of the summary reads. Claim S1 of claims.yaml reads the table.
+Controlled tier: summaries of stories, whose facts are known (`story_reader`); real tier:
+`real`.
 """
 
 from collections.abc import Sequence
@@ -33,18 +34,20 @@ from farcontext.train.runs import EvalConfig, sweep
 
 NAME = "summarization"
 COLUMNS = ["tier", "arm", "seed", "length", "layout", "depth", "metric", "value"]
-SHORT = ("first", "last", "hierarchical")  # arms that read no more than a window at once
+SHORT = ("first", "last", "hierarchical")  # Arms of this group read no more than a window at once.
 CONTROLS = ("closed_book", "wrong")
 ARMS = ("full", *SHORT, *CONTROLS, *EXTRACTS)
 METRICS = ("recall", "precision", "rougeL", "words")
-LONGEST = 12  # tokens of a fact; a summary that runs on is cut where as many as there are facts could stand
+LONGEST = 12  # A fact has at most so many tokens. A summary that runs on is cut where all facts could stand.
 
 
 # ------------------------------------------------------------------------------------------------------ what is read
 
 
 def read_by(arm: str, sample: Sample, other: Sample, window: int) -> list[np.ndarray]:
-    """Return the contexts that an arm summarizes one by one; `other` is the story that the arm "wrong" reads.
+    """Return the contexts that an arm summarizes one by one.
+
+    `other` is the story that the arm "wrong" reads.
 
     Raises:
         ValueError: an arm that is not known.
@@ -68,7 +71,10 @@ def read_by(arm: str, sample: Sample, other: Sample, window: int) -> list[np.nda
 
 
 def merged(parts: Sequence[str]) -> list[Fact]:
-    """Return what the summaries of a text's parts state, each once; of what they say differently the last is kept."""
+    """Return what the summaries of a text's parts state, each once.
+
+    Where they differ, the last one is kept.
+    """
     stated: dict[tuple[str, str], Fact] = {}
     for fact in (fact for part in parts for fact in world.facts_in(part)):
         stated[fact.kind, fact.subject] = fact
@@ -81,7 +87,10 @@ def merged(parts: Sequence[str]) -> list[Fact]:
 def summaries(
     model: Decoder, *, sizes: dict[str, int], length: int, layout: str, count: int, arm: str, window: int
 ) -> list[Row]:
-    """Return the scores of what a writer says about stories, as `scores` of many."""
+    """Return the scores of what a writer says about stories.
+
+    They are `scores` of many stories.
+    """
     words = vocabulary()
     told = stories(sizes, length=length, count=count + 1, depth=LAYOUTS[layout])
     read = [read_by(arm, told[number], told[number + 1], window) for number in range(count)]
@@ -93,7 +102,10 @@ def summaries(
 
 
 def copied(*, sizes: dict[str, int], length: int, layout: str, count: int, arm: str) -> list[Row]:
-    """Return the scores of sentences copied from stories, as many as a summary has."""
+    """Return the scores of sentences copied from stories.
+
+    As many sentences are copied as a summary has.
+    """
     words, stated, texts = vocabulary(), [], []
     for number, sample in enumerate(stories(sizes, length=length, count=count, depth=LAYOUTS[layout])):
         text = words.decode(sample.context.tolist())
@@ -104,14 +116,20 @@ def copied(*, sizes: dict[str, int], length: int, layout: str, count: int, arm: 
 
 
 def facts_of(sizes: dict[str, int], number: int) -> dict[Fact, float]:
-    """Return what the summary of a tested story says, and the depth of each fact where the story is spread."""
+    """Return the facts of a tested story's summary, with their depths.
+
+    A depth is that of the fact where the story is spread.
+    """
     story = story_of(sizes, number)
     evidence, depths = world.state(story.events), even_depths(len(story.events))
     return {fact: float(depths[evidence[fact][-1]]) for fact in storybook.summary_of(story)}
 
 
 def scores(sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Sequence[str]) -> list[Row]:
-    """Return METRICS, means over stories, and the recall of facts by depth; no precision where no story has one."""
+    """Return METRICS, and the recall of facts by depth.
+
+    METRICS are means over stories; precision is left out where no story has one.
+    """
     rows, found = [], []
     for number, (facts, text) in enumerate(zip(stated, texts, strict=True)):
         true = facts_of(sizes, number)
@@ -131,11 +149,13 @@ def scores(sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Seque
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train the writers, let every arm summarize, and write and return the table, one row an observation.
+    """Train the writers, let every arm summarize, and return the table.
 
-    metric: recall, precision (of the facts) · rougeL (F1 against the oracle's summary) · words (of the summary), means over
-    stories · recall_at (of the facts at a depth) · oracle (share of the facts that the oracle finds in the decoded text) ·
-    and those of `real_summaries`.
+    The table is also written; it has one row an observation.
+
+    metric: recall, precision (of the facts) · rougeL (F1 against the oracle's summary) · words (of
+    the summary), means over stories · recall_at (of the facts at a depth) · oracle (share of the
+    facts that the oracle finds in the decoded text) · and those of `real.run`.
     """
     jobs = {(*cell, seed): _job(params, *cell, seed) for seed in params.seeds for cell in _cells(params)}
     rows = []
@@ -172,7 +192,10 @@ def _job(params: Params, arm: str, length: int, layout: str, seed: int) -> EvalC
 
 
 def oracle_recall(params: Params) -> float:
-    """Return the share of the facts that the oracle finds in the decoded text of the tested stories."""
+    """Return the share of the facts that the oracle finds.
+
+    The oracle reads the decoded text of the tested stories.
+    """
     sizes, words = sizes_of(params.story_reader), vocabulary()
     told = stories(sizes, length=min(params.lengths), count=params.stories, depth=None)
     known = [world.state(world.read(words.decode(sample.context.tolist()))) for sample in told]

@@ -1,4 +1,7 @@
-"""Figures of notebook 09: who chooses the right translation, from how far back, and what BLEU and chrF see of it."""
+"""Figures of notebook 09: who chooses the right translation.
+
+They show from how far back it is chosen, and what BLEU and chrF see of it.
+"""
 
 import pandas as pd
 import seaborn as sns
@@ -9,7 +12,7 @@ from farcontext.results.plotting import grid, leading
 
 KINDS = {"gender": "gender: la, lo", "formality": "formality: tu, vos", "term": "term: banka, bordo"}
 METRICS = {"exact": "translated exactly, %", "bleu": "BLEU", "chrf": "chrF"}
-SHIFT = 0.06  # of a distance unit: a line's way to the right of the one before, so that equal ones are both seen
+SHIFT = 0.06  # Each line stands this part of a distance unit further right, so that equal ones are both seen.
 
 
 def read_by(arm: str, context: float) -> str:
@@ -23,10 +26,14 @@ def read_by(arm: str, context: float) -> str:
 
 
 def choices(contrast: pd.DataFrame, chance: float) -> Figure:
-    """Contrastive accuracy by distance, a line a number of sentences read; range over seeds, this run hollow.
+    """Draw contrastive accuracy by distance.
+
+    Each number of sentences read is a line with the range over seeds; points of this run are
+    hollow.
 
     Args:
-        contrast: rows of metric "contrast" of a document's own sentences, with run, kind, distance, context, seed and value.
+        contrast: rows of metric "contrast" of a document's own sentences, with run, kind, distance,
+            context, seed and value.
         chance: of two translations.
     """
     contexts = sorted(contrast["context"].unique())
@@ -59,7 +66,9 @@ def _range(axis: Axes, rows: pd.DataFrame, shift: float, color: tuple[float, flo
 
 
 def scores(table: pd.DataFrame) -> Figure:
-    """Exact translations, BLEU and chrF by what was read, a panel each, 0 to 100; bars with the range over seeds.
+    """Draw exact translations, BLEU and chrF by what was read.
+
+    Each score is a panel, 0 to 100; bars have the range over seeds.
 
     Args:
         table: rows of metrics "exact", "bleu" and "chrf", with run, arm, context, seed and value; exact as a share.

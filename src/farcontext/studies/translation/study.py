@@ -1,7 +1,9 @@
-"""Notebook 09: what earlier sentences buy in translating a sentence whose gender, formality or term only they tell.
+"""Notebook 09: what earlier sentences buy in translating a sentence.
 
-Claim T1 of claims.yaml reads the table. S source tokens, filled up with PAD on the left: earlier sentences, MARK, and the
-sentence to translate. T target tokens: BOS, its translation, EOS, filled up on the right; scored after BOS up to EOS.
+Its gender, formality or term is told only by them. Claim T1 of claims.yaml reads the table. S
+source tokens, filled up with PAD on the left: earlier sentences, MARK, and the sentence to
+translate. T target tokens: BOS, its translation, EOS, filled up on the right; scored after BOS up
+to EOS.
 """
 
 import functools
@@ -31,19 +33,21 @@ from farcontext.train.runs import EvalConfig, prepared_task, sweep
 
 NAME = "translation"
 COLUMNS = ["tier", "arm", "seed", "context", "kind", "distance", "metric", "value"]
-ARMS = ("own", "random")  # whose sentences are read before the one to translate; own with none: the sentence alone
-CHANCE = 0.5  # of two translations: what tells is drawn evenly, so who does not read it is right in one case of two
+# An arm reads its document's sentences or another's; "own" with none reads the last one alone.
+ARMS = ("own", "random")
+CHANCE = 0.5  # What tells is drawn evenly, so who does not read it is right in one case of two.
 SCORES = ("contrast", "exact", "well_formed")
 
-MARK = len(SPECIAL)  # stands before the sentence to translate
+MARK = len(SPECIAL)  # This id stands before the sentence to translate.
 PIECE = re.compile(r" ?\w+|[^\w\s]")
-FRAMES = (  # what the sentences of tasks.translation say around the words of its tables
+# The sentences of tasks.translation say this around the words of its tables.
+FRAMES = (
     *(" The is here.", " esta qui.", " it.", " la lo", " and are", " e sona", " asks: do you?", " demanda a: tu? vos?"),
     *(" It is about.", " Trata de.", " sees the.", " vida.", " waits.", " atenda."),
 )
-WAITING, TELLING, LAST = 4, 8, 10  # tokens of the longest sentence between, that tells, and to translate
-T = LAST + 2  # a translation is as long as what it translates, between BOS and EOS
-ROWS_SEED, TEST_SEED = 0, 1  # of the documents: trained on, tested
+WAITING, TELLING, LAST = 4, 8, 10  # tokens of the longest sentence between, the telling one, and the last
+T = LAST + 2  # A translation is as long as what it translates, between BOS and EOS.
+ROWS_SEED, TEST_SEED = 0, 1  # seeds of the training and of the test documents
 
 
 # ------------------------------------------------------------------------------------------------------ words and ids
@@ -51,7 +55,10 @@ ROWS_SEED, TEST_SEED = 0, 1  # of the documents: trained on, tested
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
-    """Return every word of both languages, with the space before it, and every mark, sorted; ids count from MARK + 1."""
+    """Return every word and mark of both languages, sorted.
+
+    Words have the space before them; ids count from MARK + 1.
+    """
     topics = [word for meanings in translation.TERMS.values() for topic, noun in meanings for word in (*topic, noun)]
     asked = [verb + end[:1] for verb in translation.ASKED.values() for _, end in translation.FORMAL.values()]
     tables = (translation.THINGS, translation.VERBS)
@@ -67,7 +74,10 @@ def _numbers() -> dict[str, int]:
 
 
 def encode(text: str) -> Ids:
-    """Return a text's ids. Raises KeyError for a word of neither language."""
+    """Return a text's ids.
+
+    It raises KeyError for a word of neither language.
+    """
     return tuple(_numbers()[piece] for piece in PIECE.findall(text))
 
 
@@ -78,12 +88,18 @@ def decode(ids: Iterable[int]) -> str:
 
 
 def source_length(sentences: int) -> int:
-    """Return S for documents of so many sentences: all before the last one, MARK, the last one."""
+    """Return S for documents of so many sentences.
+
+    A source has all sentences before the last one, MARK, and the last one.
+    """
     return WAITING * (sentences - 2) + TELLING + 1 + LAST
 
 
 def source_of(before: Sequence[Sentence], last: Sentence, length: int) -> list[int]:
-    """Return a source's ids (S,): sentences that are read, then the one to translate."""
+    """Return a source's ids (S,).
+
+    The sentences that are read stand first, then the one to translate.
+    """
     ids = [*(token for sentence in before for token in encode(sentence.source)), MARK, *encode(last.source)]
     return [PAD] * (length - len(ids)) + ids
 
@@ -98,7 +114,10 @@ def target_of(text: str) -> list[int]:
 
 
 def make_rows(*, sentences: int, rows: int) -> list[Row]:
-    """Keep rows of training documents and return their digest; of each a uniformly drawn number of sentences is read."""
+    """Keep rows of training documents and return their digest.
+
+    A uniformly drawn number of sentences of each document is read.
+    """
     sources, targets = [], []
     for number in range(rows):
         rng = np.random.default_rng((ROWS_SEED, number))
@@ -119,7 +138,10 @@ def rows_of(params: Params) -> Task:
 
 
 def model_of(params: Params) -> ModelConfig:
-    """Return the translator: an encoder-decoder whose embeddings take up the tokens before them."""
+    """Return the translator, an encoder-decoder.
+
+    Its embeddings take up the tokens before them.
+    """
     translator = params.translator
     return ModelConfig(
         kind="encoder_decoder",
@@ -150,18 +172,23 @@ def run_of(params: Params, seed: int) -> RunConfig:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- what is read
+# --------------------------------------------------------------------------------------------------------- what is read
 
 
 def tested(*, sentences: int, kind: str, distance: int, documents: int) -> list[list[Sentence]]:
-    """Return the test documents of a kind whose telling sentence stands `distance` before the last: the same in every arm."""
+    """Return the test documents of a kind and distance.
+
+    The telling sentence stands `distance` before the last; documents are the same in every arm.
+    """
     seeds = [(TEST_SEED, KINDS.index(kind), distance, number) for number in range(documents)]
     same = {"length": sentences, "distance": distance, "kind": kind}
     return [translation.document(np.random.default_rng(seed), split="test", **same) for seed in seeds]
 
 
 def context_of(arm: str, document: Sequence[Sentence], context: int, *, other: Sequence[Sentence]) -> list[Sentence]:
-    """Return the `context` sentences that an arm reads before a document's last; "random" takes those of `other`.
+    """Return the `context` sentences that an arm reads before the last.
+
+    The arm "random" takes those of `other`.
 
     Raises:
         ValueError: an unknown arm, or more sentences than there are.
@@ -188,7 +215,10 @@ def log_probability(
 
 
 def greedy(model: EncoderDecoder, source_BS: Int[Tensor, "B S"]) -> Int[Tensor, "B n"]:
-    """Return the likeliest next tokens one after another, until every row has its EOS; what follows that means nothing."""
+    """Return the likeliest next tokens one after another.
+
+    It goes on until every row has its EOS; what follows that means nothing.
+    """
     said_BT, done_B = torch.full_like(source_BS[:, :1], BOS), torch.zeros_like(source_BS[:, 0], dtype=torch.bool)
     while said_BT.shape[1] < T and not done_B.all():
         likeliest_B = model(source_BS, said_BT, padding_of(source_BS))[:, -1].argmax(-1)
@@ -201,7 +231,7 @@ def _scored(model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequ
     both = [(last.target, last.contrast) for last in lasts]
     tensor = functools.partial(torch.tensor, device=model.embedding.weight.device)
     source_BS = tensor(sources)
-    source_BS = source_BS[:, (source_BS != PAD).any(0)]  # columns that no row fills change nothing, and take time
+    source_BS = source_BS[:, (source_BS != PAD).any(0)]  # Columns that no row fills change nothing, and take time.
     true_BT, false_BT = (tensor([target_of(choices[i]) for choices in both]) for i in range(2))
     right_B = log_probability(model, source_BS, true_BT) > log_probability(model, source_BS, false_BT)
     rows = []
@@ -215,11 +245,14 @@ def _scored(model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequ
 def translations(
     model: EncoderDecoder, *, arm: str, context: int, sentences: int, distances: Sequence[int], documents: int
 ) -> list[Row]:
-    """Return an arm's scores: means over documents by kind and distance; BLEU and chrF pooled, and by distance."""
+    """Return an arm's scores by kind and distance, and pooled.
+
+    Shares are means over documents by kind and distance; BLEU and chrF are pooled, and by distance.
+    """
     rows = []
     for kind, distance in itertools.product(KINDS, distances):
         told = tested(sentences=sentences, kind=kind, distance=distance, documents=documents + 1)
-        pairs = list(itertools.pairwise(told))  # a document, and another whose sentences the arm "random" reads
+        pairs = list(itertools.pairwise(told))  # The arm "random" reads the second one.
         read = [context_of(arm, document, context, other=other) for document, other in pairs]
         lasts = [document[-1] for document, _ in pairs]
         sources = [source_of(*one, source_length(sentences)) for one in zip(read, lasts, strict=True)]
@@ -244,7 +277,9 @@ def text_scores(said: Iterable[str], references: Iterable[str]) -> dict[str, flo
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train a translator a seed, have it translate with more and fewer sentences before, write and return the table.
+    """Train a translator a seed, have it translate, and return the table.
+
+    It translates with more and fewer sentences before; the table is also written.
 
     metric: contrast (the true translation is likelier than the contrast; chance: CHANCE) · exact (greedy translation is
     the true one) · well_formed (it is one of the two) · bleu, chrf (all kinds and distances) · bleu_at, chrf_at (by
@@ -278,7 +313,10 @@ def all_tested(params: Params) -> list[list[Sentence]]:
 
 
 def oracle_share(params: Params) -> float:
-    """Return the share of the test documents whose translation the oracle chooses rightly, from their sources alone."""
+    """Return the share of documents that the oracle translates rightly.
+
+    The oracle chooses from the sources of the test documents alone.
+    """
     read = [([sentence.source for sentence in told], told[-1]) for told in all_tested(params)]
     return float(
         np.mean([translation.oracle(said, (last.contrast, last.target)) == last.target for said, last in read])
@@ -286,6 +324,9 @@ def oracle_share(params: Params) -> float:
 
 
 def wrong_scores(params: Params) -> dict[str, float]:
-    """Return BLEU and chrF of a translator that errs in nothing but the choice, and there always."""
+    """Return BLEU and chrF of a translator that always chooses wrongly.
+
+    It errs in nothing but the choice.
+    """
     lasts = [told[-1] for told in all_tested(params)]
     return text_scores([last.contrast for last in lasts], [last.target for last in lasts])
