@@ -1,7 +1,4 @@
-"""Checks of every way to compute attention here, against fp64.
-
-The reference runs on the CPU. The command to run is gpu.py, which does these checks first.
-"""
+"""Every way to compute attention here, held against fp64 on the CPU: what gpu.py, the command to run, does first."""
 
 import re
 import sys
@@ -15,10 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))  # A machine lent for its card has torch, but not this package.
+sys.path.insert(0, str(ROOT / "src"))  # a machine lent for its card has torch, but not this package
 
-from farcontext.nn import attention, kernels, xformers  # noqa: E402
-from farcontext.nn.masks import Pattern  # noqa: E402
+from longctx import attention, kernels, memory_efficient  # noqa: E402
+from longctx.patterns import Pattern  # noqa: E402
 
 Attend = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
 Row = dict[str, Any]
@@ -43,9 +40,11 @@ def xformers_by(kernel: str) -> Attend:
     """Return xformers' attention restricted to its cutlass, flash (2) or flash3 kernels."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-        fmha = xformers.fmha()
+        fmha = memory_efficient.fmha()
         ops = getattr(fmha, kernel)
-        return xformers.packed(q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp)))
+        return memory_efficient.packed(
+            q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp))
+        )
 
     return attend
 
@@ -67,10 +66,7 @@ def make_paths(cuda: bool) -> dict[str, Attend]:
 
 
 def refusal(error: Exception) -> str:
-    """Return why a path gave nothing, in one line.
-
-    Either it cannot run here, or it failed. A broken CUDA context ends the run.
-    """
+    """Return why a path gave nothing, in one line: it cannot, or it failed. A broken CUDA context ends the run."""
     text = " ".join(str(error).split())[:160]
     if "CUDA error" in text:
         raise error
@@ -83,15 +79,12 @@ def refusal(error: Exception) -> str:
 
 
 def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
-    """Return pattern, queries, keys and key/value heads by name.
-
-    A kernel is told no more than that; inputs have 2 rows of 4 heads.
-    """
+    """Return pattern, queries, keys and key/value heads by name: all that a kernel is told, in 2 rows of 4 heads."""
     causal, half, third = Pattern.causal(), T // 2, T // 3
     row = torch.arange(T)
     documents = torch.stack([row // third, (row >= half - 1).long()])
     padded = documents.masked_fill((row < 3) | (row >= T - 5), -1)
-    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])  # No key is of document 9.
+    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])  # no key is of document 9
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
     return {
         "full": (Pattern(), T, T, 4),
@@ -124,13 +117,9 @@ def forward_and_gradients(attend: Attend, inputs: Sequence[Tensor], pattern: Pat
 
 
 def check(paths: dict[str, Attend], device: str, T: int, H: int, dtypes: Sequence[torch.dtype], seed: int) -> list[Row]:
-    """Return one row a path, pattern, dtype and quantity.
-
-    Each is held against fp64 on the CPU from the same rounded inputs.
-    """
+    """Return one row a path, pattern, dtype and quantity, held against fp64 on the CPU from the same rounded inputs."""
     generator, rows = torch.Generator().manual_seed(seed), []
-    # This loop is outermost, as masks serve every dtype.
-    for name, (pattern, queries, keys, G) in make_cases(T).items():
+    for name, (pattern, queries, keys, G) in make_cases(T).items():  # outermost: masks serve every dtype
         for dtype in dtypes:
             shapes = ((2, queries, 4, H), (2, keys, G, H), (2, keys, G, H), (2, queries, 4, H))
             *inputs, d_out = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
@@ -141,7 +130,7 @@ def check(paths: dict[str, Attend], device: str, T: int, H: int, dtypes: Sequenc
             base["tolerance"] = TOLERANCES[dtype]
             theirs, d_theirs = [x.to(device) for x in inputs], d_out.to(device)
             for backend, attend in paths.items():
-                if device != "cpu" and backend == "flex":  # Torch compiles a function for few patterns only.
+                if device != "cpu" and backend == "flex":  # torch compiles a function for few patterns only
                     torch.compiler.reset()
                 for quantity, error, result in compare(attend, theirs, pattern, d_theirs, wanted, dead):
                     ok = result or ("ok" if error <= base["tolerance"] else "failed: tolerance")
@@ -152,10 +141,7 @@ def check(paths: dict[str, Attend], device: str, T: int, H: int, dtypes: Sequenc
 def compare(
     attend: Attend, inputs: list[Tensor], pattern: Pattern, d_out: Tensor, wanted: list[Tensor], dead: Tensor
 ) -> list[tuple[str, float | None, str]]:
-    """Return (quantity, error, why there is none) of every quantity.
-
-    The output alone stands first, then output and gradients.
-    """
+    """Return (quantity, error, why there is none) of the output alone, then of output and gradients."""
     rows: list[tuple[str, float | None, str]] = []
     for names in (("forward",), ("out", "dq", "dk", "dv")):
         try:
@@ -164,7 +150,7 @@ def compare(
                     found = [attend(*inputs, pattern)]
             else:
                 found = forward_and_gradients(attend, inputs, pattern, d_out)
-        except Exception as error:  # A path that breaks is a row of the table.
+        except Exception as error:  # a path that breaks is a row of the table
             rows.append((names[-1], None, refusal(error)))
             continue
         for name, ours, theirs in zip(names, found, wanted, strict=False):

@@ -12,10 +12,10 @@ import gpu_check
 import pytest
 import torch
 
-from farcontext.nn import attention
-from farcontext.nn.config import ModelConfig
-from farcontext.nn.masks import Pattern
-from farcontext.nn.transformer import Encoder
+from longctx import attention
+from longctx.config import ModelConfig
+from longctx.model import Encoder
+from longctx.patterns import Pattern
 
 QUICK = ("reference", "online", "sdpa", "sdpa_local")
 
@@ -96,8 +96,8 @@ def test_a_path_that_breaks_is_told_from_one_that_cannot():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((), "farcontext: no CUDA device here"),
-        (("--dry-run", "--paths", "flash"), "farcontext: --paths flash: expected some of reference"),
+        ((), "longctx: no CUDA device here"),
+        (("--dry-run", "--paths", "flash"), "longctx: --paths flash: expected some of reference"),
     ],
 )
 def test_what_cannot_run_here_says_so_in_one_line(arguments, line, monkeypatch, capsys):

@@ -12,7 +12,7 @@ import pytest
 from observe import one_line, run_bits, snapshot
 from tiny import tiny_run
 
-from farcontext.train import checkpoint
+from longctx import checkpoint
 
 TRIALS = 8
 STEPS = 40

@@ -4,7 +4,6 @@ import pytest  # noqa: F401  each child imports the main module of the session
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from farcontext.app import notebooks  # noqa: F401
-from farcontext.train import keys, loop
+from longctx import notebooks, runs, training  # noqa: F401
 
-keys.code_fingerprint(loop.__file__)
+training.code_fingerprint(training.__file__)

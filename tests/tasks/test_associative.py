@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toys import CASES, word_toy
 
-from farcontext.tasks import associative
+from longctx.tasks import associative
 
 CASE = CASES["associative"]
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from toys import BOS, BYTES, CASE, CASES, FILLER, TEXT_CASE, Case, Toy, narrowed, same, size, smallest, word_toy
 
-from farcontext.data.corpus import load_documents
-from farcontext.data.tokenizer import load_tokenizer
-from farcontext.tasks import common_words, world
-from farcontext.tasks.sample import (
+from longctx.corpus import load_documents
+from longctx.tasks import common_words, world
+from longctx.tasks.sample import (
     Ask,
     Sample,
     accuracy,
@@ -24,6 +23,7 @@ from farcontext.tasks.sample import (
     prose,
     shuffled,
 )
+from longctx.tokenizer import load_tokenizer
 
 LENGTHS = (64, 256, 1024, 8192)
 

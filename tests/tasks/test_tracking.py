@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import CASES, word_toy
 
-from farcontext.tasks import tracking
+from longctx.tasks import tracking
 
 CASE = CASES["tracking"]
 
