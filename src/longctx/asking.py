@@ -29,7 +29,7 @@ class Prompt:
     ids: list[int]
     without: list[int]
     read: list[Passage]
-    why: str  # what was read of the text, in words
+    why: str  # This says in words which part of the text was read.
 
 
 def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:

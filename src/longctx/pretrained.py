@@ -134,7 +134,7 @@ def _expect_family(where: Path, model_type: object) -> None:
 
 
 def _expect_safetensors(folder: Path) -> None:
-    """Refuse weights that are no safetensors, or that an index places outside the folder; no weight is opened."""
+    """Refuse weights that are not safetensors files of this folder, unopened."""
     for index in sorted(folder.glob(f"*{SHARDS}")):
         _expect_own_shards(folder, index)
     if any(folder.glob("*.safetensors")):
@@ -155,7 +155,7 @@ def _expect_own_shards(folder: Path, index: Path) -> None:
 
 
 def _expect_own_weights(folder: Path, where: Path, key: str, name: object, endings: tuple[str, ...]) -> None:
-    """Refuse a named file of weights that is no safetensors file of this very folder."""
+    """Refuse a file of weights that is not a safetensors file here."""
     plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
     if not plain or not name.endswith(endings) or not (folder / name).is_file():
         raise UserError(f"{where}: {key!r:.60} = {name!r:.60}: expected a {endings[0]} file in the same folder")
