@@ -3,6 +3,7 @@
     python benchmarks/gpu.py [--minutes 30] [--out results/gpu-<card>] [--paths xformers flex …]
     python benchmarks/gpu.py --dry-run --out build/gpu-dry-run     # on any CPU: tiny sizes, correctness alone
 
+flex is compiled anew for each pattern (seconds a time): last, in bfloat16 alone, within a third of --minutes.
 It needs torch (CUDA), the xformers wheel, numpy and jaxtyping; the training part also pydantic and ruamel.yaml, and
 says so where they are missing. Exit code 1, and nothing timed, if a path gives a wrong result (--paths leaves it out).
 
@@ -13,7 +14,8 @@ card.json        card, capability, memory_gib, driver, cuda, torch, xformers, py
                  dry_run
 correctness.csv  backend, pattern, dtype, queries, keys, quantity (forward: the output where no gradient is wanted; out,
                  dq, dk, dv), error (largest absolute difference from fp64 on the CPU over the largest absolute value
-                 there; inf where a query without a key did not get 0), tolerance, result (ok; cannot: why; failed: why)
+                 there; inf where a query without a key did not get 0), tolerance, result (ok; cannot: why; failed: why;
+                 not checked: why)
 attention.csv    backend, pattern (full, causal, window, documents), dtype, direction (forward, forward_backward),
                  head_width, length (tokens a row), batch, heads, span (keys of a window, tokens of a document),
                  repeats, milliseconds (median), milliseconds_low and milliseconds_high (quartiles), tflop_per_s,
@@ -40,6 +42,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +50,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gpu_check import CHECKED, ROOT, TOLERANCES, Attend, Row, check, make_paths, refusal, report_of
+from gpu_check import CHECKED, COMPILED, ROOT, TOLERANCES, Attend, Row, check, make_paths, refusal, report_of
 from torch import Tensor
 
 from longctx import attention, files
@@ -174,19 +177,18 @@ def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]]
 
 
 def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, out: Path) -> None:
-    """Write attention.csv, again after every length; cells that the time does not suffice for are empty."""
+    """Write attention.csv, again after every length and head width; cells that the time does not suffice for are empty."""
     rows, seen = [], {}
-    for exponent in LENGTHS:
-        for head_width in (128, 64):
-            for pattern in ("causal", "full", "window", "documents"):
-                for backend, attend in paths.items():
-                    for direction in (FORWARD, BOTH):
-                        cell = Cell(2**exponent, head_width, pattern, backend, direction)
-                        late = {"dtype": "bfloat16", **cell._asdict(), "note": "skipped: --minutes were over"}
-                        over = time.monotonic() > deadline
-                        rows.append(late if over else time_cell(cell, attend, seen, ceiling))
+    compiled_last = ([x for x in paths if x not in COMPILED], [x for x in paths if x in COMPILED])
+    patterns = ("causal", "full", "window", "documents")
+    for backends, exponent, head_width in product(compiled_last, LENGTHS, (128, 64)):
+        for pattern, backend, direction in product(patterns, backends, (FORWARD, BOTH)):
+            cell = Cell(2**exponent, head_width, pattern, backend, direction)
+            late = {"dtype": "bfloat16", **cell._asdict(), "note": "skipped: --minutes were over"}
+            over = time.monotonic() > deadline
+            rows.append(late if over else time_cell(cell, paths[backend], seen, ceiling))
         write_table(out / "attention.csv", TIMED, sorted(rows, key=itemgetter(*CELL[:6])))
-        print(f"attention: {2**exponent} tokens done", flush=True)
+        print(f"attention: {' '.join(backends)}: {2**exponent} tokens, heads of {head_width} done", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -291,14 +293,24 @@ def describe(seed: int, dry_run: bool) -> Row:
     return card | versions | {"seed": seed, "dry_run": dry_run}
 
 
+def checked(paths: dict[str, Attend], seed: int, dry_run: bool, deadline: float) -> list[Row]:
+    """Return the rows of correctness.csv: compiled paths last, on the card in bfloat16 and until the deadline."""
+    if dry_run:
+        return check(paths, "cpu", 24, 8, (torch.float32, torch.bfloat16), seed)
+    compiled = {name: attend for name, attend in paths.items() if name in COMPILED}
+    others = {name: attend for name, attend in paths.items() if name not in COMPILED}
+    rows = check(others, DEVICE, 256, 64, tuple(TOLERANCES), seed)
+    print(f"checked: {' '.join(others)}", flush=True)
+    return rows + check(compiled, DEVICE, 256, 64, (torch.bfloat16,), seed, deadline=deadline)
+
+
 def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: bool) -> int:
     """Check, and if all is right measure; return the exit code."""
     begun, seed = time.monotonic(), int.from_bytes(os.urandom(4), "little")
     card = describe(seed, dry_run)
     if out is None:
         out = ROOT / ("build/gpu-dry-run" if dry_run else f"results/gpu-{slug(card['card'])}")
-    sizes = (24, 8, (torch.float32, torch.bfloat16)) if dry_run else (256, 64, tuple(TOLERANCES))
-    rows = check(paths, "cpu" if dry_run else DEVICE, *sizes, seed)
+    rows = checked(paths, seed, dry_run, begun + 60 * minutes / 3)
     write_table(out / "correctness.csv", CHECKED, rows)
     files.write_json(out / "card.json", card)
     print("\n".join(report_of(rows)), flush=True)

@@ -1,7 +1,9 @@
 """Every way to compute attention here, held against fp64 on the CPU: what gpu.py, the command to run, does first."""
 
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,9 @@ from longctx.patterns import Pattern  # noqa: E402
 
 Attend = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
 Row = dict[str, Any]
+COMPILED = ("flex",)  # torch compiles them anew for each pattern and dtype: seconds a time, so last and in bfloat16
 TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float32: 1e-4}
+LATE = "not checked: --minutes were over"
 CHECKED = ("backend", "pattern", "dtype", "queries", "keys", "quantity", "error", "tolerance", "result")
 
 
@@ -116,10 +120,26 @@ def forward_and_gradients(attend: Attend, inputs: Sequence[Tensor], pattern: Pat
     return [out.detach(), *torch.autograd.grad(out, leaves, d_out)]
 
 
-def check(paths: dict[str, Attend], device: str, T: int, H: int, dtypes: Sequence[torch.dtype], seed: int) -> list[Row]:
-    """Return one row a path, pattern, dtype and quantity, held against fp64 on the CPU from the same rounded inputs."""
+def check(
+    paths: dict[str, Attend],
+    device: str,
+    T: int,
+    H: int,
+    dtypes: Sequence[torch.dtype],
+    seed: int,
+    *,
+    deadline: float = math.inf,
+) -> list[Row]:
+    """Return one row a path, pattern, dtype and quantity, held against fp64 on the CPU from the same rounded inputs.
+
+    After `deadline` (seconds of `time.monotonic`) no pattern is begun: its row says so.
+    """
     generator, rows = torch.Generator().manual_seed(seed), []
     for name, (pattern, queries, keys, G) in make_cases(T).items():  # outermost: masks serve every dtype
+        if time.monotonic() > deadline:
+            late = {"pattern": name, "queries": queries, "keys": keys, "result": LATE}
+            rows += [{**late, "backend": backend} for backend in paths]
+            continue
         for dtype in dtypes:
             shapes = ((2, queries, 4, H), (2, keys, G, H), (2, keys, G, H), (2, queries, 4, H))
             *inputs, d_out = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
@@ -130,7 +150,7 @@ def check(paths: dict[str, Attend], device: str, T: int, H: int, dtypes: Sequenc
             base["tolerance"] = TOLERANCES[dtype]
             theirs, d_theirs = [x.to(device) for x in inputs], d_out.to(device)
             for backend, attend in paths.items():
-                if device != "cpu" and backend == "flex":  # torch compiles a function for few patterns only
+                if device != "cpu" and backend in COMPILED:  # torch compiles a function for few patterns only
                     torch.compiler.reset()
                 for quantity, error, result in compare(attend, theirs, pattern, d_theirs, wanted, dead):
                     ok = result or ("ok" if error <= base["tolerance"] else "failed: tolerance")
@@ -166,6 +186,8 @@ def report_of(rows: list[Row]) -> list[str]:
     lines = []
     for backend in dict.fromkeys(row["backend"] for row in rows):
         mine = [row["result"].partition(":")[0] for row in rows if row["backend"] == backend]
-        lines.append(f"{backend:18} " + "  ".join(f"{mine.count(x):4} {x}" for x in ("ok", "cannot", "failed")))
+        lines.append(
+            f"{backend:18} " + "  ".join(f"{mine.count(x):4} {x}" for x in ("ok", "cannot", "failed", "not checked"))
+        )
     failed = [row for row in rows if row["result"].startswith("failed")]
     return lines + ["  ".join(str(row.get(column)) for column in CHECKED) for row in failed]
