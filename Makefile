@@ -4,7 +4,7 @@ PREFIX ?= .venv
 PROFILE ?= laptop
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 BIN = $(PREFIX)/bin
-STAMP = $(PREFIX)/.longctx-installed
+STAMP = $(PREFIX)/.farcontext-installed
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -16,7 +16,7 @@ install: $(STAMP)
 # --no-deps with a whole lock: pip resolves nothing. torch is not in the lock (its builds differ in hash): pinned by version.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 12))' || \
-	  { echo "longctx: PYTHON = $(PYTHON): expected Python 3.11.5 or a later 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
+	  { echo "farcontext: PYTHON = $(PYTHON): expected Python 3.11.5 or a later 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
 	@echo "Installing the locked packages into $(PREFIX): about 3 minutes, 2.5 GB (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(PREFIX)
 	$(PIP) install --no-deps --require-hashes -r requirements.lock
@@ -26,21 +26,21 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(STAMP)
-	@longctx repro --profile $(PROFILE)
+	@farcontext repro --profile $(PROFILE)
 
 # The data stages first (here, in lab and in notebooks): all read the corpus and the checkpoint. Skipped when nothing changed.
 # In the order given: a study's tests, the smoke pipeline and the notebooks ask for the same runs, so never at once.
 test: $(STAMP)
-	@longctx repro tokenizer smollm2
+	@farcontext repro tokenizer smollm2
 	@pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(STAMP)
-	@longctx repro tokenizer smollm2
+	@farcontext repro tokenizer smollm2
 	@jupyter lab notebooks
 
 notebooks: $(STAMP)
-	@longctx repro tokenizer smollm2
-	@longctx notebooks
+	@farcontext repro tokenizer smollm2
+	@farcontext notebooks
 
 bench: $(STAMP)
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v -e /gpu -e /beyond); do python $$script || exit 1; done
@@ -49,17 +49,17 @@ bench: $(STAMP)
 gpu:
 	@python3 benchmarks/gpu.py $(ARGS)
 
-# More real texts by URL (LONGCTX_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
+# More real texts by URL (FARCONTEXT_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
 realtext: $(STAMP)
-	@longctx repro tokenizer smollm2
-	@longctx realtext
+	@farcontext repro tokenizer smollm2
+	@farcontext realtext
 
 publish: $(STAMP)
-	@longctx publish
+	@farcontext publish
 
 lock:
 	uv pip compile pyproject.toml --extra dev --extra scale --universal --python-version 3.11.5 --generate-hashes \
 	  --no-emit-package torch -o requirements.lock
 
 clean:
-	rm -rf build .longctx
+	rm -rf build .farcontext

@@ -1,10 +1,13 @@
-"""Attention on this CPU: every backend that can run here, forward and backward, against `sdpa`, by length and pattern.
+"""Times of attention on this CPU, by backend, length and pattern.
+
+Every backend that can run here is timed forward and backward, against `sdpa`.
 
     python benchmarks/attention_backends.py [--lengths 256 1024 4096]
 
-fp32, 8,192 tokens a call, 4 heads of 32 channels, as in benchmarks/training_step.py; a window is |i − j| ≤ 64. Backends
-alternate within a round; a length is a process of its own. `reference` and `online` run to --slow-to tokens: the one holds
-T² numbers several times, the other is made to be read. On CUDA, and xformers: `make gpu`.
+fp32, 8,192 tokens a call, 4 heads of 32 channels, as in benchmarks/training_step.py; a window is |i
+− j| ≤ 64. Backends alternate within a round; a length is a process of its own. `reference` and
+`online` run to --slow-to tokens: the one holds T² numbers several times, the other is made to be
+read. On CUDA, and xformers: `make gpu`.
 """
 
 import json
@@ -16,8 +19,8 @@ import table
 import torch
 from matplotlib.axes import Axes
 
-from longctx import attention, kernels
-from longctx.patterns import Pattern
+from farcontext.nn import attention, kernels
+from farcontext.nn.masks import Pattern
 
 TOKENS, HEADS, HEAD_WIDTH, HALF_WINDOW = 8192, 4, 32, 64
 PATTERNS = {"full": Pattern(), "causal": Pattern.causal(), "window": Pattern.local(HALF_WINDOW)}
@@ -31,7 +34,10 @@ def backends_of(pattern: Pattern, length: int, slow_to: int) -> list[str]:
 
 
 def run_cell(length: int, repeats: int, slow_to: int) -> list[table.Row]:
-    """Return one row a pattern and backend: median milliseconds, and the median over rounds of its speed over sdpa's."""
+    """Return one row a pattern and backend.
+
+    A row has median milliseconds, and the median over rounds of its speed over sdpa's.
+    """
     torch.manual_seed(0)
     q, k, v, d_out = torch.randn(4, TOKENS // length, length, HEADS, HEAD_WIDTH).unbind()
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
@@ -42,7 +48,7 @@ def run_cell(length: int, repeats: int, slow_to: int) -> list[table.Row]:
             for backend, own in seconds.items():
                 start = time.perf_counter()
                 torch.autograd.grad(attention.attend(*leaves, pattern, backend), leaves, d_out)
-                if index:  # the first round warms up, and makes the masks
+                if index:  # The first round warms up, and makes the masks.
                     own.append(time.perf_counter() - start)
         for backend, own in seconds.items():
             ratio = statistics.median(base / mine for base, mine in zip(seconds["sdpa"], own, strict=True))
@@ -71,7 +77,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Parse the command line, run every length in its own process, print a table, write it and draw it."""
+    """Run every length in its own process, and keep the table.
+
+    The table is printed, written and drawn.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row")
     parser.add_argument("--repeats", type=int, default=3)

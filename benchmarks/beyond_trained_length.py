@@ -1,9 +1,13 @@
-"""Loss by position in one real long row, twice as far as the checkpoint was trained: does a scheme that passed the screen hold?
+"""Loss by position in one real row longer than the trained length.
+
+The row is twice as long as the checkpoint was trained for: does a scheme that passed the screen
+hold?
 
     python benchmarks/beyond_trained_length.py
 
-Notebook 07 screens schemes by a jump in the positions, at the price of 768 tokens; this reads a whole play. Minutes a scheme on
-a CPU, so it runs once: the table is kept in results/cpu/ with what it cost, and the notebook shows it as recorded.
+Notebook 07 screens schemes by a jump in the positions, at the price of 768 tokens; this reads a
+whole play. Minutes a scheme on a CPU, so it runs once: the table is kept in results/cpu/ with what
+it cost, and the notebook shows it as recorded.
 """
 
 import argparse
@@ -16,14 +20,16 @@ import pandas as pd
 import torch
 import transformers
 
-from longctx import corpus, files, pretrained
-from longctx.far_context import loss_by_position
-from longctx.rope_check import rebuilt
-from longctx.studies.extension_real import DOMAIN, changes
+from farcontext import files
+from farcontext.checkpoints import load
+from farcontext.checkpoints.far_context import loss_by_position
+from farcontext.checkpoints.rope_check import rebuilt
+from farcontext.data import corpus
+from farcontext.studies.context_extension.real import DOMAIN, changes
 
 
 def main() -> None:
-    """Parse the command line, read the play under each scheme, print the table and keep it."""
+    """Read the play under each scheme, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=files.project() / "build" / "smollm2")
     parser.add_argument("--schemes", nargs="+", default=["rope", "ntk", "yarn"], help="at factor 2")
@@ -31,7 +37,7 @@ def main() -> None:
     parser.add_argument("--bucket", type=int, default=1024, help="tokens whose losses are averaged")
     parser.add_argument("--out", type=Path, default=files.project() / "results" / "cpu" / "beyond_trained_length.csv")
     args = parser.parse_args()
-    loaded = pretrained.load(args.checkpoint)
+    loaded = load.load(args.checkpoint)
     documents = corpus.load_documents(files.project() / "build" / "corpus", "test", DOMAIN)
     rows = (loaded.tokenizer(d.text, add_special_tokens=False, verbose=False)["input_ids"] for d in documents)
     row = next(ids[: args.length] for ids in rows if len(ids) >= args.length)

@@ -1,4 +1,6 @@
-"""How often does the interval of an effective length contain the true one? Known curves, beside a percentile bootstrap.
+"""How often does an effective length's interval contain the true one?
+
+The curves are known; a percentile bootstrap stands beside the interval.
 
 A curve: the chance of a right answer at 5 to 8 lengths. A context: the share right of 4, 8 or 16 answers that share a
 chance of their own (beta-binomial; design effect 1.3 to 2.6); 40 to 90 contexts a length. Tier `controlled`: 0.95 to 1
@@ -13,8 +15,8 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx.effective import SHARE, crossing, effective_length
-from longctx.stats import score_interval
+from farcontext.measure.effective_length import SHARE, crossing, effective_length
+from farcontext.measure.stats import score_interval
 
 TIERS = {"controlled": (0.95, 1.0), "probe": (0.6, 0.95)}
 FAMILIES = ("logistic", "flat then falling", "linear", "never below", "below at the second", "near")
@@ -41,7 +43,10 @@ def true_curve(family: str, first: float, rng: np.random.Generator) -> tuple[np.
 
 
 def contexts(p: float, n: int, answers: int, effect: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the scores of n contexts of several answers each, whose mean has `effect` times the binomial variance."""
+    """Return the scores of n contexts of several answers each.
+
+    Their mean has `effect` times the binomial variance.
+    """
     if effect == 1:
         return rng.binomial(answers, p, n) / answers
     concentration = (answers - 1) / (effect - 1) - 1
@@ -52,7 +57,10 @@ def contexts(p: float, n: int, answers: int, effect: float, rng: np.random.Gener
 def percentile_bootstrap(
     lengths: np.ndarray, scores: list[np.ndarray], rng: np.random.Generator, resamples: int = 500
 ) -> tuple[float, float]:
-    """Return the central 95 % of the crossings of resampled curves, contexts drawn anew at each length."""
+    """Return the central 95 % of the crossings of resampled curves.
+
+    Contexts are drawn anew at each length.
+    """
     means = np.stack([s[rng.integers(0, s.size, (resamples, s.size))].mean(1) for s in scores], 1)
     found = [crossing(lengths, mean, SHARE * mean[0]) for mean in means]
     low, high = np.quantile(found, (0.025, 0.975), method="nearest")
@@ -62,7 +70,10 @@ def percentile_bootstrap(
 def simulated(
     family: str, tier: str, curves: int, confidence: float = 0.95, bootstrap: bool = False, seed: int = 0
 ) -> pd.DataFrame:
-    """Return one row a curve and method: whether its interval contains the truth, and its width in octaves."""
+    """Return one row a curve and method.
+
+    A row tells whether the interval contains the truth, and its width in octaves.
+    """
     rng = np.random.default_rng([seed, FAMILIES.index(family), list(TIERS).index(tier)])
     rows = []
     for _ in range(curves):
@@ -91,7 +102,10 @@ def simulated(
 
 
 def of_one_mean(draws: int) -> pd.DataFrame:
-    """Return the coverage and mean width of `score_interval` by number of contexts and kind of answers."""
+    """Return the coverage and mean width of `score_interval`.
+
+    Rows are by number of contexts and kind of answers.
+    """
     rng = np.random.default_rng(1)
     rows = []
     for answers, effect in ((1, 1.0), (4, 1.3), (16, 1.3), (16, 2.6)):
@@ -106,7 +120,7 @@ def of_one_mean(draws: int) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
-    """Draw the coverage by method and tier, and the coverage that is promised."""
+    """Draw the coverage by method and tier, beside the promised one."""
     frame.pivot_table(index="tier", columns="method", values="covers", sort=False).plot.bar(ax=axis, rot=0)
     axis.axhline(0.95, color="black", lw=0.8)
     axis.set(ylabel="intervals with the true length", ylim=(0.5, 1))
@@ -114,7 +128,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Print coverage and width by family, tier and method, then the interval of one mean."""
+    """Print coverage and width, then the interval of one mean.
+
+    Coverage and width are by family, tier and method.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--curves", type=int, default=200, help="by family and tier")
     arguments = parser.parse_args()

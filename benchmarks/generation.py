@@ -1,10 +1,13 @@
-"""Tokens a second of our decoder running SmolLM2's weights, against transformers' `generate`, side by side.
+"""Tokens a second of our decoder against transformers' `generate`.
+
+Our decoder runs SmolLM2's weights; the two stand side by side.
 
     python benchmarks/generation.py [--prompts 512 2048] [--new 33] [--repeats 5]
 
-fp32, batch 1, greedy, the same prompt, the same number of threads (the machine's cores), one process; the two alternate,
-and every round they must make the same tokens. `decode` is of tokens after the first, `whole` counts reading the prompt
-too. Ours is `generation.stream` on a model that `generation.laid_out` prepared once; how long that took is told.
+fp32, batch 1, greedy, the same prompt, the same number of threads (the machine's cores), one
+process; the two alternate, and every round they must make the same tokens. `decode` is of tokens
+after the first, `whole` counts reading the prompt too. Ours is `generation.stream` on a model that
+`generation.laid_out` prepared once; how long that took is told.
 """
 
 import json
@@ -21,9 +24,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from longctx import pretrained
-from longctx.generation import laid_out, stream
-from longctx.huggingface import from_hf
+from farcontext.checkpoints import load
+from farcontext.checkpoints.convert import from_hf
+from farcontext.nn.generation import laid_out, stream
 
 ROOT = Path(__file__).parent.parent
 TEXT = ROOT / "README.md"
@@ -44,7 +47,7 @@ class Clock(BaseStreamer):
 
 
 def by_transformers(model: torch.nn.Module, prompt: Tensor, new: int) -> tuple[list[int], list[float]]:
-    """Return the new tokens and when each was there, counted from the call."""
+    """Return the new tokens and their times, counted from the call."""
     clock, start = Clock(), time.perf_counter()
     found = model.generate(
         prompt,
@@ -59,7 +62,7 @@ def by_transformers(model: torch.nn.Module, prompt: Tensor, new: int) -> tuple[l
 
 
 def by_ours(model: torch.nn.Module, prompt: Tensor, new: int) -> tuple[list[int], list[float]]:
-    """Return the same."""
+    """Return the new tokens and their times, from our decoder."""
     tokens, times, start = [], [], time.perf_counter()
     for token_B in stream(model, prompt, new):
         tokens.append(int(token_B))
@@ -68,12 +71,14 @@ def by_ours(model: torch.nn.Module, prompt: Tensor, new: int) -> tuple[list[int]
 
 
 def run_cell(checkpoint: Path, length: int, new: int, repeats: int) -> list[table.Row]:
-    """Return one row an arm: median tokens/s, and the median over rounds of its speed over transformers'.
+    """Return one row an arm.
+
+    A row has median tokens/s, and the median over rounds of its speed over transformers'.
 
     Raises:
         ValueError: the two made different tokens.
     """
-    loaded = pretrained.load(checkpoint)
+    loaded = load.load(checkpoint)
     prompt = loaded.tokenizer(TEXT.read_text(encoding="utf-8") * 2, return_tensors="pt").input_ids[:, :length]
     start = time.perf_counter()
     ours = laid_out(from_hf(loaded.model))
@@ -86,7 +91,7 @@ def run_cell(checkpoint: Path, length: int, new: int, repeats: int) -> list[tabl
     for index in range(repeats + 1):
         made = {}
         for name, arm in arms.items():
-            made[name], times = arm(new if index else 2)  # the first round warms up
+            made[name], times = arm(new if index else 2)  # The first round warms up.
             if index:
                 seconds[name].append(((times[-1] - times[0]) / (new - 1), times[-1] / new))
         if made["ours"] != made["transformers"]:
@@ -111,7 +116,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Parse the command line, run every length in its own process, print a table, write it and draw it."""
+    """Run every length in its own process, and keep the table.
+
+    The table is printed, written and drawn.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "build" / "smollm2", help="folder or GGUF file")
     parser.add_argument("--prompts", type=int, nargs="+", default=[512, 2048], help="tokens")

@@ -1,11 +1,12 @@
-"""Attention and training on one CUDA card: every path checked first, then timed. One command: make gpu.
+"""Checks and times of attention and training on one CUDA card.
 
     python benchmarks/gpu.py [--minutes 30] [--out results/gpu-<card>] [--paths xformers flex …]
     python benchmarks/gpu.py --dry-run --out build/gpu-dry-run     # on any CPU: tiny sizes, correctness alone
 
-flex is compiled anew for each pattern (seconds a time): last, in bfloat16 alone, within a third of --minutes.
-It needs torch (CUDA), the xformers wheel, numpy and jaxtyping; the training part also pydantic and ruamel.yaml, and
-says so where they are missing. Exit code 1, and nothing timed, if a path gives a wrong result (--paths leaves it out).
+Every path is checked first, then timed; `make gpu` runs it all. It needs torch (CUDA), the xformers
+wheel, numpy and jaxtyping; the training part also pydantic and ruamel.yaml, and says so if they are
+missing. A path with a wrong result is not timed, and the exit code is then 1. Flex is compiled anew
+for each pattern (seconds a time), so it comes last, in bfloat16, within a third of --minutes.
 
 Written below --out, each file whole or not at all; one row a cell, empty where nothing was measured:
 
@@ -53,25 +54,25 @@ import torch.nn.functional as F
 from gpu_check import CHECKED, COMPILED, ROOT, TOLERANCES, Attend, Row, check, make_paths, refusal, report_of
 from torch import Tensor
 
-from longctx import attention, files
-from longctx.patterns import Pattern
+from farcontext import files
+from farcontext.nn import attention
+from farcontext.nn.masks import Pattern
 
 CELL = ("backend", "pattern", "dtype", "direction", "head_width", "length", "batch", "heads", "span")
 TIMES = ("repeats", "milliseconds", "milliseconds_low", "milliseconds_high")
 TIMED = (*CELL, *TIMES, "tflop_per_s", "share_of_ceiling", "peak_mib", "note")
 TRAINED = ("length", "batch", "precision", "backend", *TIMES, "tokens_per_s", "flop_per_token")
 TRAINED = (*TRAINED, "tflop_per_s", "flop_utilisation", "peak_mib", "note")
-
 DEVICE = "cuda"
 WIDTH = 2048  # heads · head width, as in flash-attention's benchmark
-TOKENS = 16384  # a call, in rows of `length`; a longer row alone
+TOKENS = 16384  # tokens of a call, in rows of `length`; a longer row is a call alone
 SPAN = 1024
-LENGTHS = (14, 10, 12, 16, 18, 20, 11, 13, 15, 17, 19)  # log2, what matters most first
+LENGTHS = (14, 10, 12, 16, 18, 20, 11, 13, 15, 17, 19)  # log2 of the tokens, in order of importance
 FORWARD, BOTH = "forward", "forward_backward"
 MASKED = 0.3  # share of the tokens that a training step scores
-LONGEST = 20.0  # seconds that one call may be expected to take
-LONG = 4000.0  # milliseconds from which a call is timed once
-REPEATS = (4, 30)  # of shorter ones: as many as a second has, within these
+LONGEST = 20.0  # A call that is expected to take more seconds is skipped.
+LONG = 4000.0  # A call of so many milliseconds or more is timed once.
+REPEATS = (4, 30)  # A shorter call is repeated for a second, within these counts.
 
 
 # ------------------------------------------------------------------------------------------------------------ timing
@@ -88,9 +89,9 @@ def once(call: Callable[[], Any]) -> float:
 
 
 def measure(call: Callable[[], Any]) -> Row:
-    """Return median and quartiles over repeats after one warm-up, and peak memory over what was there before."""
+    """Return median and quartiles of a call's milliseconds, and its peak MiB."""
     before = torch.cuda.memory_allocated()
-    call()  # compiles, and builds masks
+    call()  # This warm-up compiles, and builds masks.
     torch.cuda.reset_peak_memory_stats()
     times = [once(call)]
     if times[0] < LONG:
@@ -101,7 +102,7 @@ def measure(call: Callable[[], Any]) -> Row:
 
 
 def ceilings() -> tuple[float, float]:
-    """Return TFLOP/s of a bf16 product of 8192 × 8192 matrices, and GB/s of a copy, read and written."""
+    """Return TFLOP/s of a bf16 product (8192³) and GB/s of a copy."""
     a, b = torch.randn(2, 8192, 8192, device=DEVICE, dtype=torch.bfloat16)
     matmul = 2 * 8192**3 / measure(lambda: a @ b)["milliseconds"] / 1e9
     x, y = torch.empty(2, 2**30, device=DEVICE, dtype=torch.float32)
@@ -109,7 +110,7 @@ def ceilings() -> tuple[float, float]:
 
 
 def timed_pattern(name: str, length: int, batch: int) -> tuple[Pattern, float]:
-    """Return a pattern to time, and its visible pairs a row, as FLOP are counted."""
+    """Return a pattern to time, and its visible pairs a row."""
     match name:
         case "full":
             return Pattern(), length**2
@@ -127,7 +128,7 @@ def attention_flop(batch: int, heads: int, head_width: int, pairs: float, direct
 
 
 class Cell(NamedTuple):
-    """What attention.csv has a row of."""
+    """A cell that attention.csv has a row for."""
 
     length: int
     head_width: int
@@ -137,7 +138,7 @@ class Cell(NamedTuple):
 
 
 def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]], ceiling: float) -> Row:
-    """Return the row of a cell; `seen` keeps of each path its best FLOP/s and the shortest length out of memory."""
+    """Return a cell's row; `seen` holds best FLOP/s and shortest failing length."""
     batch, heads = max(1, TOKENS // cell.length), WIDTH // cell.head_width
     pattern, pairs = timed_pattern(cell.pattern, cell.length, batch)
     flop = attention_flop(batch, heads, cell.head_width, pairs, cell.direction)
@@ -152,7 +153,7 @@ def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]]
     leaves = [torch.randn(shape, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
     d_out = torch.randn_like(leaves[0])
     if cell.backend == "flex":
-        torch.compiler.reset()  # torch compiles a function for few patterns only
+        torch.compiler.reset()  # Torch compiles a function for few patterns only.
 
     def both() -> None:
         torch.autograd.grad(attend(*leaves, pattern), leaves, d_out)
@@ -167,7 +168,7 @@ def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]]
     except torch.OutOfMemoryError:
         seen[cell[1:]] = (rate, cell.length)
         return row | {"note": "out of memory"}
-    except Exception as error:  # a path that breaks is a row of the table
+    except Exception as error:  # A path that breaks is a row of the table.
         return row | {"note": refusal(error)}
     finally:
         torch.cuda.empty_cache()
@@ -177,7 +178,7 @@ def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]]
 
 
 def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, out: Path) -> None:
-    """Write attention.csv, again after every length and head width; cells that the time does not suffice for are empty."""
+    """Write attention.csv again after every length and head width; cells past the deadline stay empty."""
     rows, seen = [], {}
     compiled_last = ([x for x in paths if x not in COMPILED], [x for x in paths if x in COMPILED])
     patterns = ("causal", "full", "window", "documents")
@@ -195,10 +196,11 @@ def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, ou
 
 
 def flop_per_token(model: Any, length: int, rate: float) -> float:
-    """Return model FLOP a token: 3 × forward, 2 a weight + 4·D a visible key and layer (Chowdhery et al. 2022, app. B).
+    """Return the model FLOP of a token in training.
 
-    The output and the last block's MLP run on the scored share `rate` of the tokens; embeddings, norms and whatever a
-    kernel computes again are not counted.
+    It is 3 × forward: 2 a weight + 4·D a visible key and layer (Chowdhery et al. 2022, app. B). The
+    output and the last block's MLP run on the scored share `rate` of the tokens; embeddings, norms
+    and whatever a kernel computes again are not counted.
     """
     config, scored = model.config, (f"stack.blocks.{model.config.layers - 1}.mlp.", "head.", "embedding.")
     matrices = ((name, p.numel()) for name, p in model.named_parameters() if p.ndim == 2)
@@ -209,10 +211,10 @@ def flop_per_token(model: Any, length: int, rate: float) -> float:
 
 
 def time_training(ceiling: float) -> list[Row]:
-    """Return one row a length: steps of the gpu profile's encoder, bf16 autocast, 30 % masked, fused AdamW."""
-    from longctx.config import ModelConfig  # noqa: PLC0415 (needs pydantic, which a lent machine may not have)
-    from longctx.model import Encoder  # noqa: PLC0415
-    from longctx.params import read_params  # noqa: PLC0415
+    """Return one row a length for steps of the gpu profile's encoder."""
+    from farcontext.nn.config import ModelConfig  # noqa: PLC0415 (needs pydantic, which a lent machine may not have)
+    from farcontext.nn.transformer import Encoder  # noqa: PLC0415
+    from farcontext.studies.params import read_params  # noqa: PLC0415
 
     profile = read_params(ROOT / "profiles" / "gpu.yaml")
     params, rows = profile.mlm_pretraining, []
@@ -237,7 +239,7 @@ def time_training(ceiling: float) -> list[Row]:
 
 
 def time_step(model: Any, tokens: Tensor) -> Row:
-    """Return what a training step takes, and the backends that ran in it."""
+    """Return what a training step takes, and the backends it ran."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     scored = torch.rand(tokens.shape, device=DEVICE) < MASKED
 
@@ -257,7 +259,7 @@ def time_step(model: Any, tokens: Tensor) -> Row:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write rows as CSV, 6 significant digits, empty where a row has no value."""
+    """Write rows as CSV with 6 significant digits; missing values stay empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -314,9 +316,10 @@ def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: boo
     write_table(out / "correctness.csv", CHECKED, rows)
     files.write_json(out / "card.json", card)
     print("\n".join(report_of(rows)), flush=True)
-    if any(row["result"].startswith("failed") for row in rows):
-        print(f"longctx: wrong results ({out / 'correctness.csv'}): nothing was timed", file=sys.stderr)
-        return 1
+    wrong = {row["backend"] for row in rows if row["result"].startswith("failed")}
+    if wrong:
+        where = out / "correctness.csv"
+        print(f"farcontext: wrong results of {' '.join(sorted(wrong))} ({where}): not timed", file=sys.stderr)
     if not dry_run:
         card["matmul_tflop_per_s"], card["copy_gb_per_s"] = ceilings()
         files.write_json(out / "card.json", card)
@@ -324,14 +327,15 @@ def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: boo
             write_table(out / "training.csv", TRAINED, time_training(card["matmul_tflop_per_s"]))
         except ImportError as error:
             print(f"training: skipped ({error})")
-        time_attention(paths, card["matmul_tflop_per_s"], begun + 60 * minutes, out)
+        right = {name: attend for name, attend in paths.items() if name not in wrong}
+        time_attention(right, card["matmul_tflop_per_s"], begun + 60 * minutes, out)
         files.write_json(out / "card.json", card | {"minutes": round((time.monotonic() - begun) / 60, 1)})
     print(f"written: {out}")
-    return 0
+    return 1 if wrong else 0
 
 
 def slug(name: str) -> str:
-    """Return a card's name as a folder's: NVIDIA H100 80GB HBM3 → nvidia-h100-80gb-hbm3."""
+    """Return the folder name of a card, such as nvidia-h100-80gb-hbm3."""
     return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -343,15 +347,15 @@ def main() -> None:
     parser.add_argument("--paths", nargs="+", help="these alone (all: see correctness.csv)")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU, correctness alone")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")  # torch says at length why a kernel refuses: the table does
+    warnings.filterwarnings("ignore")  # The table says why a kernel refuses; torch says it at length.
     if not args.dry_run and not torch.cuda.is_available():
         parser.exit(
-            2, "longctx: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n"
+            2, "farcontext: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n"
         )
     paths = make_paths(not args.dry_run)
     unknown = set(args.paths or ()) - set(paths)
     if unknown:
-        parser.exit(2, f"longctx: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n")
+        parser.exit(2, f"farcontext: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n")
     chosen = {name: attend for name, attend in paths.items() if not args.paths or name in args.paths}
     sys.exit(run(chosen, args.out, args.minutes, args.dry_run))
 

@@ -1,4 +1,7 @@
-"""Every way to compute attention here, held against fp64 on the CPU: what gpu.py, the command to run, does first."""
+"""Checks of every way to compute attention here, against fp64.
+
+The reference runs on the CPU. The command to run is gpu.py, which does these checks first.
+"""
 
 import math
 import re
@@ -14,14 +17,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))  # a machine lent for its card has torch, but not this package
+sys.path.insert(0, str(ROOT / "src"))  # A machine lent for its card has torch, but not this package.
 
-from longctx import attention, kernels, memory_efficient  # noqa: E402
-from longctx.patterns import Pattern  # noqa: E402
+from farcontext.nn import attention, kernels, xformers  # noqa: E402
+from farcontext.nn.masks import Pattern  # noqa: E402
 
 Attend = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
 Row = dict[str, Any]
-COMPILED = ("flex",)  # torch compiles them anew for each pattern and dtype: seconds a time, so last and in bfloat16
+COMPILED = ("flex",)  # Torch compiles them anew for each pattern and dtype, which takes seconds.
 TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float32: 1e-4}
 LATE = "not checked: --minutes were over"
 CHECKED = ("backend", "pattern", "dtype", "queries", "keys", "quantity", "error", "tolerance", "result")
@@ -44,11 +47,9 @@ def xformers_by(kernel: str) -> Attend:
     """Return xformers' attention restricted to its cutlass, flash (2) or flash3 kernels."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-        fmha = memory_efficient.fmha()
+        fmha = xformers.fmha()
         ops = getattr(fmha, kernel)
-        return memory_efficient.packed(
-            q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp))
-        )
+        return xformers.packed(q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp)))
 
     return attend
 
@@ -70,8 +71,11 @@ def make_paths(cuda: bool) -> dict[str, Attend]:
 
 
 def refusal(error: Exception) -> str:
-    """Return why a path gave nothing, in one line: it cannot, or it failed. A broken CUDA context ends the run."""
-    text = " ".join(str(error).split())[:160]
+    """Return why a path gave nothing, in one line.
+
+    Either it cannot run here, or it failed. A broken CUDA context ends the run.
+    """
+    text = " ".join(str(error).split())[:600]
     if "CUDA error" in text:
         raise error
     no_kernel = re.search("no available kernel|no viable backend|out of resource", text, re.IGNORECASE)
@@ -83,12 +87,15 @@ def refusal(error: Exception) -> str:
 
 
 def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
-    """Return pattern, queries, keys and key/value heads by name: all that a kernel is told, in 2 rows of 4 heads."""
+    """Return pattern, queries, keys and key/value heads by name.
+
+    A kernel is told no more than that; inputs have 2 rows of 4 heads.
+    """
     causal, half, third = Pattern.causal(), T // 2, T // 3
     row = torch.arange(T)
     documents = torch.stack([row // third, (row >= half - 1).long()])
     padded = documents.masked_fill((row < 3) | (row >= T - 5), -1)
-    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])  # no key is of document 9
+    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])  # No key is of document 9.
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
     return {
         "full": (Pattern(), T, T, 4),
@@ -130,12 +137,14 @@ def check(
     *,
     deadline: float = math.inf,
 ) -> list[Row]:
-    """Return one row a path, pattern, dtype and quantity, held against fp64 on the CPU from the same rounded inputs.
+    """Return one row a path, pattern, dtype and quantity.
 
-    After `deadline` (seconds of `time.monotonic`) no pattern is begun: its row says so.
+    Each is held against fp64 on the CPU from the same rounded inputs. After `deadline` (seconds of
+    `time.monotonic`) no pattern is begun, and its row says so.
     """
     generator, rows = torch.Generator().manual_seed(seed), []
-    for name, (pattern, queries, keys, G) in make_cases(T).items():  # outermost: masks serve every dtype
+    # This loop is outermost, as masks serve every dtype.
+    for name, (pattern, queries, keys, G) in make_cases(T).items():
         if time.monotonic() > deadline:
             late = {"pattern": name, "queries": queries, "keys": keys, "result": LATE}
             rows += [{**late, "backend": backend} for backend in paths]
@@ -150,7 +159,7 @@ def check(
             base["tolerance"] = TOLERANCES[dtype]
             theirs, d_theirs = [x.to(device) for x in inputs], d_out.to(device)
             for backend, attend in paths.items():
-                if device != "cpu" and backend in COMPILED:  # torch compiles a function for few patterns only
+                if device != "cpu" and backend in COMPILED:  # Torch compiles a function for few patterns only.
                     torch.compiler.reset()
                 for quantity, error, result in compare(attend, theirs, pattern, d_theirs, wanted, dead):
                     ok = result or ("ok" if error <= base["tolerance"] else "failed: tolerance")
@@ -161,7 +170,10 @@ def check(
 def compare(
     attend: Attend, inputs: list[Tensor], pattern: Pattern, d_out: Tensor, wanted: list[Tensor], dead: Tensor
 ) -> list[tuple[str, float | None, str]]:
-    """Return (quantity, error, why there is none) of the output alone, then of output and gradients."""
+    """Return (quantity, error, why there is none) of every quantity.
+
+    The output alone stands first, then output and gradients.
+    """
     rows: list[tuple[str, float | None, str]] = []
     for names in (("forward",), ("out", "dq", "dk", "dv")):
         try:
@@ -170,7 +182,7 @@ def compare(
                     found = [attend(*inputs, pattern)]
             else:
                 found = forward_and_gradients(attend, inputs, pattern, d_out)
-        except Exception as error:  # a path that breaks is a row of the table
+        except Exception as error:  # A path that breaks is a row of the table.
             rows.append((names[-1], None, refusal(error)))
             continue
         for name, ours, theirs in zip(names, found, wanted, strict=False):

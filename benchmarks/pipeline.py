@@ -1,10 +1,13 @@
-"""Where the time of `make repro` goes: seconds by stage as its own tables record them, against an earlier state.
+"""Where the time of `make repro` goes, against an earlier state.
+
+Seconds are by stage, as the stages' own tables record them.
 
     python benchmarks/pipeline.py [--tables build/laptop/tables] [--against HEAD]
 
-Nothing is run. Every study writes `<study>.cost.csv`: seconds of a core for each training, evaluation or measurement, also
-where the run cache answered. They are summed, not overlapped: two jobs at a time take half of it by the clock. Not in
-them: start of a kernel, figures, and the data stages. --against is a git revision, whose published tables are read.
+Nothing is run. Every study writes `<study>.cost.csv`: seconds of a core for each training,
+evaluation or measurement, also where the run cache answered. They are summed, not overlapped: two
+jobs at a time take half of it by the clock. Not in them: start of a kernel, figures, and the data
+stages. --against is a git revision, whose published tables are read.
 """
 
 import io
@@ -20,13 +23,16 @@ PUBLISHED = "results/laptop"
 
 
 def seconds_of(text: str) -> tuple[float, int]:
-    """Return the sum of a cost table's seconds, and how many jobs they are of."""
+    """Return a cost table's seconds in all, and its number of jobs."""
     cost = pd.read_csv(io.StringIO(text))
     return float(cost["seconds"].sum()), len(cost)
 
 
 def published(revision: str, study: str) -> str | None:
-    """Return a study's cost table at a revision; None where there is none, or no git."""
+    """Return a study's cost table at a revision.
+
+    It is None where there is no table, or no git.
+    """
     command = ["git", "show", f"{revision}:{PUBLISHED}/{study}.cost.csv"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -36,7 +42,10 @@ def published(revision: str, study: str) -> str | None:
 
 
 def rows_of(tables: Path, against: str) -> list[table.Row]:
-    """Return a row a study, in order of the name, and their sum; the ratio where both sides are known."""
+    """Return a row a study, sorted by name, and their sum.
+
+    The ratio is given where both sides are known.
+    """
     rows: list[table.Row] = []
     for path in sorted(tables.glob("*.cost.csv")):
         study = path.name.removesuffix(".cost.csv")
@@ -51,7 +60,10 @@ def rows_of(tables: Path, against: str) -> list[table.Row]:
 
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
-    """Draw the stages' minutes, and those of the earlier state as a mark."""
+    """Draw the stages' minutes.
+
+    The earlier state's minutes are marks.
+    """
     stages = frame.iloc[:-1]
     axis.barh(stages["stage"], stages["core_seconds"] / 60)
     earlier = stages.dropna(subset="against")

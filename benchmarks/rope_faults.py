@@ -1,9 +1,12 @@
-"""How many planted RoPE faults does the configuration check find, and how often does it cry wolf?
+"""How many planted RoPE faults does the configuration check find?
 
-Faults are planted in a saved folder's config.json or in the loaded model, never through our own code: 20 of each of
-four kinds. Beside them stand 100 sound configurations of every family and scheme. A fault counts as found when a
-line that `longctx probe --rope-only` prints is a FAULT. With a real checkpoint (--checkpoint) the base is also changed
-where only the loss can tell, and asked for on real text (--text).
+The second question is how often it cries wolf.
+
+Faults are planted in a saved folder's config.json or in the loaded model, never through our own
+code: 20 of each of four kinds. Beside them stand 100 sound configurations of every family and
+scheme. A fault counts as found when a line that `farcontext probe --rope-only` prints is a FAULT.
+With a real checkpoint (--checkpoint) the base is also changed where only the loss can tell, and
+asked for on real text (--text).
 """
 
 import json
@@ -31,7 +34,7 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from longctx import pretrained, rope_check
+from farcontext.checkpoints import load, rope_check
 
 FAMILIES = {
     "llama": LlamaConfig,
@@ -66,7 +69,10 @@ def scheme_of(rope_type: str, draw: random.Random, pairs: int) -> tuple[dict, in
 
 
 def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -> Path:
-    """Save a model of random weights, hidden size 64, with a sound configuration, by transformers alone."""
+    """Save a small model of random weights with a sound configuration.
+
+    Its hidden size is 64; transformers alone writes it.
+    """
     options = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(draw.randrange(1 << 30))
     if family == "gpt2":
@@ -96,12 +102,12 @@ def edit(folder: Path, change: Callable[[dict], None], name: str = "config.json"
     path.write_text(json.dumps(config), encoding="utf-8")
 
 
-def said(loaded: pretrained.Pretrained) -> list[str]:
+def said(loaded: load.Pretrained) -> list[str]:
     """Return the lines that report a fault."""
     return [line for line in rope_check.lines(rope_check.check(loaded)) if line.startswith("FAULT")]
 
 
-def rotary(loaded: pretrained.Pretrained) -> torch.nn.Module:
+def rotary(loaded: load.Pretrained) -> torch.nn.Module:
     """Return the model's rotary module."""
     return next(module for module in loaded.model.modules() if hasattr(module, "inv_freq"))
 
@@ -110,9 +116,12 @@ def rotary(loaded: pretrained.Pretrained) -> torch.nn.Module:
 
 
 def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
+    """Plant a wrong base, and return the reported faults.
 
-    With full attention: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the loss could question.
+    The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
+
+    Attention is full: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the
+    loss could question.
     """
     save_sound(folder, draw.choice(list(FAMILIES)), "default", draw)
 
@@ -127,7 +136,7 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
             edit(folder, lambda config: config["rope_parameters"].pop("rope_theta"))
         case 1:
             edit(folder, lambda config: config["rope_parameters"].update(rope_theta=10_000.0))
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if trial % 3 == 2:
         module = rotary(loaded)
         pairs = len(module.inv_freq)
@@ -136,7 +145,11 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
 
 
 def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The trained length is the longest position, another, or gone; or the loaded frequencies come from another."""
+    """Plant a wrong trained length, and return the reported faults.
+
+    The trained length is the longest position, another, or gone; or the loaded frequencies come
+    from another.
+    """
     scheme = WITH_ORIGINAL[trial % 3]
     save_sound(folder, draw.choice(list(FAMILIES)), scheme, draw)
     key = "original_max_position_embeddings"
@@ -152,21 +165,23 @@ def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
                 del rope[key]
 
     edit(folder, change)
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if trial % 4 == 3:
         module = rotary(loaded)
         config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())
         config.rope_parameters[key] //= 4
         wrong = ROPE_INIT_FUNCTIONS[scheme](config)
         module.inv_freq.copy_(wrong[0])
-        if scheme == "longrope":  # its frequencies do not depend on the length, but when they change does
+        if scheme == "longrope":  # The length does not set its frequencies, but when they change.
             module.config = config
             module.attention_scaling = wrong[1]
     return said(loaded)
 
 
 def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """Dynamic NTK that never grows: in the loaded module, or by config.json: no factor, or the extended length.
+    """Plant a dynamic NTK that never grows; return the reported faults.
+
+    The fault is in the loaded module, or in config.json: it has no factor, or the extended length.
 
     The extended length shows by the trained one, which stands beside it or in the tokenizer's configuration.
     """
@@ -185,7 +200,7 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
                 config["max_position_embeddings"] = int(trained * rope["factor"])
 
     edit(folder, change)
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     match trial % 5:
         case 0:
             rotary(loaded).max_seq_len_cached = 1 << 40
@@ -195,14 +210,18 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
 
 
 def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list[str]:
-    """The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get it once more."""
+    """Plant a wrong attention factor, and return the reported faults.
+
+    The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get
+    it once more.
+    """
     scheme = ("yarn", "longrope")[trial % 2]
     save_sound(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
-    factor = rotary(pretrained.load(folder)).attention_scaling
+    factor = rotary(load.load(folder)).attention_scaling
     kind = trial // 2 % 5
     if kind < 2:
         edit(folder, lambda config: config["rope_parameters"].update(attention_factor=(1.0, factor**2)[kind]))
-    loaded = pretrained.load(folder)
+    loaded = load.load(folder)
     if kind in (2, 3):
         rotary(loaded).attention_scaling = (1.0, factor**2)[kind - 2]
     if kind == 4:
@@ -224,7 +243,10 @@ FAULTS = {
 
 
 def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[float, str]:
-    """Return, for the base as it is and for three others in config.json, what the loss says; weights by a link."""
+    """Return what the loss says of the base and of others.
+
+    The base is as it is, or one of three others in config.json; weights come by a link.
+    """
     found = {}
     for theta in (None, 1e4, 5e5, 1e6):
         copied = folder / f"{theta}"
@@ -236,7 +258,7 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
                 shutil.copy(path, copied / path.name)
         if theta is not None:
             edit(copied, lambda config, theta=theta: config["rope_parameters"].update(rope_theta=theta))
-        loaded = pretrained.load(copied)
+        loaded = load.load(copied)
         ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[: 2 * length]
         rows = rope_check.confirm(loaded, torch.tensor(ids).view(2, length))
         finding = rope_check.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
@@ -271,7 +293,7 @@ def main() -> None:
         for i in range(arguments.sound):
             family, scheme = kinds[i % len(kinds)]
             folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
-            false += [(i, family, scheme, line) for line in said(pretrained.load(folder))]
+            false += [(i, family, scheme, line) for line in said(load.load(folder))]
         print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
         rows.append({"planted": "nothing", "folders": arguments.sound, "reported": len({alarm[0] for alarm in false})})
         for alarm in false[:10]:

@@ -1,4 +1,6 @@
-"""What a config error costs: processor seconds of `longctx study NAME` on a bad params.yaml, beside `import torch`.
+"""What a config error costs in processor seconds.
+
+`farcontext study NAME` reads a bad params.yaml; `import torch` stands beside it.
 
 python benchmarks/start_up.py
 """
@@ -13,13 +15,16 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx import files
+from farcontext import files
 
 TRIES = 5
 
 
 def cpu_seconds(folder: str, *command: str) -> float:
-    """Return the least processor time of some tries, what other processes disturb least."""
+    """Return the least processor time of some tries.
+
+    Other processes disturb the least time least.
+    """
     least = float("inf")
     for _ in range(TRIES):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,7 +47,7 @@ def main() -> None:
         files.write_atomic(Path(folder) / "dvc.yaml", "stages: {}\n")
         files.write_atomic(Path(folder) / "params.yaml", "profile: 7\n")
         empty = cpu_seconds(folder, sys.executable, "-c", "pass")
-        error = cpu_seconds(folder, str(Path(sys.executable).with_name("longctx")), "study", "model_anatomy")
+        error = cpu_seconds(folder, str(Path(sys.executable).with_name("farcontext")), "study", "model_anatomy")
         torch = cpu_seconds(folder, sys.executable, "-c", "import torch")
     seconds = {"empty Python": empty, "config error": error, "import torch": torch}
     rows = [

@@ -1,4 +1,6 @@
-"""Do two single-threaded processes beat one process with two threads? Four trainings both ways, in one run.
+"""Do two single-threaded processes beat one with two threads?
+
+Four trainings run both ways, in one run of this script.
 
 Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, one after another, two threads. Each way
 starts with an empty cache; the sweep's time includes starting its processes and importing torch in them.
@@ -14,15 +16,16 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from matplotlib.axes import Axes
 
-from longctx import runs, training
-from longctx.config import BatchConfig, ModelConfig, OptimizerConfig, RunConfig
+from farcontext.nn.config import ModelConfig
+from farcontext.train import keys, loop, runs
+from farcontext.train.config import BatchConfig, OptimizerConfig, RunConfig
 
 
 def configurations(steps: int) -> list[RunConfig]:
     """Return four encoders that differ in their seed."""
     model = ModelConfig(
         kind="encoder",
-        vocab_size=training.vocabulary_size(),
+        vocab_size=keys.vocabulary_size(),
         width=64,
         layers=3,
         heads=2,
@@ -45,16 +48,16 @@ def configurations(steps: int) -> list[RunConfig]:
 def timed(label: str, steps: int) -> float:
     """Return the seconds of one way, in a cache of its own."""
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["LONGCTX_CACHE"] = cache
+        os.environ["FARCONTEXT_CACHE"] = cache
         started = time.perf_counter()
         if label == "sweep":
-            os.environ["LONGCTX_JOBS"] = "2"
+            os.environ["FARCONTEXT_JOBS"] = "2"
             runs.sweep(configurations(steps))
-            get_reusable_executor().shutdown()  # workers keep the cache that they were started with
+            get_reusable_executor().shutdown()  # Workers keep the cache that they were started with.
         else:
             torch.set_num_threads(2)
             for run in configurations(steps):
-                training.train(run)
+                loop.train(run)
         return time.perf_counter() - started
 
 
@@ -66,7 +69,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Alternate the two ways and print their tokens/s and the ratio of each pair."""
+    """Alternate the two ways and print their tokens/s.
+
+    The ratio of each pair is printed too.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--pairs", type=int, default=3)

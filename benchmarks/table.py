@@ -1,4 +1,7 @@
-"""What all benchmarks share: --out, cells that are processes of their own, and a table as text, CSV and figure."""
+"""What all benchmarks share: options, cells and tables.
+
+Option --out names the CSV; cells are processes of their own; a table is text, CSV and figure.
+"""
 
 import argparse
 import json
@@ -10,14 +13,18 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from longctx import files, plotting
+from farcontext import files
+from farcontext.results import plotting
 
 FOLDER = Path(__file__).parent.parent / "build" / "benchmarks"
 Row = dict[str, object]
 
 
 def parser_of(script: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with --out, the CSV to write; a figure stands beside it."""
+    """Return a parser with --out, the CSV to write.
+
+    A figure stands beside the CSV.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--out", type=Path, default=FOLDER / f"{Path(script).stem}.csv", help="CSV; a PNG stands beside it"
@@ -26,7 +33,10 @@ def parser_of(script: str, description: str) -> argparse.ArgumentParser:
 
 
 def cell(script: str, *options: str) -> list[Row]:
-    """Return the rows that the script prints as JSON when it is called with --cell, in a fresh process."""
+    """Return the rows that the script prints for one cell.
+
+    The script is called with --cell, in a fresh process, and prints them as JSON.
+    """
     command = [sys.executable, script, "--cell", *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     rows = json.loads(done.stdout.splitlines()[-1])
@@ -38,7 +48,10 @@ def cell(script: str, *options: str) -> list[Row]:
 def save(
     rows: list[Row] | pd.DataFrame, out: Path, draw: Callable[[pd.DataFrame, Axes], None], digits: int = 4
 ) -> pd.DataFrame:
-    """Write rows as CSV, and beside it the figure that `draw(frame, axis)` makes of them; return the table."""
+    """Write rows as CSV and figure, and return the table.
+
+    The figure is what `draw(frame, axis)` makes of them; it stands beside the CSV.
+    """
     frame = pd.DataFrame(rows)
     files.write_atomic(out, frame.round(digits).to_csv(index=False, lineterminator="\n"))
     plotting.style()
@@ -50,7 +63,10 @@ def save(
 
 
 def ratio_bars(frame: pd.DataFrame, axis: Axes, *, x: str, y: str, hue: str, label: str) -> None:
-    """Draw ratios as bars from 1: above it faster, below it slower; on an axis of powers of two."""
+    """Draw ratios as bars from 1.
+
+    A bar above 1 is faster, one below is slower; the axis is one of powers of two.
+    """
     wide = frame.pivot_table(index=x, columns=hue, values=y, sort=False)
     (wide - 1).plot.bar(ax=axis, bottom=1, rot=0, width=0.8)
     axis.axhline(1, color="black", lw=0.8)

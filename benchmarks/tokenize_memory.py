@@ -1,4 +1,6 @@
-"""How much memory does tokenizing need? Generated texts of several sizes, each encoded by a process of its own.
+"""How much memory does tokenizing need?
+
+Generated texts of several sizes are each encoded by a process of its own.
 
 The corpus is words drawn by Zipf's law from a made-up lexicon, one document in ten long; it is generated and encoded
 document by document. Memory is the process's peak resident set, Python and libraries included.
@@ -19,24 +21,31 @@ import pandas as pd
 import table
 from matplotlib.axes import Axes
 
-from longctx import files, tokenizer
-from longctx.config import Tokenizer
-from longctx.corpus import SPLITS
+from farcontext import files
+from farcontext.data import tokenizer
+from farcontext.data.config import Tokenizer
+from farcontext.data.corpus import SPLITS
 
 LEXICON = 5_000
-WORDS = 20_000  # of a short document; a long one has a hundred times as many
-SHARES = (0.01, 0.1, 1.0)  # of the largest text
+WORDS = 20_000  # words of a short document; a long one has a hundred times as many
+SHARES = (0.01, 0.1, 1.0)  # shares of the largest text
 
 
 def document(rng: np.random.Generator, lexicon: np.ndarray, words: int) -> str:
-    """Return a text of so many words, with a line's end after every tenth."""
+    """Return a text of so many words.
+
+    A line ends after every tenth word.
+    """
     ranks = np.minimum(rng.zipf(1.2, words) - 1, LEXICON - 1)
     chosen = lexicon[ranks].reshape(-1, 10)
     return "\n".join(" ".join(line) for line in chosen)
 
 
 def write_corpus(folder: Path, megabytes: float) -> int:
-    """Write a corpus folder as stage `corpus` does, nine tenths of it for training; return the bytes of its texts."""
+    """Write a corpus folder as stage `corpus` does.
+
+    Nine tenths of it are for training. The function returns the bytes of the texts.
+    """
     rng, written = np.random.default_rng(0), 0
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     lexicon = np.array(["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(LEXICON)])
@@ -54,7 +63,10 @@ def write_corpus(folder: Path, megabytes: float) -> int:
 
 
 def encode(corpus: Path, out: Path) -> dict[str, float]:
-    """Train a tokenizer of the laptop's size, encode all, and return what it took of this process."""
+    """Train a tokenizer of the laptop's size, and encode all.
+
+    The function returns what that took of this process.
+    """
     started = time.perf_counter()
     card = tokenizer.build_tokenizer(Tokenizer(vocab_size=2048, characters=500_000), corpus, out)
     return {
@@ -71,7 +83,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Print and write a row a size; with --corpus, be the process that encodes one."""
+    """Print and write a row a size.
+
+    With --corpus, this is the process that encodes one.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--megabytes", type=float, default=1000, help="of the largest text")
     parser.add_argument("--corpus", type=Path, help="encode this corpus here and print what it took")
@@ -81,7 +96,7 @@ def main() -> None:
         return
     rows = []
     for share in SHARES:
-        with tempfile.TemporaryDirectory(prefix="longctx-") as folder:
+        with tempfile.TemporaryDirectory(prefix="farcontext-") as folder:
             size = write_corpus(Path(folder), share * arguments.megabytes)
             command = [sys.executable, __file__, "--corpus", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,12 +1,16 @@
-"""Training throughput of our models against Hugging Face's ModernBERT and GPT-2, side by side, on the same data.
+"""Training throughput of our models against ModernBERT and GPT-2.
+
+The peers are those of Hugging Face; all run side by side, on the same data.
 
     python benchmarks/training_step.py [--lengths 256 1024 4096] [--bf16]
 
-Width 128, 4 layers, 4 heads, 8,192 tokens a step, no padding, the same fused AdamW; fp32, or with --bf16 autocast on all
-sides. Steps alternate; a cell (family, length, threads) is a process of its own. Two families, each against its `sdpa` arm:
+Width 128, 4 layers, 4 heads, 8,192 tokens a step, no padding, the same fused AdamW; fp32, or with
+--bf16 autocast on all sides. Steps alternate; a cell (family, length, threads) is a process of its
+own. Two families, each against its `sdpa` arm:
 
-masked  one architecture and the same weights (|i − j| ≤ 64 in two layers), masked at 30 %. `modernbert_sparse` is Hugging
-        Face with sparse_prediction, whose head like ours runs on masked tokens only: it tells how much of the ratio that is.
+masked  one architecture and the same weights (|i − j| ≤ 64 in two layers), masked at 30 %.
+        `modernbert_sparse` is Hugging Face with sparse_prediction, whose head like ours runs on
+        masked tokens only: it tells how much of the ratio that is.
 causal  learned positions, LayerNorm, GELU, loss on every token; GPT-2 has biases besides, and its dropout is off.
 
 `eager` arms hold T² scores a head and layer: they run to --eager-to tokens.
@@ -28,19 +32,22 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from longctx.config import ModelConfig
-from longctx.huggingface import to_hf
-from longctx.model import Decoder, Encoder
+from farcontext.checkpoints.convert import to_hf
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.transformer import Decoder, Encoder
 
-TOKENS = 8192  # a step
+TOKENS = 8192  # tokens of a step
 VOCABULARY, MASK = 4096, 3
 WIDTH, LAYERS, HEADS = 128, 4, 4
-BASES = {"masked": "modernbert_sdpa", "causal": "gpt2_sdpa"}  # by family
+BASES = {"masked": "modernbert_sdpa", "causal": "gpt2_sdpa"}  # base arm of a family
 Step = Callable[[Tensor, Tensor], float]
 
 
 def make_batch(length: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets: each token is its left neighbour plus one of eight jumps, so there is much to learn."""
+    """Return inputs and targets.
+
+    Each token is its left neighbour plus one of eight jumps, so there is much to learn.
+    """
     generator = torch.Generator().manual_seed(seed)
     shape = (TOKENS // length, length)
     jumps = torch.randint(1, 9, shape, generator=generator).square()
@@ -110,7 +117,11 @@ def causal_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
 
 
 def run_cell(family: str, length: int, threads: int, repeats: int, bf16: bool, eager_to: int) -> list[table.Row]:
-    """Return one row an arm: median tokens/s, median over rounds of its speed over the family's base, last loss."""
+    """Return one row an arm.
+
+    A row has median tokens/s, the median over rounds of its speed over the family's base, and the
+    last loss.
+    """
     torch.set_num_threads(threads)
     arms = {"masked": masked_arms, "causal": causal_arms}[family](length, bf16, length <= eager_to)
     seconds: dict[str, list[float]] = {name: [] for name in arms}
@@ -120,7 +131,7 @@ def run_cell(family: str, length: int, threads: int, repeats: int, bf16: bool, e
         for name, step in arms.items():
             start = time.perf_counter()
             losses[name] = step(*batch)
-            if index:  # the first round warms up
+            if index:  # The first round warms up.
                 seconds[name].append(time.perf_counter() - start)
     rows: list[table.Row] = []
     for name, own in seconds.items():
@@ -142,7 +153,10 @@ def run_cell(family: str, length: int, threads: int, repeats: int, bf16: bool, e
 
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
-    """Draw what our step gains over the peers' sdpa, and what they lose with eager attention, on the most threads."""
+    """Draw the gains of our step, and the losses of eager attention.
+
+    Our gain is over the peers' sdpa, as is their loss; only the most threads are drawn.
+    """
     frame = frame[(frame["threads"] == frame["threads"].max()) & ~frame["arm"].isin(BASES.values())]
     names = {"ours": {"masked": "ours / ModernBERT sdpa", "causal": "ours / GPT-2 sdpa"}}
     hue = [names.get(arm, {}).get(family, arm) for arm, family in zip(frame["arm"], frame["family"], strict=True)]
@@ -152,7 +166,10 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 
 
 def main() -> None:
-    """Parse the command line, run every cell in its own process, print a table, write it and draw it."""
+    """Run every cell in its own process, and keep the table.
+
+    The table is printed, written and drawn.
+    """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--families", nargs="+", choices=list(BASES), default=list(BASES))
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row")

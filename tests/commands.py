@@ -10,13 +10,13 @@ from pathlib import Path
 DRIVER = """
 import contextlib, io, json, sys
 from pathlib import Path
-from longctx import cli
+from farcontext.app import cli
 tries = []
 for arguments, text in json.load(sys.stdin):
     if text is not None:
         Path("params.yaml").write_text(text, encoding="utf-8")
     out, err, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["longctx", *arguments]
+    sys.argv = ["farcontext", *arguments]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             cli.main()
@@ -52,14 +52,14 @@ def try_all(folder: Path, tries: list[tuple[list[str], str | None]]) -> tuple[li
 
 def call(folder: Path, *arguments: str, seconds: float = 60) -> Said:
     """Call the installed command in a process of its own; it has so many seconds."""
-    command = [str(Path(sys.executable).with_name("longctx")), *arguments]
+    command = [str(Path(sys.executable).with_name("farcontext")), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds)
     return Said(done.returncode, done.stdout, done.stderr)
 
 
 def imports(folder: Path, *arguments: str) -> set[str]:
     """Return what the installed command imports, by the first part of each module's name."""
-    command = [str(Path(sys.executable).with_name("longctx")), *arguments]
+    command = [str(Path(sys.executable).with_name("farcontext")), *arguments]
     told = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60, env=told)
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]

@@ -17,9 +17,9 @@ sys.path.append(str(ROOT / "benchmarks"))  # for what a benchmark imports from b
 
 def pytest_configure(config: pytest.Config) -> None:
     """One cache a session, one job, no progress bars: what notebooks and tests train is trained once."""
-    if "LONGCTX_CACHE" not in os.environ:
-        config.stash[OWN_CACHE] = os.environ["LONGCTX_CACHE"] = tempfile.mkdtemp(prefix="longctx-runs-")
-    os.environ.setdefault("LONGCTX_JOBS", "1")
+    if "FARCONTEXT_CACHE" not in os.environ:
+        config.stash[OWN_CACHE] = os.environ["FARCONTEXT_CACHE"] = tempfile.mkdtemp(prefix="farcontext-runs-")
+    os.environ.setdefault("FARCONTEXT_JOBS", "1")
     # two threads on a busy machine wait for each other and take ten times as long
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the cache that this session made; one that the caller named stays."""
     if (folder := config.stash.get(OWN_CACHE, None)) is not None:
-        os.environ.pop("LONGCTX_CACHE", None)
+        os.environ.pop("FARCONTEXT_CACHE", None)
         shutil.rmtree(folder, ignore_errors=True)
 
 

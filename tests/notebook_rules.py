@@ -7,8 +7,8 @@ from pathlib import Path
 
 import nbformat
 
-from longctx import notebooks
-from longctx.config import read_yaml
+from farcontext.app import notebooks
+from farcontext.schema import read_yaml
 
 MAX_CELL_LINES = 15
 MAX_HELPER_LINES = 6
@@ -24,11 +24,11 @@ def problems_of(path: Path) -> list[str]:
     for place, (number, cell) in enumerate(cells):
         found += [f"cell {number}: {problem}" for problem in [*_source(cell, place == 0), *_outputs(cell)]]
     if any(cell.execution_count != place for place, (_, cell) in enumerate(cells, 1)):
-        found.append("execution counts are not 1, 2, 3 …: run it with `longctx notebooks`")
+        found.append("execution counts are not 1, 2, 3 …: run it with `farcontext notebooks`")
     if not any(cell.outputs for _, cell in cells):
         found.append("no stored output: nothing would be compared")
     if normal_form(path) != path.read_text(encoding="utf-8"):
-        found.append("not in its normal form: run `longctx normalise`")
+        found.append("not in its normal form: run `farcontext normalise`")
     return found
 
 
@@ -68,7 +68,7 @@ def _outputs(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def normal_form(path: Path) -> str:
-    """Return what `longctx normalise` would write."""
+    """Return what `farcontext normalise` would write."""
     return nbformat.writes(notebooks.normalise(notebooks.read(path))) + "\n"
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from longctx.files import UserError
+from farcontext.files import UserError
 
 TEMPORARY = ".partial-"
 
 
 def one_line(text: str, *wanted: str) -> str:
-    """2-LINE: exactly one line, `longctx: …`, no traceback, that holds each wanted text."""
+    """2-LINE: exactly one line, `farcontext: …`, no traceback, that holds each wanted text."""
     lines = text.splitlines()
     assert len(lines) == 1, f"expected exactly one line, got {len(lines)}:\n{text}"
-    assert re.match(r"longctx: \S", lines[0]), text
+    assert re.match(r"farcontext: \S", lines[0]), text
     assert "Traceback" not in text
     for part in wanted:
         assert part in lines[0], f"expected {part!r} in: {lines[0]}"

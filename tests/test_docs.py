@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from longctx import corpus, files, notebooks, publishing, results, verdicts
-from longctx.params import STUDIES
+from farcontext import files
+from farcontext.app import notebooks, pages
+from farcontext.data import corpus
+from farcontext.results import claims as verdicts
+from farcontext.results import tables
+from farcontext.studies.params import STUDIES
 
 
 @pytest.fixture
@@ -38,10 +42,11 @@ def test_readme_commands_are_targets(readme: str, root: Path) -> None:
 
 def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
     tree = next(part for part in readme.split("```")[1::2] if part.startswith("\nnotebooks/"))
-    for name in set(re.findall(r"\b([a-z_]+\.py)\b", tree)):
-        assert (root / "src" / "longctx" / name).is_file(), name
-    modules = {path.name for path in (root / "src" / "longctx").glob("*.py")} - {"__init__.py"}
-    assert modules <= set(re.findall(r"\b([a-z_]+\.py)\b", tree)), "a module is missing in README's tree"
+    package = root / "src" / "farcontext"
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert set(re.findall(r"^  ([a-z]+)/", tree, re.M)) == rooms
+    known = {path.name for path in package.rglob("*.py")}
+    assert set(re.findall(r"\b([a-z_]+\.py)\b", tree)) <= known
 
 
 @pytest.mark.parametrize("page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"])
@@ -53,18 +58,18 @@ def test_links_resolve(page: str, root: Path) -> None:
 
 
 def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:
-    assert block(readme, "verdicts") == verdicts.verdict_block(findings, verdicts.second_machine()).strip()
+    assert block(readme, "verdicts") == pages.verdict_block(findings, verdicts.second_machine()).strip()
 
 
 def test_readme_costs_are_computed(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    assert block(readme, "costs") == publishing.cost_block()
+    assert block(readme, "costs") == pages.cost_block()
 
 
 def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Finding]) -> None:
     claims = verdicts.read_claims(root / "claims.yaml")
     names = {study: notebooks.path_of(study).name for study in STUDIES}
-    page = verdicts.experiments_page(findings, claims, names, verdicts.second_machine())
+    page = pages.experiments_page(findings, claims, names, verdicts.second_machine())
     assert (root / "EXPERIMENTS.md").read_text(encoding="utf-8") == page
 
 
@@ -78,7 +83,7 @@ def test_verdicts_of_the_second_machine_are_of_the_claims_as_they_stand(
     root: Path, findings: list[verdicts.Finding]
 ) -> None:
     """A claim whose effects or thresholds changed has no verdict there any more."""
-    there, _ = results.recorded("second_machine", "verdicts")
+    there, _ = tables.recorded("second_machine", "verdicts")
     known = {f.id: {(e.name, e.threshold, e.side) for e in f.claim.effects} for f in findings}
     for row in there.itertuples():
         assert (row.effect, row.threshold, row.side) in known[row.claim], row.claim

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from observe import leftovers, refuses
 
-from longctx import files
-from longctx.files import UserError
+from farcontext import files
+from farcontext.files import UserError
 
 
 def test_writing_replaces_the_whole_content_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_refusing_disk_is_one_line_with_the_path_and_the_old_file_stays(tmp_pa
     files.write_atomic(tmp_path / "kept", "old")
     program = f"""
         import resource, signal
-        from longctx import files
+        from farcontext import files
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -100,7 +100,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_processes_that_fill_one_folder_at_once_all_succeed(tmp_path: Path) -> None:
     program = f"""
-        from longctx import files
+        from farcontext import files
         for number in range(150):
             with files.folder_atomic({str(tmp_path / "made")!r}) as folder:
                 (folder / "a").touch()
@@ -129,7 +129,7 @@ def test_leftovers_are_swept_and_a_folder_set_aside_goes_back(tmp_path: Path) ->
 
 def test_a_lock_is_refused_to_the_second_and_free_after_the_first(tmp_path: Path) -> None:
     with files.lock(tmp_path / "run"):
-        program = f"from longctx import files\nfrom pathlib import Path\nwith files.lock(Path({str(tmp_path / 'run')!r})): pass"
+        program = f"from farcontext import files\nfrom pathlib import Path\nwith files.lock(Path({str(tmp_path / 'run')!r})): pass"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr
     with files.lock(tmp_path / "run"):
@@ -141,10 +141,10 @@ def test_the_project_is_found_from_below_and_missed_from_outside(tmp_path: Path,
     (tmp_path / "p" / "dvc.yaml").write_text("", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "p" / "a" / "b")
     assert files.project() == (tmp_path / "p").resolve()
-    monkeypatch.setenv("LONGCTX_PROFILE", "laptop")
+    monkeypatch.setenv("FARCONTEXT_PROFILE", "laptop")
     assert files.build("tables") == (tmp_path / "p" / "build" / "laptop" / "tables").resolve()
-    monkeypatch.delenv("LONGCTX_CACHE", raising=False)
-    assert files.cache() == (tmp_path / "p" / ".longctx").resolve()
+    monkeypatch.delenv("FARCONTEXT_CACHE", raising=False)
+    assert files.cache() == (tmp_path / "p" / ".farcontext").resolve()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no dvc\.yaml"):
         files.project()
@@ -183,33 +183,38 @@ def package(tmp_path: Path, root: Path) -> Path:
 
 
 def test_a_changed_module_changes_the_fingerprints_of_what_imports_it(package: Path) -> None:
-    training = (package / "longctx" / "training.py").read_text(encoding="utf-8")
+    training = (package / "farcontext" / "train" / "loop.py").read_text(encoding="utf-8")
     before = files.code_fingerprints(training, package)
-    assert {"longctx.model", "longctx.attention", "longctx.checkpoint", "longctx.files"} <= set(before)
-    assert not {"longctx.cli", "longctx.params", "longctx.runs"} & set(before)
-    attention = package / "longctx" / "attention.py"
+    assert {
+        "farcontext.nn.transformer",
+        "farcontext.nn.attention",
+        "farcontext.train.checkpoint",
+        "farcontext.files",
+    } <= set(before)
+    assert not {"farcontext.app.cli", "farcontext.studies.params", "farcontext.train.runs"} & set(before)
+    attention = package / "farcontext" / "nn" / "attention.py"
     source = attention.read_text(encoding="utf-8")
     attention.write_text(f"# a comment\n{source}\n", encoding="utf-8")
     assert files.code_fingerprints(training, package) == before
     attention.write_text(f"{source}\nEXTRA = 1\n", encoding="utf-8")
     after = files.code_fingerprints(training, package)
-    assert {name for name in before if after[name] != before[name]} == {"longctx.attention"}
-    params = package / "longctx" / "params.py"
+    assert {name for name in before if after[name] != before[name]} == {"farcontext.nn.attention"}
+    params = package / "farcontext" / "studies" / "params.py"
     params.write_text(params.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
     assert files.code_fingerprints(training, package) == after
 
 
 def test_the_closure_follows_every_form_of_import(tmp_path: Path) -> None:
-    package = tmp_path / "longctx"
+    package = tmp_path / "farcontext"
     (package / "tasks").mkdir(parents=True)
     for name, text in {
-        "a": "from longctx import b",
-        "b": "import longctx.c",
-        "c": "def f():\n    from longctx.tasks import copy",
+        "a": "from farcontext import b",
+        "b": "import farcontext.c",
+        "c": "def f():\n    from farcontext.tasks import copy",
         "tasks/copy": "import json",
         "d": "",
     }.items():
         (package / f"{name}.py").write_text(text, encoding="utf-8")
-    found = files.import_closure("from longctx.a import x", tmp_path)
-    assert set(found) == {"longctx.a", "longctx.b", "longctx.c", "longctx.tasks.copy"}
+    found = files.import_closure("from farcontext.a import x", tmp_path)
+    assert set(found) == {"farcontext.a", "farcontext.b", "farcontext.c", "farcontext.tasks.copy"}
     assert json.dumps(files.code_fingerprints("import os", tmp_path)) == "{}"

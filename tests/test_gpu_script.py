@@ -12,10 +12,10 @@ import gpu_check
 import pytest
 import torch
 
-from longctx import attention
-from longctx.config import ModelConfig
-from longctx.model import Encoder
-from longctx.patterns import Pattern
+from farcontext.nn import attention
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.masks import Pattern
+from farcontext.nn.transformer import Encoder
 
 QUICK = ("reference", "online", "sdpa", "sdpa_local")
 
@@ -82,7 +82,7 @@ def test_a_wrong_path_fails_where_it_is_wrong(wrong, patterns):
 def test_a_wrong_path_ends_the_run_with_a_table_and_exit_code_1(tmp_path, capsys):
     assert gpu.run({"it": no_documents}, tmp_path, 1.0, True) == 1
     assert "failed: tolerance" in (tmp_path / "correctness.csv").read_text(encoding="utf-8")
-    assert "nothing was timed" in capsys.readouterr().err
+    assert "not timed" in capsys.readouterr().err
 
 
 def test_a_path_that_breaks_is_told_from_one_that_cannot():
@@ -96,8 +96,8 @@ def test_a_path_that_breaks_is_told_from_one_that_cannot():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ((), "longctx: no CUDA device here"),
-        (("--dry-run", "--paths", "flash"), "longctx: --paths flash: expected some of reference"),
+        ((), "farcontext: no CUDA device here"),
+        (("--dry-run", "--paths", "flash"), "farcontext: --paths flash: expected some of reference"),
     ],
 )
 def test_what_cannot_run_here_says_so_in_one_line(arguments, line, monkeypatch, capsys):

@@ -5,21 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from longctx import files
-from longctx.config import (
-    BatchConfig,
-    Corpus,
-    Curriculum,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    Stage,
-    Task,
-    Tokenizer,
-)
-from longctx.corpus import build_corpus
-from longctx.tasks import recall
-from longctx.tokenizer import build_tokenizer
+from farcontext import files
+from farcontext.data.config import Corpus, Tokenizer
+from farcontext.data.corpus import build_corpus
+from farcontext.data.tokenizer import build_tokenizer
+from farcontext.nn.config import ModelConfig
+from farcontext.tasks import recall
+from farcontext.train.config import BatchConfig, Curriculum, OptimizerConfig, RunConfig, Stage, Task
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY = 264

@@ -93,18 +93,18 @@ def start_group(task: Callable[..., None], project: Path, cache: Path, *argument
 def _enter(task: Callable[..., None], project: Path, cache: Path, stderr: Path, arguments: tuple) -> None:
     import torch
 
-    from longctx.files import UserError
+    from farcontext.files import UserError
 
     os.setsid()
     os.chdir(project)
-    os.environ.update(LONGCTX_CACHE=str(cache), LONGCTX_JOBS="1", TQDM_DISABLE="1")
+    os.environ.update(FARCONTEXT_CACHE=str(cache), FARCONTEXT_JOBS="1", TQDM_DISABLE="1")
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT, 0o600), 2)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8")
     torch.set_num_threads(1)
     try:
         task(*arguments)
     except UserError as error:
-        print(f"longctx: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"farcontext: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.stderr.flush()
 
@@ -116,18 +116,18 @@ def train(run: Any, steps_file: Path | None = None) -> None:
     """Train, adding a byte to `steps_file` after each update."""
     from torch.optim import optimizer
 
-    from longctx import training
+    from farcontext.train import loop
 
     if steps_file is not None:
         descriptor = os.open(steps_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         optimizer.register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b".") and None)
-    training.train(run)
+    loop.train(run)
 
 
 def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *arguments: Any) -> None:
     """Run a task as one of a group; a failure that another process says is not repeated, as in `cli.main`."""
-    from longctx import distributed
-    from longctx.files import UserError
+    from farcontext.files import UserError
+    from farcontext.train import distributed
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
@@ -144,34 +144,34 @@ def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *argu
 
 def train_apart(run: Any) -> None:
     """Train together with a planted error: gradients are never exchanged."""
-    from longctx import distributed, training
+    from farcontext.train import distributed, loop
 
     distributed.parallel = lambda model: model
-    training.train(run)
+    loop.train(run)
 
 
 def train_and_die(run: Any, rank: int, step: int) -> None:
     """Train together; one process is killed after a step."""
-    from longctx import distributed, training
+    from farcontext.train import distributed, keys, loop
 
     def die(done: int) -> None:
         if (distributed.rank(), done) == (rank, step):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    training._train(run, training.run_folder(run), on_step=die)
+    loop._train(run, keys.run_folder(run), on_step=die)
 
 
 def disagree() -> None:
     """Each process sees another step."""
-    from longctx import distributed
+    from farcontext.train import distributed
 
     distributed.agree(str(distributed.rank()), "first step")
 
 
 def fail_at_last() -> None:
     """The last process alone meets something wrong."""
-    from longctx import distributed
-    from longctx.files import UserError
+    from farcontext.files import UserError
+    from farcontext.train import distributed
 
     def read() -> None:
         if not distributed.first():
@@ -184,22 +184,23 @@ def train_with_nan(run: Any, forward: int) -> None:
     """Train; the output of one forward pass becomes NaN, as an overflow in a kernel would make it."""
     import torch
 
-    from longctx import model, training
+    from farcontext.nn import transformer
+    from farcontext.train import loop
 
     count = iter(range(1_000_000))
 
     def poison(module: Any, inputs: Any, output: Any) -> Any:
-        if isinstance(module, (model.Decoder, model.Encoder)) and next(count) == forward:
+        if isinstance(module, (transformer.Decoder, transformer.Encoder)) and next(count) == forward:
             return output * torch.nan
         return None
 
     torch.nn.modules.module.register_module_forward_hook(poison)
-    training.train(run)
+    loop.train(run)
 
 
 def save_sets(folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None) -> None:
     """Save the sets of some steps; `before` is called ahead of the last one. Ends without Python's own clean-up."""
-    from longctx import checkpoint
+    from farcontext.train import checkpoint
 
     for step in steps:
         if before is not None and step == steps[-1]:
@@ -256,9 +257,9 @@ class KillAtCall:
 
 def command(*arguments: str) -> None:
     """Run the command line as the installed script does."""
-    from longctx import cli
+    from farcontext.app import cli
 
-    sys.argv = ["longctx", *arguments]
+    sys.argv = ["farcontext", *arguments]
     cli.main()
 
 
@@ -273,7 +274,7 @@ def launch(*arguments: str) -> None:
 
 def execute_within(study: str, output: Path, cell_seconds: int) -> None:
     """Run a study's notebook with its own defaults and a limit for each cell."""
-    from longctx import notebooks
+    from farcontext.app import notebooks
 
     values = notebooks.defaults(notebooks.path_of(study))
     notebooks.execute(study, notebooks.check(study, values, "defaults"), output, cell_seconds=cell_seconds)

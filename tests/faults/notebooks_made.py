@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from longctx.config import read_yaml
+from farcontext.schema import read_yaml
 
 ROOT = Path(__file__).parents[2]
 STUDY = "attention_derivation"

@@ -17,8 +17,9 @@ import pytest
 import torch
 from observe import leftovers, refuses
 
-from longctx import checkpoint, files
-from longctx.files import UserError
+from farcontext import files
+from farcontext.files import UserError
+from farcontext.train import checkpoint
 
 # name → (steps saved before, step of the save that is killed, sets kept, steps that may load afterwards)
 SAVES = {
@@ -215,7 +216,7 @@ def unpickling(source: str) -> list[str]:
 
 
 def test_fault_76_nothing_in_the_library_unpickles(root: Path) -> None:
-    sources = sorted((root / "src" / "longctx").rglob("*.py"))
+    sources = sorted((root / "src" / "farcontext").rglob("*.py"))
     assert sources
     found = {path.name: bad for path in sources if (bad := unpickling(path.read_text(encoding="utf-8")))}
     assert not found

@@ -15,9 +15,9 @@ from commands import call, imports, try_all
 from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
 from observe import one_line, snapshot
 
-from longctx import params as schema
-from longctx.config import parse_yaml, read_yaml, validate
-from longctx.files import UserError
+from farcontext.files import UserError
+from farcontext.schema import parse_yaml, read_yaml, validate
+from farcontext.studies import params as schema
 
 ROOT = Path(__file__).parents[2]
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -140,7 +140,7 @@ def test_fault_54_a_config_error_is_found_before_anything_heavy_is_imported(tmp_
     assert said.code == 2
     one_line(said.err, str(tmp_path / "params.yaml"), "profile = 7", "expected text")
     found = imports(tmp_path, *COMMAND)
-    assert "longctx" in found and not found & HEAVY
+    assert "farcontext" in found and not found & HEAVY
 
 
 def test_a_heavy_import_would_be_seen(tmp_path: Path) -> None:

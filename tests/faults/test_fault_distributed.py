@@ -12,8 +12,9 @@ import torch
 from observe import one_line, run_bits
 from tiny import task_run, tiny_run
 
-from longctx import checkpoint, files, training
-from longctx.config import Curriculum, RunConfig
+from farcontext import files
+from farcontext.train import checkpoint, keys
+from farcontext.train.config import Curriculum, RunConfig
 
 LOSS, WEIGHT = 1e-5, 1e-5  # relative, absolute: fp32 sums in another order, over 20 steps
 
@@ -110,8 +111,8 @@ def test_a_folder_in_use_or_a_wrong_number_of_processes_is_refused_by_all_and_sa
 ) -> None:
     run = shared(RUNS["decoder"], 2)
     monkeypatch.chdir(tiny_project)
-    monkeypatch.setenv("LONGCTX_CACHE", str(fast_disk))
-    with files.lock(training.run_folder(run)):
+    monkeypatch.setenv("FARCONTEXT_CACHE", str(fast_disk))
+    with files.lock(keys.run_folder(run)):
         codes, said = ended(children.start_group(children.train, tiny_project, fast_disk, run))
     assert codes == [2, 2]
     one_line(said, f"in use by process {os.getpid()}")
@@ -124,7 +125,7 @@ def test_the_command_starts_two_processes_and_says_in_one_line_which_was_killed(
     tiny_project: Path, fast_disk: Path, monkeypatch
 ) -> None:
     """By the installed command, as a user does it: torchrun's own machinery, its report left out."""
-    monkeypatch.setenv("LONGCTX_CACHE", str(fast_disk / "cache"))
+    monkeypatch.setenv("FARCONTEXT_CACHE", str(fast_disk / "cache"))
     run = tiny_run(steps=100_000, save_every=10)
     given = files.write_json(fast_disk / "run.yaml", run.model_dump(mode="json", exclude={"processes"}))
     command = children.start(

@@ -14,7 +14,7 @@ import pytest
 from notebook_rules import problems_of
 from observe import leftovers, one_line, refuses, snapshot
 
-from longctx import notebooks
+from farcontext.app import notebooks
 
 PID = "import os, pathlib; pathlib.Path('../kernel.pid').write_text(str(os.getpid()))"
 HANG = f"{PID}\nimport time\ntime.sleep(600)"

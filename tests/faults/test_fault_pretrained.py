@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from longctx import files, pretrained
-from longctx.files import UserError
-from longctx.tokenizer import load_tokenizer
+from farcontext import files
+from farcontext.checkpoints import load
+from farcontext.data.tokenizer import load_tokenizer
+from farcontext.files import UserError
 
 
 class Payload:
@@ -33,15 +34,15 @@ def folder(tmp_path: Path, tiny_project: Path) -> Path:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     made = tmp_path / "model"
     LlamaForCausalLM(LlamaConfig(vocab_size=264, **sizes)).save_pretrained(made)
-    pretrained.wrapped(load_tokenizer(tiny_project / "build" / "tokenizer")).save_pretrained(made)
+    load.wrapped(load_tokenizer(tiny_project / "build" / "tokenizer")).save_pretrained(made)
     files.write_atomic(made / "modeling_own.py", f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n")
-    pretrained.load(made)
+    load.load(made)
     return made
 
 
 def refused(folder: Path, line: str) -> None:
     with pytest.raises(UserError, match=line) as error:
-        pretrained.load(folder)
+        load.load(folder)
     assert "\n" not in str(error.value)
     assert not (folder.parent / "mark").exists()
 
@@ -90,13 +91,13 @@ def test_fault_77_code_of_the_folder_is_refused_by_file_and_key(
 
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(pretrained, "_refuse_code", lambda *_: None)
+    return lambda: monkeypatch.setattr(load, "_refuse_code", lambda *_: None)
 
 
 def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(folder: Path, unguarded: Callable[[], None]) -> None:
     files.write_json(folder / "config.json", files.read_json(folder / "config.json") | {"auto_map": OWN})
     unguarded()
-    pretrained.load(folder)  # the family is transformers' own, so its class is taken
+    load.load(folder)  # the family is transformers' own, so its class is taken
     assert not (folder.parent / "mark").exists()
 
 
@@ -132,7 +133,7 @@ def test_weights_that_the_configuration_chooses_are_of_the_folder(folder: Path, 
     files.write_json(folder / "config.json", before | {"transformers_weights": name})
     refused(folder, r"config\.json: 'transformers_weights' = .*expected a \.safetensors file")
     files.write_json(folder / "config.json", before | {"transformers_weights": "model.safetensors"})
-    pretrained.load(folder)
+    load.load(folder)
 
 
 def test_sound_shards_load(folder: Path) -> None:
@@ -140,4 +141,4 @@ def test_sound_shards_load(folder: Path) -> None:
     sharded(folder, "w.safetensors")
     save_file(weights, folder / "w.safetensors", metadata={"format": "pt"})
     files.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}})  # nobody reads it
-    pretrained.load(folder)
+    load.load(folder)

@@ -30,5 +30,5 @@ def test_every_row_has_a_test_and_every_fault_test_a_row() -> None:
 def test_every_row_says_what_is_done_and_what_must_be_seen_and_where(root: Path) -> None:
     for row in rows():
         assert None not in row and all(row.values()), row
-        module = root / "src" / "longctx" / f"{row['module']}.py"
+        module = root / "src" / "farcontext" / f"{row['module']}.py"
         assert module.is_file() or row["module"] == "tests", row

@@ -12,7 +12,7 @@ import pytest
 from observe import one_line, run_bits, snapshot
 from tiny import tiny_run
 
-from longctx import checkpoint
+from farcontext.train import checkpoint
 
 TRIALS = 8
 STEPS = 40

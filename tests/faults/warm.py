@@ -4,6 +4,7 @@ import pytest  # noqa: F401  each child imports the main module of the session
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from longctx import notebooks, runs, training  # noqa: F401
+from farcontext.app import notebooks  # noqa: F401
+from farcontext.train import keys, loop
 
-training.code_fingerprint(training.__file__)
+keys.code_fingerprint(loop.__file__)

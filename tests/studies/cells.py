@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import pytest
 
-from longctx import notebooks
-from longctx.config import validate
-from longctx.params import Study
+from farcontext.app import notebooks
+from farcontext.schema import validate
+from farcontext.studies.params import Study
 
 Section = TypeVar("Section", bound=Study)
 

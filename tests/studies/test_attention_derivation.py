@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from longctx import files, notebooks
-from longctx.patterns import Pattern
-from longctx.studies import attention_derivation as study
-from longctx.tokenizer import load_tokenizer
-from longctx.verdicts import judge, read_claims
+from farcontext import files
+from farcontext.app import notebooks
+from farcontext.data.tokenizer import load_tokenizer
+from farcontext.nn.masks import Pattern
+from farcontext.results.claims import judge, read_claims
+from farcontext.studies.attention_derivation import study
 
 SMALL = study.Params(seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3))
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
-from longctx import results
-from longctx.params import ContentCreation
-from longctx.runs import sweep
-from longctx.studies import content_creation as study
-from longctx.studies import story_reader
-from longctx.tasks import storybook, world
-from longctx.tasks.world import Event, Story
+from farcontext.results import tables
+from farcontext.studies import story_reader
+from farcontext.studies.content_creation import study
+from farcontext.studies.params import ContentCreation
+from farcontext.tasks import storybook, world
+from farcontext.tasks.world import Event, Story
+from farcontext.train.runs import sweep
 
 ORACLE, SAME, REAL = "ok: the oracle finds", "ok: every arm went on", "ok: what truly follows"
 SIZES = {"people": 4, "things": 3, "changes": 0}
@@ -45,7 +45,7 @@ def smoke(params: ContentCreation) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=results, readers=story_reader, world=world, **known)
+    run_assertion(root, study.NAME, says, study=study, results=tables, readers=story_reader, world=world, **known)
 
 
 def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: ContentCreation) -> None:

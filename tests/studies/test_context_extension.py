@@ -8,13 +8,13 @@ import pytest
 import torch
 from cells import run_assertion, smoke_params
 
-from longctx import positions, results
-from longctx.params import ContextExtension
-from longctx.runs import EvalConfig
-from longctx.studies import context_extension as study
-from longctx.studies import extension_arms as arms
-from longctx.tasks import recall
-from longctx.training import build_model
+from farcontext.nn import positions
+from farcontext.results import tables
+from farcontext.studies.context_extension import arms, study
+from farcontext.studies.params import ContextExtension
+from farcontext.tasks import recall
+from farcontext.train.loop import build_model
+from farcontext.train.runs import EvalConfig
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def table(params: ContextExtension, root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=results, **known)
+    run_assertion(root, study.NAME, says, study=study, results=tables, **known)
 
 
 ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()

@@ -9,10 +9,10 @@ import pytest
 import torch
 from cells import run_assertion, smoke_params
 
-from longctx import results
-from longctx.params import DepthWidth
-from longctx.studies import depth_width as study
-from longctx.training import build_model
+from farcontext.results import tables
+from farcontext.studies.depth_width import study
+from farcontext.studies.params import DepthWidth
+from farcontext.train.loop import build_model
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def table(params: DepthWidth, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd
 
 def assertion(root: Path, says: str, table: pd.DataFrame, params: DepthWidth) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results)
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=tables)
 
 
 SAYS = ("ok: every cell recalls", "ok: trained on longer", "ok: influence ends", "ok: the sweep spans")

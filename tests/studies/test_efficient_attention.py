@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
-from longctx import cost, files, results, verdicts
-from longctx.params import EfficientAttention
-from longctx.studies import efficient_attention as study
+from farcontext import files
+from farcontext.measure import cost
+from farcontext.results import claims as verdicts
+from farcontext.results import tables
+from farcontext.studies.efficient_attention import study
+from farcontext.studies.params import EfficientAttention
 
 SOUND, SLOPES, LONGEST = "ok: 64 MiB", "ok: memory grows", "ok: the longest row"
 INTENSITY, CACHE, FORETOLD = "ok: written out", "ok: the KV cache", "ok: the median error"
@@ -151,11 +154,11 @@ def test_the_cost_model_of_a_run_answers_for_any_model(
     frame = cost.as_frame({("memory", "training"): {"weights": 1.0}})
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    results.write_text(frame, study.NAME, cost.TABLE)
+    tables.write_text(frame, study.NAME, cost.TABLE)
     assert study.coefficients() == cost.from_frame(frame)
     published = cost.as_frame({("memory", "training"): {"weights": 2.0}})
     text = published.to_csv(index=False)
-    files.write_atomic(results.published_folder() / f"{study.NAME}.{cost.TABLE}.csv", text)
+    files.write_atomic(tables.published_folder() / f"{study.NAME}.{cost.TABLE}.csv", text)
     assert study.coefficients() == cost.from_frame(published) == cost.published()
 
 

@@ -3,8 +3,8 @@
 import pytest
 from observe import refuses
 
-from longctx.studies import memory_cells
-from longctx.studies.memory_cells import MIB
+from farcontext.studies.efficient_attention import cells as memory_cells
+from farcontext.studies.efficient_attention.cells import MIB
 
 SHAPE = {"heads": 1, "head_width": 16}
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from cells import run_assertion, smoke_params
 
-from longctx import evaluation, results
-from longctx.config import ModelConfig
-from longctx.model import Decoder
-from longctx.params import MlmPretraining
-from longctx.studies import mlm_pretraining as study
-from longctx.training import vocabulary_size
+from farcontext.measure import losses
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.transformer import Decoder
+from farcontext.results import tables
+from farcontext.studies.mlm_pretraining import study
+from farcontext.studies.params import MlmPretraining
+from farcontext.train.keys import vocabulary_size
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def table(params: MlmPretraining, root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def assertion(root: Path, says: str, table: pd.DataFrame, params: MlmPretraining) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results)
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=tables)
 
 
 def changed(table: pd.DataFrame, metric: str, value: float) -> pd.DataFrame:
@@ -65,7 +66,7 @@ def test_absolute_positions_break_hidden_equals_truncated(root: Path, monkeypatc
         model = Decoder(ModelConfig(kind="decoder", init_std=0.3, positions=positions, **shape)).eval()
         options = {"domain": "manuals", "length": 96, "rows": 2, "context": 16}
         with torch.inference_mode():
-            (row,) = evaluation.hidden_against_truncated(model, **options)
+            (row,) = losses.hidden_against_truncated(model, **options)
         assert (row["hidden_minus_truncated"] < 1e-4) is equal, positions
 
 

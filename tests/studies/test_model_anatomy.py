@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from longctx import files, huggingface, notebooks, plotting
-from longctx.figures import model_anatomy as figures
-from longctx.files import UserError
-from longctx.model import Decoder, num_parameters
-from longctx.params import read_params
-from longctx.studies import article_listing
-from longctx.studies import model_anatomy as study
-from longctx.verdicts import judge, read_claims
+from farcontext import files
+from farcontext.app import notebooks
+from farcontext.checkpoints import convert
+from farcontext.files import UserError
+from farcontext.nn.transformer import Decoder, num_parameters
+from farcontext.results import plotting
+from farcontext.results.claims import judge, read_claims
+from farcontext.studies.model_anatomy import figures, listing, study
+from farcontext.studies.params import read_params
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +56,7 @@ def assertion(root: Path, params: study.Params) -> Callable[[str, pd.DataFrame],
         known = {
             "pd": pd,
             "study": study,
-            "article_listing": article_listing,
+            "listing": listing,
             "params": params,
             "table": table,
         }
@@ -116,7 +117,7 @@ def _as(table: pd.DataFrame, arm: str, other: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("which", ["probes", "defects"])
-@pytest.mark.parametrize("arm", article_listing.ARMS)
+@pytest.mark.parametrize("arm", listing.ARMS)
 def test_an_arm_without_its_defect_fails(arm: str, which: str, assertion: Callable, table: pd.DataFrame) -> None:
     other = "no shift" if arm == "repaired" else "repaired"
     with pytest.raises(AssertionError):
@@ -124,8 +125,8 @@ def test_an_arm_without_its_defect_fails(arm: str, which: str, assertion: Callab
 
 
 def test_a_removed_defect_is_the_repaired_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(article_listing.ARMS, "no causal mask", ())
-    rows = [article_listing.train_arm(arm, 1, 4, 5)[:-1] for arm in ("no causal mask", "repaired")]
+    monkeypatch.setitem(listing.ARMS, "no causal mask", ())
+    rows = [listing.train_arm(arm, 1, 4, 5)[:-1] for arm in ("no causal mask", "repaired")]
     assert rows[0] == rows[1]  # to the bit; the last row, seconds, left out
 
 
@@ -154,8 +155,8 @@ def test_parity_notices_a_planted_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("from_hf", "from_torch"):
-        sound = getattr(huggingface, name)
-        monkeypatch.setattr(huggingface, name, lambda *a, sound=sound: study.planted(sound(*a), **error))
+        sound = getattr(convert, name)
+        monkeypatch.setattr(convert, name, lambda *a, sound=sound: study.planted(sound(*a), **error))
     seed = params.seeds[0]
     rows = study.parity(arm, seed, 3)[:-1]
     by_metric = {row["metric"]: row["value"] for row in rows if row["part"] == "parity"}
@@ -186,35 +187,35 @@ def test_the_loss_curves_notice_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_quotation_is_held_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert article_listing.listing().startswith("import torch\n")
+    assert listing.listing().startswith("import torch\n")
     changed = tmp_path / "listing.txt"
-    changed.write_text(article_listing.LISTING.read_text().replace("dim=1", "dim=-1"))
-    monkeypatch.setattr(article_listing, "LISTING", changed)
+    changed.write_text(listing.LISTING.read_text().replace("dim=1", "dim=-1"))
+    monkeypatch.setattr(listing, "LISTING", changed)
     with pytest.raises(UserError, match="unmodified"):
-        article_listing.listing()
+        listing.listing()
 
 
 def test_programs_are_reported_as_they_end() -> None:
     good = "print('Epoch 1, Loss: 0.5')\nprint('Test Accuracy: 200.0%')"
-    ended, failed = article_listing.run_programs([good, "raise ValueError('no')"])
+    ended, failed = listing.run_programs([good, "raise ValueError('no')"])
     assert ended == {"outcome": "ran to its end", "runs": 1, "printed_loss": 0.5, "printed_accuracy": 200}
     assert failed == {"outcome": "ValueError: no", "runs": 0}
 
 
 def test_the_task_needs_order_and_nothing_else() -> None:
-    source, answer = article_listing.draw(64, 6, torch.Generator().manual_seed(1))
+    source, answer = listing.draw(64, 6, torch.Generator().manual_seed(1))
     assert (answer[:, :6].sort(1).values == torch.arange(3, 9)).all() and (answer[:, 6] == 0).all()
     reversed_rows = source[:, 0] == 2
     assert 0 < reversed_rows.sum() < 64
     tokens = torch.where(reversed_rows[:, None], source[:, 1:].flip(1), source[:, 1:])
     assert (tokens == answer[:, :6]).all()
-    fed = article_listing.fed(answer, ())
+    fed = listing.fed(answer, ())
     assert (fed[:, 0] == 0).all() and (fed[:, 1:] == answer[:, :-1]).all()
-    assert article_listing.fed(answer, ("no shift",)) is answer
+    assert listing.fed(answer, ("no shift",)) is answer
 
 
 def test_the_ceiling_without_order_is_what_counting_gives() -> None:
-    told, own = (row["value"] for row in article_listing.ceiling_rows(3))
+    told, own = (row["value"] for row in listing.ceiling_rows(3))
     assert told == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
     assert own == pytest.approx(1 / 3)
 

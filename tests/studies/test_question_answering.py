@@ -9,13 +9,15 @@ import pytest
 import torch
 from cells import run_assertion, smoke_params
 
-from longctx import curriculum, files, results
-from longctx.params import QuestionAnswering, read_params
-from longctx.runs import sweep
-from longctx.studies import question_answering as study
-from longctx.studies import real_lookups, story_reader
-from longctx.tasks import world
-from longctx.training import build_model
+from farcontext import files
+from farcontext.results import tables
+from farcontext.studies import story_reader
+from farcontext.studies.params import QuestionAnswering, read_params
+from farcontext.studies.question_answering import real, study
+from farcontext.tasks import world
+from farcontext.train import curriculum
+from farcontext.train.loop import build_model
+from farcontext.train.runs import sweep
 
 ORACLE, ASKED = "ok: the oracle, which", "ok: every arm was asked the same"
 EQUAL, DOCUMENTS = "ok: the recipes'", "ok: every arm was asked in every document"
@@ -36,7 +38,7 @@ def smoke(params: QuestionAnswering) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=results, readers=story_reader, world=world, **known)
+    run_assertion(root, study.NAME, says, study=study, results=tables, readers=story_reader, world=world, **known)
 
 
 def told(params: QuestionAnswering):
@@ -173,14 +175,14 @@ def test_an_arm_that_is_not_known_is_named(params: QuestionAnswering) -> None:
 
 def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering) -> None:
     words = story_reader.vocabulary()
-    made = real_lookups.stretch("plays", 0, 300, 4, words.encode, (2,))
+    made = real.stretch("plays", 0, 300, 4, words.encode, (2,))
     assert 2 <= len(made.queries) <= 4
-    for arm in real_lookups.ARMS:
-        read = real_lookups._read(arm, made, 100, words.decode)
+    for arm in real.ARMS:
+        read = real._read(arm, made, 100, words.decode)
         assert sum(len(sample.queries) for sample in read) == len(made.queries)
         assert all(len(sample.context) <= (100 if arm in study.SHORT else 300) for sample in read)
     with pytest.raises(ValueError, match="expected 100 with two values"):
-        real_lookups.stretch("plays", 99, 300, 4, words.encode, (2,))
+        real.stretch("plays", 99, 300, 4, words.encode, (2,))
 
 
 def test_trainings_are_cached_under_the_study_s_own_runs(params: QuestionAnswering, smoke: pd.DataFrame) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from longctx import corpus, files
-from longctx.generation import GREEDY, Sampling
-from longctx.params import ContentCreation, read_params
-from longctx.pretrained import Pretrained, load, token_losses
-from longctx.questions import encoder
-from longctx.studies import real_continuations as study
-from longctx.training import Row
+from farcontext import files
+from farcontext.checkpoints.load import Pretrained, load, token_losses
+from farcontext.checkpoints.questions import encoder
+from farcontext.data import corpus
+from farcontext.nn.generation import GREEDY, Sampling
+from farcontext.schema import Row
+from farcontext.studies.content_creation import real as study
+from farcontext.studies.params import ContentCreation, read_params
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from longctx import corpus, files, metrics
-from longctx.params import Summarization, read_params
-from longctx.pretrained import Pretrained, load
-from longctx.questions import encoder
-from longctx.retrieval import EXTRACTS
-from longctx.studies import real_summaries as study
-from longctx.training import Row
+from farcontext import files
+from farcontext.checkpoints.load import Pretrained, load
+from farcontext.checkpoints.questions import encoder
+from farcontext.data import corpus
+from farcontext.measure import metrics
+from farcontext.measure.retrieval import EXTRACTS
+from farcontext.schema import Row
+from farcontext.studies.params import Summarization, read_params
+from farcontext.studies.summarization import real as study
 
 ABSTRACT = (
     "Tide is a service that keeps the hours of the sea for every harbour that a client registers.\n"

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
-from longctx import results, verdicts
-from longctx.config import read_yaml, validate
-from longctx.params import Recurrence
-from longctx.studies import recurrence as study
+from farcontext.results import claims as verdicts
+from farcontext.results import tables
+from farcontext.schema import read_yaml, validate
+from farcontext.studies.params import Recurrence
+from farcontext.studies.recurrence import study
 
 EQUAL, VANISHES = "ok: the arms of a task", "ok: the gradient vanishes"
 LEARNS, KEEPS = "ok: the oracle recalls", "ok: LSTM and GRU keep"
@@ -34,7 +35,7 @@ def smoke(params: Recurrence, root: Path) -> Iterator[pd.DataFrame]:
 def assertion(root: Path, says: str, table: pd.DataFrame, params: Recurrence) -> None:
     """Run the notebook's own cell that prints `says`."""
     sizes = table[table["metric"].isin(["parameters", "state_numbers"])]
-    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=results, sizes=sizes)
+    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=tables, sizes=sizes)
 
 
 def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
-from longctx import results
-from longctx.params import Summarization
-from longctx.runs import sweep
-from longctx.studies import story_reader
-from longctx.studies import summarization as study
-from longctx.tasks import storybook, world
-from longctx.tasks.sample import even_depths
-from longctx.tasks.world import Fact
-from longctx.training import load_model
+from farcontext.results import tables
+from farcontext.studies import story_reader
+from farcontext.studies.params import Summarization
+from farcontext.studies.summarization import study
+from farcontext.tasks import storybook, world
+from farcontext.tasks.sample import even_depths
+from farcontext.tasks.world import Fact
+from farcontext.train.loop import load_model
+from farcontext.train.runs import sweep
 
 ORACLE, SAME, REAL = "ok: the oracle, which", "ok: every arm summarized", "ok: every manual's"
 SIZES = {"people": 4, "things": 3, "changes": 0}
@@ -37,7 +37,7 @@ def smoke(params: Summarization) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=results, readers=story_reader, world=world, **known)
+    run_assertion(root, study.NAME, says, study=study, results=tables, readers=story_reader, world=world, **known)
 
 
 def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: Summarization) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toys import CASES, word_toy
 
-from longctx.tasks import associative
+from farcontext.tasks import associative
 
 CASE = CASES["associative"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from toys import CASES, word_toy
 
-from longctx.tasks import common_words
+from farcontext.tasks import common_words
 
 CASE = CASES["common_words"]
 

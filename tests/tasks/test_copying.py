@@ -3,8 +3,8 @@
 import pytest
 from toys import BYTES, CASES, word_toy
 
-from longctx.tasks import copying
-from longctx.tasks.sample import even_depths, places_of
+from farcontext.tasks import copying
+from farcontext.tasks.sample import even_depths, places_of
 
 RANDOM = CASES["random_copying"]
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from longctx import tasks
+from farcontext import tasks
 
 MODULES = [module.name for module in pkgutil.iter_modules(tasks.__path__)]
 DRAWN = {"needles", "lookup", "tracking", "common_words", "copying", "associative"}
@@ -16,12 +16,12 @@ DRAWN = {"needles", "lookup", "tracking", "common_words", "copying", "associativ
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
-    failed, tried = doctest.testmod(importlib.import_module(f"longctx.tasks.{name}"))
+    failed, tried = doctest.testmod(importlib.import_module(f"farcontext.tasks.{name}"))
     assert failed == 0
     assert tried > 3 or name not in DRAWN
 
 
 def test_tasks_import_without_torch() -> None:
-    imports = ", ".join(f"longctx.tasks.{name}" for name in MODULES)
+    imports = ", ".join(f"farcontext.tasks.{name}" for name in MODULES)
     program = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

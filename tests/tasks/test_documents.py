@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from toys import BYTES, word_toy
 
-from longctx.tasks import documents
-from longctx.tasks.documents import members, verses
-from longctx.tasks.sample import closed_book, follower
+from farcontext.tasks import documents
+from farcontext.tasks.documents import members, verses
+from farcontext.tasks.sample import closed_book, follower
 
 TYPES = ("string", "list", "integer", "boolean")
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from toys import CASES, word_toy
 
-from longctx.tasks.sample import even_depths
+from farcontext.tasks.sample import even_depths
 
 CASE = CASES["lookup"]
 

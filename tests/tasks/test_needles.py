@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from toys import BYTES, CASES, FILLER, word_toy
 
-from longctx.tasks import needles
-from longctx.tasks.sample import even_depths, places_of
+from farcontext.tasks import needles
+from farcontext.tasks.sample import even_depths, places_of
 
 CASE = CASES["needles"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longctx.tasks import flip_flop, recall
+from farcontext.tasks import flip_flop, recall
 
 CASES = [
     (recall.dense_recall, recall, {"pairs": 4}, 64),

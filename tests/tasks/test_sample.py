@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from toys import BOS, BYTES, CASE, CASES, FILLER, TEXT_CASE, Case, Toy, narrowed, same, size, smallest, word_toy
 
-from longctx.corpus import load_documents
-from longctx.tasks import common_words, world
-from longctx.tasks.sample import (
+from farcontext.data.corpus import load_documents
+from farcontext.data.tokenizer import load_tokenizer
+from farcontext.tasks import common_words, world
+from farcontext.tasks.sample import (
     Ask,
     Sample,
     accuracy,
@@ -23,7 +24,6 @@ from longctx.tasks.sample import (
     prose,
     shuffled,
 )
-from longctx.tokenizer import load_tokenizer
 
 LENGTHS = (64, 256, 1024, 8192)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from toys import BYTES, FILLER
 
-from longctx.tasks import storybook, world
-from longctx.tasks.storybook import CAST, STATEMENTS, SUMMARY, Vocabulary, rows, sentences_of
-from longctx.tasks.world import Fact, facts_in, read, state
+from farcontext.tasks import storybook, world
+from farcontext.tasks.storybook import CAST, STATEMENTS, SUMMARY, Vocabulary, rows, sentences_of
+from farcontext.tasks.world import Fact, facts_in, read, state
 
 WORDS = Vocabulary(BYTES.encode, BYTES.decode, 256)
 SENTENCES = sentences_of(FILLER[:20_000], WORDS.encode)

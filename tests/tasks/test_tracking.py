@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import CASES, word_toy
 
-from longctx.tasks import tracking
+from farcontext.tasks import tracking
 
 CASE = CASES["tracking"]
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from longctx.tasks import translation, world
-from longctx.tasks.translation import KINDS, TERMS, THINGS, document, oracle
+from farcontext.tasks import translation, world
+from farcontext.tasks.translation import KINDS, TERMS, THINGS, document, oracle
 
 DRAWS = 600
 

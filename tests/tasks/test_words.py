@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import BYTES, CASES, word_toy
 
-from longctx.tasks.words import NAMES, NOUNS, WordTokenizer, draw_words, listing
+from farcontext.tasks.words import NAMES, NOUNS, WordTokenizer, draw_words, listing
 
 
 def drawn(encode, count: int, seed: int = 0, **options) -> list[str]:

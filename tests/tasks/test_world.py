@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from toys import BYTES, CASES, FILLER, word_toy
 
-from longctx.tasks import world
-from longctx.tasks.sample import Sample, closed_book, evidence_removed
-from longctx.tasks.world import Event, Fact, Story
+from farcontext.tasks import world
+from farcontext.tasks.sample import Sample, closed_book, evidence_removed
+from farcontext.tasks.world import Event, Fact, Story
 
 CASE = CASES["story"]
 STORIES = 1500  # of a leak check

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longctx.tasks import associative, common_words, copying, lookup, needles, tracking, world
-from longctx.tasks.sample import Decode, Encode, Ids, Query, Sample, longest
-from longctx.tasks.words import WordTokenizer
+from farcontext.tasks import associative, common_words, copying, lookup, needles, tracking, world
+from farcontext.tasks.sample import Decode, Encode, Ids, Query, Sample, longest
+from farcontext.tasks.words import WordTokenizer
 
 BOS = (7,)
 

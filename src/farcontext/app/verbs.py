@@ -1,0 +1,182 @@
+"""The verbs on a checkpoint or a text: one thin command each.
+
+The commands that need torch import it late.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from farcontext import files
+
+HELP = "Longer contexts, measured: a checkpoint's, your own text's, and the pipeline behind every published number."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+console = Console(highlight=False, markup=False, soft_wrap=True)
+Checkpoint = Annotated[
+    Path | None, typer.Option("--model", help="A Hugging Face folder or GGUF file; default: the embedded SmolLM2.")
+]
+Context = Annotated[int, typer.Option(help="Tokens that the model reads and writes together.")]
+
+
+def _list_schemes(wanted: bool) -> None:
+    if wanted:
+        from farcontext.checkpoints import extend
+
+        console.print("\n".join(extend.scheme_lines()))
+        raise typer.Exit
+
+
+@app.command()
+def extend(
+    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; transformers loads it unchanged.")],
+    *,
+    scheme: Annotated[str, typer.Option(help="How to change RoPE; see --list.")] = "yarn",
+    factor: Annotated[float, typer.Option(help="Wanted length / trained length.")] = 4.0,
+    tune: Annotated[Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")] = None,
+    steps: Annotated[int, typer.Option(help="With --tune: steps of one row.")] = 50,
+    length: Annotated[int, typer.Option(help="With --tune: tokens in a row.")] = 1024,
+    lr: Annotated[float, typer.Option(help="With --tune: learning rate of AdamW.")] = 2e-5,
+    measure: Annotated[int | None, typer.Option(help="Tokens of the before/after table; 0: none.")] = None,
+    _list: Annotated[bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")] = False,
+) -> None:
+    """Write a checkpoint whose context is extended.
+
+    It may be fine-tuned for a short time. The command shows what that changed.
+    """
+    from farcontext.app.notebooks import exit_on_signals
+    from farcontext.checkpoints import extend
+
+    exit_on_signals()
+    tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
+    report = extend.extend(checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure)
+    console.print(
+        "\n".join([*extend.table(report), f"{out}: max_position_embeddings = {report['max_position_embeddings']}"])
+    )
+
+
+@app.command()
+def probe(
+    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")],
+    *,
+    text: Annotated[Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens, ascending, as 256,512,1024; default: 256 to 2,048.")] = "",
+    precision: Annotated[float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")] = 0.07,
+    max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; auto: the faster here.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of report.html; default: probe-NAME.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    rope_only: Annotated[bool, typer.Option("--rope-only", help="Only check how the model rotates; no text.")] = False,
+) -> None:
+    """Measure how long a checkpoint's context really is.
+
+    One HTML report has the effective length with its interval, and the RoPE check.
+    """
+    from farcontext.checkpoints import probe as probing
+    from farcontext.checkpoints import report, rope_check
+    from farcontext.checkpoints.load import load
+
+    options = probing.Options(probing.lengths_of(lengths), precision, max_contexts)
+    probing.use_threads(threads)
+    loaded = load(checkpoint, dtype=probing.usual_dtype() if dtype == "auto" else dtype)
+    if rope_only:
+        console.print("\n".join(rope_check.lines(rope_check.check(loaded))))
+        return
+    folder = out or Path(f"probe-{loaded.name}")
+    found = report.write(probing.measure(loaded, options, text), folder)
+    console.print(report.as_json(found) if json else "\n".join([*report.lines(found), f"{folder / 'report.html'}"]))
+
+
+@app.command()
+def cost(
+    lengths: Annotated[str, typer.Argument(help="Tokens, as 1024,8192,65536.")],
+    *,
+    kind: Annotated[str, typer.Option(help="encoder or decoder.")] = "decoder",
+    layers: Annotated[int, typer.Option(help="L.")] = 12,
+    width: Annotated[int, typer.Option(help="D.")] = 768,
+    heads: Annotated[int | None, typer.Option(help="N; default: D / 64, at least 1.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(help="G; default: N.")] = None,
+    vocabulary: Annotated[int, typer.Option(help="V.")] = 32_768,
+    window: Annotated[
+        int | None, typer.Option(help="Of local layers; every third stays global. Default: none.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, sdpa or reference (plain).")] = "auto",
+    batch: Annotated[int, typer.Option(help="Rows.")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of activations and cache.")] = "float32",
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Compute what a model would cost.
+
+    The answer has memory and time of a training step and a forward pass, and the KV cache.
+    """
+    from farcontext.measure import cost
+
+    shape = {
+        "layers": layers,
+        "width": width,
+        "heads": heads or max(1, width // 64),
+        "kv_heads": kv_heads,
+        "vocab_size": vocabulary,
+    }
+    local = {"window": window, "global_every": 3} if window is not None else {}
+    config = cost.shape("cost", kind=kind, **shape, **local)
+    rate = None if tflops is None else tflops * 1e12
+    options = {"rows": batch, "backend": backend, "dtype": dtype, "rate": rate}
+    found = cost.estimate(config, cost.lengths_of(lengths), cost.published(), **options)
+    console.print(cost.as_json(config, found) if json else "\n".join(cost.lines(config, found)))
+
+
+def _checkpoint(given: Path | None) -> Path:
+    """Return the folder of a checkpoint: the embedded one where none is given."""
+    return given or files.project() / "build" / "smollm2"
+
+
+@app.command()
+def ask(
+    file: Annotated[Path, typer.Argument(help="A text: .txt, .md, or any UTF-8.")],
+    question: Annotated[str, typer.Argument(help="About it.")],
+    *,
+    model: Checkpoint = None,
+    context: Context = 1024,
+    tokens: Annotated[int, typer.Option(min=1, help="Of the answer, at most; it ends with its line.")] = 40,
+) -> None:
+    """Answer a question about your own text.
+
+    The command also says where in the text the evidence should stand.
+    """
+    from farcontext.checkpoints import ask as asking
+    from farcontext.checkpoints.load import load
+
+    loaded = load(_checkpoint(model))
+    prompt = asking.prompt_of(loaded, file, question, context, tokens)
+    answer = ""
+    for part in asking.write(loaded, prompt.ids, tokens, one_line=True):
+        answer += part
+        console.print(part, end="")
+    console.print("\n".join(["", *asking.report(loaded, file, prompt, answer)]))
+
+
+@app.command("continue")
+def go_on(
+    file: Annotated[Path, typer.Argument(help="A text: .txt, .md, or any UTF-8.")],
+    *,
+    model: Checkpoint = None,
+    context: Context = 1024,
+    tokens: Annotated[int, typer.Option(min=1, help="To write.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the draws; the same text for the same seed.")] = 0,
+) -> None:
+    """Go on writing your own text from its end.
+
+    A small model keeps the tone for a line or two.
+    """
+    from farcontext.checkpoints import ask as asking
+    from farcontext.checkpoints.load import load
+
+    loaded = load(_checkpoint(model))
+    for part in asking.write(loaded, asking.end_of(loaded, file, context, tokens), tokens, seed=seed):
+        console.print(part, end="")
+    console.print()

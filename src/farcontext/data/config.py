@@ -1,0 +1,53 @@
+"""The configuration of a corpus and of its tokenizer.
+
+It says which texts become a corpus, and how a tokenizer is made. This module can be imported
+without torch.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from farcontext.schema import Count, Frozen, Share
+
+
+class Dataset(Frozen):
+    """A streamed Hugging Face data set and its limits.
+
+    The first documents up to both limits are read, in the data set's own order.
+    """
+
+    path: str  # a name on the hub, a folder, or a format with `files`: parquet, json, text, …
+    name: str | None = None  # the data set's configuration
+    files: Annotated[tuple[str, ...], Field(strict=False)] = ()  # the patterns of files of a format
+    split: str = "train"
+    column: str = "text"
+    revision: str | None = None  # A commit of the hub gives the same text tomorrow.
+    documents: Count = 100_000
+    characters: Count = 100_000_000
+
+
+class Corpus(Frozen):
+    """Stage `corpus`: which sources become documents, and how they are split."""
+
+    sources: Annotated[tuple[str, ...], Field(strict=False)]  # The list may be empty when one of the next two is given.
+    folder: str | None = None  # Your own .txt, .md, .jsonl and .parquet files are added as one more source.
+    dataset: Dataset | None = None  # one more source
+    manuals: Count  # characters of API manuals kept (whole documents, by hash order)
+    test_share: Share
+    validation_share: Share
+    near_duplicate: Share  # Jaccard similarity above which two documents count as one
+    skip_bad: bool = False  # If true, a file that is not UTF-8 is skipped, and the stage does not stop.
+
+    @model_validator(mode="after")
+    def _some_text(self) -> Self:
+        if not self.sources and self.folder is None and self.dataset is None:
+            raise ValueError("sources = [], folder = null: expected at least one source, a folder or a dataset")
+        return self
+
+
+class Tokenizer(Frozen):
+    """Stage `tokenizer`: byte-level BPE on the training split."""
+
+    vocab_size: Annotated[int, Field(ge=261)]
+    characters: Count  # The merges are learned from so many characters of each domain's training text.

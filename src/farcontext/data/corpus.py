@@ -1,0 +1,348 @@
+"""From sources to documents, and from documents to splits.
+
+Near-duplicates are removed, and documents are split by work, so that nothing leaks. A document's
+text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at the
+very start is removed; CRLF, NUL and U+2028 stay. (`manuals` renders API manuals from JSON.) The
+fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not
+matter.
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+from farcontext import files
+from farcontext.data import columns
+from farcontext.data.config import Corpus
+from farcontext.data.manuals import read_manuals
+from farcontext.files import MAX_BYTES, UserError
+
+SPLITS = ("train", "validation", "test")
+EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
+CHAPTERS_A_GROUP = 10  # Chapters follow on from each other, so they are split in runs, not one by one.
+SHINGLE = 5  # words
+PERMUTATIONS = 128  # of MinHash
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with its provenance."""
+
+    id: str  # sha256 of the text
+    domain: str
+    language: str
+    title: str
+    group: str  # the work that the text belongs to: no group lies in two splits
+    source: str
+    licence: str
+    text: str
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text as strict UTF-8.
+
+    One byte order mark at the start is removed; otherwise the text is exact.
+
+    Raises:
+        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it was read.
+    """
+    before = path.stat()
+    if before.st_size > MAX_BYTES:
+        raise UserError(f"{path}: {before.st_size} bytes: expected at most {MAX_BYTES} in one file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise UserError(f"{path}: changed while it was read: expected a file that nobody is writing")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}") from None
+
+
+def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+    """Yield the documents of a folder's .txt and .md files (one each), .jsonl (one a line) and .parquet (one a row)."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
+    paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+    for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
+        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # Opening a FIFO would wait for ever.
+            skipped["not a regular file"] += 1
+            continue
+        if path.suffix.lower() == ".parquet":
+            yield from _read_rows(columns.parquet_rows(path), origin, config, skipped)
+            continue
+        try:
+            text = read_text(path)
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["unreadable"] += 1
+            continue
+        if path.suffix.lower() == ".jsonl":
+            yield from _read_jsonl(path, text, origin, config, skipped)
+        else:
+            first = text.partition("\n")[0].strip()
+            title = first.removeprefix("# ") if first.startswith("# ") else path.stem
+            yield replace(origin, title=title, text=text)
+
+
+def _read_rows(
+    rows: Iterator[tuple[str, object]], origin: Document, config: Corpus, skipped: Counter
+) -> Iterator[Document]:
+    """Yield a document a row."""
+    for title, value in rows:
+        try:
+            text = columns.text_of(value, title)
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["row without text"] += 1
+        else:
+            yield replace(origin, title=title, text=text)
+
+
+def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL.
+    for number, line in enumerate(lines, 1):
+        try:
+            yield replace(
+                origin, title=f"{path.stem}:{number}", text=columns.text_of_json(line, f"{path}: line {number}")
+            )
+        except UserError:
+            if not config.skip_bad:
+                raise
+            skipped["bad JSON line"] += 1
+
+
+def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
+    """Yield a novel's chapters from JSON lists of texts; each run of CHAPTERS_A_GROUP is one group."""
+    for path in sorted(folder.rglob("*.json")):
+        if path.name == "source.json":
+            continue
+        for number, text in enumerate(json.loads(read_text(path))):
+            group = f"{path.stem}:{number // CHAPTERS_A_GROUP:02d}"
+            yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
+
+
+# ------------------------------------------------------------------------------- duplicates, splits, the card
+
+
+def _identified(document: Document) -> Document:
+    digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
+    return replace(document, id=digest, group=document.group or digest)
+
+
+def shingles(text: str) -> np.ndarray:
+    """Return the distinct hashes of runs of SHINGLE words, uint32.
+
+    A Chinese character is a word.
+    """
+    words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
+    codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
+    hashes = np.array([codes[word] for word in words], dtype=np.uint64)
+    width = min(SHINGLE, len(hashes))
+    mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
+    for k in range(width):
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[k : k + len(mixed)]
+    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
+
+
+def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[list[Document], Counter]:
+    """Return the documents without near-duplicates, and the counts of those removed.
+
+    No two documents that stay are equal or have Jaccard similarity above the threshold. They are
+    taken in order of id, so the same ones stay whatever order they came in. MinHash proposes the
+    pairs (Broder 1997); the similarity of a proposed pair is then computed exactly, on all its
+    shingles.
+    """
+    lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    kept: dict[str, Document] = {}
+    seen: dict[str, np.ndarray] = {}
+    ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
+    different = {document.id: document for document in ordered}  # The first by name of equal documents stays.
+    removed = Counter(exact=len(documents) - len(different), near=0)
+    for document in sorted(different.values(), key=lambda d: d.id):
+        mine = shingles(document.text)
+        sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
+        for start in range(0, len(mine), 1 << 15):
+            sketch.update_batch(mine[start : start + (1 << 15)].tolist())
+        shared = [(len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k])) for k in lsh.query(sketch)]
+        if any(both > threshold * (len(mine) + size - both) for both, size in shared):
+            removed["near"] += 1
+            continue
+        kept[document.id] = document
+        if len(mine):
+            seen[document.id] = mine
+            lsh.insert(document.id, sketch)
+    return list(kept.values()), removed
+
+
+def group_hash(documents: Sequence[Document]) -> str:
+    """Return the sha256 over the sorted ids of a group's documents."""
+    return files.sha256_json(sorted(document.id for document in documents))
+
+
+def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
+    """Return document id → split, for one domain.
+
+    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the
+    next ones validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and
+    the shares hold even for twelve groups. A new document changes its own group; of the others it moves at
+    most one across each of the two boundaries.
+
+    Raises:
+        UserError: too few groups for three splits.
+    """
+    groups: dict[str, list[Document]] = {}
+    for document in documents:
+        groups.setdefault(document.group, []).append(document)
+    ordered = sorted(groups.values(), key=group_hash)
+    test = max(1, round(config.test_share * len(ordered)))
+    validation = max(1, round(config.validation_share * len(ordered)))
+    if test + validation >= len(ordered):
+        raise UserError(
+            f"corpus: domain {documents[0].domain}: {len(ordered)} independent works, test_share = "
+            f"{config.test_share}, validation_share = {config.validation_share}: "
+            "expected at least one for each split"
+        )
+    names = ["test"] * test + ["validation"] * validation + ["train"] * (len(ordered) - test - validation)
+    return {d.id: name for name, group in zip(names, ordered, strict=True) for d in group}
+
+
+def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> tuple[dict, list[Document]]:
+    folder = sources / name
+    entry = files.read_json(folder / "source.json")
+    origin = Document("", entry["domain"], entry["language"], "", "", name, entry["licence"], "")
+    match entry["reader"]:
+        case "files":
+            found = list(_read_files(folder, origin, config, skipped))
+        case "chapters":
+            found = list(_read_chapters(folder, origin))
+        case "manuals":
+            found = [
+                replace(origin, title=one.title, group=one.family, text=one.text)
+                for one in read_manuals(folder, config.manuals)
+            ]
+        case other:
+            raise UserError(f"corpus: sources: {name}: reader = {other}: expected a source of documents")
+    if not found:
+        raise UserError(f"{folder}: expected documents, found none (corpus.manuals = {config.manuals})")
+    return {key: entry[key] for key in ("title", "licence", "sha256")}, found
+
+
+def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
+    """Write train.jsonl, validation.jsonl, test.jsonl and card.json, and return the card.
+
+    Args:
+        config: section `corpus` of params.yaml.
+        sources: the folder in which `fetch` made one folder a source.
+        destination: appears, or is replaced, only when everything is written.
+
+    Raises:
+        UserError: a source or the own folder is missing, empty or damaged; too few works to split.
+    """
+    skipped: Counter = Counter()
+    origins, documents = {}, []
+    for name in config.sources:
+        origins[name], found = _read_source(name, sources, config, skipped)
+        documents += found
+    if config.folder is not None:
+        origin = Document("", "own", "und", "", "", "folder", "your own", "")
+        own = list(_read_files(Path(config.folder), origin, config, skipped))
+        if not any(document.text.strip() for document in own):
+            raise UserError(f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none")
+        documents += own
+    if config.dataset is not None:
+        origin = Document("", "dataset", "und", "", "", config.dataset.path, "the data set's own", "")
+        streamed = list(_read_rows(columns.dataset_rows(config.dataset), origin, config, skipped))
+        if not any(document.text.strip() for document in streamed):
+            raise UserError(f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none")
+        documents += streamed
+    full = [_identified(document) for document in documents if document.text.strip()]
+    skipped["empty"] += len(documents) - len(full)
+    kept, removed = remove_duplicates(full, config.near_duplicate)
+    domains = sorted({document.domain for document in kept})
+    split: dict[str, str] = {}
+    for domain in domains:
+        split |= split_of([document for document in kept if document.domain == domain], config)
+    card = {
+        "domains": {domain: _counts([d for d in kept if d.domain == domain], split) for domain in domains},
+        "duplicates": dict(removed),
+        "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
+        "sources": origins,
+        "fingerprint": files.sha256_json(sorted(split.items())),
+    }
+    with files.folder_atomic(destination) as folder:
+        for name in SPLITS:
+            chosen = sorted((d for d in kept if split[d.id] == name), key=lambda d: (d.domain, d.id))
+            lines = (json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in chosen)
+            files.write_atomic(folder / f"{name}.jsonl", "".join(lines))
+        files.write_json(folder / "card.json", card)
+    return card
+
+
+def _counts(documents: Sequence[Document], split: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    counts = {name: Counter(documents=0, works=0, characters=0, bytes=0) for name in SPLITS}
+    for document in documents:
+        size = {"characters": len(document.text), "bytes": len(document.text.encode("utf-8"))}
+        counts[split[document.id]].update(documents=1, **size)
+    for name in SPLITS:
+        counts[name]["works"] = len({d.group for d in documents if split[d.id] == name})
+    return {name: dict(count) for name, count in counts.items()}
+
+
+def each_document(folder: Path, split: str) -> Iterator[Document]:
+    """Yield a split's documents by domain and id, holding only one.
+
+    Raises:
+        UserError: no such split, or the corpus is not built.
+    """
+    path = folder / f"{split}.jsonl"
+    if split not in SPLITS or not path.is_file():
+        raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them")
+    with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
+        yield from (Document(**json.loads(line)) for line in stream)
+
+
+def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:
+    """Return a split's documents, in order of domain and id.
+
+    It raises UserError as `each_document` does, and for an unknown domain.
+    """
+    documents = list(each_document(folder, split))
+    found = sorted({document.domain for document in documents})
+    if domain is not None and domain not in found:
+        raise UserError(f"{folder / split}.jsonl: domain = {domain}: expected one of {', '.join(found)}")
+    return [document for document in documents if domain in (None, document.domain)]
+
+
+def data_card(card: Mapping[str, Any]) -> str:
+    """Render a corpus card as the Markdown between data/README.md's markers."""
+    lines = [
+        "| domain | split | works | documents | characters | bytes |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for domain, splits in card["domains"].items():
+        for split in SPLITS:
+            cells = (f"{splits[split][key]:,}" for key in ("works", "documents", "characters", "bytes"))
+            lines.append(f"| {domain} | {split} | {' | '.join(cells)} |")
+    removed, skipped = card["duplicates"], card["skipped"]
+    lines += ["", f"Duplicates removed: {removed['exact']} exact, {removed['near']} near."]
+    lines += [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."] if skipped else []
+    return "\n".join([*lines, f"Fingerprint: `{card['fingerprint']}`."])

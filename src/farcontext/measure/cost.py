@@ -1,0 +1,350 @@
+"""What a model costs at a length, in FLOPs, bytes and seconds.
+
+B rows, T tokens a row, S key tokens, L layers, N heads, G key/value heads, H head width, D model width, M MLP width,
+V vocabulary. FLOPs count a multiplication and an addition as two; attention's are those of flash-attn's benchmark and of
+FlashAttention-2 §4.1. FLOPs and bytes are by formula; memory and time are by a model fitted to
+measured cells. `farcontext cost` reads the coefficients that notebook 04 fitted and published.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import scipy.optimize
+import torch
+
+from farcontext import files
+from farcontext.files import UserError
+from farcontext.nn import kernels
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.masks import Pattern
+from farcontext.nn.transformer import Decoder, Encoder, num_parameters
+from farcontext.schema import validate
+
+STUDY, TABLE = "efficient_attention", "coefficients"
+BACKENDS = ("auto", "sdpa", "reference")
+BACKWARD = 2.5  # Attention's backward pass has five matrix products against two forward; other layers' factor is 2.
+ELEMENT = {"float32": 4, "bfloat16": 2}  # bytes
+
+Kind = Literal["training", "inference"]
+
+
+def shape(name: str, **values: object) -> ModelConfig:
+    """Return a model's shape; `kind` is decoder unless given.
+
+    Raises:
+        UserError: one line for the first value that does not fit, `name` in front.
+    """
+    width = values.get("width")
+    usual = math.ceil(width / 12) * 32 if isinstance(width, int) else None  # With SwiGLU, M is usually 8/3 of D.
+    given = {key: value for key, value in values.items() if value is not None}
+    return validate(ModelConfig, {"kind": "decoder", "mlp_width": usual, "max_length": 2**40} | given, name)
+
+
+# ---------------------------------------------------------------------------------- attention and a model by formula
+
+
+def convention_pairs(T: int, S: int, causal: bool) -> float:
+    """Return the pairs that papers count: T·S, or half when causal."""
+    return T * S / 2 if causal and T == S else T * S  # The exact causal count is T(T+1)/2.
+
+
+def attention_flop(rows: int, heads: int, head_width: int, pairs: float) -> float:
+    """Return the FLOPs of QKᵀ and PV, forward: 4·B·N·pairs·H."""
+    return 4 * rows * heads * pairs * head_width  # The softmax is not counted.
+
+
+def attention_bytes(rows: int, heads: int, head_width: int, T: int, S: int, element: int) -> int:
+    """Return the fewest bytes that attention moves."""
+    return element * rows * heads * 2 * (T + S) * head_width  # Q, K and V are read once, O is written once.
+
+
+def score_bytes(rows: int, heads: int, T: int, S: int, element: int) -> int:
+    """Return the bytes that the T × S scores take once."""
+    return element * rows * heads * T * S  # Materialised S and P, written and read, move four times this.
+
+
+def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int = 2) -> int:
+    """Return the bytes of the keys and values kept for generation: 2·L·G·H·T·B·b."""
+    return 2 * config.layers * (config.kv_heads or config.heads) * config.head_width * length * rows * element
+
+
+@dataclass(frozen=True)
+class Size:
+    """The part of a model's shape that the formulas need."""
+
+    parameters: int  # trained numbers
+    matrices: int  # trained numbers in the matrices of the layers
+
+
+@lru_cache
+def size_of(config: ModelConfig) -> Size:
+    """Count a model's numbers on one that takes no memory.
+
+    Raises:
+        UserError: neither an encoder nor a decoder.
+    """
+    if config.kind not in ("encoder", "decoder"):
+        raise UserError(f"kind = {config.kind}: expected encoder or decoder")
+    with torch.device("meta"):
+        model = (Encoder if config.kind == "encoder" else Decoder)(config)
+    matrices = sum(p.numel() for p in model.stack.blocks.parameters() if p.ndim == 2)
+    return Size(num_parameters(model), matrices)
+
+
+def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
+    """Return (layers, pattern) for each pattern that some layers have."""
+    causal, every, L = config.kind == "decoder", config.global_every, config.layers
+    whole = Pattern.causal() if causal else Pattern()  # A layer sees everything, everything before, or a band.
+    if config.window is None:
+        return [(L, whole)]
+    wide = math.ceil(L / every) if every else 0
+    band = (Pattern.window if causal else Pattern.local)(config.window)
+    return [(n, p) for n, p in ((wide, whole), (L - wide, band)) if n]
+
+
+def flop(config: ModelConfig, length: int, rows: int = 1, scored: int | None = None) -> dict[str, float]:
+    """Return the forward FLOPs by part: attention, layers' matrices and the output."""
+    tokens = rows * length
+    visible = sum(n * p.count(length, length) for n, p in patterns(config))
+    return {
+        "attention": attention_flop(rows, config.heads, config.head_width, visible),  # Only visible pairs count.
+        "layers": 2.0 * size_of(config).matrices * tokens,
+        "output": 2.0 * config.vocab_size * config.width * (tokens if scored is None else scored),
+    }
+
+
+def training_flop(forward: Mapping[str, float]) -> float:
+    """Return training FLOPs: 3.5 times attention's forward ones, 3 times the rest."""
+    return (1 + BACKWARD) * forward["attention"] + 3 * (forward["layers"] + forward["output"])
+
+
+def break_even(config: ModelConfig) -> float:
+    """Return T at which attention's forward FLOPs equal all others'."""
+    others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
+    each = 4 * config.layers * config.heads * config.head_width  # FLOPs of a token, for each token that it sees
+    return others / each * (2 if config.kind == "decoder" else 1)  # A window is ignored; the form is closed.
+
+
+# --------------------------------------------------------------------------------------------------- the cost model
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training step, or a forward pass that scores rows' last tokens."""
+
+    kind: Kind
+    length: int
+    rows: int = 1
+    backend: str = "auto"
+    element: int = 4  # bytes of an activation; weights, gradients and moments are fp32
+
+    def scored(self, config: ModelConfig) -> int:
+        """Return the number of positions whose logits are computed."""
+        tokens = self.rows * self.length  # An encoder in training scores the 30 % masked ones, a decoder all.
+        return self.rows if self.kind == "inference" else round(tokens * (0.3 if config.kind == "encoder" else 1.0))
+
+
+def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
+    """Return (layers, pattern, path): reference, fused (nothing built), masked (a dense mask) or local."""
+    found = []
+    for n, pattern in patterns(config):
+        if work.backend == "reference":
+            path = "reference"
+        elif not pattern.banded:
+            path = "fused"
+        else:
+            local = work.backend == "auto" and kernels.is_local(pattern, work.length, work.length)
+            path = "local" if local else "masked"
+        found.append((n, pattern, path))
+    return found
+
+
+def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
+    """Return the bytes of each thing that memory holds.
+
+    Formulas give them; the fit finds how often each is held at the peak.
+    weights: with gradient and two moments in training · layers: 7D + 3GH + 4M numbers a token and layer that backward
+    needs; layer: those of one · scores: T × S of every head of each layer that materialises them; score: of one ·
+    masks: dense masks · local: copies of neighbouring keys and values · logits.
+    """
+    T, tokens, b, D = work.length, work.rows * work.length, work.element, config.width
+    parts = 4 if config.mlp in ("geglu", "swiglu") else 2
+    kept = config.layers if work.kind == "training" else 0
+    GH = (config.kv_heads or config.heads) * config.head_width
+    activations = b * tokens * (7 * D + 3 * GH + parts * config.mlp_width)
+    terms = {
+        "constant": float(1 << 20),
+        "weights": (16.0 if work.kind == "training" else 4.0) * size_of(config).parameters,
+        "layers": kept * activations,
+        "layer": activations,
+        "scores": 0.0,
+        "score": 0.0,
+        "masks": 0.0,
+        "local": 0.0,
+        "logits": b * work.scored(config) * config.vocab_size,
+    }
+    for n, pattern, path in _paths(config, work):
+        times = n if work.kind == "training" else 1
+        match path:
+            case "reference":
+                terms["scores"] += times * score_bytes(work.rows, config.heads, T, T, b) if kept else 0.0
+                terms["score"] = score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T  # The offsets are int64.
+            case "masked":
+                terms["masks"] += times * b * T * T
+            case "local":
+                c = kernels.block_size(pattern)
+                span = c + pattern.before + pattern.after
+                terms["local"] += times * b * tokens * (2 * GH * span / c + span)
+    return terms
+
+
+def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
+    """Return the FLOPs and bytes that take time, by part."""
+    training = work.kind == "training"
+    forward = flop(config, work.length, work.rows, work.scored(config))
+    memory = memory_terms(config, work)
+    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}  # pairs as attention computes them
+    for n, pattern, path in _paths(config, work):
+        T = work.length
+        match path:
+            case "fused":
+                pairs[path] += n * pattern.count(T, T)
+            case "masked" | "reference":
+                pairs[path] += n * T * T
+            case "local":
+                pairs[path] += n * T * (kernels.block_size(pattern) + pattern.before + pattern.after)
+    attention = {
+        path: (1 + BACKWARD * training) * attention_flop(work.rows, config.heads, config.head_width, n)
+        for path, n in pairs.items()
+    }
+    products = (3 if training else 1) * (forward["layers"] + forward["output"])
+    return attention | {
+        "constant": 1.0,
+        "products": products,
+        "passes": config.layers * memory["layer"],  # memory that is passed over
+        "weights": memory["weights"],
+    }
+
+
+def fit(terms: Sequence[Mapping[str, float]], measured: Sequence[float]) -> dict[str, float]:
+    """Return a coefficient ≥ 0 for each term, by least squares."""
+    names = list(terms[0])
+    y = np.asarray(measured, float)
+    X = np.array([[row[name] for name in names] for row in terms]) / y[:, None]  # The residuals are relative errors.
+    scale = np.maximum(X.max(0), 1e-300)
+    found, _ = scipy.optimize.nnls(X / scale, np.ones(len(y)))
+    return {name: float(value) for name, value in zip(names, found / scale, strict=True)}
+
+
+def predict(coefficients: Mapping[str, float], terms: Mapping[str, float]) -> float:
+    """Return Σ coefficient · term."""
+    return float(sum(coefficients[name] * value for name, value in terms.items()))
+
+
+Coefficients = Mapping[tuple[str, str], Mapping[str, float]]  # ("memory" | "time", kind of work) → term → value
+
+
+def as_frame(coefficients: Coefficients) -> pd.DataFrame:
+    """Return coefficients as the table to publish: one row a term."""
+    rows = [(q, kind, term, f"{x:.4g}") for (q, kind), of in coefficients.items() for term, x in of.items()]
+    return pd.DataFrame(rows, columns=["quantity", "kind", "term", "value"])
+
+
+def from_frame(frame: pd.DataFrame) -> Coefficients:
+    """Return what `as_frame` wrote."""
+    grouped = frame.groupby(["quantity", "kind"])
+    return {key: dict(zip(part["term"], part["value"].astype(float), strict=True)) for key, part in grouped}
+
+
+def published() -> Coefficients:
+    """Return the published coefficients.
+
+    Raises:
+        UserError: none are published yet.
+    """
+    path = files.project() / "results" / "laptop" / f"{STUDY}.{TABLE}.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: expected the fitted cost model here (dvc repro {STUDY}, then farcontext publish)")
+    return from_frame(pd.read_csv(path))
+
+
+def lengths_of(text: str) -> list[int]:
+    """Read lengths such as 1024,8192, or raise UserError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UserError(f"lengths = {text}: expected tokens, as 1024,8192")
+    return [int(part) for part in parts]
+
+
+def estimate(
+    config: ModelConfig,
+    lengths: Sequence[int],
+    coefficients: Coefficients,
+    *,
+    rows: int = 1,
+    backend: str = "auto",
+    dtype: str = "float32",
+    rate: float | None = None,
+) -> pd.DataFrame:
+    """Return the computed cost of training and inference at each length.
+
+    Nothing is measured here. Columns: length, training_bytes, training_seconds (a step),
+    inference_bytes, inference_seconds (a forward pass that scores the last tokens), kv_cache_bytes,
+    training_flop, attention_share (of forward FLOPs).
+
+    Args:
+        rate: FLOP/s reached; time is then FLOPs by this, without the fitted machine. Without it, time is that of the
+            machine and fp32 that were measured, and unknown (NaN) in bf16. Memory in bf16 counts activations at two
+            bytes and was not measured.
+
+    Raises:
+        UserError: an unknown backend or dtype, or a number below 1.
+    """
+    if backend not in BACKENDS or dtype not in ELEMENT:
+        raise UserError(f"backend = {backend}, dtype = {dtype}: expected {', '.join(BACKENDS)}; {', '.join(ELEMENT)}")
+    for name, value in [("batch", rows), ("rate", rate or 1), *(("length", length) for length in lengths)]:
+        if value < 1:
+            raise UserError(f"{name} = {value}: expected at least 1")
+    found = []
+    for length in lengths:
+        forward = flop(config, length, rows)
+        row: dict[str, float] = {"length": length}
+        for kind in ("training", "inference"):
+            work = Work(kind, length, rows, backend, ELEMENT[dtype])
+            row[f"{kind}_bytes"] = predict(coefficients["memory", kind], memory_terms(config, work))
+            done = flop(config, length, rows, work.scored(config))
+            total = training_flop(done) if kind == "training" else sum(done.values())
+            if rate is not None:
+                row[f"{kind}_seconds"] = total / rate
+            elif dtype == "float32":
+                row[f"{kind}_seconds"] = predict(coefficients["time", kind], time_terms(config, work))
+            else:
+                row[f"{kind}_seconds"] = math.nan
+            row[f"{kind}_flop"] = total
+        row["kv_cache_bytes"] = kv_cache_bytes(config, length, rows, ELEMENT[dtype]) if config.kind == "decoder" else 0
+        found.append(row | {"attention_share": forward["attention"] / sum(forward.values())})
+    return pd.DataFrame(found)
+
+
+def lines(config: ModelConfig, found: pd.DataFrame) -> list[str]:
+    """Return what `estimate` found as a table for a terminal."""
+    said = [f"computed, not measured: {size_of(config).parameters / 1e6:,.1f} M parameters"]
+    said.append(f"{'tokens':>9}  {'training step':>22}  {'forward pass':>22}  {'KV cache':>10}  attention")
+    for _, row in found.iterrows():
+        both = ((row[f"{kind}_bytes"] / 2**30, row[f"{kind}_seconds"]) for kind in ("training", "inference"))
+        kinds = (f"{gib:8.2f} GiB {seconds:8.3g} s" for gib, seconds in both)
+        cache, share = row["kv_cache_bytes"] / 2**30, row["attention_share"]
+        said.append(f"{row['length']:9.0f}  {'  '.join(kinds)}  {cache:6.2f} GiB  {share:.0%} of FLOPs")
+    return [line.replace("nan s", " –  ") for line in said]
+
+
+def as_json(config: ModelConfig, found: pd.DataFrame) -> str:
+    """Return what `estimate` found as one JSON object; unknown is null."""
+    rows = json.loads(found.to_json(orient="records", double_precision=15))
+    return json.dumps({"computed": True, "parameters": size_of(config).parameters, "lengths": rows})

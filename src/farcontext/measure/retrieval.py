@@ -1,0 +1,143 @@
+"""Retrieve, then read: the parts of a context that BM25 prefers.
+
+They are those that BM25 ranks highest for a question. The module also says where in a text they
+stand.
+
+BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words as they are, no stemming, English stop words
+left out. Scores are comparable within one context and question only.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import bm25s
+import numpy as np
+
+from farcontext.tasks.sample import Decode, Query, Sample
+
+EXTRACTS = ("lead", "random", "bm25")  # These summaries copy sentences, and are the baselines of every summary.
+PASSAGE = 120  # A passage has so many words at most, so that a long paragraph has more than one place.
+PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
+
+
+def ranking(texts: Sequence[str], question: str) -> list[int]:
+    """Return the numbers of texts in the order of BM25 scores.
+
+    They are the texts that share a word with the question; equal scores keep the order of the
+    texts.
+
+    A word has two letters or more. A question without one ("???"), or texts without any, share nothing.
+    """
+    words = bm25s.tokenize(list(texts), show_progress=False)
+    asked = bm25s.tokenize([question], return_ids=False, show_progress=False)[0]
+    if not asked or not words.vocab:
+        return []
+    index = bm25s.BM25()
+    index.index(words, show_progress=False)
+    scores = index.get_scores(asked)
+    return [number for number in np.argsort(-scores, kind="stable").tolist() if scores[number] > 0]
+
+
+def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[str]]:
+    """Return `count` sentences of a text, by each of EXTRACTS.
+
+    The sentences stand in the order of the text.
+
+    The extract lead has the first sentences, random has sentences drawn by seed, and bm25 has those
+    with the highest score for the whole text as the question, which favours long sentences of words
+    that recur: a centroid.
+    """
+    numbers = {
+        "lead": range(len(sentences)),
+        "random": np.random.default_rng(seed).permutation(len(sentences)),
+        "bm25": ranking(sentences, " ".join(sentences)),
+    }
+    return {name: [sentences[number] for number in sorted(numbers[name][:count])] for name in EXTRACTS}
+
+
+def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.ndarray:
+    """Return the blocks of a context that rank highest for a question.
+
+    They stand in the context's order, and have `window` tokens at most.
+
+    A block that does not fit any more is passed over; what stands before the first block stays.
+    """
+    blocks = [sample.context[start:end] for start, end in pairwise([*sample.blocks, len(sample.context)])]
+    ranked = ranking([decode(block.tolist()) for block in blocks], decode(query.question))
+    kept = _packed(ranked, [len(block) for block in blocks], window - sample.blocks[0])
+    return np.concatenate([sample.context[: sample.blocks[0]], *(blocks[number] for number in kept)])
+
+
+def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
+    """Return, in ascending order, the numbers whose sizes fit into the room, taken in the order given."""
+    taken = []
+    for number in numbers:
+        if sizes[number] <= room:
+            taken.append(number)
+            room -= sizes[number]
+    return sorted(taken)
+
+
+# ---------------------------------------------------------------------------------------------- somebody's own text
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a text and its lines in it.
+
+    Lines count from 1, and both ends are included.
+    """
+
+    first: int
+    last: int
+    text: str
+    depth: float  # middle of the piece: 0 at the text's beginning, 1 at its end
+
+
+def passages(text: str) -> list[Passage]:
+    """Return a text's paragraphs in order, long ones in pieces.
+
+    Pieces consist of whole lines, or of words where a line is long.
+    """
+    found = []
+    for paragraph in PARAGRAPH.finditer(text):
+        start = paragraph.start()
+        for piece in _pieces(paragraph.group()):
+            first = text.count("\n", 0, start) + 1
+            last = first + piece.rstrip("\n").count("\n")
+            found.append(Passage(first, last, piece.strip(), (start + len(piece) / 2) / len(text)))
+            start += len(piece)
+    return found
+
+
+def _pieces(paragraph: str) -> Iterator[str]:
+    """Yield parts of at most PASSAGE words that together are the paragraph, cut at line ends where there are any."""
+    held, count = "", 0
+    for line in re.findall(r"[^\n]*\n|[^\n]+\Z", paragraph):
+        for part in re.findall(rf"(?:\s*\S+){{1,{PASSAGE}}}\s*", line):
+            words = len(part.split())
+            if held and count + words > PASSAGE:
+                yield held
+                held, count = "", 0
+            held, count = held + part, count + words
+    if held:
+        yield held
+
+
+def chosen(ranked: Sequence[int], sizes: Sequence[int], budget: int) -> list[int]:
+    """Return the numbers of the passages to read, in text order.
+
+    All passages are read if they fit, else the best ranked that do.
+
+    Where room is left, the passages from the beginning on fill it.
+
+    Args:
+        ranked: numbers of passages, the best first; some may be missing.
+        sizes: tokens of each passage.
+        budget: tokens in all.
+    """
+    if sum(sizes) <= budget:
+        return list(range(len(sizes)))
+    return _packed(dict.fromkeys([*ranked, *range(len(sizes))]), sizes, budget)

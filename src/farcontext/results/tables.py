@@ -1,0 +1,215 @@
+"""Tidy tables with provenance.
+
+A table has one row for each observation and a JSON sidecar. It can be compared with what is
+published.
+"""
+
+import hashlib
+import importlib.metadata
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from farcontext import files
+from farcontext.files import UserError
+from farcontext.schema import Frozen, validate
+
+Section = TypeVar("Section", bound=Frozen)
+
+RECORDED_VERSIONS = ("torch", "numpy", "transformers", "tokenizers")
+SIGNIFICANT_DIGITS = 10  # This is below fp64, and above anything a tolerance looks at.
+
+
+def tables() -> Path:
+    """Return the folder of this profile's tables."""
+    return files.build("tables")
+
+
+def write_table(frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFrame | None = None) -> Path:
+    """Write a study's long-form table, its sidecar and, apart, what it cost.
+
+    Args:
+        frame: one row an observation; must hold `metric` and `value`.
+        cost: seconds, bytes and tokens/s, exempt from every promise about bytes.
+
+    Raises:
+        UserError: a text cell that a spreadsheet would run as a formula.
+    """
+    _refuse_formulas(frame, study)
+    text = frame.to_csv(index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
+    path = tables() / f"{study}.csv"
+    files.write_atomic(path, text)
+    config = params.model_dump(mode="json")
+    sidecar = {
+        "config": config,
+        "config_sha256": files.sha256_json(config),
+        "rows": len(frame),
+        "sha256": files.sha256_file(path),
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_VERSIONS},
+        "threads": 1,
+    }
+    files.write_json(path.with_suffix(".json"), sidecar)
+    if cost is not None:
+        rounded = cost.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+        files.write_atomic(tables() / f"{study}.cost.csv", rounded)
+    return path
+
+
+def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
+    for column in frame.select_dtypes(exclude="number"):
+        bad = [v for v in frame[column].dropna().unique() if str(v)[:1] in ("=", "+", "-", "@", "\t", "\r")]
+        if bad:
+            raise UserError(f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula")
+
+
+def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
+    """Write a small table of words beside a study's table.
+
+    The file is <study>.<name>.csv. It holds examples, and is never compared.
+    """
+    return files.write_atomic(tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+
+
+def published_text(study: str, name: str) -> pd.DataFrame:
+    """Return a published table of words; empty before the first publication."""
+    path = published_folder() / f"{study}.{name}.csv"
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table and hold it against its sidecar.
+
+    Raises:
+        UserError: missing, half-written, or of another run than its sidecar.
+    """
+    sidecar = files.read_json(path.with_suffix(".json"))
+    if not path.is_file():
+        raise UserError(f"{path}: expected a table here")
+    data = path.read_bytes()
+    rows, digest = max(0, data.count(b"\n") - 1), hashlib.sha256(data).hexdigest()
+    if digest != sidecar["sha256"]:
+        raise UserError(
+            f"{path}: {rows} rows, sha256 = {digest}: "
+            f"expected {sidecar['rows']} rows, {sidecar['sha256']}, as its sidecar says"
+        )
+    return pd.read_csv(io.BytesIO(data))
+
+
+def published_folder() -> Path:
+    """Return the folder of what we publish.
+
+    It holds the laptop profile's tables, in git.
+    """
+    return files.project() / "results" / "laptop"
+
+
+def published(study: str) -> pd.DataFrame:
+    """Return the published table of a study."""
+    return read_table(published_folder() / f"{study}.csv")
+
+
+def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return a table that was recorded once, and its card.
+
+    It lies below results/`machine`; the card has the machine, versions and cost.
+
+    Such a table takes minutes on the right hardware or an hour on the reader's: no stage makes it,
+    and no verdict reads it.
+    """
+    path = files.project() / "results" / machine / f"{name}.csv"
+    return pd.read_csv(path), files.read_json(path.with_suffix(".json"))
+
+
+def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return the published rows and this run's.
+
+    A column `run` tells them apart ("published" or "this run").
+
+    A run of the laptop profile is what gets published: its rows stand alone, as such.
+    """
+    if files.profile() == "laptop":
+        return frame.assign(run="published")
+    ours = frame.assign(run="this run")
+    if not (published_folder() / f"{study}.csv").is_file():
+        return ours
+    return pd.concat([published(study).assign(run="published"), ours], ignore_index=True)
+
+
+def params_behind(params: Section, study: str) -> Section:
+    """Return the parameters of the rows that count as published.
+
+    They are the rows that `beside_published` calls so: this run's, where it is what gets published.
+    """
+    path = published_folder() / f"{study}.json"
+    if files.profile() == "laptop" or not path.is_file():
+        return params
+    return validate(type(params), files.read_json(path)["config"], str(path))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table held against its published twin."""
+
+    study: str
+    within: int
+    rows: int
+    worst: str  # the row that differs most, in words; empty when all are within
+
+
+def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float) -> Comparison:
+    """Count the published rows that a new table meets.
+
+    It meets a row where |difference| ≤ tolerance · max(1, |published|).
+
+    A published row that the new table lacks counts as missed.
+    """
+    keys = [column for column in theirs.columns if column != "value"]
+    if theirs.duplicated(keys).any():
+        raise UserError(f"{study}: expected one row for each {', '.join(keys)}")
+    merged = theirs.merge(ours, on=keys, how="left", suffixes=("", "_new"))
+    off = (merged["value_new"] - merged["value"]).abs() / np.maximum(1.0, merged["value"].abs())
+    good = off <= tolerance
+    worst = ""
+    if not good.all():
+        row = merged.loc[off.fillna(np.inf).idxmax()]
+        words = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
+        worst = f"{words}: {row['value_new']:.6g}, published {row['value']:.6g}"
+    return Comparison(study, int(good.sum()), len(merged), worst)
+
+
+def tidy(rows: Iterable[dict], columns: list[str]) -> pd.DataFrame:
+    """Return rows as a frame with these columns first to last.
+
+    The frame is sorted by all columns but `value`; missing cells are empty.
+    """
+    frame = pd.DataFrame(list(rows)).reindex(columns=columns)
+    by = [column for column in columns if column != "value"]
+    return frame.sort_values(by, kind="stable").reset_index(drop=True)
+
+
+def rounded(columns: Mapping[str, Sequence[float]], index: str, digits: int) -> pd.DataFrame:
+    """Return columns as a rounded table.
+
+    Rows are numbered from 0 under the name `index`; the rounding makes every CPU show the same.
+    """
+    return pd.DataFrame(columns).rename_axis(index).round(digits)
+
+
+def verdict_line(claim: str) -> str:
+    """Return a claim's published verdict as one line.
+
+    A notebook's last cell prints it.
+    """
+    path = published_folder() / "verdicts.csv"
+    verdicts = pd.read_csv(path).set_index("claim") if path.is_file() else pd.DataFrame()
+    if claim not in verdicts.index:
+        return f"{claim}: not published yet"
+    row = verdicts.loc[claim]
+    sign = "≥" if row["side"] == "at_least" else "≤"
+    interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{claim} {row['verdict']}: {row['effect']} = {interval}, threshold {sign} {row['threshold']:g}"

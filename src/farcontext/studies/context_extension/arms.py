@@ -1,0 +1,158 @@
+"""The arms of notebook 07.
+
+They are ways to encode positions and ways to extend them, and how each is trained.
+"""
+
+from typing import NamedTuple
+
+from farcontext.nn.config import Extension, ModelConfig
+from farcontext.schema import Row
+from farcontext.studies.params import ContextExtension as Params
+from farcontext.tasks import recall
+from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+
+SHORT_SPAN = 4  # A row of the first stage has L / SHORT_SPAN tokens.
+SMEARED_STEPS = 3  # Smeared bases are compared only with one another; they learn in a third of the steps.
+P_ROPE, PARTIAL = 0.75, 0.5  # share of pairs that turn; share of channels that turn
+TURNS = 4.0  # This is YaRN's fast end of the ramp, in turns: L is too short for the published 32.
+
+
+class Arm(NamedTuple):
+    """A way to reach further.
+
+    An arm has the base it starts from, and RoPE's scheme with its options, if any.
+    """
+
+    name: str
+    base: str
+    scheme: str | None = None
+    options: tuple[tuple[str, float], ...] = ()
+    log_n: bool = False
+    window: bool = False
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("rope", "rope"),
+        Arm("linear", "rope", "linear"),
+        Arm("ntk", "rope", "ntk"),
+        Arm("dynamic_ntk", "rope", "dynamic_ntk"),
+        Arm("dynamic_ntk_hf", "rope", "dynamic_ntk_hf"),
+        Arm("yarn", "rope", "yarn"),
+        Arm("yarn_4_turns", "rope", "yarn", (("beta_fast", TURNS),)),
+        Arm("yarn_rotations", "rope", "yarn_rotations"),
+        Arm("llama3", "rope", "llama3"),
+        Arm("abf", "rope", "abf"),
+        Arm("log_n", "rope", log_n=True),
+        Arm("window_sinks", "rope", window=True),
+        Arm("p_rope", "p_rope"),
+        Arm("partial_rotary", "partial_rotary"),
+        Arm("random", "random"),
+        Arm("alibi", "alibi"),
+        Arm("nope", "nope"),
+        Arm("rope_smeared", "rope_smeared"),  # Keys are mixed with their neighbour's: this base learns in minutes.
+        Arm("nope_smeared", "nope_smeared"),
+        Arm("t5", "t5"),
+        Arm("sinusoidal", "sinusoidal"),
+        Arm("learned", "learned", "linear"),
+    )
+}
+FOLLOWS = ("linear", "ntk", "yarn", "yarn_rotations", "llama3", "abf")  # schemes whose scale is set from outside
+
+
+def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
+    """Return the model of a base at length L.
+
+    All bases are the same but for their positions.
+    """
+    match base.removesuffix("_smeared"):
+        case "nope":
+            encoding: Row = {"positions": "none"}
+        case "random":
+            encoding = {"random_positions": params.length * max(params.multiples)}
+        case "p_rope":
+            encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=P_ROPE)}
+        case "partial_rotary":
+            encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=PARTIAL)}
+        case name:
+            encoding = {"positions": name}
+    return ModelConfig(
+        kind=kind,
+        vocab_size=recall.VOCABULARY + 1,  # The last id is an encoder's mask.
+        width=params.width,
+        layers=params.layers,
+        heads=params.heads,
+        mlp_width=4 * params.width,
+        mlp="gelu",
+        max_length=params.length,
+        init_std=params.init_std,
+        embedding_std=None if base == "sinusoidal" else 1.0,  # A table of sines must not drown in the embedding.
+        tied=False,
+        smear=base.endswith("_smeared"),
+        **encoding,
+    )
+
+
+def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> ModelConfig:
+    """Return an arm's model for `scale` times the trained length.
+
+    The weights are its base's.
+    """
+    model = base_model(params, arm.base, kind)
+    if arm.log_n:
+        return model.model_copy(update={"log_n": params.length})
+    if arm.scheme is None:
+        return model
+    scale = scale if arm.scheme in FOLLOWS or arm.scheme == "dynamic_ntk_hf" else 1.0
+    extension = Extension(scheme=arm.scheme, scale=scale, trained_length=params.length, **dict(arm.options))
+    return model.model_copy(update={"extension": extension})
+
+
+def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decoder") -> RunConfig:
+    """Return the training of a base.
+
+    A base learns recall from short rows to rows of L tokens; every base sees the same tokens.
+    """
+    dense, once = Task(name="dense_recall", pairs=4), Task(name="recall", pairs=params.pairs)
+    short = params.length // SHORT_SPAN
+    fewer = SMEARED_STEPS if base.endswith("_smeared") else 1
+    lengths = [
+        (params.short_steps, short, (Task(name="dense_recall", pairs=3),)),
+        (params.dense_steps, 2 * short, (dense,)),
+        (params.long_steps, params.length, (dense, once)),
+    ]
+    stages = tuple(
+        Stage(steps=max(1, steps // fewer), rows=params.step_tokens // length, length=length, tasks=tasks)
+        for steps, length, tasks in lengths
+    )
+    steps = sum(stage.steps for stage in stages)
+    return RunConfig(
+        model=base_model(params, base, kind),
+        batch=Curriculum(stages=stages),
+        optimizer=OptimizerConfig(lr=lr, warmup=min(60, steps // 4)),
+        steps=steps,
+        save_every=max(1, steps // 2),
+        seed=seed,
+    )
+
+
+def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
+    """Return an arm's short fine-tuning.
+
+    It learns recall at `tune_multiple` times L; the scale is set for the longest goal.
+    """
+    start = base_run(params, arm.base, seed, lr)
+    length = params.length * params.tune_multiple
+    model = extended(params, arm, params.goal).model_copy(update={"max_length": length})
+    tasks = (Task(name="recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs, span=params.span))
+    stage = Stage(steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks)
+    return RunConfig(
+        model=model,
+        batch=Curriculum(stages=(stage,)),
+        optimizer=OptimizerConfig(lr=params.tune_share * lr, warmup=params.tune_steps // 4),
+        steps=params.tune_steps,
+        save_every=params.tune_steps,
+        seed=seed,
+        start=start,
+    )

@@ -1,0 +1,120 @@
+"""Figures of notebook 02: gradients, recall, and errors on flip-flop.
+
+Gradients are drawn by distance, recall by distance and by training.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from farcontext.results.plotting import grid
+
+COLORS = {"rnn": "C3", "lstm": "C0", "gru": "C2", "attention": "C1"}
+NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "attention": "attention"}
+
+
+def _arms(axis: Axes, rows: pd.DataFrame, x: str) -> None:
+    """Draw published rows as a line with the range over seeds, this run's as hollow circles."""
+    for arm, color in COLORS.items():
+        published, ours = (rows[(rows["arm"] == arm) & (rows["run"] == run)] for run in ("published", "this run"))
+        if len(published):
+            sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False)
+        axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=5)
+
+
+def _legend(figure: Figure, arms: pd.Series, both: bool) -> None:
+    """Draw one legend for all axes: the arms as they are drawn."""
+    look = {"marker": "none" if both else "o", "mfc": "none"}
+    lines = [
+        figure.axes[0].plot([], [], color=color, mec=color, label=NAMES[arm], **look)[0]
+        for arm, color in COLORS.items()
+        if (arms == arm).any()
+    ]
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
+
+
+def gradient_by_distance(table: pd.DataFrame) -> Figure:
+    """Draw the norm of the loss's gradient by distance in tokens.
+
+    The panels are flip-flop before training, flip-flop after it, and recall after it.
+
+    Args:
+        table: rows of metric log10_gradient with task, arm, when, distance, value and run.
+    """
+    rows = table[table["metric"] == "log10_gradient"]
+    panels = (
+        ("flip_flop", "start", "flip-flop, before training"),
+        ("flip_flop", "trained", "flip-flop, trained"),
+        ("recall", "trained", "recall, trained"),
+    )
+    figure, axes = grid(3, height=3.2)
+    low = np.floor(rows["value"].min() / 10) * 10
+    for axis, (task, when, title) in zip(axes, panels, strict=True):
+        _arms(axis, rows[(rows["task"] == task) & (rows["when"] == when)], "distance")
+        axis.axhline(-45, color="0.4", ls=":", lw=1)
+        axis.set(title=title, xlabel="distance d, tokens", ylabel="", ylim=(min(low, -50), 5))
+    axes[0].annotate("smallest number in fp32", (0, -45), (2, 3), textcoords="offset points", fontsize=8, color="0.3")
+    axes[0].set_ylabel("log10 ‖∂loss/∂x‖")
+    for axis in axes[1:]:
+        axis.set_yticklabels([])
+    _legend(figure, rows["arm"], (rows["run"] == "published").any())
+    return figure
+
+
+def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
+    """Draw the share of right answers by distance, and loss by tokens.
+
+    The loss is that of training. Dotted lines show the share that a guess gets.
+
+    Args:
+        table: rows of task recall, metrics accuracy and loss.
+        pairs, values: a guess is right once in `pairs` (the row's values) or `values` (all values).
+    """
+    recall = table[table["task"] == "recall"]
+    figure, axes = grid(2, height=3.2)
+    accuracy = recall[recall["metric"] == "accuracy"]
+    _arms(axes[0], accuracy, "distance")
+    for share, says in ((1 / pairs, "a value of the row"), (1 / values, "any value")):
+        axes[0].axhline(share, color="0.4", ls=":", lw=1)
+        axes[0].annotate(f"guessing {says}", (1, share), (-2, 3), xycoords=("axes fraction", "data"),
+                         textcoords="offset points", ha="right", fontsize=8, color="0.3")  # fmt: skip
+    distances = sorted(accuracy["distance"].unique())
+    axes[0].set_xscale("log", base=2)
+    axes[0].set_xticks(distances, [str(int(d)) for d in distances])
+    axes[0].set(xlabel="tokens between pairs and question", ylabel="share of questions right", ylim=(-0.03, 1.05))
+    loss = recall[recall["metric"] == "loss"].assign(tokens=lambda frame: frame["tokens"] / 1000)
+    _arms(axes[1], loss, "tokens")
+    axes[1].set(xlabel="thousands of training tokens", ylabel="training loss, nats", ylim=(0, None))
+    _legend(figure, recall["arm"], (recall["run"] == "published").any())
+    return figure
+
+
+def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
+    """Draw the share of wrong bits among those read, by length.
+
+    The length is the row's. There is one axis for each share of ignored instructions.
+
+    Args:
+        table: rows of metric error with arm, ignores, length, value and run.
+        trained_length: T of training rows, marked.
+    """
+    rows = table[table["metric"] == "error"]
+    shares = sorted(rows["ignores"].unique())
+    figure, axes = grid(len(shares), height=3.0)
+    for axis, ignores in zip(axes, shares, strict=True):
+        _arms(axis, rows[rows["ignores"] == ignores], "length")
+        axis.axhline(0.5, color="0.4", ls=":", lw=1)
+        axis.axvline(trained_length, color="0.4", ls="--", lw=1)
+        axis.annotate("trained length", (trained_length, 0.44), (4, 0), textcoords="offset points", fontsize=8,
+                      color="0.3")  # fmt: skip
+        axis.annotate("chance", (1, 0.5), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      ha="right", fontsize=8, color="0.3")  # fmt: skip
+        lengths = sorted(rows["length"].unique())
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(lengths, [str(int(length)) for length in lengths])
+        axis.set(title=f"{ignores:.0%} of instructions ignored", xlabel="tokens in the row", ylim=(-0.02, 0.55))
+        axis.set_ylabel("share of bits wrong" if axis is axes[0] else "")
+    _legend(figure, rows["arm"], (rows["run"] == "published").any())
+    return figure

@@ -1,0 +1,332 @@
+"""Notebook 02: memory of RNN, LSTM, GRU and attention of equal size.
+
+It measures gradients by distance, recall by distance, and how long a bit is kept. There are two
+tasks: `recall` (which value stood after this key?) and `flip_flop` (which bit was written last?).
+Claims R1 and R2 of claims.yaml read the table.
+"""
+
+import bisect
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from farcontext.measure import effective_length, gradients, stats
+from farcontext.measure import losses as evaluation
+from farcontext.nn.config import RECURRENT, ModelConfig
+from farcontext.results import tables
+from farcontext.schema import Row
+from farcontext.studies.params import Recurrence as Params
+from farcontext.tasks import flip_flop, recall
+from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.loop import build_model
+from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep
+
+NAME = "recurrence"
+COLUMNS = ["task", "arm", "seed", "when", "rate", "tokens", "distance", "length", "ignores", "metric", "value"]
+IGNORES = 0.8  # share of flip-flop's instructions that only fill, in training
+CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
+LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
+POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.
+SMALLEST = math.log(1e-300)  # The slope is fitted to larger norms only, since fp64 ends at 1e-308.
+NEAR = (1, 2, 4, 8)  # The gradient is also taken at these distances; the slope is not fitted to them.
+
+
+class Arm(NamedTuple):
+    """The name of a training run in the table."""
+
+    task: str
+    name: str
+    seed: int
+    rate: float
+
+
+# ---------------------------------------------------------------------------------------------------- models and runs
+
+
+@functools.cache
+def parameter_count(config: ModelConfig) -> int:
+    """Return how many numbers a model learns."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(config).parameters())
+
+
+def model_of(params: Params, task: str, arm: str) -> ModelConfig:
+    """Return an arm's model, sized to the task's number of parameters.
+
+    The state's width, or the MLP's, is the one that comes nearest to that number.
+    """
+    wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
+
+    def of(mlp_width: int) -> ModelConfig:
+        shape = {"width": params.recurrent_width, "layers": 1}
+        if arm not in RECURRENT:  # Without smeared keys and its own output matrix, attention may stay on a plateau.
+            shape = {"width": params.attention_width, "layers": params.attention_layers}
+            shape |= {"mlp": "gelu", "tied": False, "smear": True}
+        vocabulary = recall.VOCABULARY if task == "recall" else flip_flop.VOCABULARY
+        return ModelConfig(
+            kind=arm if arm in RECURRENT else "decoder",
+            vocab_size=vocabulary + 1,
+            heads=params.heads,
+            mlp_width=mlp_width,
+            max_length=max(params.recall_lengths) if task == "recall" else params.flip_flop_length,
+            init_std=0.1,
+            embedding_std=1.0,
+            **shape,
+        )
+
+    above = 1 + bisect.bisect_left(range(1, wanted), wanted, key=lambda width: parameter_count(of(width)))
+    return min((of(max(1, width)) for width in (above - 1, above)), key=lambda c: abs(parameter_count(c) - wanted))
+
+
+def state_numbers(model: ModelConfig, length: int) -> int:
+    """Return how many numbers a model keeps from token to token.
+
+    They are a recurrent state, or the keys and values of `length` tokens.
+    """
+    if model.kind in RECURRENT:
+        with torch.device("meta"):
+            return build_model(model).state_numbers
+    return 2 * model.layers * (model.kv_heads or model.heads) * model.head_width * length
+
+
+def curriculum(params: Params, task: str) -> Curriculum:
+    """Return what every arm of a task is trained on.
+
+    Every arm gets the same rows in the same order.
+    """
+    if task == "flip_flop":
+        bits = Task(name="flip_flop", ignores=IGNORES)
+        steps, rows, length = params.flip_flop_steps, params.flip_flop_rows, params.flip_flop_length
+        return Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(bits,)),))
+    dense = Task(name="dense_recall", pairs=params.pairs)
+    once = Task(name="recall", pairs=params.pairs, span=params.span)
+    first = Stage(steps=params.dense_steps, rows=params.dense_rows, length=params.dense_length, tasks=(dense,))
+    further = zip(params.recall_steps, params.recall_rows, params.recall_lengths, strict=True)
+    mixed = [
+        Stage(steps=s, rows=rows, length=length, tasks=(once,) if place else (dense, once))
+        for place, (s, rows, length) in enumerate(further)
+    ]
+    return Curriculum(stages=(first, *mixed))
+
+
+def run_of(params: Params, arm: Arm) -> RunConfig:
+    """Return an arm's training run."""
+    batch = curriculum(params, arm.task)
+    steps = sum(stage.steps for stage in batch.stages)
+    return RunConfig(
+        model=model_of(params, arm.task, arm.name),
+        batch=batch,
+        optimizer=OptimizerConfig(lr=arm.rate, warmup=min(50, steps // 4), decay=0.1),
+        steps=steps,
+        save_every=steps,
+        seed=arm.seed,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the study
+
+
+def run(params: Params) -> pd.DataFrame:
+    """Train and evaluate every arm; write and return the table.
+
+    The table has one row for each observation.
+
+    metric: parameters, state_numbers (kept after the longest test row) · tuning_loss · loss (nats a scored token, by
+    training tokens), learned_after (tokens) · accuracy (recall, by distance), oracle_accuracy · error (flip-flop, share
+    wrong, by length and ignores) · log10_gradient (by distance), log_slope (of the natural logarithm, a token).
+    """
+    rates, rows = tuned(params)
+    seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
+    arms = [Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]]
+    runs = {arm: run_of(params, arm) for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))}
+    trained = dict(zip(runs, sweep(list(runs.values())), strict=True))
+    rows += size_rows(params, rates)
+    rows += [row for arm, result in trained.items() for row in _curve(params, arm, result)]
+    rows += _recall(params, {arm: job for arm, job in runs.items() if arm.task == "recall"})
+    rows += _flip_flop(params, {arm: job for arm, job in runs.items() if arm.task == "flip_flop"})
+    rows += _gradients(params, runs)
+    table = tables.tidy(rows, COLUMNS)
+    costs = pd.DataFrame(_columns(arm) | result.cost for arm, result in trained.items())
+    tables.write_table(table, NAME, params, costs)
+    return table
+
+
+def _columns(arm: Arm) -> Row:
+    return {"task": arm.task, "arm": arm.name, "seed": arm.seed}
+
+
+def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
+    """Return each task's learning rate by arm, and the trials.
+
+    The rate is that of the least final loss, a mean over its seeds. Every arm has the same rates
+    and seeds. The seeds serve tuning alone: no verdict uses them.
+    """
+    given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
+    trials = [
+        Arm(task, name, seed, rate)
+        for task, names in given.items()
+        for name in names
+        for rate in params.tuning_rates
+        for seed in params.tuning_seeds
+    ]
+    if not trials:
+        return {task: dict(names) for task, names in given.items()}, []
+    found = sweep([run_of(params, arm) for arm in trials])
+    rows = [
+        _columns(arm) | {"rate": arm.rate, "metric": "tuning_loss", "value": final_loss(result)}
+        for arm, result in zip(trials, found, strict=True)
+    ]
+    means = pd.DataFrame(rows).groupby(["task", "arm", "rate"])["value"].mean()
+    best = {task: {name: float(means[task, name].idxmin()) for name in names} for task, names in given.items()}
+    return best, rows
+
+
+def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    """Return how many numbers each arm learns and keeps.
+
+    The kept numbers are those that it keeps in mind after the longest test row.
+    """
+    longest = {"recall": max(params.recall_lengths), "flip_flop": max(params.test_lengths)}
+    rows = []
+    for task, names in rates.items():
+        for arm in names:
+            model = model_of(params, task, arm)
+            kept = state_numbers(model, longest[task])
+            for metric, value in (("parameters", parameter_count(model)), ("state_numbers", kept)):
+                rows.append({"task": task, "arm": arm, "metric": metric, "value": float(value)})
+    return rows
+
+
+def _curve(params: Params, arm: Arm, result: RunResult) -> list[Row]:
+    stages = curriculum(params, arm.task).stages
+    seen = np.cumsum([stage.rows * stage.length for stage in stages for _ in range(stage.steps)])
+    losses = np.array([row["loss"] for row in result.rows])
+    stretch = math.ceil(len(losses) / CURVE_POINTS)
+    points = [(int(seen[part[-1]]), float(losses[part].mean())) for part in _stretches(len(losses), stretch)]
+    rows = [_columns(arm) | {"tokens": tokens, "metric": "loss", "value": loss} for tokens, loss in points]
+    after = [tokens for tokens, loss in points if loss < LEARNED]
+    return rows + [_columns(arm) | {"metric": "learned_after", "value": float(tokens)} for tokens in after[:1]]
+
+
+def _stretches(count: int, size: int) -> list[np.ndarray]:
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+# ------------------------------------------------------------------------------------------ R2: recall by distance
+
+
+def depth_of(params: Params, distance: int) -> float:
+    """Return where the pairs must stand for a distance to the questions.
+
+    The `distance` tokens lie between the last place for the pairs and the questions.
+    """
+    room = params.recall_lengths[-1] - 2 * params.pairs - params.span
+    if not 0 <= distance <= room:
+        raise ValueError(f"distance = {distance}: expected 0 to {room}")
+    return 1 - distance / room
+
+
+def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
+    """Return accuracy by distance, in rows of one length, so that distance alone differs."""
+    length = params.recall_lengths[-1]
+    task = {"name": "recall", "pairs": params.pairs, "span": params.span}
+    depths = tuple(depth_of(params, distance) for distance in params.distances)
+    options = {"task": task, "lengths": (length,), "depths": depths, "rows": params.test_rows}
+    found = sweep([EvalConfig(evaluation.task_accuracy, job, options) for job in runs.values()])
+    rows = [
+        _columns(arm) | {"distance": distance, "metric": "accuracy", "value": row["accuracy"]}
+        for arm, result in zip(runs, found, strict=True)
+        for distance, row in zip(params.distances, result.rows, strict=True)
+    ]
+    rng = np.random.default_rng(evaluation.EVALUATION_SEED)
+    tokens, scored = recall.recall(rng, params.test_rows, length, pairs=params.pairs, span=params.span)
+    right = float((recall.oracle(tokens, scored) == tokens[scored]).mean())
+    return rows + [
+        {"task": "recall", "arm": "oracle", "seed": seed, "metric": "oracle_accuracy", "value": right}
+        for seed in params.seeds
+    ]
+
+
+def crossover(table: pd.DataFrame) -> pd.Series:
+    """Return the distance at which attention first leads the LSTM by POINTS.
+
+    There is one distance for each run and seed; infinity means that it leads nowhere.
+
+    Args:
+        table: what `results.beside_published` returns.
+    """
+    accuracy = table[table["metric"] == "accuracy"]
+    wide = accuracy.pivot_table(index=["run", "seed"], columns=["arm", "distance"], values="value")
+    lead = 100 * (wide["attention"] - wide["lstm"]).dropna(axis=1, how="all")
+    return lead.apply(
+        lambda row: effective_length.crossing(list(row.dropna().index), list(-row.dropna()), -POINTS), axis=1
+    )
+
+
+# --------------------------------------------------------------------------------------------- a bit to keep: flip-flop
+
+
+def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
+    cases = [(arm, job, ignores) for arm, job in runs.items() for ignores in params.test_ignores]
+    options = {"lengths": params.test_lengths, "rows": params.test_rows}
+    found = sweep(
+        [
+            EvalConfig(evaluation.task_accuracy, job, options | {"task": {"name": "flip_flop", "ignores": ignores}})
+            for _, job, ignores in cases
+        ]
+    )
+    return [
+        _columns(arm) | {"length": row["length"], "ignores": ignores, "metric": "error", "value": 1 - row["accuracy"]}
+        for (arm, _, ignores), result in zip(cases, found, strict=True)
+        for row in result.rows
+    ]
+
+
+# --------------------------------------------------------------------------------------------- R1: gradient by distance
+
+
+def gradient_distances(params: Params) -> tuple[list[int], list[int]]:
+    """Return the distances of the gradient, and those of the slope.
+
+    The gradient is taken at the first; the slope is fitted to the second, which are among them.
+    """
+    fitted = list(range(params.fit_from, params.gradient_length * 7 // 8 + 1, 8))
+    return [d for d in NEAR if d < params.fit_from] + fitted, fitted
+
+
+def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
+    """Return the norm by distance, untrained and trained, on rows of the task of the arm."""
+    distances, fitted = gradient_distances(params)
+    tasks = {
+        "recall": {"name": "recall", "pairs": params.pairs, "span": params.span},
+        "flip_flop": {"name": "flip_flop", "ignores": IGNORES},
+    }
+    same = {"length": params.gradient_length, "distances": tuple(distances), "rows": params.gradient_rows}
+    jobs = {}
+    for arm, job in runs.items():
+        options = same | {"task": tasks[arm.task]}
+        jobs[arm, "trained"] = EvalConfig(gradients.gradient_by_distance, job, options)
+        jobs[arm, "start"] = EvalConfig(gradients.gradient_before_training, job, options | {"seed": arm.seed})
+    rows = []
+    for (arm, when), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+        at = _columns(arm) | {"when": when}
+        norms = {row["distance"]: row["log_norm"] for row in result.rows}
+        rows += [
+            at | {"distance": d, "metric": "log10_gradient", "value": norm / math.log(10)} for d, norm in norms.items()
+        ]
+        rows.append(at | {"metric": "log_slope", "value": slope_of({d: norms[d] for d in fitted})})
+    return rows
+
+
+def slope_of(log_norms: Mapping[int, float]) -> float:
+    """Return the least-squares slope of ln(norm) on distance.
+
+    It uses the points whose norm fp64 can hold; with fewer than two it is NaN.
+    """
+    held = {d: norm for d, norm in log_norms.items() if norm > SMALLEST}
+    return stats.log_slope(list(held), np.exp(list(held.values()))) if len(held) > 1 else math.nan

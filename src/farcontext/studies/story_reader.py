@@ -1,0 +1,279 @@
+"""The readers of stories that the applications share.
+
+Here stand what they are trained on, by which recipe, and how they are asked. A recipe is a
+pre-training on statements of what is so after a story, on short rows and then on more short ones,
+or on long ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of
+floating-point operations. Writers of summaries, and then of statements, go on from the same first
+pre-training.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from farcontext import files
+from farcontext.data import corpus
+from farcontext.data.tokenizer import load_tokenizer
+from farcontext.measure import cost
+from farcontext.nn.config import ModelConfig
+from farcontext.nn.generation import GREEDY, Sampling, generate
+from farcontext.nn.transformer import Decoder
+from farcontext.schema import BOS, Row
+from farcontext.studies.params import StoryReader as Params
+from farcontext.studies.params import StoryWriter as Writer
+from farcontext.tasks import storybook, world
+from farcontext.tasks.sample import Ids, Sample
+from farcontext.tasks.storybook import Tail, Vocabulary, sentences_of
+from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.curriculum import keep_rows
+from farcontext.train.keys import tokens_folder
+from farcontext.train.runs import EvalConfig, prepared_task, sweep
+
+RECIPES = ("none", "short", "long")
+DOMAIN = "plays"  # the prose between the sentences of a story
+PROSE = 400_000  # characters of it
+LAYOUTS = {
+    "spread": None,
+    "near": 1.0,
+}  # A story's sentences stand at even depths, or all right before what follows.
+ROWS_SEED, SAMPLE_SEED = 0, 100_000  # The first is for training rows; tested stories count on from the second.
+
+
+# ------------------------------------------------------------------------------------------------ words, prose, rows
+
+
+@functools.cache
+def vocabulary() -> Vocabulary:
+    """Return the project's tokenizer, and the world's words as ids."""
+    tokenizer = load_tokenizer(tokens_folder())
+    return Vocabulary(lambda text: tokenizer.encode(text).ids, tokenizer.decode, tokenizer.get_vocab_size())
+
+
+@functools.cache
+def prose(split: str) -> str:
+    """Return the beginning of a split's plays."""
+    documents = corpus.load_documents(files.project() / "build" / "corpus", split, DOMAIN)
+    return "\n".join(document.text for document in documents)[:PROSE]
+
+
+def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, things: int, changes: int) -> list[Row]:
+    """Keep rows for training and return their digest."""
+    words = vocabulary()
+    made = storybook.rows(
+        np.random.default_rng(
+            (ROWS_SEED, length, *map(get_args(Tail).index, tails))
+        ),  # Each tail has stories of its own.
+        rows,
+        length=length,
+        vocabulary=words,
+        filler=sentences_of(prose("train"), words.encode),
+        tails=tails,
+        bos=(BOS,),
+        people=people,
+        things=things,
+        changes=changes,
+    )
+    return [{"digest": keep_rows(*made)}]
+
+
+def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
+    """Return the task that draws from rows of one length, made once."""
+    sizes = {"people": params.people, "things": params.things, "changes": params.changes}
+    job = EvalConfig(make_rows, None, {"length": length, "tails": list(tails), "rows": params.rows} | sizes)
+    return prepared_task(job, length)
+
+
+# ----------------------------------------------------------------------------------------------------------- recipes
+
+
+def model_of(params: Params) -> ModelConfig:
+    """Return the reader: a decoder without position encodings.
+
+    Its embeddings take up the tokens before them.
+    """
+    return ModelConfig(
+        kind="decoder",
+        vocab_size=vocabulary().size,
+        width=params.width,
+        layers=params.layers,
+        heads=params.heads,
+        mlp_width=2 * params.width,
+        max_length=params.long_length,
+        positions="none",
+        short_conv=params.short_conv,
+        init_std=0.1,
+        embedding_std=1.0,
+    )
+
+
+def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
+    """Return the steps on (short, long) rows of each phase.
+
+    A recipe's phases cost together what another's do.
+    """
+    short, long = (_step_flop(params, length) for length in (params.short_length, params.long_length))
+    base, more = params.short_steps * short, params.long_steps * long
+    match recipe:
+        case "none":
+            return {"tuning": (0, params.tune_steps + round((base + more) / long))}
+        case "short":
+            return {"base": (params.short_steps, 0), "more": (round(more / short), 0), "tuning": (0, params.tune_steps)}
+        case "long":
+            return {"base": (params.short_steps, 0), "more": (0, params.long_steps), "tuning": (0, params.tune_steps)}
+    raise ValueError(f"recipe = {recipe}: expected one of {', '.join(RECIPES)}")
+
+
+def flop_of(params: Params, recipe: str) -> float:
+    """Return what a recipe's steps cost, forward and backward, by `cost.flop`."""
+    lengths = (params.short_length, params.long_length)
+    counts = [sum(phase) for phase in zip(*steps_of(params, recipe).values(), strict=True)]
+    return sum(n * _step_flop(params, length) for n, length in zip(counts, lengths, strict=True))
+
+
+def _step_flop(params: Params, length: int) -> float:
+    """Few tokens of a row are scored, so the output is left out."""
+    return cost.training_flop(cost.flop(model_of(params), length, params.step_tokens // length, scored=0))
+
+
+def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
+    """Return a recipe's last run.
+
+    Each phase starts from the weights of the one before.
+    """
+    run = None
+    for phase, steps in steps_of(params, recipe).items():
+        rate = params.lr * (params.tune_share if run else 1)
+        run = _run(params, ("questions",) if phase == "tuning" else ("cloze",), steps, seed, rate, run)
+    return run
+
+
+def writer_of(params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int) -> RunConfig:
+    """Return the run of who writes summaries or statements.
+
+    Statements are of what is so. Their run starts from that of summaries.
+    """
+    base, *_ = phases_of(run_of(params, "short", seed))
+    summaries = _run(params, ("summary",), writer.summary_steps, seed, writer.lr, base)
+    if tail == "summary":
+        return summaries
+    return _run(params, ("statements",), writer.statement_steps, seed, writer.lr, summaries)
+
+
+def phases_of(run: RunConfig) -> list[RunConfig]:
+    """Return a run after all the runs that it started from."""
+    return [*(phases_of(run.start) if run.start else []), run]
+
+
+def cost_of(run: RunConfig) -> dict[str, float]:
+    """Return the cost of a run and all that it started from.
+
+    It has the seconds, steps and tokens of all, and the largest memory and size.
+    """
+    costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
+    return costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
+
+
+def _run(
+    params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int, lr: float, start: RunConfig | None
+) -> RunConfig:
+    lengths = (params.short_length, params.long_length)
+    stages = tuple(
+        Stage(steps=n, rows=params.step_tokens // length, length=length, tasks=(rows_of(params, length, tails),))
+        for n, length in zip(steps, lengths, strict=True)
+        if n
+    )
+    return RunConfig(
+        model=model_of(params),
+        batch=Curriculum(stages=stages),
+        optimizer=OptimizerConfig(lr=lr, warmup=min(30, sum(steps) // 4)),
+        steps=sum(steps),
+        save_every=sum(steps),
+        seed=seed,
+        start=start,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def sizes_of(params: Params) -> dict[str, int]:
+    """Return the sizes of the stories that are tested.
+
+    They are as in training, but nothing changes, so each kind has its hops.
+    """
+    return {"people": params.people, "things": params.things, "changes": 0}
+
+
+def stories(sizes: Mapping[str, int], *, length: int, count: int, depth: float | None) -> list[Sample]:
+    """Return stories of test people in test prose, with all questions.
+
+    Their contexts fill `length`.
+    """
+    return [_story(number, length, depth, **sizes) for number in range(count)]
+
+
+def story_of(sizes: Mapping[str, int], number: int) -> world.Story:
+    """Return the story of that number, before it is laid into prose."""
+    return world.story_of(SAMPLE_SEED + number, **sizes)
+
+
+@functools.lru_cache(4096)  # Every reader is asked about the same ones.
+def _story(number: int, length: int, depth: float | None, *, people: int, things: int, changes: int) -> Sample:
+    return world.sample(
+        length=length,
+        seed=SAMPLE_SEED + number,
+        encode=vocabulary().encode,
+        filler=prose("test"),
+        people=people,
+        things=things,
+        changes=changes,
+        depth=depth,
+        bos=(BOS,),
+    )
+
+
+@torch.inference_mode()
+def likeliest(model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]) -> list[torch.Tensor]:
+    """Return the logits at each answer's tokens, (answer, V) each.
+
+    A context, a question and the true answer before are given. Rows are filled up on the right,
+    where a causal model does not look.
+    """
+    rows = [[*context, *question, *answer] for context, (question, answer) in zip(contexts, asked, strict=True)]
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    select = torch.zeros(tokens.shape, dtype=torch.bool)
+    for number, (row, (_, answer)) in enumerate(zip(rows, asked, strict=True)):
+        tokens[number, : len(row)] = torch.tensor(row)
+        select[number, len(row) - len(answer) - 1 : len(row) - 1] = True
+    logits = model(tokens, select=select)
+    return list(logits.split([len(answer) for _, answer in asked]))
+
+
+@torch.inference_mode()
+def written(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    *,
+    stop: int | None = None,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+) -> list[str]:
+    """Return the text that follows each prompt, up to `stop`.
+
+    It has at most `new` tokens; prompts of a length go together.
+    """
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    words, draws, texts = vocabulary(), torch.Generator().manual_seed(seed), {}
+    for numbers in by_length.values():
+        rows = torch.tensor(np.array([prompts[number] for number in numbers]))
+        made = generate(model, rows, new, stop=stop, sampling=sampling, generator=draws)
+        for number, ids in zip(numbers, made.tolist(), strict=True):
+            texts[number] = words.decode(ids[: ids.index(stop)] if stop in ids else ids)
+    return [texts[number] for number in range(len(prompts))]

@@ -1,0 +1,106 @@
+"""Figures of notebook 10: facts in summaries, and real abstracts.
+
+They show which facts reach a summary, by what was read, and what a real abstract is worth.
+"""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from farcontext.results.plotting import grid, leading
+
+READ = {
+    "full": "whole context",
+    "hierarchical": "in chunks, merged",
+    "first": "first tokens",
+    "last": "last tokens",
+    "lead": "first sentences",
+    "random": "random sentences",
+    "bm25": "central sentences (BM25)",
+    "wrong": "another story",
+    "closed_book": "no story",
+}
+COLORS = {"full": "C0", "hierarchical": "C2", "first": "C1", "last": "C3"}
+SCORES = {"recall": "share of the facts that is stated", "precision": "share of what is stated that is true"}
+CONTEXTS = {"true": "its own manual", "other": "another manual", "none": "nothing"}
+
+
+def arms(scores: pd.DataFrame) -> Figure:
+    """Draw recall and precision of the facts by what was read.
+
+    Bars have the range over seeds.
+
+    Args:
+        scores: rows of metrics "recall" and "precision" at the trained length, with run, arm, metric and value.
+    """
+    shown = leading(scores)
+    order = [arm for arm in READ if arm in set(shown["arm"])]
+    figure, axes = grid(len(SCORES), height=3.2)
+    for axis, (metric, title) in zip(axes, SCORES.items(), strict=True):
+        at = shown[shown["metric"] == metric]
+        sns.barplot(
+            at, y="arm", x="value", order=order, errorbar=("pi", 100), err_kws={"linewidth": 1}, color="C0", ax=axis
+        )
+        axis.set(title=metric, xlabel=title, ylabel="", xlim=(0, 1.02))
+        axis.set_yticks(range(len(order)), [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order))
+    return figure
+
+
+def by_depth(recall: pd.DataFrame) -> Figure:
+    """Draw the share of the facts stated, by place in the story.
+
+    The place is where the sentence stands that tells the fact; lines have the range over seeds.
+
+    Args:
+        recall: rows of metric "recall_at" of stories that are spread, with run, arm, depth and value.
+    """
+    figure, (axis,) = grid(1, height=3.0)
+    published, ours = (recall[recall["run"] == run] for run in ("published", "this run"))
+    for arm, color in COLORS.items():
+        some = published[published["arm"] == arm]
+        if len(some):
+            sns.lineplot(some, x="depth", y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False)
+        here = ours[ours["arm"] == arm]
+        axis.plot(here["depth"], here["value"], "o", mfc="none", mec=color, ms=5)
+    axis.set(
+        xlabel="where the fact is told (0: first, 1: last)", ylabel="share stated", xlim=(0, 1), ylim=(-0.02, 1.04)
+    )
+    handles = [axis.plot([], [], color=color, lw=2)[0] for color in COLORS.values()]
+    words = [READ[arm] for arm in COLORS]
+    figure.legend(handles, words, loc="outside lower center", ncols=len(words), frameon=False, fontsize="small")
+    return figure
+
+
+def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
+    """Draw ROUGE-L of copied sentences, and a checkpoint's loss.
+
+    ROUGE-L is against the right and a wrong abstract; the loss is on the right one.
+
+    Args:
+        rouge: rows of metrics "rougeL" and "rougeL_wrong" of tier real, with run, arm,
+            metric, seed (document) and value.
+        loss: rows of metric "loss".
+    """
+    figure, axes = grid(2, height=3.0)
+    shown = leading(rouge).assign(
+        against=lambda rows: rows["metric"].map({"rougeL": "its own abstract", "rougeL_wrong": "another manual's"})
+    )
+    order = [arm for arm in READ if arm in set(shown["arm"])]
+    bars = {"y": "arm", "x": "value", "order": order, "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}}
+    sns.barplot(shown, hue="against", hue_order=["its own abstract", "another manual's"], **bars, ax=axes[0])
+    axes[0].set(title="copied sentences", xlabel="ROUGE-L (F1)", ylabel="", xlim=(0, None))
+    axes[0].set_yticks(range(len(order)), [READ[arm] for arm in order])
+    handles, words = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    figure.legend(handles, [f"against {text}" for text in words], loc="outside lower center", ncols=2, frameon=False)
+    lines = leading(loss).assign(read=lambda rows: rows["arm"].map(CONTEXTS))
+    sns.stripplot(
+        lines, y="read", x="value", order=list(CONTEXTS.values()), color="0.5", size=4, jitter=False, ax=axes[1]
+    )
+    sns.pointplot(
+        lines, y="read", x="value", order=list(CONTEXTS.values()), errorbar=None, ls="", marker="D", ax=axes[1]
+    )
+    axes[1].set(title="true abstract, by what is read", xlabel="loss, nats a token", ylabel="")
+    for axis in axes:
+        axis.title.set_size("small")
+    return figure

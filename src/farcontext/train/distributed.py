@@ -1,0 +1,207 @@
+"""Training of one model by several processes.
+
+torchrun starts them, and each takes its share of the rows of every batch. Gradients are summed by
+torch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs. The first process alone writes, so all
+must share one file system. A foreseen failure of one process is raised in all of them and said
+once.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from farcontext import files
+from farcontext.files import UserError
+
+PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the first one saves say.
+LAUNCHED = "FARCONTEXT_LAUNCHED"  # `farcontext train --processes` sets it and says itself what became of them.
+AGAIN = "the same command goes on from the last save"
+
+Result = TypeVar("Result")
+
+
+def processes() -> int:
+    """Return how many processes train together; 1 outside `group`."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, 0 for the first."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def first() -> bool:
+    """Return whether this process is the one that writes."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def group() -> Iterator[None]:
+    """Join the processes that torchrun started.
+
+    A process that is alone only fixes the thread count, on which bits depend.
+
+    Raises:
+        UserError: another process ended, or cannot be reached; more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    files.end_with_parent()
+    backend = "gloo"
+    if torch.cuda.is_available():
+        local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= here:
+            raise UserError(f"torchrun: --nproc-per-node > {here}: expected at most one process a GPU")
+        torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl"  # gloo serves the small talk below.
+    else:
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"process {os.environ['RANK']}: cannot join the others: {' '.join(str(error).split())}"
+        ) from None
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends SIGTERM for the same reason.
+        raise _over("another process of this run ended") from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _over(what: str) -> UserError:
+    error = UserError(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: {what}: stopped; {AGAIN}")
+    error.told = LAUNCHED in os.environ
+    return error
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Answer torchrun, which ends the others when one has ended: at once, for what is on the disk is always whole."""
+    if not (over := _over("SIGTERM received")).told:
+        os.write(2, f"farcontext: {over}\n".encode())
+    os._exit(2)
+
+
+def together(action: Callable[[], Result]) -> Result:
+    """Return each process's own result.
+
+    A UserError in one is raised in all, so that none waits for it in vain.
+    """
+    if processes() == 1:
+        return action()
+    problem, result = None, None
+    try:
+        result = action()
+    except UserError as error:
+        problem = str(error)
+    problems: list[str | None] = [None] * processes()
+    dist.all_gather_object(problems, problem)
+    for said in filter(None, problems):
+        error = UserError(said)
+        error.told = not first()
+        raise error
+    return result
+
+
+def on_first(action: Callable[[], Result]) -> Result:
+    """Run an action in the first process alone.
+
+    All wait for it and get its result, or its UserError.
+    """
+    if processes() == 1:
+        return action()
+    found = [together(lambda: action() if first() else None)]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def agree(value: str, what: str) -> None:
+    """Check that a value is the same in every process.
+
+    Raises:
+        UserError: it is not: another code, or another file system.
+    """
+    if processes() == 1:
+        return
+    values: list[str] = [""] * processes()
+    dist.all_gather_object(values, value)
+    different = next((number for number, other in enumerate(values) if other != values[0]), None)
+    if different is not None:
+        problem = f"{what} = {values[0]} in process 0, {values[different]} in process {different}"
+
+        def refuse() -> None:
+            raise UserError(f"{problem}: expected the same code and files (FARCONTEXT_CACHE) for all")
+
+        on_first(refuse)
+
+
+def expect(count: int) -> None:
+    """Check that as many processes were started as expected.
+
+    A run is configured for `count` of them.
+
+    Raises:
+        UserError: more or fewer; every one of them raises it.
+    """
+
+    def refuse() -> None:
+        how = f"torchrun --nproc-per-node {count}, or farcontext train --processes {count}"
+        raise UserError(f"processes = {count}: {processes()} started: expected as many ({how})")
+
+    if processes() != count:
+        on_first(refuse)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this group of processes.
+
+    `files.lock` does so for one process.
+    """
+    with contextlib.ExitStack() as held:
+        on_first(lambda: held.enter_context(files.lock(folder)))
+        yield
+
+
+def total(number: float) -> float:
+    """Return the sum over all processes."""
+    if processes() == 1:
+        return number
+    summed = torch.tensor(number, dtype=torch.float64)
+    dist.all_reduce(summed)
+    return summed.item()
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """Return the model with gradients averaged over the processes.
+
+    Its backward pass averages them; a process that is alone gets the model itself.
+    """
+    if processes() == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+
+def unsynchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:
+    """Return a context in which gradients are not averaged.
+
+    `parallel`'s model keeps its gradients to itself there, when more are to be added.
+    """
+    return model.no_sync() if when and processes() > 1 else contextlib.nullcontext()

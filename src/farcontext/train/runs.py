@@ -1,0 +1,246 @@
+"""The run cache, and sweeps of many trainings and evaluations.
+
+Jobs are cached and resumable, one single-threaded process a core. They run on the cores of this
+machine, or of the Dask cluster whose scheduler's address FARCONTEXT_DASK holds.
+"""
+
+import contextlib
+import importlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from farcontext import files
+from farcontext.files import UserError
+from farcontext.nn.config import ModelConfig
+from farcontext.schema import Row
+from farcontext.train.config import RunConfig, Task
+from farcontext.train.curriculum import prepared
+from farcontext.train.keys import code_fingerprint, corpus_fingerprint, device, run_folder, run_key
+from farcontext.train.loop import RunResult, finished, load_model, train
+
+_busy = threading.Lock()  # A Dask worker with several threads still runs one job at a time.
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """An evaluation: a function of a finished run's model and options.
+
+    The function is at module level, its options are plain, and it is cached like a training.
+    `protocol(model, **options)` returns rows of plain values; `run=None` calls
+    `protocol(**options)`. `model` is another configuration of the run's weights: positions that are
+    extended without training.
+    """
+
+    protocol: Callable[..., list[Row]]
+    run: RunConfig | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelConfig | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the evaluation's key, 16 hex digits.
+
+        They are a hash of all that can change the rows.
+        """
+        identity = {
+            "run": run_key(self.run) if self.run else None,
+            "model": self.model.model_dump(mode="json") if self.model else None,
+            "protocol": self.protocol.__qualname__,
+            "options": dict(self.options),
+            "corpus": corpus_fingerprint(),
+            "code": code_fingerprint(sys.modules[self.protocol.__module__].__file__),
+            "torch": torch.__version__,
+            "device": device().type,
+        }
+        return files.sha256_json(identity)[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Return the evaluation's folder in the cache."""
+        return files.cache() / "evaluations" / self.key
+
+
+def evaluate(job: EvalConfig) -> RunResult:
+    """Run one evaluation, or return its cached rows."""
+    if done := _cached(job):
+        return done
+    with files.lock(job.folder):
+        with torch.inference_mode():
+            rows = (
+                job.protocol(load_model(job.run, job.model), **job.options) if job.run else job.protocol(**job.options)
+            )
+        files.write_json(job.folder / "rows.json", rows)
+    return RunResult(job.key, job.folder, rows, steps_trained=1)
+
+
+def _cached(job: RunConfig | EvalConfig) -> RunResult | None:
+    if isinstance(job, RunConfig):
+        return finished(run_folder(job))
+    path = job.folder / "rows.json"
+    return RunResult(job.key, job.folder, files.read_json(path)) if path.is_file() else None
+
+
+def final_loss(result: RunResult, steps: int = 20) -> float:
+    """Return a training's mean loss over its last steps.
+
+    It is in nats a scored token.
+    """
+    return float(np.mean([row["loss"] for row in result.rows[-steps:]]))
+
+
+def jobs() -> int:
+    """Return how many processes a sweep uses.
+
+    It is FARCONTEXT_JOBS, else one a core, and one on a GPU.
+    """
+    if text := os.environ.get("FARCONTEXT_JOBS"):
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"FARCONTEXT_JOBS = {text}: expected a number of processes, 1 or more")
+        return int(text)
+    return 1 if torch.cuda.is_available() else joblib.cpu_count()
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Bits depend on the thread count, so every run uses one, wherever it runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _do(job: RunConfig | EvalConfig) -> RunResult:
+    with _one_thread():
+        return evaluate(job) if isinstance(job, EvalConfig) else train(job)
+
+
+def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
+    """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
+    files.end_with_parent()
+    return _do_and_log(job)
+
+
+def _key(job: RunConfig | EvalConfig) -> str:
+    return job.key if isinstance(job, EvalConfig) else run_key(job)
+
+
+def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: Path) -> RunResult:
+    """As `_do`, in a process of a cluster that has the same project and cache.
+
+    Raises:
+        UserError: it has not, or has other code, texts, versions or devices: the job's key would be another.
+    """
+    with _busy:
+        try:
+            os.chdir(project)
+        except OSError as error:
+            raise UserError(f"{socket.gethostname()}: {project}: {error.strerror}: expected the same files") from None
+        os.environ["FARCONTEXT_CACHE"] = str(cache)
+        if (found := _key(job)) != key:
+            raise UserError(f"{socket.gethostname()}: key = {found}: expected {key}: other code, texts or versions")
+        return _do_and_log(job)
+
+
+def _do_and_log(job: RunConfig | EvalConfig) -> RunResult:
+    folder = job.folder if isinstance(job, EvalConfig) else run_folder(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = (folder / "log.txt").open("a", encoding="utf-8")
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        return _do(job)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    """Make joblib send its jobs to a Dask cluster.
+
+    Raises:
+        UserError: Dask is not installed, or nobody answers.
+    """
+    try:
+        client = importlib.import_module("distributed").Client(address, timeout=30)
+    except ImportError:
+        raise UserError(
+            f"FARCONTEXT_DASK = {address}: expected the package distributed: pip install distributed"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"FARCONTEXT_DASK = {address}: expected a scheduler's address: {error}") from None
+    with client, joblib.parallel_config("dask"):
+        yield
+
+
+def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
+    """Do jobs in parallel; yield their results in order, each as soon as it is there."""
+    at_once = {"return_as": "generator", "pre_dispatch": "all", "batch_size": 1}
+    if address := os.environ.get("FARCONTEXT_DASK"):
+        there = files.project(), files.cache().resolve()
+        with _cluster(address):
+            calls = [joblib.delayed(_do_on_cluster)(job, _key(job), *there) for job in todo]
+            yield from joblib.Parallel(n_jobs=-1, **at_once)(calls)
+    elif (workers := min(jobs(), len(todo))) > 1:
+        yield from joblib.Parallel(n_jobs=workers, **at_once)(joblib.delayed(_do_in_worker)(job) for job in todo)
+    else:
+        yield from map(_do, todo)
+
+
+def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResult]:
+    """Do what the cache lacks; a sweep that is all cached starts no process."""
+    known = [_cached(job) for job in wanted]
+    todo = [job for job, done in zip(wanted, known, strict=True) if done is None]
+    results = _spread(todo) if todo else []
+    fresh = iter(list(tqdm(results, total=len(todo), desc=label, disable=None, leave=False)))
+    return [done or next(fresh) for done in known]
+
+
+def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Return each run once, those that others start from in an earlier list than these."""
+    newest = list(dict.fromkeys(trainings))
+    starts = [run.start for run in newest if run.start is not None]
+    if not starts:
+        return [newest] if newest else []
+    earlier = _generations(starts)
+    known = {run for generation in earlier for run in generation}
+    return [*earlier, [run for run in newest if run not in known]]
+
+
+def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
+    """Train and evaluate many jobs in parallel, each once.
+
+    Results are in the order given. The runs that evaluations need, and those that fine-tuning
+    starts from, are trained first, also when they are not in the list themselves. Put the longest
+    jobs first: they are started in order.
+    """
+    trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
+    trained: dict[RunConfig, RunResult] = {}
+    for generation in _generations([run for run in trainings if run is not None]):
+        trained |= zip(generation, _phase(generation, "training"), strict=True)
+    evaluations = {job.key: job for job in jobs if isinstance(job, EvalConfig)}
+    scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
+    return [trained[job] if isinstance(job, RunConfig) else scored[job.key] for job in jobs]
+
+
+def prepared_task(job: EvalConfig, length: int) -> Task:
+    """Return the task that draws from rows which a job keeps.
+
+    Rows have one length. They are made once, and again where the cache lost them. The job's
+    protocol returns one row with their digest.
+    """
+    (result,) = sweep([job])
+    digest = result.rows[0]["digest"]
+    try:
+        prepared(np.random.default_rng(0), 1, length, digest=digest)
+    except UserError:  # The cache has the digest, but its rows are lost or damaged.
+        job.protocol(**job.options)
+    return Task(name="prepared", digest=digest)

@@ -1,0 +1,129 @@
+"""The pipeline as a user runs it: the smoke profile end to end, and the committed lock against the committed code."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import call
+
+from farcontext.app import profiles
+from farcontext.schema import read_yaml
+from farcontext.studies.params import STUDIES, read_params
+
+
+def _published(root: Path) -> dict[Path, bytes]:
+    """What no run of another profile may touch: the lock and the published results, by content."""
+    return {path: path.read_bytes() for path in [root / "dvc.lock", *sorted((root / "results").rglob("*.*"))]}
+
+
+@pytest.fixture(scope="module")
+def published(root: Path) -> dict[Path, bytes]:
+    """The lock and the published results before the smoke run: `make test` itself may have renewed the lock."""
+    return _published(root)
+
+
+@pytest.fixture(scope="module")
+def smoke(root: Path, published: dict[Path, bytes]) -> Path:
+    """build/smoke after `farcontext repro --profile smoke`."""
+    assert published
+    done = call(root, "repro", "--profile", "smoke", seconds=570)
+    assert done.code == 0, done.out[-2000:] + done.err[-2000:]
+    return root / "build" / "smoke"
+
+
+def test_smoke_profile_makes_everything(smoke: Path) -> None:
+    for study in STUDIES:
+        assert (smoke / "tables" / f"{study}.csv").stat().st_size > 0
+        assert list((smoke / "notebooks").glob(f"*_{study}.ipynb"))
+        assert list((smoke / "figures" / study).glob("*.svg"))
+    assert (smoke / "paper.pdf").read_bytes().startswith(b"%PDF")
+    metrics = json.loads((smoke / "metrics.json").read_text(encoding="utf-8"))
+    assert {"A1", "A2", "X1", "X2", "M1", "M2"} <= set(metrics)
+
+
+def test_smoke_profile_twice_runs_and_trains_nothing(smoke: Path, root: Path) -> None:
+    def state() -> dict[str, int]:
+        made = [*smoke.rglob("*.csv"), *Path(os.environ["FARCONTEXT_CACHE"]).glob("runs/*/result.json")]
+        return {str(path): hash(path.read_bytes()) for path in made}
+
+    before = state()
+    done = call(root, "repro", "--profile", "smoke", seconds=570)
+    assert done.code == 0, done.err[-2000:]
+    assert "Running stage" not in done.out, done.out[-2000:]
+    assert state() == before
+
+
+def test_a_stage_run_again_trains_no_step_again(smoke: Path) -> None:
+    cache = Path(os.environ["FARCONTEXT_CACHE"])
+    finished = {path: path.stat().st_mtime_ns for path in cache.glob("runs/*/result.json")}
+    assert finished
+    copy = cache / "profiles" / "smoke"
+    command = [sys.executable, "-m", "dvc", "repro", "-q", "-s", "-f", "mlm_pretraining"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=copy, check=True, timeout=300, env=os.environ | {"PATH": path})
+    again = {path: path.stat().st_mtime_ns for path in cache.glob("runs/*/result.json")}
+    assert again == finished
+
+
+def test_smoke_profile_leaves_the_checkout_alone(smoke: Path, root: Path, published: dict[Path, bytes]) -> None:
+    assert smoke.is_dir()
+    assert _published(root) == published
+
+
+# ------------------------------------------------------------------------------------------------------- the lock
+
+
+@pytest.fixture(scope="module")
+def locked(root: Path) -> dict[str, str]:
+    """Path → md5 of every output in dvc.lock."""
+    stages = read_yaml(root / "dvc.lock")["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+@pytest.mark.parametrize("stage", [*profiles.ENTRIES, *STUDIES])
+def test_lock_is_of_this_code(stage: str, locked: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    text = json.dumps(profiles.fingerprints(stage), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    assert hashlib.md5(text.encode()).hexdigest() == locked[f"build/code/{stage}.json"], (
+        f"{stage}: its code changed since the lock was made: run `dvc repro`"
+    )
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_published_tables_are_the_locked_ones(study: str, locked: dict[str, str], root: Path) -> None:
+    for ending in (".csv", ".json"):
+        published = (root / "results" / "laptop" / f"{study}{ending}").read_bytes()
+        assert hashlib.md5(published).hexdigest() == locked[f"build/laptop/tables/{study}{ending}"]
+
+
+def test_lock_is_of_the_laptop_profile(root: Path) -> None:
+    assert read_params(root / "params.yaml").profile == "laptop"
+    stages = read_yaml(root / "dvc.lock")["stages"]
+    values = read_yaml(root / "params.yaml")
+    for study in STUDIES:
+        assert stages[study]["params"]["params.yaml"][study] == values[study], study
+
+
+def test_every_study_has_its_stage_and_outputs(root: Path) -> None:
+    stages = read_yaml(root / "dvc.yaml")["stages"]
+    for study in STUDIES:
+        outs = stages[study]["outs"]
+        assert f"build/${{profile}}/tables/{study}.csv" in outs
+        assert f"build/code/{study}.json" in stages[study]["deps"]
+        assert f"build/code/{study}.json" in stages["code"]["outs"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"schema: '2.0'\nstages:\n  code:\n    cmd: [", b"\x00\x01"])
+def test_doctor_names_a_broken_lock_and_the_way_back(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "dvc.lock").write_bytes(damage)
+    (line,) = profiles.diagnose(tmp_path)
+    assert "dvc.lock" in line
+    assert "git checkout dvc.lock" in line
+
+
+def test_doctor_finds_nothing_in_a_sound_checkout(root: Path) -> None:
+    assert profiles.diagnose(root) == []
