@@ -267,8 +267,6 @@ def sample(
 ) -> Sample:
     r"""Return a story laid into prose, and every question it answers.
 
-    The questions are for places, then for who has each thing and where it is.
-
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came."
