@@ -1,8 +1,6 @@
 """The one writer, folders that appear whole, locks, hashes, and code fingerprints that prose leaves alone."""
 
-import json
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -148,73 +146,3 @@ def test_the_project_is_found_from_below_and_missed_from_outside(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no dvc\.yaml"):
         files.project()
-
-
-CODE = '''
-"""Docstring."""
-
-def f(x):
-    """Say."""
-    return x + 1  # why
-'''
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "same"),
-    [
-        ("# why", "# another reason", True),
-        ('"""Say."""', '"""Say it otherwise."""', True),
-        ('"""Docstring."""\n', "", True),
-        ("x + 1", "( x+1 )", True),
-        ("x + 1", "x + 2", False),
-        ("def f(x)", "def f(x=0)", False),
-    ],
-)
-def test_a_digest_changes_with_the_code_alone(old: str, new: str, same: bool) -> None:
-    assert old in CODE
-    assert (files.code_digest(CODE) == files.code_digest(CODE.replace(old, new))) is same
-
-
-@pytest.fixture
-def package(tmp_path: Path, root: Path) -> Path:
-    """A copy of the package that may be changed."""
-    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    return tmp_path / "src"
-
-
-def test_a_changed_module_changes_the_fingerprints_of_what_imports_it(package: Path) -> None:
-    training = (package / "farcontext" / "train" / "loop.py").read_text(encoding="utf-8")
-    before = files.code_fingerprints(training, package)
-    assert {
-        "farcontext.nn.transformer",
-        "farcontext.nn.attention",
-        "farcontext.train.checkpoint",
-        "farcontext.files",
-    } <= set(before)
-    assert not {"farcontext.app.cli", "farcontext.studies.params", "farcontext.train.runs"} & set(before)
-    attention = package / "farcontext" / "nn" / "attention.py"
-    source = attention.read_text(encoding="utf-8")
-    attention.write_text(f"# a comment\n{source}\n", encoding="utf-8")
-    assert files.code_fingerprints(training, package) == before
-    attention.write_text(f"{source}\nEXTRA = 1\n", encoding="utf-8")
-    after = files.code_fingerprints(training, package)
-    assert {name for name in before if after[name] != before[name]} == {"farcontext.nn.attention"}
-    params = package / "farcontext" / "studies" / "params.py"
-    params.write_text(params.read_text(encoding="utf-8") + "\nEXTRA = 1\n", encoding="utf-8")
-    assert files.code_fingerprints(training, package) == after
-
-
-def test_the_closure_follows_every_form_of_import(tmp_path: Path) -> None:
-    package = tmp_path / "farcontext"
-    (package / "tasks").mkdir(parents=True)
-    for name, text in {
-        "a": "from farcontext import b",
-        "b": "import farcontext.c",
-        "c": "def f():\n    from farcontext.tasks import copy",
-        "tasks/copy": "import json",
-        "d": "",
-    }.items():
-        (package / f"{name}.py").write_text(text, encoding="utf-8")
-    found = files.import_closure("from farcontext.a import x", tmp_path)
-    assert set(found) == {"farcontext.a", "farcontext.b", "farcontext.c", "farcontext.tasks.copy"}
-    assert json.dumps(files.code_fingerprints("import os", tmp_path)) == "{}"

@@ -1,11 +1,10 @@
 """Everything kept on disk.
 
-It holds the one atomic writer, hashes, locks, folders and code fingerprints. It is importable
+It holds the one atomic writer, hashes, locks, and folders. It is importable
 without torch. A reader of any file that this module writes sees the old whole file or the new whole
 one, at every instant, whatever kills the writer.
 """
 
-import ast
 import ctypes
 import errno
 import hashlib
@@ -289,61 +288,3 @@ def end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:  # The parent died between the two calls.
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-# ------------------------------------------------------------------------------------------------- code fingerprints
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                node.body = body[1:]
-    return tree
-
-
-def code_digest(source: str) -> str:
-    """Return Python source's digest, which comments, docstrings and layout leave unchanged."""
-    return hashlib.sha256(ast.dump(_without_docstrings(ast.parse(source))).encode()).hexdigest()
-
-
-def _imported(source: str, package: str) -> set[str]:
-    """Return the modules of `package` that a source names in its import statements."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == package)
-    return found
-
-
-def import_closure(source: str, root: Path | None = None) -> dict[str, Path]:
-    """Return the files of this package that a source imports.
-
-    The result maps module name → path, whether imported directly or not.
-
-    Args:
-        source: Python source text.
-        root: the folder that holds the package `farcontext`; by default the installed one.
-    """
-    root = root or Path(__file__).parent.parent
-    closure: dict[str, Path] = {}
-    waiting = _imported(source, "farcontext")
-    while waiting:
-        name = waiting.pop()
-        path = root.joinpath(*name.split(".")).with_suffix(".py")
-        if name in closure or not path.is_file():
-            continue
-        closure[name] = path
-        waiting |= _imported(path.read_text(encoding="utf-8"), "farcontext")
-    return closure
-
-
-def code_fingerprints(source: str, root: Path | None = None) -> dict[str, str]:
-    """Return module name → code digest for a source's import closure, sorted."""
-    closure = import_closure(source, root)
-    return {name: code_digest(closure[name].read_text(encoding="utf-8")) for name in sorted(closure)}

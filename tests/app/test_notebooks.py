@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from observe import refuses
 
-from farcontext import files
+from farcontext import fingerprints
 from farcontext.app import notebooks
 from farcontext.studies.params import STUDIES
 
@@ -86,11 +86,11 @@ def test_a_notebooks_code_is_all_but_its_parameters(notebook: Path) -> None:
     ],
 )
 def test_a_notebooks_digest_changes_with_its_code_alone(old: str, new: str, same: bool, notebook: Path) -> None:
-    before = files.code_digest(notebooks.code_cells(notebook))
+    before = fingerprints.of_source(notebooks.code_cells(notebook))
     text = notebook.read_text(encoding="utf-8")
     assert old in text
     notebook.write_text(text.replace(old, new), encoding="utf-8")
-    assert (files.code_digest(notebooks.code_cells(notebook)) == before) is same
+    assert (fingerprints.of_source(notebooks.code_cells(notebook)) == before) is same
 
 
 def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:

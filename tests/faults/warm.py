@@ -5,6 +5,6 @@ import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
 from farcontext.app import notebooks  # noqa: F401
-from farcontext.train import keys, loop
+from farcontext.train import keys
 
-keys.code_fingerprint(loop.__file__)
+keys.training_code()

@@ -11,33 +11,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from farcontext import files
+from farcontext import files, fingerprints
 from farcontext.app import notebooks
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.schema import read_yaml
 from farcontext.studies.params import STUDIES, read_params
 
-# These stages are not notebooks: what they import stands for their code.
+# These stages are not notebooks: a function each does their work.
 ENTRIES = {
-    "sources": "from farcontext.data.sources import fetch",
-    "corpus": "from farcontext.data.corpus import build_corpus",
-    "tokenizer": "from farcontext.data.tokenizer import build_tokenizer",
-    "smollm2": "from farcontext.checkpoints.load import convert_gguf",
-    "verdicts": "from farcontext.app import publish",
-    "paper": "from farcontext.app import publish",
+    "sources": ("farcontext.data.sources", "fetch"),
+    "corpus": ("farcontext.data.corpus", "build_corpus"),
+    "tokenizer": ("farcontext.data.tokenizer", "build_tokenizer"),
+    "smollm2": ("farcontext.checkpoints.load", "convert_gguf"),
+    "verdicts": ("farcontext.app.publish", "write_verdicts"),
+    "paper": ("farcontext.app.publish", "compile_paper"),
 }
 
 
-def fingerprints(stage: str) -> dict[str, str]:
-    """Return name → digest of the code that a stage runs.
-
-    The code is its modules, and a notebook's code cells.
-    """
+def stage_code(stage: str) -> dict[str, str]:
+    """Return name → digest of the code that a stage runs: what its function or its notebook's cells reach."""
     if stage in ENTRIES:
-        return files.code_fingerprints(ENTRIES[stage])
-    source = notebooks.code_cells(notebooks.path_of(stage))
-    return files.code_fingerprints(source) | {"notebook": files.code_digest(source)}
+        return fingerprints.of_symbol(*ENTRIES[stage])
+    return fingerprints.of_source(notebooks.code_cells(notebooks.path_of(stage)))
 
 
 def write_code(root: Path) -> None:
@@ -46,7 +42,7 @@ def write_code(root: Path) -> None:
     Prose, comments and docstrings change none of them.
     """
     for stage in (*ENTRIES, *STUDIES):
-        files.write_json(root / "build" / "code" / f"{stage}.json", fingerprints(stage))
+        files.write_json(root / "build" / "code" / f"{stage}.json", stage_code(stage))
 
 
 def _dvc(*arguments: str, root: Path, **environment: str) -> int:

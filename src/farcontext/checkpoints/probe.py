@@ -151,7 +151,7 @@ def measure(pretrained: Pretrained, options: Options, text: Path | None = None) 
         "text": files.sha256_json(found.texts)[:16],
     }
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    key = files.sha256_json(identity | versions | {"code": code_fingerprint(__file__)})[:16]
+    key = files.sha256_json(identity | versions | {"code": code_fingerprint(measure)})[:16]
     folder = files.cache() / "probe" / key
     used = identity | {"lengths": [*lengths], "precision": options.precision, "max_contexts": options.max_contexts}
     used |= {"source": found.source, "chance": 1 / keys, "threads": torch.get_num_threads(), "key": key}

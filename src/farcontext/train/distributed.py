@@ -162,8 +162,10 @@ def expect(count: int) -> None:
     """
 
     def refuse() -> None:
-        how = f"torchrun --nproc-per-node {count}, or farcontext train --processes {count}"
-        raise UserError(f"processes = {count}: {processes()} started: expected as many ({how})")
+        raise UserError(
+            f"processes = {count}: {processes()} started: expected as many "
+            f"(torchrun --nproc-per-node {count}, or farcontext train --processes {count})"
+        )
 
     if processes() != count:
         on_first(refuse)

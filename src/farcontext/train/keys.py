@@ -3,26 +3,28 @@
 It is a hash of all that can change the run's bits.
 """
 
+from collections.abc import Callable
 from functools import cache as memoize
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from farcontext import files
+from farcontext import files, fingerprints
 from farcontext.train.config import Curriculum, RunConfig
 
-LOOP = Path(__file__).with_name("loop.py")  # A training runs what this module imports.
+CUDA_ONLY = frozenset({"farcontext.nn.xformers"})  # On a CPU no result depends on these.
+
+
+def left_out() -> frozenset[str]:
+    """Return the modules that no result of this device depends on."""
+    return fingerprints.PLUMBING | {__name__} | (frozenset() if device().type == "cuda" else CUDA_ONLY)
 
 
 @memoize
-def code_fingerprint(module_file: str) -> dict[str, str]:
-    """Return the code digests of a module and its imports.
-
-    The imports are all those from this package, direct or not.
-    """
-    path = Path(module_file)
-    source = path.read_text(encoding="utf-8")
-    return files.code_fingerprints(source) | {path.stem: files.code_digest(source)}
+def code_fingerprint(function: Callable[..., Any]) -> dict[str, str]:
+    """Return the digests of all the code that a result of a function depends on, by name."""
+    return fingerprints.of_function(function, left_out())
 
 
 def tokens_folder() -> Path:
@@ -45,6 +47,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@memoize
+def training_code() -> dict[str, str]:
+    """Return the digests of all the code that a training depends on, by name."""
+    return fingerprints.of_symbol("farcontext.train.loop", "train", without=left_out())
+
+
 def run_key(run: RunConfig) -> str:
     """Return the name of a run, 16 hex digits.
 
@@ -53,7 +61,7 @@ def run_key(run: RunConfig) -> str:
     identity = {
         "config": run.model_dump(mode="json"),
         "corpus": None if isinstance(run.batch, Curriculum) else corpus_fingerprint(),
-        "code": code_fingerprint(str(LOOP)),
+        "code": training_code(),
         "torch": torch.__version__,
         "device": device().type,
     }

@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +58,7 @@ class EvalConfig:
             "protocol": self.protocol.__qualname__,
             "options": dict(self.options),
             "corpus": corpus_fingerprint(),
-            "code": code_fingerprint(sys.modules[self.protocol.__module__].__file__),
+            "code": code_fingerprint(self.protocol),
             "torch": torch.__version__,
             "device": device().type,
         }

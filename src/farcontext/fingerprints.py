@@ -1,0 +1,346 @@
+"""Fingerprints of code: what a result can depend on, and no more.
+
+A fingerprint starts at a function (or at a notebook's cells) and follows names: a definition at the
+top of a module counts if it is reached, and its neighbours do not. Comments, layout, docstrings,
+annotations, what `raise` and `assert` say, and calls that only warn or refuse (`SPEAKING`) leave no
+trace. A definition counts by its own name, so that one that moves to another module is still the same.
+
+Where the text cannot tell what is reached, more is taken: a module that is passed around counts
+whole, and what a module does on import counts for everybody who imports it.
+"""
+
+import ast
+import hashlib
+import symtable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PACKAGE = "farcontext"
+SOURCES = Path(__file__).parent.parent
+# These move bytes and words and compute nothing: no result depends on how.
+PLUMBING = frozenset({"farcontext.files", "farcontext.messages", "farcontext.fingerprints"})
+SPEAKING = {"warn", "expect", "_expect"}  # A statement that only calls one of these warns, or refuses.
+IMPORTS = "on import"  # It names what modules do beside defining names.
+
+
+class Symbol(NamedTuple):
+    """A name at the top of a module."""
+
+    module: str
+    name: str
+
+
+@dataclass
+class Definition:
+    """What a symbol is bound by: its statements, and the names of its module that they use."""
+
+    statements: list[ast.stmt]
+    uses: set[Symbol] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)  # These are used as values: they count whole.
+    names: dict[str, Symbol | str] = field(default_factory=dict)  # A dotted name → a symbol, or where others define it.
+    resolved: bool = False
+
+
+def of_function(function: Callable[..., Any], without: Collection[str] = PLUMBING) -> dict[str, str]:
+    """Return name → digest of all definitions that a function can reach.
+
+    Args:
+        function: it stands at the top of its module, or is a method of a class there.
+        without: modules that count by their names alone.
+    """
+    module, name = function.__module__, function.__qualname__.partition(".")[0]
+    code = _installed()
+    if module.split(".")[0] != PACKAGE:  # A test's own function, or a notebook's.
+        code.read(module, Path(function.__code__.co_filename).read_text(encoding="utf-8"))
+    return code.digests([Symbol(module, name)], without)
+
+
+def of_source(source: str, root: Path = SOURCES) -> dict[str, str]:
+    """Return name → digest of a source's own statements and all that they can reach.
+
+    Args:
+        source: Python source text, such as a notebook's cells.
+        root: the folder that holds the package.
+    """
+    code = _installed() if root == SOURCES else Code(root)
+    module = code.read("source", source)
+    return code.digests([Symbol("source", name) for name in (*module.definitions, IMPORTS)], PLUMBING)
+
+
+def of_symbol(module: str, name: str, root: Path = SOURCES, without: Collection[str] = PLUMBING) -> dict[str, str]:
+    """Return name → digest of all that one definition of a checkout can reach."""
+    code = _installed() if root == SOURCES else Code(root)
+    return code.digests([Symbol(module, name)], without)
+
+
+@lru_cache
+def _installed() -> "Code":
+    """Return the installed package; its text is that of the process's start."""
+    return Code(SOURCES)
+
+
+# -------------------------------------------------------------------------------------------------- what does not count
+
+
+class _Bare(ast.NodeTransformer):
+    """A pass that takes out what changes no result.
+
+    Annotations stay, as a class that is named there may be used.
+    """
+
+    def _body(self, node: Any) -> Any:
+        self.generic_visit(node)
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(exc=exc, cause=None)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+        return ast.Assert(test=self.visit(node.test), msg=None)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        call = node.value if isinstance(node.value, ast.Call) else None
+        if call and (_dotted(call.func) or "").rpartition(".")[2] in SPEAKING:
+            return ast.Pass()
+        self.generic_visit(node)
+        return node
+
+
+@cache
+def _statements(source: str) -> tuple[ast.stmt, ...]:
+    """Return a module's statements without what changes no result."""
+    return tuple(_Bare().visit(ast.parse(source)).body)
+
+
+def _dump(node: Any, names: Mapping[str, str]) -> str:
+    """Return a tree as text: the same under every version of Python, our names by `names`."""
+    if isinstance(node, list):
+        return "[" + ",".join(_dump(x, names) for x in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Attribute | ast.Name) and (label := names.get(_dotted(node) or "")):
+        return f"<{label}>"
+    left_out = {"ctx", "kind", "type_comment", "type_params"}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        left_out.add("returns")
+    if isinstance(node, ast.arg):
+        left_out.add("annotation")
+    fields = ((key, value) for key, value in ast.iter_fields(node) if key not in left_out)
+    inner = ",".join(f"{key}={_dump(value, names)}" for key, value in fields if value is not None and value != [])
+    return f"{type(node).__name__}({inner})"
+
+
+def _dotted(node: ast.AST) -> str | None:
+    """Return `a.b.c` of an attribute of an attribute of a name, else None."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (left := _dotted(node.value)):
+        return f"{left}.{node.attr}"
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- modules
+
+
+class Module:
+    """A module's definitions and what it does on import."""
+
+    def __init__(self, name: str, source: str, code: "Code") -> None:
+        self.name, self.code = name, code
+        self.definitions: dict[str, Definition] = {}
+        self.on_import = Definition([])
+        self.aliases: dict[str, str | Symbol] = {}  # A name → a module of ours, or a symbol in one.
+        self.others: dict[str, str] = {}  # A name → what it is in another package.
+        for statement in _statements(source):
+            self._add(statement)
+
+    def _add(self, statement: ast.stmt) -> None:
+        self.aliases |= dict(self.code.imported(statement))
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            self.others |= {name: origin for name, origin in _origins(statement) if name not in self.aliases}
+            return
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound = [statement.name]
+        else:
+            bound = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        for name in bound:
+            self.definitions.setdefault(name, Definition([])).statements.append(statement)
+        plain = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+        if not isinstance(statement, plain) or not bound:
+            self.on_import.statements.append(statement)
+
+    def definition(self, name: str) -> Definition:
+        """Return a definition, and what it uses."""
+        definition = self.on_import if name == IMPORTS else self.definitions[name]
+        if not definition.resolved:
+            definition.resolved = True
+            for statement in definition.statements:
+                self._resolve(statement, definition)
+        return definition
+
+    def _resolve(self, statement: ast.stmt, definition: Definition) -> None:
+        local = dict(self.code.imported(statement))
+        definition.uses |= {target for target in local.values() if isinstance(target, Symbol)}
+        free = _free_names(statement) | set(local)
+        for dotted in _dotted_names(statement):
+            first, *rest = dotted.split(".")
+            if first not in free:
+                continue
+            target = (self.aliases | local).get(first) or (
+                Symbol(self.name, first) if first in self.definitions else None
+            )
+            if target is None:
+                definition.names |= {first: self.others[first]} if first in self.others else {}
+                continue
+            while isinstance(target, str) and rest:
+                first, target = f"{first}.{rest[0]}", self.code.member(target, rest.pop(0))
+            if isinstance(target, Symbol):
+                definition.uses.add(target)
+                definition.names[first] = target
+            else:
+                definition.modules.add(target)
+
+
+def _origins(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Yield name → where it comes from, of an import."""
+    for alias in statement.names:
+        if isinstance(statement, ast.ImportFrom):
+            yield alias.asname or alias.name, f"{statement.module}.{alias.name}"
+        else:
+            first = alias.name.partition(".")[0]
+            yield (alias.asname, alias.name) if alias.asname else (first, first)
+
+
+def _dotted_names(statement: ast.AST) -> Iterator[str]:
+    """Yield names and dotted names, the longest of each."""
+    if dotted := _dotted(statement):
+        yield dotted
+        return
+    for child in ast.iter_child_nodes(statement):
+        yield from _dotted_names(child)
+
+
+def _free_names(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement looks up at the top of its module."""
+    table = symtable.symtable(ast.unparse(statement), "", "exec")
+    names = {symbol.get_name() for symbol in table.get_symbols()}
+    waiting = list(table.get_children())
+    while waiting:
+        scope = waiting.pop()
+        waiting += scope.get_children()
+        names |= {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
+    return names
+
+
+class Code:
+    """A checkout's package, read as far as it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.own: dict[str, Module] = {}
+
+    def read(self, name: str, source: str) -> Module:
+        """Read a source under a name of its own, beside the package's modules."""
+        self.own[name] = Module(name, source, self)
+        return self.own[name]
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of a module of the package, None if there is none."""
+        stem = self.root.joinpath(*name.split("."))
+        paths = (stem.with_suffix(".py"), stem / "__init__.py")
+        return next((path for path in paths if path.is_file()), None)
+
+    def module(self, name: str) -> Module:
+        """Return a module, parsed once as long as its text stays."""
+        if name not in self.own:
+            self.read(name, self.path(name).read_text(encoding="utf-8"))
+        return self.own[name]
+
+    def member(self, module: str, name: str) -> str | Symbol:
+        """Return what `module.name` is: a module of the package, or a symbol."""
+        return f"{module}.{name}" if self.path(f"{module}.{name}") else Symbol(module, name)
+
+    def imported(self, statement: ast.stmt) -> Iterator[tuple[str, str | Symbol]]:
+        """Yield name → module or symbol of the package's imports anywhere in a statement."""
+        for node in ast.walk(statement):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+                for alias in node.names:
+                    yield alias.asname or alias.name, self.member(node.module, alias.name)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.split(".")[0] == PACKAGE:
+                        yield (alias.asname, alias.name) if alias.asname else (PACKAGE, PACKAGE)
+
+    def reached(self, entries: Collection[Symbol], without: Collection[str]) -> dict[Symbol, Definition]:
+        """Return all definitions that some can reach, themselves among them."""
+        reached: dict[Symbol, Definition] = {}
+        waiting = list(entries)
+        while waiting:
+            symbol = waiting.pop()
+            if symbol in reached or symbol.module in without or not self._has(symbol.module):
+                continue
+            module = self.module(symbol.module)
+            if symbol.name != IMPORTS and symbol.name not in module.definitions:
+                waiting += self._behind(module.aliases.get(symbol.name))
+                continue
+            reached[symbol] = definition = module.definition(symbol.name)
+            waiting += definition.uses | {Symbol(symbol.module, IMPORTS)}
+            for whole in definition.modules:
+                waiting += self._behind(whole)
+            waiting += {Symbol(x if isinstance(x, str) else x.module, IMPORTS) for x in module.aliases.values()}
+        return reached
+
+    def _has(self, module: str) -> bool:
+        return module in self.own or self.path(module) is not None
+
+    def _behind(self, target: str | Symbol | None) -> list[Symbol]:
+        """Return what stands for a name that is only imported: its symbol, or all of a module."""
+        if isinstance(target, Symbol):
+            return [target]
+        if target is None or not self.path(target):
+            return []
+        return [Symbol(target, name) for name in self.module(target).definitions]
+
+    def digests(self, entries: Collection[Symbol], without: Collection[str]) -> dict[str, str]:
+        """Return label → digest of all that the entries can reach, sorted."""
+        reached = self.reached(entries, without)
+        alike: dict[str, set[str]] = {}
+        for symbol in reached:
+            alike.setdefault(symbol.name, set()).add(symbol.module)
+
+        def label(symbol: Symbol) -> str:
+            target = self._origin(symbol)
+            return target.name if len(alike.get(target.name, ())) < 2 else ".".join(target)
+
+        texts: dict[str, list[str]] = {}
+        for symbol, definition in reached.items():
+            told = definition.names.items()
+            names = {dotted: label(x) if isinstance(x, Symbol) else x for dotted, x in told}
+            where = IMPORTS if symbol.name == IMPORTS else label(symbol)
+            texts.setdefault(where, []).extend(_dump(x, names) for x in definition.statements)
+        return {
+            name: hashlib.sha256("\n".join(sorted(texts[name])).encode()).hexdigest()[:16]
+            for name in sorted(texts)
+            if texts[name]
+        }
+
+    def _origin(self, symbol: Symbol) -> Symbol:
+        """Follow a symbol that its module only imports to where it is defined."""
+        for _ in range(10):
+            if symbol.module not in self.own:
+                return symbol
+            module = self.own[symbol.module]
+            target = module.aliases.get(symbol.name)
+            if symbol.name in module.definitions or not isinstance(target, Symbol):
+                return symbol
+            symbol = target
+        return symbol

@@ -1,0 +1,171 @@
+"""Fingerprints of code: what must change a key, and what must not."""
+
+import ast
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from farcontext import fingerprints
+from farcontext.train import keys
+
+TRAINING = ("farcontext.train.loop", "train")
+EVALUATION = ("farcontext.studies.context_extension.study", "recall_by_layout")
+BEFORE = {entry: fingerprints.of_symbol(*entry, without=keys.left_out()) for entry in (TRAINING, EVALUATION)}
+
+HARMLESS = {
+    "the wording of an error": ("nn/positions", "expected H = 2F", "expected twice as many"),
+    "what a check says": ("nn/positions", '"a number above 1"', '"more than 1"'),
+    "another check of an input": ("nn/positions", '    _expect(theta > 1, "theta"', '    _expect(theta > 0, "theta"'),
+    "a suggestion": ("messages", "def did_you_mean", "def spare() -> int:\n    return 1\n\n\ndef did_you_mean"),
+    "the writer of files": ("files", "def write_json", "def spare() -> int:\n    return 1\n\n\ndef write_json"),
+    "a comment": ("nn/masks", "class Pattern", "# A pattern says who sees whom.\nclass Pattern"),
+    "a docstring": ("nn/masks", "Return the dense mask, True", "Return the mask, True"),
+    "an annotation": ("nn/masks", "T: int, S: int, device: torch.device | str", "T: int, S: int, device: str | torch.device"),
+    "the layout": ("nn/masks", "mask &= offset <= self.after", "mask &= (\n                offset <= self.after\n            )"),
+    "a plot": ("studies/context_extension/figures", "import ", "EXTRA = 1\nimport "),
+    "a section of another study": ("studies/params", "class Recurrence(Study):", "class Recurrence(Study):\n    extra: int = 3\n"),
+    "a new section": ("studies/params", "class Recurrence(Study):", "class Toy(Study):\n    extra: int = 3\n\n\nclass Recurrence(Study):"),
+    "a new study": ("studies/toy/study", None, "def run(params):\n    return []\n"),
+    "how a study makes its table": ("studies/context_extension/study", "def run(", "def spare():\n    return 2\n\n\ndef run("),
+    "code that only CUDA runs": ("nn/xformers", "def packed(", "EXTRA = 1\n\n\ndef packed("),
+    "a function that nobody calls": ("nn/layers", "import torch\n", "import torch\n\n\ndef spare() -> int:\n    return 1\n\n\n"),
+    "the command line": ("app/cli", "import ", "EXTRA = 1\nimport "),
+    "a measure that is not used": ("measure/ngrams", "\nimport numpy", "\nEXTRA = 1\nimport numpy"),
+}  # fmt: skip
+
+# The last value says which of the two keys must change.
+REAL = {
+    "a formula of positions": ("nn/positions", "theta ** -(", "theta ** (", "both"),
+    "a mask that is off by one": ("nn/masks", "mask &= offset <= self.after", "mask &= offset < self.after", "both"),
+    "a constant": ("nn/masks", "ALL = slice(None)", "ALL = slice(0, None)", "both"),
+    "a default of a configuration": ("nn/config", ' = "rope"', ' = "none"', "both"),
+    "the rate of learning": ("train/optimizer", "(step + 1) / config.warmup", "step / config.warmup", "training"),
+    "how tokens are masked": ("train/batches", "(what < 0.8)", "(what < 0.9)", "training"),
+    "an import under the same name": ("train/optimizer", "import math\n", "import cmath as math\n", "training"),
+    "a task's rows": ("tasks/recall", "rng.", "rng.bit_generator and rng.", "both"),
+    "a layer's method": ("nn/layers", "def forward(", "def extra(self):\n        return 1\n\n    def forward(", "both"),
+    "what a module does on import": ("nn/layers", "import torch\n", "import torch\ntorch.manual_seed(3)\n", "both"),
+    "a protocol": ("studies/context_extension/study", '"layout": "spread"', '"layout": "wide"', "evaluation"),
+    "what a protocol calls": ("measure/losses", "    depths: Sequence[float | None] = (None,)", "    depths: Sequence[float | None] = (0.5,)", "evaluation"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A copy of the package that may be changed."""
+    copy = tmp_path_factory.mktemp("planted") / "src"
+    shutil.copytree(root / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    return copy
+
+
+def changed(package: Path, module: str, old: str | None, new: str) -> list[bool]:
+    """Return for each of both entries whether an edit changes its fingerprint; the edit is taken back."""
+    path = package / "farcontext" / f"{module}.py"
+    before = path.read_text(encoding="utf-8") if old else ""
+    assert (old or "") in before, f"{module} no longer holds {old!r}: plant the edit elsewhere"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(before.replace(old, new, 1) if old else new, encoding="utf-8")
+    try:
+        ast.parse(path.read_text(encoding="utf-8"))
+        after = [fingerprints.of_symbol(*entry, package, keys.left_out()) for entry in BEFORE]
+    finally:
+        path.write_text(before, encoding="utf-8") if old else shutil.rmtree(path.parent)
+    return [found != known for found, known in zip(after, BEFORE.values(), strict=True)]
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_harmless_edit_changes_no_key(name: str, package: Path) -> None:
+    assert changed(package, *HARMLESS[name]) == [False, False]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_edit_changes_the_key(name: str, package: Path) -> None:
+    module, old, new, which = REAL[name]
+    wanted = {"both": [True, True], "training": [True, False], "evaluation": [False, True]}[which]
+    assert changed(package, module, old, new) == wanted
+
+
+def test_a_definition_that_moves_changes_no_key(package: Path) -> None:
+    """Splitting a module must not mean training again."""
+    path = package / "farcontext" / "train" / "optimizer.py"
+    before = path.read_text(encoding="utf-8")
+    start, end = before.index("def learning_rate("), before.index("def optimizer(")
+    imported = "from farcontext.train.schedule import learning_rate\n"
+    moved = path.with_name("schedule.py")
+    moved.write_text(f"import math\nfrom farcontext.train.config import OptimizerConfig\n{before[start:end]}", "utf-8")
+    path.write_text(before[:start].replace("import math\n", "") + imported + before[end:], encoding="utf-8")
+    try:
+        assert fingerprints.of_symbol(*TRAINING, package, keys.left_out()) == BEFORE[TRAINING]
+    finally:
+        moved.unlink()
+        path.write_text(before, encoding="utf-8")
+
+
+def made(tmp_path: Path, modules: dict[str, str]) -> Path:
+    """Write a small package and return the folder that holds it."""
+    for name, text in modules.items():
+        path = tmp_path / "farcontext" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from farcontext.b import g\ndef f():\n    return g()\n",
+        "from farcontext import b\ndef f():\n    return b.g()\n",
+        "import farcontext.b\ndef f():\n    return farcontext.b.g()\n",
+        "import farcontext.b as other\ndef f():\n    return other.g()\n",
+        "def f():\n    from farcontext.b import g as other\n    return other()\n",
+        "def f():\n    from farcontext import b\n    return getattr(b, 'g')()\n",
+        "from farcontext import b\nTABLE = {'g': b.g}\ndef f():\n    return TABLE['g']()\n",
+        "from farcontext import b\nclass A:\n    def g(self):\n        return b.g()\ndef f():\n    return A().g()\n",
+        "from farcontext.c import g\ndef f():\n    return g()\n",
+        "from farcontext.b import g\ndef f(do=g):\n    return do()\n",
+        "from farcontext.b import g\n@g\ndef f():\n    return 1\n",
+    ],
+)
+def test_a_name_is_followed_through_every_form_of_import(text: str, tmp_path: Path) -> None:
+    modules = {
+        "a": text,
+        "b": "def g():\n    return ONE\nONE = 1\ndef h():\n    return 3\n",
+        "c": "from farcontext.b import g\n",
+    }
+    first = fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))
+    assert {"f", "g", "ONE"} <= set(first)
+    modules["b"] = modules["b"].replace("ONE = 1", "ONE = 2")
+    second = fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))
+    assert {name for name in first if first[name] != second[name]} == {"ONE"}
+    if "getattr" not in text:  # There the whole module counts.
+        assert "h" not in first
+
+
+def test_a_local_name_is_not_the_modules(tmp_path: Path) -> None:
+    text = "def g():\n    return 1\ndef f(g):\n    h = [i for i in g]\n    return h\ndef h():\n    return 2\n"
+    assert set(fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, {"a": text}))) == {"f"}
+
+
+def test_two_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    modules = {
+        "a": "from farcontext import b, c\ndef f():\n    return b.g() + c.g() + b.g()\n",
+        "b": "def g():\n    return 1\n",
+        "c": "def g():\n    return 2\n",
+    }
+    first = fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))
+    assert {"farcontext.b.g", "farcontext.c.g"} <= set(first)
+    modules["a"] = modules["a"].replace("+ b.g()", "+ c.g()")
+    assert fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))["f"] != first["f"]
+
+
+def test_a_source_of_ones_own_is_read_whole() -> None:
+    def of(text: str) -> dict[str, str]:
+        return fingerprints.of_source(text)
+
+    text = "from farcontext.nn import positions\nx = positions.alibi_slopes(4)\nprint(x)  # why\n"
+    first = of(text)
+    assert {"x", "alibi_slopes", fingerprints.IMPORTS} <= set(first)
+    assert of(text.replace("why", "reason")) == first
+    assert of(text.replace("print(x)", "print(-x)")) != first
