@@ -19,7 +19,8 @@ import table
 import torch
 from matplotlib.axes import Axes
 
-from farcontext.nn import attention, kernels
+from farcontext.nn import attention
+from farcontext.nn.local import is_local
 from farcontext.nn.masks import Pattern
 
 TOKENS, HEADS, HEAD_WIDTH, HALF_WINDOW = 8192, 4, 32, 64
@@ -29,7 +30,7 @@ SLOW = ("reference", "online")
 
 def backends_of(pattern: Pattern, length: int, slow_to: int) -> list[str]:
     """Return the backends to time."""
-    local = ["sdpa_local"] if kernels.is_local(pattern, length, length) else []
+    local = ["sdpa_local"] if is_local(pattern, length, length) else []
     return ["sdpa", *local, *(SLOW if length <= slow_to else ())]
 
 

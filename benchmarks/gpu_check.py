@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))  # A machine lent for its card has torch, but not this package.
 
-from farcontext.nn import attention, kernels, xformers  # noqa: E402
+from farcontext.nn import attention, xformers  # noqa: E402
 from farcontext.nn.masks import Pattern  # noqa: E402
 
 Attend = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
@@ -38,7 +38,7 @@ def sdpa_by(backend: SDPBackend) -> Attend:
 
     def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
         with sdpa_kernel(backend):
-            return kernels.sdpa(q, k, v, pattern)
+            return attention.sdpa(q, k, v, pattern)
 
     return attend
 

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from farcontext import files
 from farcontext.data.config import Corpus, Tokenizer
 from farcontext.data.corpus import build_corpus
@@ -74,3 +76,14 @@ def task_run(*, kind: str = "decoder", start: RunConfig | None = None, seed: int
     optimizer = OptimizerConfig(lr=0.01, warmup=4)
     batch = Curriculum(stages=stages)
     return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=20, save_every=5, seed=seed, start=start)
+
+
+def embedding_norm(model: torch.nn.Module, *, scale: float = 1.0) -> list[dict]:
+    """A protocol: one number of a model."""
+    assert torch.is_inference_mode_enabled() and not model.training
+    return [{"norm": scale * next(model.parameters()).norm().item()}]
+
+
+def constant(*, value: int) -> list[dict]:
+    """A protocol that needs no model."""
+    return [{"value": value}]

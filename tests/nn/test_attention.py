@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError, jaxtyped
 from torch import Tensor
 
-from farcontext.nn import attention, kernels
+from farcontext.nn import attention, local, online
 from farcontext.nn.masks import Pattern
 
 GROUPS = json.loads((Path(__file__).parent.parent / "goldens" / "attention_small.json").read_text())["groups"]
@@ -27,14 +27,14 @@ Attention = Callable[..., Tensor]
 def small_local(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
     """`sdpa_local` in blocks of 3 queries, so that short rows have many and an incomplete last one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "block_size", lambda pattern: 3)
-        return kernels.sdpa_local(q, k, v, pattern)
+        patch.setattr(local, "block_size", lambda pattern: 3)
+        return local.sdpa_local(q, k, v, pattern)
 
 
 BACKENDS: dict[str, Attention] = {
     "reference": attention.reference,
-    "online": lambda *args: attention.online(*args, block=3),
-    "sdpa": kernels.sdpa,
+    "online": lambda *args: online.online(*args, block=3),
+    "sdpa": attention.sdpa,
     "sdpa_local": small_local,
 }
 
@@ -115,7 +115,7 @@ def test_published_logsumexp_and_weights(inputs, case):
         q = q * 0.43 * torch.arange(1, 5, dtype=torch.float64).log()[:, None, None]
     pattern = golden_pattern(case)
     for block in (1, 3, 64):
-        _, logsumexp = attention.online_with_logsumexp(q, k, v, pattern, block)
+        _, logsumexp = online.online_with_logsumexp(q, k, v, pattern, block)
         torch.testing.assert_close(logsumexp, array(case["logsumexp_BNT"]), rtol=0, atol=1e-12)
     if "weights_BNTS" in case:
         torch.testing.assert_close(attention.weights(q, k, pattern), array(case["weights_BNTS"]), rtol=0, atol=1e-12)
@@ -184,7 +184,7 @@ def test_local_blocks_agree_with_the_dense_mask(T, band, packed):
     inputs, d_out = random_inputs(T, T, 4, 2)
     pattern = band.within((torch.arange(2 * T) * 7 // 29).view(2, T) - 1) if packed else band
     wanted = run(attention.reference, inputs, pattern, d_out)
-    for found in (run(small_local, inputs, pattern, d_out), run(kernels.sdpa_local, inputs, pattern, d_out)):
+    for found in (run(small_local, inputs, pattern, d_out), run(local.sdpa_local, inputs, pattern, d_out)):
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     off_by_one = run(small_local, inputs, Pattern(band.before + 1, band.after), d_out)
@@ -218,7 +218,7 @@ def test_a_query_without_a_key_gets_zero_and_finite_gradients(backend, dtype):
 def test_online_gradients_are_the_derivative():
     inputs, _ = random_inputs(3, 4, 2, 1, 2)
     leaves = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(lambda *x: attention.online(*x, Pattern.window(4), block=2), leaves)
+    assert torch.autograd.gradcheck(lambda *x: online.online(*x, Pattern.window(4), block=2), leaves)
 
 
 def saved_bytes(attend: Attention, T: int) -> int:
@@ -268,8 +268,8 @@ def test_no_mask_where_none_is_needed(monkeypatch):
     square, _ = random_inputs(4, 4)
     oblong, _ = random_inputs(2, 4)
     for inputs, pattern in ((square, Pattern()), (square, Pattern.causal()), (oblong, Pattern.causal())):
-        kernels.sdpa(*inputs, pattern)
-    kernels.sdpa(*square, Pattern.causal().within(torch.zeros(2, 4, dtype=torch.long)))
+        attention.sdpa(*inputs, pattern)
+    attention.sdpa(*square, Pattern.causal().within(torch.zeros(2, 4, dtype=torch.long)))
     assert seen == [(False, False), (False, True), (True, False), (True, False)]
 
 
@@ -316,3 +316,10 @@ def test_shapes_are_checked_under_beartype():
     assert checked(q, k, v).shape == q.shape
     with pytest.raises((TypeCheckError, BeartypeCallHintViolation)):
         checked(q, k, v[:, :3])
+
+
+def test_autocast_gives_one_dtype():
+    q, k = torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)
+    assert [x.dtype for x in attention.autocast(q, k)] == [torch.float32, torch.bfloat16]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [x.dtype for x in attention.autocast(q, k)] == [torch.bfloat16] * 2

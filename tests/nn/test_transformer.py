@@ -262,7 +262,7 @@ def test_local_layers_reach_as_far_as_they_should():
 
 def test_window_layers_alternate_and_turn_by_their_own_theta():
     model = build(window=3, global_every=3, layers=7)
-    assert [layer for layer in range(7) if model.stack.is_global(layer)] == [0, 3, 6]
+    assert [layer for layer in range(7) if model.config.is_global(layer)] == [0, 3, 6]
     with attention.recorded() as ran:
         model(tokens_of(1, 150))
     assert ran == ["sdpa", "sdpa_local", "sdpa_local"] * 2 + ["sdpa"]

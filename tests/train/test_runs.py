@@ -7,7 +7,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 from observe import refuses, snapshot
-from tiny import task_run, tiny_run
+from tiny import constant, embedding_norm, task_run, tiny_run
 
 from farcontext import files
 from farcontext.train import keys, loop, runs
@@ -23,17 +23,6 @@ def project(tiny_project: Path, tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("FARCONTEXT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FARCONTEXT_JOBS", "1")
     return tmp_path / "cache"
-
-
-def embedding_norm(model: torch.nn.Module, *, scale: float = 1.0) -> list[dict]:
-    """A protocol: one number of a model."""
-    assert torch.is_inference_mode_enabled() and not model.training
-    return [{"norm": scale * next(model.parameters()).norm().item()}]
-
-
-def constant(*, value: int) -> list[dict]:
-    """A protocol that needs no model."""
-    return [{"value": value}]
 
 
 def jobs() -> list:

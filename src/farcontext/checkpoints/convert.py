@@ -259,14 +259,13 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
     wanted = {"norm": "layer", "mlp": "geglu", "positions": "rope", "pairing": "half", "embedding_norm": True}
     wanted |= PLAIN | {"extension": None}
     _require(vars(config) | {"kv_heads": config.kv_heads or config.heads}, wanted | {"kv_heads": config.heads})
-    every = config.global_every
-    local = [config.window is not None and not (every and layer % every == 0) for layer in range(config.layers)]
+    kinds = ["full_attention" if config.is_global(layer) else "sliding_attention" for layer in range(config.layers)]
     thetas = {"full_attention": config.theta, "sliding_attention": config.local_theta}
     return ModernBertConfig(
         **_shared(config),
         cls_token_id=None,
         sep_token_id=None,
-        layer_types=["sliding_attention" if is_local else "full_attention" for is_local in local],
+        layer_types=kinds,
         local_attention=2 * (config.window or 64),
         rope_parameters={kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
         norm_eps=config.norm_eps,

@@ -20,8 +20,8 @@ import torch
 
 from farcontext import files
 from farcontext.files import UserError
-from farcontext.nn import kernels
 from farcontext.nn.config import ModelConfig
+from farcontext.nn.local import block_size, is_local
 from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder, Encoder, num_parameters
 from farcontext.schema import validate
@@ -99,11 +99,11 @@ def size_of(config: ModelConfig) -> Size:
 
 def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
     """Return (layers, pattern) for each pattern that some layers have."""
-    causal, every, L = config.kind == "decoder", config.global_every, config.layers
+    causal, L = config.kind == "decoder", config.layers
     whole = Pattern.causal() if causal else Pattern()  # A layer sees everything, everything before, or a band.
     if config.window is None:
         return [(L, whole)]
-    wide = math.ceil(L / every) if every else 0
+    wide = sum(map(config.is_global, range(L)))
     band = (Pattern.window if causal else Pattern.local)(config.window)
     return [(n, p) for n, p in ((wide, whole), (L - wide, band)) if n]
 
@@ -159,7 +159,7 @@ def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
         elif not pattern.banded:
             path = "fused"
         else:
-            local = work.backend == "auto" and kernels.is_local(pattern, work.length, work.length)
+            local = work.backend == "auto" and is_local(pattern, work.length, work.length)
             path = "local" if local else "masked"
         found.append((n, pattern, path))
     return found
@@ -198,7 +198,7 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
             case "masked":
                 terms["masks"] += times * b * T * T
             case "local":
-                c = kernels.block_size(pattern)
+                c = block_size(pattern)
                 span = c + pattern.before + pattern.after
                 terms["local"] += times * b * tokens * (2 * GH * span / c + span)
     return terms
@@ -218,7 +218,7 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
             case "masked" | "reference":
                 pairs[path] += n * T * T
             case "local":
-                pairs[path] += n * T * (kernels.block_size(pattern) + pattern.before + pattern.after)
+                pairs[path] += n * T * (block_size(pattern) + pattern.before + pattern.after)
     attention = {
         path: (1 + BACKWARD * training) * attention_flop(work.rows, config.heads, config.head_width, n)
         for path, n in pairs.items()

@@ -17,13 +17,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from farcontext.nn import kernels, xformers
+from farcontext.nn.flex import flex
+from farcontext.nn.local import is_local, sdpa_local
 from farcontext.nn.masks import Pattern
+from farcontext.nn.online import online
+from farcontext.nn.sdpa import sdpa
+from farcontext.nn.xformers import xformers
 
 BACKENDS = ("reference", "online", "sdpa", "sdpa_local", "xformers", "flex")
-BLOCK = 256
 
 _ran: ContextVar[list[str] | None] = ContextVar("ran", default=None)
 
@@ -71,117 +73,6 @@ def reference(
     return torch.einsum("bnts,bsnh->btnh", weights(q_BTNH, k_BSGH, pattern), v_BSNH)
 
 
-# -------------------------------------------------------------------------------------------------- online softmax
-
-
-def online(
-    q_BTNH: Float[Tensor, "B T N H"],
-    k_BSGH: Float[Tensor, "B S G H"],
-    v_BSGH: Float[Tensor, "B S G H"],
-    pattern: Pattern,
-    block: int = BLOCK,
-) -> Float[Tensor, "B T N H"]:
-    """Return attention block by block, by an online softmax.
-
-    Forward and backward take memory linear in T and S. It is slow, and made to be read. It does the
-    online softmax (Milakov & Gimelshein 2018) in the loop order of FlashAttention-2, Alg. 1 (Dao
-    2023).
-    """
-    return online_with_logsumexp(q_BTNH, k_BSGH, v_BSGH, pattern, block)[0]
-
-
-def online_with_logsumexp(
-    q_BTNH: Float[Tensor, "B T N H"],
-    k_BSGH: Float[Tensor, "B S G H"],
-    v_BSGH: Float[Tensor, "B S G H"],
-    pattern: Pattern,
-    block: int = BLOCK,
-) -> tuple[Float[Tensor, "B T N H"], Float[Tensor, "B N T"]]:
-    """Return `online` and each row's ln Σ exp(score).
-
-    The latter is −inf for a row without a key; no gradient flows through it.
-
-    Raises:
-        ValueError: a relative bias that is being learned: the blockwise backward does not reach it.
-    """
-    if pattern.relative is not None and pattern.relative.requires_grad:
-        raise ValueError("backend = online: expected a relative bias without gradient; sdpa and reference learn it")
-    G = k_BSGH.shape[2]
-    q_BGRTH = q_BTNH.unflatten(2, (G, -1)).permute(0, 2, 3, 1, 4)
-    k_BG1SH, v_BG1SH = (x.transpose(1, 2)[:, :, None] for x in (k_BSGH, v_BSGH))
-    out_BGRTH, logsumexp_BGRT = _Online.apply(q_BGRTH, k_BG1SH, v_BG1SH, pattern, block)
-    return out_BGRTH.permute(0, 3, 1, 2, 4).flatten(2, 3), logsumexp_BGRT.flatten(1, 2)
-
-
-def _blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
-    return (slice(i, min(i + block, length)) for i in range(start, length, block))
-
-
-def _scores(q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple) -> Tensor:
-    """Return one block of scaled scores, bias added, −inf where hidden."""
-    scores_BGRts = q_BGRtH @ k_BG1sH.mT / math.sqrt(q_BGRtH.shape[-1])
-    bias = pattern.bias(*lengths, q_BGRtH.device, *at)
-    if bias is not None:
-        scores_BGRts = scores_BGRts + bias.to(scores_BGRts.dtype).unflatten(1, q_BGRtH.shape[1:3])
-    allowed = pattern.allowed(*lengths, q_BGRtH.device, *at)
-    return scores_BGRts.masked_fill(~allowed[:, None], float("-inf"))
-
-
-class _Online(torch.autograd.Function):
-    """Forward keeps the output and one logsumexp a row; backward computes the weights again from it, block by block."""
-
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, block: int) -> tuple[Tensor, Tensor]:
-        T, S = q.shape[-2], k.shape[-2]
-        out, logsumexp = torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"))
-        for rows in _blocks(T, block):
-            q_t = q[..., rows, :]
-            top = q_t.new_full(q_t.shape[:-1], float("-inf"))  # m, the largest score so far
-            total, mixed = torch.zeros_like(top), torch.zeros_like(q_t)  # ℓ and o, both relative to exp(m)
-            seen = pattern.keys_of(rows, T, S)
-            for columns in _blocks(seen.stop, block, seen.start):
-                scores = _scores(q_t, k[..., columns, :], pattern, (T, S), (rows, columns))
-                higher = torch.maximum(top, scores.amax(-1))
-                finite = higher.masked_fill(higher == -math.inf, 0.0)  # This avoids −inf − (−inf).
-                faded = torch.exp(top - finite)  # The sums so far are still worth this share, ≤ 1.
-                p = torch.exp(scores - finite[..., None])
-                total = faded * total + p.sum(-1)
-                mixed = faded[..., None] * mixed + p @ v[..., columns, :]
-                top = higher
-            out[..., rows, :] = mixed / total.masked_fill(total == 0, 1.0)[..., None]
-            logsumexp[..., rows] = top + total.log()
-        ctx.save_for_backward(q, k, v, out, logsumexp)
-        ctx.pattern, ctx.block = pattern, block
-        ctx.mark_non_differentiable(logsumexp)
-        return out, logsumexp
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_out: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        """Return the gradients of q, k and v.
-
-        FlashAttention, app. B, eq. 3–6, has dV = PᵀdO, dS = P∘(dOVᵀ − D), D = Σ_h dO∘O, dQ = c·dS
-        K, dK = c·dSᵀQ.
-        """
-        q, k, v, out, logsumexp = ctx.saved_tensors
-        T, S, scale = q.shape[-2], k.shape[-2], 1 / math.sqrt(q.shape[-1])
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        D = (d_out * out).sum(-1, keepdim=True)
-        finite = logsumexp.masked_fill(logsumexp == -math.inf, 0.0)[..., None]
-        for rows in _blocks(T, ctx.block):
-            q_t, d_t = q[..., rows, :], d_out[..., rows, :]
-            seen = ctx.pattern.keys_of(rows, T, S)
-            for columns in _blocks(seen.stop, ctx.block, seen.start):
-                k_s, v_s = k[..., columns, :], v[..., columns, :]
-                p = torch.exp(_scores(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :])
-                d_scores = p * (d_t @ v_s.mT - D[..., rows, :]) * scale
-                dq[..., rows, :] += d_scores @ k_s
-                # A key/value head serves R query heads, so its gradient is their sum.
-                dk[..., columns, :] += (d_scores.mT @ q_t).sum(2, keepdim=True)
-                dv[..., columns, :] += (p.mT @ d_t).sum(2, keepdim=True)
-        return dq, dk, dv, None, None
-
-
 # --------------------------------------------------------------------------------------------------------- choice
 
 
@@ -205,10 +96,21 @@ def choose(q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], p
     It is the same on CUDA, until a recorded timing says otherwise.
     """
     T, S = q_BTNH.shape[1], k_BSGH.shape[1]
-    if kernels.is_local(pattern, T, S):
+    if is_local(pattern, T, S):
         band = pattern.before + pattern.after + 1
         return Choice("sdpa_local", f"a band of {band} keys in {S}: blocks against their neighbours")
     return Choice("sdpa", "torch's fused kernel takes every pattern, in memory linear in T and S")
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return q, k and v in the dtype that autocast wants.
+
+    Autocast knows torch's own attention, but not flex and xformers.
+    """
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
 
 
 def attend(
@@ -241,13 +143,13 @@ def attend(
         case "online":
             out = online(q_BTNH, k_BSGH, v_BSGH, pattern)
         case "sdpa":
-            out = kernels.sdpa(q_BTNH, k_BSGH, v_BSGH, pattern)
+            out = sdpa(q_BTNH, k_BSGH, v_BSGH, pattern)
         case "sdpa_local":
-            out = kernels.sdpa_local(q_BTNH, k_BSGH, v_BSGH, pattern)
+            out = sdpa_local(q_BTNH, k_BSGH, v_BSGH, pattern)
         case "xformers":
-            out = xformers.xformers(q_BTNH, k_BSGH, v_BSGH, pattern)
+            out = xformers(*autocast(q_BTNH, k_BSGH, v_BSGH), pattern)
         case "flex":
-            out = kernels.flex(q_BTNH, k_BSGH, v_BSGH, pattern)
+            out = flex(*autocast(q_BTNH, k_BSGH, v_BSGH), pattern)
         case _:
             raise ValueError(f"backend = {backend!r}: expected one of auto, {', '.join(BACKENDS)}")
     ran = _ran.get()

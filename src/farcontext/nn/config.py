@@ -75,6 +75,13 @@ class ModelConfig(Frozen):
         """Return H, the channels of a head."""
         return self.width // self.heads
 
+    def is_global(self, layer: int) -> bool:
+        """Return whether a layer sees the whole pattern, not a band alone.
+
+        In ModernBERT layers 0, 3, 6, … do; with `global_every` = 0 none does.
+        """
+        return self.window is None or (self.global_every > 0 and layer % self.global_every == 0)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         kv_heads = self.kv_heads or self.heads

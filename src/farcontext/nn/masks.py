@@ -126,7 +126,7 @@ class Pattern:
         offset = self._offsets(T, S, device, rows, columns)
         if self.relative is not None:
             furthest = self.relative.shape[1] // 2
-            return self.relative[:, offset.clamp(-furthest, furthest) + furthest][None]
+            return self.relative.to(device)[:, offset.clamp(-furthest, furthest) + furthest][None]
         return -self.slopes.double().to(device)[None, :, None, None] * offset.abs()
 
     def query_scale(self, T: int, S: int, device: torch.device | str = "cpu") -> Float[Tensor, " T"]:

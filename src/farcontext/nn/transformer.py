@@ -35,14 +35,6 @@ class Stack(nn.Module):
         self.relative = RelativeBias(config, causal) if config.positions == "t5" else None
         self.norm = Norm(config)
 
-    def is_global(self, layer: int) -> bool:
-        """Return whether a layer sees the whole pattern.
-
-        In ModernBERT layers 0, 3, 6, … do; with `global_every` = 0 none does.
-        """
-        every = self.config.global_every
-        return self.config.window is None or (every > 0 and layer % every == 0)
-
     def forward(
         self,
         x_BTD: Tensor,
@@ -61,10 +53,10 @@ class Stack(nn.Module):
         for it.
         """
         whole, band = self._patterns(documents_BT, pattern)
-        kinds = {self.is_global(layer) for layer in range(len(self.blocks))}
+        kinds = {self.config.is_global(layer) for layer in range(len(self.blocks))}
         rotations = {wide: self._rotation(x_BTD, wide, caches and caches[0]) for wide in kinds}
         for layer, block in enumerate(self.blocks):
-            wide = self.is_global(layer)
+            wide = self.config.is_global(layer)
             chosen = select if layer == len(self.blocks) - 1 else None
             seen, cache = whole if wide else band, caches[layer] if caches else None
             x_BTD = block(x_BTD, seen, rotations[wide], memory_BSD, memory_pattern, chosen, cache=cache)

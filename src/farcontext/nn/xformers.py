@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from farcontext.nn.kernels import one_dtype
 from farcontext.nn.masks import Pattern
 
 
@@ -51,7 +50,7 @@ def xformers(
         where = q_BTNH.device.type
         raise ValueError(f"backend = xformers: expected CUDA tensors on Linux, not {where}; sdpa runs everywhere")
     try:
-        return packed(*one_dtype(q_BTNH, k_BSGH, v_BSGH), pattern, fmha().memory_efficient_attention)
+        return packed(q_BTNH, k_BSGH, v_BSGH, pattern, fmha().memory_efficient_attention)
     except NotImplementedError as error:
         reasons = " ".join(str(error).split())
         raise ValueError(f"backend = xformers: no kernel of it takes this: {reasons[:1000]}") from error

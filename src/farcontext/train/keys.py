@@ -13,7 +13,7 @@ import torch
 from farcontext import files, fingerprints
 from farcontext.train.config import Curriculum, RunConfig
 
-CUDA_ONLY = frozenset({"farcontext.nn.xformers"})  # On a CPU no result depends on these.
+CUDA_ONLY = frozenset({"farcontext.nn.xformers", "farcontext.nn.flex"})  # On a CPU no result depends on these.
 
 
 def left_out() -> frozenset[str]:

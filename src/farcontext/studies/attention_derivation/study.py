@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from farcontext.nn import attention
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.masks import Pattern
+from farcontext.nn.online import online_with_logsumexp
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.studies.params import AttentionDerivation as Params
@@ -163,7 +164,7 @@ def mask_identities(seed: int, params: Params, name: str) -> Iterator[dict]:
     inputs = [x.requires_grad_() for x in (q, k, v)]
     allowed, pattern = predicted(name, T, params.window), patterns(params.window)[name]
     out = torch_attention(*inputs, allowed)
-    online, logsumexp = attention.online_with_logsumexp(*inputs, pattern, block=max(1, T // 3))
+    online, logsumexp = online_with_logsumexp(*inputs, pattern, block=max(1, T // 3))
     heads_first = [x.detach()[0].transpose(0, 1) for x in (q, k, v, d_out)]
     by_hand = [x.transpose(0, 1)[None] for x in hand_gradients(*heads_first, allowed)]
     scores_NTS = (heads_first[0] @ heads_first[1].mT / math.sqrt(H)).masked_fill(~allowed, -math.inf)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_attention import CASES, array, golden_pattern, golden_scaled, random_inputs
 
-from farcontext.nn import attention, kernels
+from farcontext.nn import attention
 from farcontext.nn.masks import Pattern
 
 SLOPES, RELATIVE = torch.linspace(0.1, 0.5, 4), torch.linspace(-1, 1, 20).view(4, 5)
@@ -32,7 +32,7 @@ PATTERNS = {
 def test_flex_agrees_with_the_reference(name):
     pattern, T, S = PATTERNS[name]
     inputs, _ = random_inputs(T, S, 4, 2)
-    out, wanted = kernels.flex(*inputs, pattern), attention.reference(*inputs, pattern)
+    out, wanted = attention.flex(*inputs, pattern), attention.reference(*inputs, pattern)
     torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
     dead = ~pattern.allowed(T, S).any(-1).expand(2, 1, T)[:, 0]
     assert (out[dead] == 0).all()
@@ -41,7 +41,7 @@ def test_flex_agrees_with_the_reference(name):
 @pytest.mark.parametrize(("inputs", "case"), CASES, ids=[case["pattern"] for _, case in CASES])
 def test_flex_gives_the_published_output(inputs, case):
     q, k, v = (array(inputs[name]) for name in ("q", "k", "v"))
-    out = golden_scaled(kernels.flex, case)(q, k, v, golden_pattern(case))
+    out = golden_scaled(attention.flex, case)(q, k, v, golden_pattern(case))
     torch.testing.assert_close(out, array(case["out"]), rtol=0, atol=1e-12)
 
 
@@ -59,7 +59,7 @@ def test_flex_gives_the_published_output(inputs, case):
 def test_flex_with_a_planted_error_is_caught(name, wrong):
     pattern, T, S = PATTERNS[name]
     inputs, _ = random_inputs(T, S, 4, 2)
-    assert (kernels.flex(*inputs, wrong) - attention.reference(*inputs, pattern)).abs().max() > 0.01
+    assert (attention.flex(*inputs, wrong) - attention.reference(*inputs, pattern)).abs().max() > 0.01
 
 
 def test_flex_builds_its_block_mask_once_and_is_quiet(recwarn):
@@ -87,10 +87,3 @@ def test_what_flex_cannot_do_is_named(pattern, needs_gradient, line):
     inputs = tuple(x.requires_grad_(needs_gradient) for x in inputs)
     with pytest.raises(ValueError, match=line):
         attention.attend(*inputs, pattern, backend="flex")
-
-
-def test_one_dtype_follows_autocast():
-    q, k = torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)
-    assert [x.dtype for x in kernels.one_dtype(q, k)] == [torch.float32, torch.bfloat16]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert [x.dtype for x in kernels.one_dtype(q, k)] == [torch.bfloat16] * 2
