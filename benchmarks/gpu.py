@@ -214,9 +214,9 @@ def time_training(ceiling: float) -> list[Row]:
     """Return one row a length for steps of the gpu profile's encoder."""
     from farcontext.nn.config import ModelConfig  # noqa: PLC0415 (needs pydantic, which a lent machine may not have)
     from farcontext.nn.transformer import Encoder  # noqa: PLC0415
-    from farcontext.studies.params import read_params  # noqa: PLC0415
+    from farcontext.studies.params import read_profile  # noqa: PLC0415
 
-    profile = read_params(ROOT / "profiles" / "gpu.yaml")
+    profile = read_profile(ROOT, "gpu")
     params, rows = profile.mlm_pretraining, []
     shape = {"width": params.width, "layers": params.encoder_layers, "heads": params.heads}
     shape |= {"mlp_width": 2 * params.width, "vocab_size": profile.tokenizer.vocab_size, "smear": params.smear}

@@ -2,7 +2,7 @@
 
 Seconds are by stage, as the stages' own tables record them.
 
-    python benchmarks/pipeline.py [--tables build/laptop/tables] [--against HEAD]
+    python benchmarks/pipeline.py [--studies build/laptop/studies] [--against HEAD]
 
 Nothing is run. Every study writes `<study>.cost.csv`: seconds of a core for each training,
 evaluation or measurement, also where the run cache answered. They are summed, not overlapped: two
@@ -33,7 +33,7 @@ def published(revision: str, study: str) -> str | None:
 
     It is None where there is no table, or no git.
     """
-    command = ["git", "show", f"{revision}:{PUBLISHED}/{study}.cost.csv"]
+    command = ["git", "show", f"{revision}:{PUBLISHED}/{study}/tables/{study}.cost.csv"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -41,13 +41,13 @@ def published(revision: str, study: str) -> str | None:
     return None if done.returncode else done.stdout
 
 
-def rows_of(tables: Path, against: str) -> list[table.Row]:
+def rows_of(studies: Path, against: str) -> list[table.Row]:
     """Return a row a study, sorted by name, and their sum.
 
     The ratio is given where both sides are known.
     """
     rows: list[table.Row] = []
-    for path in sorted(tables.glob("*.cost.csv")):
+    for path in sorted(studies.glob("*/tables/*.cost.csv")):
         study = path.name.removesuffix(".cost.csv")
         seconds, jobs = seconds_of(path.read_text(encoding="utf-8"))
         earlier = published(against, study)
@@ -75,13 +75,13 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 def main() -> None:
     """Read, print and write."""
     parser = table.parser_of(__file__, __doc__)
-    parser.add_argument("--tables", type=Path, help=f"default: build/laptop/tables, or else {PUBLISHED}")
+    parser.add_argument("--studies", type=Path, help=f"default: build/laptop/studies, or else {PUBLISHED}")
     parser.add_argument("--against", default="HEAD", help="git revision")
     args = parser.parse_args()
-    folders = (args.tables,) if args.tables else (ROOT / "build" / "laptop" / "tables", ROOT / PUBLISHED)
-    found = next((folder for folder in folders if any(folder.glob("*.cost.csv"))), None)
+    folders = (args.studies,) if args.studies else (ROOT / "build" / "laptop" / "studies", ROOT / PUBLISHED)
+    found = next((folder for folder in folders if any(folder.glob("*/tables/*.cost.csv"))), None)
     if found is None:
-        parser.error(f"{folders[0]}: expected *.cost.csv, which `make repro` writes")
+        parser.error(f"{folders[0]}: expected */tables/*.cost.csv, which `make repro` writes")
     print(f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} against {PUBLISHED} at {args.against}")
     frame = table.save(rows_of(found, args.against), args.out, draw)
     print(frame.round(2).to_string(index=False))

@@ -8,7 +8,6 @@ from pathlib import Path
 import nbformat
 
 from farcontext.app import notebooks
-from farcontext.schema import read_yaml
 
 MAX_CELL_LINES = 15
 MAX_HELPER_LINES = 6
@@ -70,8 +69,3 @@ def _outputs(cell: nbformat.NotebookNode) -> list[str]:
 def normal_form(path: Path) -> str:
     """Return what `farcontext normalise` would write."""
     return nbformat.writes(notebooks.normalise(notebooks.read(path))) + "\n"
-
-
-def smoke_values(root: Path, study: str) -> dict:
-    """Return a study's section of the smoke profile."""
-    return read_yaml(root / "profiles" / "smoke.yaml")[study]

@@ -140,7 +140,7 @@ def test_the_project_is_found_from_below_and_missed_from_outside(tmp_path: Path,
     monkeypatch.chdir(tmp_path / "p" / "a" / "b")
     assert files.project() == (tmp_path / "p").resolve()
     monkeypatch.setenv("FARCONTEXT_PROFILE", "laptop")
-    assert files.build("tables") == (tmp_path / "p" / "build" / "laptop" / "tables").resolve()
+    assert files.build("studies") == (tmp_path / "p" / "build" / "laptop" / "studies").resolve()
     monkeypatch.delenv("FARCONTEXT_CACHE", raising=False)
     assert files.cache() == (tmp_path / "p" / ".farcontext").resolve()
     monkeypatch.chdir(tmp_path)

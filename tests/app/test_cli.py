@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     (folder / "dvc.lock").write_text("schema: '2.0'\nsta", encoding="utf-8")
     (folder / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
     (folder / "profiles").mkdir()
-    (folder / "profiles" / "smoke.yaml").write_bytes((root / "profiles" / "smoke.yaml").read_bytes())
+    (folder / "profiles" / "gpu.yaml").write_bytes((root / "profiles" / "gpu.yaml").read_bytes())
     return folder
 
 

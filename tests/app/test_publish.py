@@ -25,12 +25,13 @@ def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setattr(files, "profile", lambda: "laptop")
     for study in ("old", "new"):
         tables.write_table(FRAME, study, params)
-    made, published = tables.tables(), tmp_path / "results" / "laptop"
+    made, published = tmp_path / "build" / "laptop", tmp_path / "results" / "laptop"
     verdicts = "claim,verdict\nX,supported\n"
     for folder in (made, published):
         files.write_atomic(folder / "verdicts.csv", verdicts.encode())
     for name in ("old.csv", "old.json"):
-        files.write_atomic(published / name, (made / name).read_bytes())
+        source = tables.made() / "old" / "tables" / name
+        files.write_atomic(published / "old" / "tables" / name, source.read_bytes())
     return tmp_path
 
 
@@ -48,7 +49,7 @@ def test_a_study_that_is_not_published_yet_is_named_and_does_not_count(project: 
 
 def test_a_row_that_is_off_and_a_verdict_that_turned_are_counted(project: Path, root: Path) -> None:
     tables.write_table(FRAME.assign(value=[1.0, 3.0]), "old", read_params(root / "params.yaml").model_anatomy)
-    files.write_atomic(tables.tables() / "verdicts.csv", b"claim,verdict\nX,refuted\n")
+    files.write_atomic(files.build("verdicts.csv"), b"claim,verdict\nX,refuted\n")
     equal, text = said(project)
     assert not equal
     assert "arm b, metric loss: 3, published 2" in text

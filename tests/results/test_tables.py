@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch) -> Path:
 
 def test_a_table_reads_back_as_it_was_written(project: Path, params) -> None:
     path = tables.write_table(FRAME, "demo", params)
-    assert path == project / "build" / "smoke" / "tables" / "demo.csv"
+    assert path == project / "build" / "smoke" / "studies" / "demo" / "tables" / "demo.csv"
     pd.testing.assert_frame_equal(tables.read_table(path), FRAME)
     sidecar = files.read_json(path.with_suffix(".json"))
     assert sidecar["rows"] == 4 and sidecar["config"] == params.model_dump(mode="json")
@@ -134,7 +134,7 @@ def test_published_rows_stand_beside_this_runs(project: Path, params) -> None:
     assert set(alone["run"]) == {"this run"}
     path = tables.write_table(FRAME, "demo", params)
     for name in ("demo.csv", "demo.json"):
-        files.write_atomic(tables.published_folder() / name, (path.parent / name).read_bytes())
+        files.write_atomic(tables.published_folder() / "demo" / "tables" / name, (path.parent / name).read_bytes())
     both = tables.beside_published(FRAME, "demo")
     assert list(both["run"].value_counts().sort_index()) == [4, 4]
 
@@ -171,7 +171,10 @@ def test_tidy_rows_have_the_columns_asked_for_sorted_by_all_but_the_value() -> N
 def test_parameters_are_those_of_the_published_rows(project: Path, params, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tables.params_behind(params, "demo") is params
     other = params.model_copy(update={"seeds": (7, 8)})
-    files.write_json(tables.published_folder() / "demo.json", {"config": other.model_dump(mode="json")})
+    files.write_json(
+        tables.path_in(tables.published_folder(), "demo").with_suffix(".json"),
+        {"config": other.model_dump(mode="json")},
+    )
     assert tables.params_behind(params, "demo") == other
     monkeypatch.setattr(files, "profile", lambda: "laptop")
     assert tables.params_behind(params, "demo") is params

@@ -7,7 +7,7 @@ import pytest
 
 from farcontext.app import notebooks
 from farcontext.schema import validate
-from farcontext.studies.params import Study
+from farcontext.studies.section import Study
 
 Section = TypeVar("Section", bound=Study)
 

@@ -11,7 +11,7 @@ from cells import run_assertion, smoke_params
 from farcontext.results import tables
 from farcontext.studies import story_reader
 from farcontext.studies.content_creation import study
-from farcontext.studies.params import ContentCreation
+from farcontext.studies.content_creation.params import Params as ContentCreation
 from farcontext.tasks import storybook, world
 from farcontext.tasks.world import Event, Story
 from farcontext.train.runs import sweep

@@ -11,7 +11,7 @@ from cells import run_assertion, smoke_params
 from farcontext.nn import positions
 from farcontext.results import tables
 from farcontext.studies.context_extension import arms, study
-from farcontext.studies.params import ContextExtension
+from farcontext.studies.context_extension.params import Params as ContextExtension
 from farcontext.tasks import recall
 from farcontext.train.loop import build_model
 from farcontext.train.runs import EvalConfig

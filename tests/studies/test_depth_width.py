@@ -11,7 +11,7 @@ from cells import run_assertion, smoke_params
 
 from farcontext.results import tables
 from farcontext.studies.depth_width import study
-from farcontext.studies.params import DepthWidth
+from farcontext.studies.depth_width.params import Params as DepthWidth
 from farcontext.train.loop import build_model
 
 

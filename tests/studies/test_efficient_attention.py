@@ -14,7 +14,7 @@ from farcontext.measure import cost
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
 from farcontext.studies.efficient_attention import study
-from farcontext.studies.params import EfficientAttention
+from farcontext.studies.efficient_attention.params import Params as EfficientAttention
 
 SOUND, SLOPES, LONGEST = "ok: 64 MiB", "ok: memory grows", "ok: the longest row"
 INTENSITY, CACHE, FORETOLD = "ok: written out", "ok: the KV cache", "ok: the median error"

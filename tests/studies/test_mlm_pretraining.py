@@ -13,7 +13,7 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.studies.mlm_pretraining import study
-from farcontext.studies.params import MlmPretraining
+from farcontext.studies.mlm_pretraining.params import Params as MlmPretraining
 from farcontext.train.keys import vocabulary_size
 
 

@@ -10,13 +10,13 @@ import torch
 
 from farcontext import files
 from farcontext.app import notebooks
+from farcontext.app.profiles import params_of
 from farcontext.checkpoints import convert
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder, num_parameters
 from farcontext.results import plotting
 from farcontext.results.claims import judge, read_claims
 from farcontext.studies.model_anatomy import figures, listing, study
-from farcontext.studies.params import read_params
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +31,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def params(root: Path) -> study.Params:
     """The smoke profile's, so that the notebook and these tests train once between them."""
-    return read_params(root / "profiles" / "smoke.yaml").model_anatomy
+    return params_of(root, "smoke").model_anatomy
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,12 @@ def test_every_study_is_a_section_of_the_schema() -> None:
 
 def test_a_section_is_read_from_a_notebooks_globals(root: Path) -> None:
     values = read_yaml(root / "params.yaml")["model_anatomy"]
-    found = params.ModelAnatomy.of(values | {"unrelated": object(), "np": None})
+    found = params.STUDIES["model_anatomy"].of(values | {"unrelated": object(), "np": None})
     assert found.model_dump(mode="json") == values
     with refuses("parameters cell: steps: expected this key"):
-        params.ModelAnatomy.of({key: value for key, value in values.items() if key != "steps"})
+        params.STUDIES["model_anatomy"].of({key: value for key, value in values.items() if key != "steps"})
     with refuses("parameters cell: steps = 0: expected an integer ≥ 1"):
-        params.ModelAnatomy.of(values | {"steps": 0})
+        params.STUDIES["model_anatomy"].of(values | {"steps": 0})
 
 
 @pytest.mark.parametrize("name", ["../laptop", "", "a/b", ".hidden", "Laptop"])

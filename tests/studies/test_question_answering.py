@@ -10,10 +10,11 @@ import torch
 from cells import run_assertion, smoke_params
 
 from farcontext import files
+from farcontext.app.profiles import params_of
 from farcontext.results import tables
 from farcontext.studies import story_reader
-from farcontext.studies.params import QuestionAnswering, read_params
 from farcontext.studies.question_answering import real, study
+from farcontext.studies.question_answering.params import Params as QuestionAnswering
 from farcontext.tasks import world
 from farcontext.train import curriculum
 from farcontext.train.loop import build_model
@@ -85,8 +86,7 @@ def test_recipes_that_do_not_cost_the_same_are_noticed(
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
 def test_every_profile_s_recipes_cost_the_same(root: Path, profile: str, params: QuestionAnswering) -> None:
-    path = root / ("params.yaml" if profile == "laptop" else f"profiles/{profile}.yaml")
-    reader = read_params(path).question_answering.story_reader
+    reader = params_of(root, profile).question_answering.story_reader
     costs = [story_reader.flop_of(reader, recipe) for recipe in story_reader.RECIPES]
     assert max(costs) < 1.02 * min(costs)
 

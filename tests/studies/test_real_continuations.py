@@ -9,20 +9,21 @@ import pytest
 import torch
 
 from farcontext import files
+from farcontext.app.profiles import params_of
 from farcontext.checkpoints.load import Pretrained, load, token_losses
 from farcontext.checkpoints.questions import encoder
 from farcontext.data import corpus
 from farcontext.nn.generation import GREEDY, Sampling
 from farcontext.schema import Row
 from farcontext.studies.content_creation import real as study
-from farcontext.studies.params import ContentCreation, read_params
+from farcontext.studies.content_creation.params import Params as ContentCreation
 
 
 @pytest.fixture(scope="module")
 def params(root: Path) -> Iterator[ContentCreation]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        yield read_params(root / "profiles" / "smoke.yaml").content_creation
+        yield params_of(root, "smoke").content_creation
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from farcontext import files
+from farcontext.app.profiles import params_of
 from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder
 from farcontext.data import corpus
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import EXTRACTS
 from farcontext.schema import Row
-from farcontext.studies.params import Summarization, read_params
 from farcontext.studies.summarization import real as study
+from farcontext.studies.summarization.params import Params as Summarization
 
 ABSTRACT = (
     "Tide is a service that keeps the hours of the sea for every harbour that a client registers.\n"
@@ -28,7 +29,7 @@ BODY = "\n".join(f"Operation {number} returns thing {number} of the harbour to i
 def params(root: Path) -> Iterator[Summarization]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        yield read_params(root / "profiles" / "smoke.yaml").summarization
+        yield params_of(root, "smoke").summarization
 
 
 @pytest.fixture(scope="module")

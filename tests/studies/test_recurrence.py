@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
+from farcontext.app.profiles import params_of
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
 from farcontext.schema import read_yaml, validate
-from farcontext.studies.params import Recurrence
 from farcontext.studies.recurrence import study
+from farcontext.studies.recurrence.params import Params as Recurrence
 
 EQUAL, VANISHES = "ok: the arms of a task", "ok: the gradient vanishes"
 LEARNS, KEEPS = "ok: the oracle recalls", "ok: LSTM and GRU keep"
@@ -90,9 +91,9 @@ def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(root: 
     assert verdicts.judge("R1", claims["R1"], unlearned).verdict == "undecided (check failed)"
 
 
-@pytest.mark.parametrize("profile", ["params.yaml", "profiles/gpu.yaml", "profiles/smoke.yaml"])
+@pytest.mark.parametrize("profile", ["laptop", "gpu", "smoke"])
 def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(root: Path, profile: str) -> None:
-    params = validate(Recurrence, read_yaml(root / profile)["recurrence"], profile)
+    params = params_of(root, profile).recurrence
     for task, rates in (("recall", params.recall_rates), ("flip_flop", params.flip_flop_rates)):
         wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
         for arm in rates:

@@ -10,8 +10,8 @@ from cells import run_assertion, smoke_params
 
 from farcontext.results import tables
 from farcontext.studies import story_reader
-from farcontext.studies.params import Summarization
 from farcontext.studies.summarization import study
+from farcontext.studies.summarization.params import Params as Summarization
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import even_depths
 from farcontext.tasks.world import Fact

@@ -11,9 +11,10 @@ import torch
 from cells import run_assertion, smoke_params
 
 from farcontext import files
+from farcontext.results import tables
 from farcontext.schema import BOS, EOS, PAD
-from farcontext.studies.params import Translation
 from farcontext.studies.translation import study
+from farcontext.studies.translation.params import Params as Translation
 from farcontext.tasks import translation as language
 from farcontext.tasks import world
 from farcontext.train import curriculum
@@ -227,5 +228,5 @@ def test_padding_and_rows_beside_a_row_change_nothing(params: Translation) -> No
 def test_one_training_a_seed_serves_every_arm(params: Translation, smoke: pd.DataFrame) -> None:
     (result,) = sweep([study.run_of(params, params.seeds[0])])
     assert result.steps_trained == 0
-    costs = pd.read_csv(files.project() / "build" / "smoke" / "tables" / f"{study.NAME}.cost.csv")
+    costs = pd.read_csv(tables.path_in(tables.made(), study.NAME, "cost"))
     assert costs["seed"].tolist() == list(params.seeds)

@@ -22,19 +22,6 @@ from farcontext.studies import params as schema
 from farcontext.train.config import RunConfig
 
 Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
-EXPECTED_MINUTES = {
-    "attention_derivation": 0.5,
-    "recurrence": 3,
-    "model_anatomy": 1,
-    "efficient_attention": 2,
-    "mlm_pretraining": 9,
-    "depth_width": 4,
-    "context_extension": 11,
-    "question_answering": 18,
-    "translation": 3,
-    "summarization": 6,
-    "content_creation": 3,
-}
 
 
 def _root() -> Path:
@@ -100,7 +87,7 @@ def code() -> None:
 
 @app.command()
 def study(name: Study) -> None:
-    """Run a study's notebook with params.yaml's values, into build/<profile>/notebooks."""
+    """Run a study's notebook with params.yaml's values, into build/<profile>/studies/<name>."""
     files.end_with_parent()
     root = _root()
     params = schema.read_params(root / "params.yaml")
@@ -111,8 +98,8 @@ def study(name: Study) -> None:
     source = notebooks.path_of(name)
     checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
     if params.profile == "laptop":
-        console.print(f"{source.name}: about {EXPECTED_MINUTES[name]} minutes on 2 quiet cores; Ctrl-C loses nothing")
-    notebooks.execute(name, checked, files.build("notebooks", source.name))
+        console.print(f"{source.name}: {notebooks.expected(name)}; Ctrl-C loses nothing")
+    notebooks.execute(name, checked, files.build("studies", name, "notebook.ipynb"))
 
 
 def _launch(count: int, arguments: list[str]) -> int:
@@ -167,7 +154,7 @@ def train(
 
 @app.command()
 def verdicts() -> None:
-    """Compute every claim's verdict from the tables, into metrics.json and tables/verdicts.csv."""
+    """Compute every claim's verdict from the tables, into metrics.json and verdicts.csv."""
     from farcontext.app import publish as publishing
 
     publishing.write_verdicts(_root())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import papermill
 from nbclient import NotebookClient
 from nbformat import NotebookNode
@@ -20,6 +21,7 @@ from nbformat import NotebookNode
 from farcontext import files
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
+from farcontext.results import tables
 from farcontext.schema import Frozen, validate
 from farcontext.studies.params import STUDIES
 
@@ -133,6 +135,15 @@ def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_S
             raise UserError(f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}") from None
         notebook = normalise(read(draft))
     files.write_atomic(output, nbformat.writes(notebook) + "\n")
+
+
+def expected(study: str) -> str:
+    """Return how long a study takes, from what its published run recorded."""
+    path = tables.path_in(tables.published_folder(), study, "cost")
+    if not path.is_file():
+        return "no time is recorded yet"
+    minutes = pd.read_csv(path)["seconds"].sum() / 60
+    return f"{minutes:.1f} core-minutes when it was published" if minutes >= 1 else "under a minute"
 
 
 def exit_on_signals() -> None:

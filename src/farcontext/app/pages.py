@@ -60,7 +60,7 @@ def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) 
 
 
 def _seconds(study: str, folder: Path) -> str:
-    path = folder / f"{study}.cost.csv"
+    path = tables.path_in(folder, study, "cost")
     if not path.is_file():
         return "seconds"
     return f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from farcontext import files, fingerprints
 from farcontext.app import notebooks
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.schema import read_yaml
-from farcontext.studies.params import STUDIES, read_params
+from farcontext.studies.params import STUDIES, checked, read_params, read_profile
 
 # These stages are not notebooks: a function each does their work.
 ENTRIES = {
@@ -60,6 +61,27 @@ def prepare(root: Path) -> None:
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
+def params_of(root: Path, profile: str) -> Any:
+    """Return a profile's values.
+
+    The smoke profile is the data of params.yaml with the defaults of every notebook's parameters cell; any other one
+    is profiles/NAME.yaml over params.yaml.
+
+    Raises:
+        UserError: no such profile, or a wrong value.
+    """
+    if profile == "smoke":
+        values = read_yaml(root / "params.yaml") | {"profile": profile}
+        return checked(values | {study: notebooks.defaults(notebooks.path_of(study)) for study in STUDIES}, "smoke")
+    here = read_params(root / "params.yaml")
+    if profile == here.profile:
+        return here
+    known = [here.profile, "smoke", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
+    if profile not in known:
+        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
+    return read_profile(root, profile)
+
+
 def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
     """Run `dvc repro` for a profile and return its exit code.
 
@@ -74,14 +96,11 @@ def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
     if profile == read_params(root / "params.yaml").profile:
         prepare(root)
         return _dvc("repro", *(["-q", *stages] if stages else []), root=root)
-    source = root / "profiles" / f"{profile}.yaml"
-    if not source.is_file():
-        known = ["laptop", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
-        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
-    read_params(source)
+    params = params_of(root, profile)
     copy = files.cache() / "profiles" / profile
     _export(root, copy)
-    shutil.copy(source, copy / "params.yaml")
+    # DVC reads JSON where it expects YAML: every JSON text is YAML.
+    files.write_json(copy / "params.yaml", params.model_dump(mode="json"))
     status = _dvc("repro", *stages, root=copy, FARCONTEXT_CACHE=str(files.cache().resolve()))
     made = copy / "build" / profile
     if status == 0 and made.is_dir():

@@ -18,16 +18,16 @@ from farcontext.results import tables as results
 from farcontext.studies.params import STUDIES, read_params
 
 
-def _findings(root: Path, tables: Path) -> list[verdicts.Finding]:
-    return verdicts.judge_all(verdicts.read_claims(root / "claims.yaml"), tables)
+def _findings(root: Path, base: Path) -> list[verdicts.Finding]:
+    return verdicts.judge_all(verdicts.read_claims(root / "claims.yaml"), base)
 
 
 def write_verdicts(root: Path) -> None:
-    """Write build/<profile>/metrics.json and tables/verdicts.csv."""
+    """Write build/<profile>/metrics.json and verdicts.csv."""
     made = root / "build" / read_params(root / "params.yaml").profile
-    findings = _findings(root, made / "tables")
+    findings = _findings(root, made / "studies")
     table = verdicts.as_table(findings).to_csv(index=False, float_format=f"%.{verdicts.DIGITS}g", lineterminator="\n")
-    files.write_atomic(made / "tables" / "verdicts.csv", table)
+    files.write_atomic(made / "verdicts.csv", table)
     files.write_json(made / "metrics.json", verdicts.as_metrics(findings))
 
 
@@ -74,13 +74,11 @@ def publish(root: Path) -> None:
     """
     claims = verdicts.read_claims(root / "claims.yaml")
     made, target = root / "build" / "laptop", root / "results" / "laptop"
-    findings = _findings(root, made / "tables")
-    for path in sorted((made / "tables").iterdir()):
-        if ".realtext." in path.name:  # A reader fetches its texts; no stage makes it, and no verdict reads it.
-            continue
-        files.write_atomic(target / path.name, path.read_bytes())
-    for path in sorted((made / "figures").rglob("*.svg")):
-        files.write_atomic(target / path.relative_to(made), path.read_bytes())
+    findings = _findings(root, made / "studies")
+    for study in STUDIES:
+        for path in sorted((made / "studies" / study).glob("*/*")):  # tables and figures
+            files.write_atomic(target / path.relative_to(made / "studies"), path.read_bytes())
+    files.write_atomic(target / "verdicts.csv", (made / "verdicts.csv").read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
     elsewhere = verdicts.second_machine()
@@ -98,16 +96,17 @@ def print_comparison(root: Path, console: Console) -> bool:
     It counts rows within tolerance and verdicts equal, and returns whether all are.
     """
     claims = verdicts.read_claims(root / "claims.yaml")
-    made, target = root / "build" / "laptop" / "tables", root / "results" / "laptop"
+    made, target = root / "build" / "laptop", root / "results" / "laptop"
     if not (target / "verdicts.csv").is_file():
         console.print("compare: nothing is published yet (farcontext publish)")
         return True
     within = rows = 0
     for study, tolerance in claims.tolerances.items():
-        if not (target / f"{study}.csv").is_file():
+        if not results.path_in(target, study).is_file():
             console.print(f"compare: {study}: not published yet")
             continue
-        ours, theirs = results.read_table(made / f"{study}.csv"), results.read_table(target / f"{study}.csv")
+        ours = results.read_table(results.path_in(made / "studies", study))
+        theirs = results.read_table(results.path_in(target, study))
         found = results.compare_tables(ours, theirs, study, tolerance)
         within, rows = within + found.within, rows + found.rows
         if found.worst:

@@ -268,7 +268,7 @@ def published() -> Coefficients:
     Raises:
         UserError: none are published yet.
     """
-    path = files.project() / "results" / "laptop" / f"{STUDY}.{TABLE}.csv"
+    path = files.project() / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
     if not path.is_file():
         raise UserError(f"{path}: expected the fitted cost model here (dvc repro {STUDY}, then farcontext publish)")
     return from_frame(pd.read_csv(path))

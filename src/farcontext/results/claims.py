@@ -203,9 +203,10 @@ def second_machine() -> dict[str, str]:
     return dict(zip(found["claim"], found["verdict"], strict=True))
 
 
-def judge_all(claims: Claims, tables: Path) -> list[Finding]:
-    """Judge every claim from the tables in a folder."""
-    read = {study: results.read_table(tables / f"{study}.csv") for study in {c.study for c in claims.claims.values()}}
+def judge_all(claims: Claims, base: Path) -> list[Finding]:
+    """Judge every claim from the tables below a folder of studies."""
+    studies = {claim.study for claim in claims.claims.values()}
+    read = {study: results.read_table(results.path_in(base, study)) for study in studies}
     return [judge(name, claim, read[claim.study]) for name, claim in claims.claims.items()]
 
 

@@ -56,12 +56,12 @@ def png(figure: Figure) -> bytes:
 def save(figure: Figure, study: str, name: str) -> Path:
     """Save a figure for the paper as an SVG.
 
-    The file is build/<profile>/figures/<study>/<name>.svg, with the same bytes every time.
+    The file is build/<profile>/studies/<study>/figures/<name>.svg, with the same bytes every time.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)  # An open figure would be shown twice in a notebook, also as the cell's value.
-    return files.write_atomic(files.build("figures", study, f"{name}.svg"), buffer.getvalue())
+    return files.write_atomic(files.build("studies", study, "figures", f"{name}.svg"), buffer.getvalue())
 
 
 def grid(columns: int, rows: int = 1, height: float = 3.0) -> tuple[Figure, list[Axes]]:

@@ -25,24 +25,37 @@ RECORDED_VERSIONS = ("torch", "numpy", "transformers", "tokenizers")
 SIGNIFICANT_DIGITS = 10  # This is below fp64, and above anything a tolerance looks at.
 
 
-def tables() -> Path:
-    """Return the folder of this profile's tables."""
-    return files.build("tables")
+def made() -> Path:
+    """Return the folder of what this profile's studies make, one folder a study."""
+    return files.build("studies")
 
 
-def write_table(frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFrame | None = None) -> Path:
+def path_in(base: Path, study: str, name: str = "") -> Path:
+    """Return the path of a study's table, or of another one beside it that has a name of its own.
+
+    Args:
+        base: `made()`, or `published_folder()`, which has the same folders.
+    """
+    return base / study / "tables" / (f"{study}.{name}.csv" if name else f"{study}.csv")
+
+
+def write_table(
+    frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFrame | None = None, *, base: Path | None = None
+) -> Path:
     """Write a study's long-form table, its sidecar and, apart, what it cost.
 
     Args:
         frame: one row an observation; must hold `metric` and `value`.
         cost: seconds, bytes and tokens/s, exempt from every promise about bytes.
+        base: `made()`, or another folder of studies.
 
     Raises:
         UserError: a text cell that a spreadsheet would run as a formula.
     """
     _refuse_formulas(frame, study)
     text = frame.to_csv(index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
-    path = tables() / f"{study}.csv"
+    base = base or made()
+    path = path_in(base, study)
     files.write_atomic(path, text)
     config = params.model_dump(mode="json")
     sidecar = {
@@ -56,7 +69,7 @@ def write_table(frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFr
     files.write_json(path.with_suffix(".json"), sidecar)
     if cost is not None:
         rounded = cost.to_csv(index=False, float_format="%.4g", lineterminator="\n")
-        files.write_atomic(tables() / f"{study}.cost.csv", rounded)
+        files.write_atomic(path_in(base, study, "cost"), rounded)
     return path
 
 
@@ -72,12 +85,12 @@ def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
 
     The file is <study>.<name>.csv. It holds examples, and is never compared.
     """
-    return files.write_atomic(tables() / f"{study}.{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    return files.write_atomic(path_in(made(), study, name), frame.to_csv(index=False, lineterminator="\n"))
 
 
 def published_text(study: str, name: str) -> pd.DataFrame:
     """Return a published table of words; empty before the first publication."""
-    path = published_folder() / f"{study}.{name}.csv"
+    path = path_in(published_folder(), study, name)
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
@@ -103,14 +116,14 @@ def read_table(path: Path) -> pd.DataFrame:
 def published_folder() -> Path:
     """Return the folder of what we publish.
 
-    It holds the laptop profile's tables, in git.
+    It holds the laptop profile's tables and figures, in git, one folder a study.
     """
     return files.project() / "results" / "laptop"
 
 
 def published(study: str) -> pd.DataFrame:
     """Return the published table of a study."""
-    return read_table(published_folder() / f"{study}.csv")
+    return read_table(path_in(published_folder(), study))
 
 
 def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -135,7 +148,7 @@ def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     if files.profile() == "laptop":
         return frame.assign(run="published")
     ours = frame.assign(run="this run")
-    if not (published_folder() / f"{study}.csv").is_file():
+    if not path_in(published_folder(), study).is_file():
         return ours
     return pd.concat([published(study).assign(run="published"), ours], ignore_index=True)
 
@@ -145,7 +158,7 @@ def params_behind(params: Section, study: str) -> Section:
 
     They are the rows that `beside_published` calls so: this run's, where it is what gets published.
     """
-    path = published_folder() / f"{study}.json"
+    path = path_in(published_folder(), study).with_suffix(".json")
     if files.profile() == "laptop" or not path.is_file():
         return params
     return validate(type(params), files.read_json(path)["config"], str(path))

@@ -23,8 +23,8 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.generation import GREEDY, Sampling, generate
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
-from farcontext.studies.params import StoryReader as Params
-from farcontext.studies.params import StoryWriter as Writer
+from farcontext.studies.stories import StoryReader as Params
+from farcontext.studies.stories import StoryWriter as Writer
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import Ids, Sample
 from farcontext.tasks.storybook import Tail, Vocabulary, sentences_of

@@ -26,7 +26,7 @@ from farcontext.nn.masks import Pattern
 from farcontext.nn.online import online_with_logsumexp
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
-from farcontext.studies.params import AttentionDerivation as Params
+from farcontext.studies.attention_derivation.params import Params
 
 COLUMNS = ["identity", "pattern", "layers", "head_width", "seed", "metric", "value"]
 HEADS = 2

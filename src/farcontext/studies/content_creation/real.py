@@ -27,7 +27,7 @@ from farcontext.data import corpus
 from farcontext.measure import metrics
 from farcontext.nn.generation import Sampling, drawn
 from farcontext.schema import Row
-from farcontext.studies.params import ContentCreation as Params
+from farcontext.studies.content_creation.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 

@@ -16,7 +16,7 @@ from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.content_creation import real
-from farcontext.studies.params import ContentCreation as Params
+from farcontext.studies.content_creation.params import Params
 from farcontext.studies.story_reader import (
     LAYOUTS,
     cost_of,

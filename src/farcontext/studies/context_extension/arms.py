@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from farcontext.nn.config import Extension, ModelConfig
 from farcontext.schema import Row
-from farcontext.studies.params import ContextExtension as Params
+from farcontext.studies.context_extension.params import Params
 from farcontext.tasks import recall
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 

@@ -17,7 +17,7 @@ from farcontext.checkpoints.questions import encoder, first_tokens, observe
 from farcontext.data import corpus
 from farcontext.nn.config import Extension
 from farcontext.schema import Row
-from farcontext.studies.params import ContextExtension as Params
+from farcontext.studies.context_extension.params import Params
 from farcontext.tasks import needles
 from farcontext.train.runs import EvalConfig, sweep
 

@@ -22,7 +22,7 @@ from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.context_extension import real
 from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
-from farcontext.studies.params import ContextExtension as Params
+from farcontext.studies.context_extension.params import Params
 from farcontext.tasks import recall
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep

@@ -20,7 +20,7 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.params import DepthWidth as Params
+from farcontext.studies.depth_width.params import Params
 from farcontext.tasks import recall
 from farcontext.train.batches import Batch
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task

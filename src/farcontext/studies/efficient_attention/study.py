@@ -18,7 +18,7 @@ from farcontext.measure import cost
 from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.studies.efficient_attention import cells as memory_cells
-from farcontext.studies.params import EfficientAttention as Params
+from farcontext.studies.efficient_attention.params import Params
 from farcontext.train import runs
 
 NAME = "efficient_attention"
@@ -265,10 +265,10 @@ def costs() -> pd.DataFrame:
 
     The column `run` tells published rows and this run's apart.
     """
-    ours = pd.read_csv(tables.tables() / f"{NAME}.cost.csv")
+    ours = pd.read_csv(tables.path_in(tables.made(), NAME, "cost"))
     if files.profile() == "laptop":
         return ours.assign(run="published")
-    path = tables.published_folder() / f"{NAME}.cost.csv"
+    path = tables.path_in(tables.published_folder(), NAME, "cost")
     both = [pd.read_csv(path).assign(run="published")] if path.is_file() else []
     return pd.concat([*both, ours.assign(run="this run")], ignore_index=True)
 
@@ -276,7 +276,7 @@ def costs() -> pd.DataFrame:
 def coefficients() -> cost.Coefficients:
     """Return the published cost model or, until there is one, this run's."""
     frame = tables.published_text(NAME, cost.TABLE)
-    return cost.from_frame(pd.read_csv(tables.tables() / f"{NAME}.{cost.TABLE}.csv") if frame.empty else frame)
+    return cost.from_frame(pd.read_csv(tables.path_in(tables.made(), NAME, cost.TABLE)) if frame.empty else frame)
 
 
 def would_cost(config: ModelConfig, lengths: Sequence[int], **options: object) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from farcontext.measure import losses as evaluation
 from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.params import MlmPretraining as Params
+from farcontext.studies.mlm_pretraining.params import Params
 from farcontext.train import checkpoint
 from farcontext.train.config import BatchConfig, OptimizerConfig, RunConfig
 from farcontext.train.keys import tokens_folder, vocabulary_size

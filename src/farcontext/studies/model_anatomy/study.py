@@ -29,7 +29,7 @@ from farcontext.studies.model_anatomy.listing import (
     train_arm,
     versions,
 )
-from farcontext.studies.params import ModelAnatomy as Params
+from farcontext.studies.model_anatomy.params import Params
 from farcontext.train.runs import EvalConfig, sweep
 
 NAME = "model_anatomy"

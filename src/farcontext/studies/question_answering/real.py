@@ -15,7 +15,7 @@ from farcontext.checkpoints.questions import encoder, first_tokens, observe
 from farcontext.data import corpus
 from farcontext.measure.retrieval import retrieved
 from farcontext.schema import Row
-from farcontext.studies.params import QuestionAnswering as Params
+from farcontext.studies.question_answering.params import Params
 from farcontext.tasks import documents
 from farcontext.tasks.sample import Decode, Encode, Sample, closed_book, reading
 from farcontext.train.runs import EvalConfig, sweep

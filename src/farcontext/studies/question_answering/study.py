@@ -17,8 +17,8 @@ from farcontext.measure.retrieval import retrieved
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.params import QuestionAnswering as Params
 from farcontext.studies.question_answering import real
+from farcontext.studies.question_answering.params import Params
 from farcontext.studies.story_reader import RECIPES, likeliest, phases_of, run_of, sizes_of, stories, vocabulary
 from farcontext.tasks import world
 from farcontext.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled

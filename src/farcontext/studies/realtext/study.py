@@ -262,7 +262,7 @@ def _checkpoint() -> Pretrained:
 def run(**sizes: object) -> dict[str, pd.DataFrame]:
     """Score what `fetch` fetched; write and return the tables.
 
-    The tables are <study>.realtext.csv; sizes are given by keyword.
+    The tables stand below build/<profile>/realtext; sizes are given by keyword.
 
     metric: loss (nats a token; arms true, other or random, none) · exact, f1, contains · rouge1,
     rouge2, rougeL, the same with _wrong · bleu, chrf. context: pairs of sentences before, 0
@@ -296,7 +296,7 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
     for study, group in jobs.items():
         rows = [{"context": 0} | row for _ in group for row in next(found).rows]
         tables[study] = results.tidy(rows, COLUMNS)
-        results.write_table(tables[study], f"{study}.realtext", told)
+        results.write_table(tables[study], study, told, base=files.build("realtext"))
     return tables
 
 
@@ -305,5 +305,8 @@ def lines(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     said = []
     for study, table in tables.items():
         means = table.groupby([*COLUMNS[:4], "metric"], sort=False)["value"].mean().unstack("metric").round(3)
-        said += [means.reset_index().to_string(index=False, na_rep=""), f"{results.tables() / study}.realtext.csv"]
+        said += [
+            means.reset_index().to_string(index=False, na_rep=""),
+            str(results.path_in(files.build("realtext"), study)),
+        ]
     return said

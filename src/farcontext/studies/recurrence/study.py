@@ -20,7 +20,7 @@ from farcontext.measure import losses as evaluation
 from farcontext.nn.config import RECURRENT, ModelConfig
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.params import Recurrence as Params
+from farcontext.studies.recurrence.params import Params
 from farcontext.tasks import flip_flop, recall
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 from farcontext.train.loop import build_model

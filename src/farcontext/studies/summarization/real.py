@@ -24,7 +24,7 @@ from farcontext.data import corpus
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import extracts
 from farcontext.schema import Row
-from farcontext.studies.params import Summarization as Params
+from farcontext.studies.summarization.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 

@@ -15,7 +15,6 @@ from farcontext.measure.retrieval import EXTRACTS, extracts
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.params import Summarization as Params
 from farcontext.studies.story_reader import (
     LAYOUTS,
     cost_of,
@@ -27,6 +26,7 @@ from farcontext.studies.story_reader import (
     written,
 )
 from farcontext.studies.summarization import real
+from farcontext.studies.summarization.params import Params
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import SENTENCE, Sample, closed_book, even_depths
 from farcontext.tasks.world import Fact

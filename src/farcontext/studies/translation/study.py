@@ -23,7 +23,7 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import EncoderDecoder, padding_of
 from farcontext.results import tables as results
 from farcontext.schema import BOS, EOS, PAD, SPECIAL, Row
-from farcontext.studies.params import Translation as Params
+from farcontext.studies.translation.params import Params
 from farcontext.tasks import translation, world
 from farcontext.tasks.sample import Ids
 from farcontext.tasks.translation import KINDS, Sentence
