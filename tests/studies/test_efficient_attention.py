@@ -158,7 +158,7 @@ def test_the_cost_model_of_a_run_answers_for_any_model(
     assert study.coefficients() == cost.from_frame(frame)
     published = cost.as_frame({("memory", "training"): {"weights": 2.0}})
     text = published.to_csv(index=False)
-    files.write_atomic(tables.published_folder() / f"{study.NAME}.{cost.TABLE}.csv", text)
+    files.write_atomic(tables.path_in(tables.published_folder(), study.NAME, cost.TABLE), text)
     assert study.coefficients() == cost.from_frame(published) == cost.published()
 
 

@@ -238,7 +238,7 @@ def test_tables_are_written_whole_and_alike_again(checkpoint: Path, monkeypatch:
     found = realtext.run(**SIZES)
     assert set(found) == {"question_answering", "summarization", "translation"}
     for study, table in found.items():
-        path = tables.tables() / f"{study}.realtext.csv"
+        path = tables.path_in(files.build("realtext"), study)
         pd.testing.assert_frame_equal(tables.read_table(path), table, check_dtype=False)
         assert table["value"].notna().all() and list(table.columns) == realtext.COLUMNS
     losses = found["translation"].query("metric == 'loss' and data == 'ntrex'")
@@ -249,11 +249,11 @@ def test_tables_are_written_whole_and_alike_again(checkpoint: Path, monkeypatch:
         f"{name}{suffix}" for name in ("rouge1", "rouge2", "rougeL") for suffix in ("", "_wrong")
     }
     said = "\n".join(realtext.lines(found))
-    assert all(f"{study}.realtext.csv" in said for study in found) and "tatoeba" in said
-    before = {path.name: path.read_bytes() for path in tables.tables().iterdir()}
+    assert all(f"{study}.csv" in said for study in found) and "tatoeba" in said
+    before = {path.name: path.read_bytes() for path in files.build("realtext").rglob("*.csv")}
     monkeypatch.setenv("FARCONTEXT_CACHE", str(Path("elsewhere").resolve()))
     realtext.run(**SIZES)
-    assert {path.name: path.read_bytes() for path in tables.tables().iterdir()} == before
+    assert {path.name: path.read_bytes() for path in files.build("realtext").rglob("*.csv")} == before
 
 
 def test_sizes_and_a_missing_checkpoint_are_one_line(mirror: Path) -> None:
