@@ -52,7 +52,7 @@ def timed(label: str, steps: int) -> float:
         started = time.perf_counter()
         if label == "sweep":
             os.environ["FARCONTEXT_JOBS"] = "2"
-            runs.sweep(configurations(steps))
+            runs.sweep(dict(enumerate(configurations(steps))))
             get_reusable_executor().shutdown()  # Workers keep the cache that they were started with.
         else:
             torch.set_num_threads(2)

@@ -105,10 +105,11 @@ STUDY: Edits = [
 
 
         def run(params: Params) -> pd.DataFrame:
-            jobs = [EvalConfig(mean_of_draws, None, {"seed": seed, "draws": params.draws}) for seed in params.seeds]
+            options = {"draws": params.draws}
+            jobs = {seed: EvalConfig(mean_of_draws, None, options | {"seed": seed}) for seed in params.seeds}
             rows = [
                 {"arm": "toy", "seed": seed, "metric": "mean", "value": result.rows[0]["value"]}
-                for seed, result in zip(params.seeds, sweep(jobs), strict=True)
+                for seed, result in sweep(jobs).items()
             ]
             frame = pd.DataFrame(rows)
             tables.write_table(frame, NAME, params, cost=pd.DataFrame({"seconds": [0.0]}))

@@ -155,4 +155,4 @@ def test_texts_are_those_of_every_arm_and_no_spreadsheet_runs_them(
     assert found["text"].str.startswith("… ").all()
     assert {*study.texts(params.model_copy(update={"checkpoint": None}))["tier"]} == {"controlled"}
     runs = [story_reader.writer_of(params.story_reader, params.story_writer, "statements", params.seeds[0])]
-    assert [result.steps_trained for result in sweep(runs)] == [0]
+    assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0]

@@ -129,9 +129,9 @@ def test_the_rate_of_the_least_final_loss_is_taken_though_recall_ties(
 
     def swept(jobs):
         """What training and evaluation would have left: equal recall, losses by rate."""
-        runs = [job.run if isinstance(job, EvalConfig) else job for job in jobs]
-        rates = [run.optimizer.lr for run in runs]
-        return [type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]}) for rate in rates]
+        runs = {name: job.run if isinstance(job, EvalConfig) else job for name, job in jobs.items()}
+        rates = {name: run.optimizer.lr for name, run in runs.items()}
+        return {n: type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]}) for n, rate in rates.items()}
 
     monkeypatch.setattr(study, "sweep", swept)
     assert study.tune(many)[0] == {"rope": 0.004}

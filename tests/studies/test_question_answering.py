@@ -187,4 +187,4 @@ def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering)
 
 def test_trainings_are_cached_under_the_study_s_own_runs(params: QuestionAnswering, smoke: pd.DataFrame) -> None:
     runs = [story_reader.run_of(params.story_reader, recipe, params.seeds[0]) for recipe in story_reader.RECIPES]
-    assert [result.steps_trained for result in sweep(runs)] == [0, 0, 0]
+    assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0, 0, 0]

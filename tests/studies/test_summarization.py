@@ -16,7 +16,7 @@ from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import even_depths
 from farcontext.tasks.world import Fact
 from farcontext.train.loop import load_model
-from farcontext.train.runs import sweep
+from farcontext.train.runs import result_of
 
 ORACLE, SAME, REAL = "ok: the oracle, which", "ok: every arm summarized", "ok: every manual's"
 SIZES = {"people": 4, "things": 3, "changes": 0}
@@ -155,7 +155,7 @@ def test_writers_go_on_from_the_readers_base_and_are_cached(params: Summarizatio
     assert summaries[0] == story_reader.phases_of(story_reader.run_of(reader, "long", 3))[0]
     assert [stage.length for stage in summaries[1].batch.stages] == [reader.short_length, reader.long_length]
     run = story_reader.writer_of(reader, writer, "summary", params.seeds[0])
-    assert [result.steps_trained for result in sweep([run])] == [0]
+    assert result_of(run).steps_trained == 0
 
 
 def test_prompts_of_different_lengths_are_written_as_each_alone(params: Summarization, smoke: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ from farcontext.tasks import translation as language
 from farcontext.tasks import world
 from farcontext.train import curriculum
 from farcontext.train.loop import build_model
-from farcontext.train.runs import sweep
+from farcontext.train.runs import result_of
 
 ORACLE, TELLS = "ok: the oracle, which", "ok: what is read tells"
 ASKED, SEEN = "ok: every arm translated the same", "ok: BLEU sees less"
@@ -226,7 +226,7 @@ def test_padding_and_rows_beside_a_row_change_nothing(params: Translation) -> No
 
 
 def test_one_training_a_seed_serves_every_arm(params: Translation, smoke: pd.DataFrame) -> None:
-    (result,) = sweep([study.run_of(params, params.seeds[0])])
+    result = result_of(study.run_of(params, params.seeds[0]))
     assert result.steps_trained == 0
     costs = pd.read_csv(tables.path_in(tables.made(), study.NAME, "cost"))
     assert costs["seed"].tolist() == list(params.seeds)

@@ -11,7 +11,7 @@ from tiny import constant, embedding_norm, task_run, tiny_run
 
 from farcontext import files
 from farcontext.train import keys, loop, runs
-from farcontext.train.runs import EvalConfig, sweep
+from farcontext.train.runs import EvalConfig
 
 RUN = tiny_run(steps=6, save_every=3)
 OTHER = tiny_run(steps=6, save_every=3, seed=1)
@@ -23,6 +23,11 @@ def project(tiny_project: Path, tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("FARCONTEXT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FARCONTEXT_JOBS", "1")
     return tmp_path / "cache"
+
+
+def sweep(jobs: list) -> list:
+    """The results of a sweep in the jobs' order."""
+    return list(runs.sweep(dict(enumerate(jobs))).values())
 
 
 def jobs() -> list:

@@ -3,6 +3,7 @@
 The copies are what leaves build/ for git.
 """
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -76,8 +77,7 @@ def publish(root: Path) -> None:
     made, target = root / "build" / "laptop", root / "results" / "laptop"
     findings = _findings(root, made / "studies")
     for study in STUDIES:
-        for path in sorted((made / "studies" / study).glob("*/*")):  # tables and figures
-            files.write_atomic(target / path.relative_to(made / "studies"), path.read_bytes())
+        _publish_study(made / "studies" / study, target / study)
     files.write_atomic(target / "verdicts.csv", (made / "verdicts.csv").read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
@@ -88,6 +88,18 @@ def publish(root: Path) -> None:
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", corpus.data_card(card))
+
+
+def _publish_study(made: Path, target: Path) -> None:
+    """Copy a study's tables and figures, and list all that it made, as DVC's lock does.
+
+    The list holds the published files to the lock, which knows the study's folder only as a whole.
+    """
+    listed = [path for path in made.rglob("*") if path.is_file()]
+    for path in (path for path in listed if path.parent.name in ("tables", "figures")):
+        files.write_atomic(target / path.relative_to(made), path.read_bytes())
+    known = {path.relative_to(made).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in listed}
+    files.write_json(target / "manifest.json", known)
 
 
 def print_comparison(root: Path, console: Console) -> bool:

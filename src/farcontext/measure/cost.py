@@ -270,7 +270,7 @@ def published() -> Coefficients:
     """
     path = files.project() / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
     if not path.is_file():
-        raise UserError(f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}, then farcontext publish)")
+        raise UserError(f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; farcontext publish)")
     return from_frame(pd.read_csv(path))
 
 

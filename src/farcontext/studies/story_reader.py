@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 import torch
 
 from farcontext import files
@@ -31,7 +30,7 @@ from farcontext.tasks.storybook import Tail, Vocabulary, sentences_of
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 from farcontext.train.curriculum import keep_rows
 from farcontext.train.keys import tokens_folder
-from farcontext.train.runs import EvalConfig, prepared_task, sweep
+from farcontext.train.runs import EvalConfig, costs, prepared_task
 
 RECIPES = ("none", "short", "long")
 DOMAIN = "plays"  # the prose between the sentences of a story
@@ -173,8 +172,8 @@ def cost_of(run: RunConfig) -> dict[str, float]:
 
     It has the seconds, steps and tokens of all, and the largest memory and size.
     """
-    costs = pd.DataFrame([result.cost for result in sweep(phases_of(run))])
-    return costs[["seconds", "steps", "tokens"]].sum().to_dict() | costs[["peak_bytes", "parameters"]].max().to_dict()
+    each = costs({phase: {} for phase in phases_of(run)})
+    return each[["seconds", "steps", "tokens"]].sum().to_dict() | each[["peak_bytes", "parameters"]].max().to_dict()
 
 
 def _run(

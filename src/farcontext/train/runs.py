@@ -6,16 +6,19 @@ machine, or of the Dask cluster whose scheduler's address FARCONTEXT_DASK holds.
 
 import contextlib
 import importlib
+import itertools
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -27,6 +30,8 @@ from farcontext.train.config import RunConfig, Task
 from farcontext.train.curriculum import prepared
 from farcontext.train.keys import code_fingerprint, corpus_fingerprint, device, run_folder, run_key
 from farcontext.train.loop import RunResult, finished, load_model, train
+
+Name = TypeVar("Name", bound=Hashable)
 
 _busy = threading.Lock()  # A Dask worker with several threads still runs one job at a time.
 
@@ -214,20 +219,37 @@ def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
     return [*earlier, [run for run in newest if run not in known]]
 
 
-def sweep(jobs: Sequence[RunConfig | EvalConfig]) -> list[RunResult]:
-    """Train and evaluate many jobs in parallel, each once.
+def sweep(jobs: Mapping[Name, RunConfig | EvalConfig]) -> dict[Name, RunResult]:
+    """Train and evaluate many jobs in parallel, each once, and return results by name.
 
-    Results are in the order given. The runs that evaluations need, and those that fine-tuning
-    starts from, are trained first, also when they are not in the list themselves. Put the longest
-    jobs first: they are started in order.
+    The runs that evaluations need, and those that fine-tuning starts from, are trained first, also
+    when they have no name themselves. Put the longest jobs first: they are started in order.
     """
-    trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs]
+    trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs.values()]
     trained: dict[RunConfig, RunResult] = {}
     for generation in _generations([run for run in trainings if run is not None]):
         trained |= zip(generation, _phase(generation, "training"), strict=True)
-    evaluations = {job.key: job for job in jobs if isinstance(job, EvalConfig)}
+    evaluations = {job.key: job for job in jobs.values() if isinstance(job, EvalConfig)}
     scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
-    return [trained[job] if isinstance(job, RunConfig) else scored[job.key] for job in jobs]
+    return {name: trained[job] if isinstance(job, RunConfig) else scored[job.key] for name, job in jobs.items()}
+
+
+def result_of(job: RunConfig | EvalConfig) -> RunResult:
+    """Return the result of one job."""
+    return sweep({0: job})[0]
+
+
+def grid(**axes: Iterable[Any]) -> list[Any]:
+    """Return all combinations of some axes, as named tuples; the last axis runs fastest."""
+    cell = namedtuple("Cell", axes)
+    return [cell(*values) for values in itertools.product(*axes.values())]
+
+
+def costs(trainings: Mapping[RunConfig, Row]) -> pd.DataFrame:
+    """Return what each training took, beside its columns: seconds, steps, tokens, memory."""
+    return pd.DataFrame(
+        [trainings[run] | result.cost for run, result in sweep({run: run for run in trainings}).items()]
+    )
 
 
 def prepared_task(job: EvalConfig, length: int) -> Task:
@@ -236,8 +258,7 @@ def prepared_task(job: EvalConfig, length: int) -> Task:
     Rows have one length. They are made once, and again where the cache lost them. The job's
     protocol returns one row with their digest.
     """
-    (result,) = sweep([job])
-    digest = result.rows[0]["digest"]
+    digest = result_of(job).rows[0]["digest"]
     try:
         prepared(np.random.default_rng(0), 1, length, digest=digest)
     except UserError:  # The cache has the digest, but its rows are lost or damaged.

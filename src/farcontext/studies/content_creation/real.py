@@ -73,8 +73,8 @@ def _results(params: Params) -> list[list[Row]]:
     same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
     same |= {"length": params.real_length, "windows": params.real_windows, "new": params.real_new}
     same |= {"temperature": params.temperature, "top_p": params.top_p}
-    jobs = [EvalConfig(go_on, None, same | {"number": number}) for number in range(params.real_documents)]
-    return [result.rows for result in sweep(jobs)]
+    jobs = {number: EvalConfig(go_on, None, same | {"number": number}) for number in range(params.real_documents)}
+    return [result.rows for result in sweep(jobs).values()]
 
 
 def go_on(

@@ -192,7 +192,7 @@ def _results(params: Params) -> dict[tuple[str, int, str], Row]:
             options = same | sampling | {"length": params.length, "layout": layout, "window": windows[arm]}
             jobs[arm, seed, layout] = EvalConfig(continuations, writer, options)
         jobs["oracle", seed, "spread"] = EvalConfig(truths, None, same | {"statements": params.new // STATEMENT})
-    return {key: result.rows[0] for key, result in zip(jobs, sweep(list(jobs.values())), strict=True)}
+    return {key: result.rows[0] for key, result in sweep(jobs).items()}
 
 
 def _cost(params: Params) -> pd.DataFrame:

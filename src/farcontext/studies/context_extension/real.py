@@ -49,7 +49,7 @@ def run(params: Params) -> list[Row]:
         jobs["gap", scheme] = EvalConfig(gap_loss, None, same | screen)
     for length in sorted(params.needle_lengths, reverse=True):
         jobs["needle", length] = EvalConfig(needle_score, None, same | {"length": length, "contexts": params.contexts})
-    return [{"kind": "real"} | row for result in sweep(list(jobs.values())) for row in result.rows]
+    return [{"kind": "real"} | row for result in sweep(jobs).values() for row in result.rows]
 
 
 def stretches(pretrained: Pretrained, numbers: list[int], tokens: int) -> list[list[int]]:

@@ -25,7 +25,7 @@ from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, exten
 from farcontext.studies.context_extension.params import Params
 from farcontext.tasks import recall
 from farcontext.train.config import RunConfig
-from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep
+from farcontext.train.runs import EvalConfig, costs, final_loss, sweep
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
@@ -74,8 +74,8 @@ def _jobs(params: Params, arm: Arm, run: RunConfig, tuned: bool, kind: str = "de
 
 def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
     """Return each key's rows of all its evaluations."""
-    found = iter(sweep([job for many in jobs.values() for job in many]))
-    return {key: [row for _ in many for row in next(found).rows] for key, many in jobs.items()}
+    found = sweep({(key, number): job for key, many in jobs.items() for number, job in enumerate(many)})
+    return {key: [row for number in range(len(many)) for row in found[key, number].rows] for key, many in jobs.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- study
@@ -124,18 +124,18 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
     base: equal tuning, not only equal training. The loss decides, on rows never seen before: recall
     at L is 1 for several rates once a base has learnt the task.
     """
-    cases = _trials(params)
-    trials = [base_run(params, base, seed, lr) for base, lr, seed in cases]
+    trials = {(base, lr, seed): base_run(params, base, seed, lr) for base, lr, seed in _trials(params)}
     options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [params.length], "rows": params.test_rows}
-    recalled = sweep([EvalConfig(losses.task_accuracy, trial, options) for trial in trials])
+    trained = sweep(trials)
+    recalled = sweep({name: EvalConfig(losses.task_accuracy, trial, options) for name, trial in trials.items()})
     rows = []
-    for (base, lr, seed), trained, result in zip(cases, sweep(trials), recalled, strict=True):
+    for base, lr, seed in trials:
         at = {"kind": "decoder", "arm": base, "lr": lr, "seed": seed}
-        rows.append(at | {"metric": "tuning_loss", "value": final_loss(trained)})
-        rows.append(at | {"metric": "tuning", "value": result.rows[0]["accuracy"]})
+        rows.append(at | {"metric": "tuning_loss", "value": final_loss(trained[base, lr, seed])})
+        rows.append(at | {"metric": "tuning", "value": recalled[base, lr, seed].rows[0]["accuracy"]})
     frame = pd.DataFrame(rows)
     means = frame[frame["metric"] == "tuning_loss"].groupby(["arm", "lr"])["value"].mean()
-    return {base: float(means[base].idxmin()) for base, _, _ in cases}, rows
+    return {base: float(means[base].idxmin()) for base, _, _ in trials}, rows
 
 
 def _trials(params: Params) -> list[tuple[str, float, int]]:
@@ -260,10 +260,10 @@ def same_weights(params: Params) -> float:
     """
     seed, lr = params.seeds[0], params.lrs[0]
     names = [name for name in params.arms if ARMS[name].base == "rope" and ARMS[name].scheme]
-    jobs = [EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})]
-    jobs += [replace(jobs[0], model=extended(params, ARMS[name], 1.0)) for name in names]
-    plain, *others = (np.array(result.rows[0]["logits"]) for result in sweep(jobs))
-    return max(float(np.abs(other - plain).max()) for other in others)
+    plain = EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})
+    jobs = {"plain": plain} | {name: replace(plain, model=extended(params, ARMS[name], 1.0)) for name in names}
+    logits = {name: np.array(result.rows[0]["logits"]) for name, result in sweep(jobs).items()}
+    return max(float(np.abs(logits[name] - logits["plain"]).max()) for name in names)
 
 
 def logits_at(model: Decoder, *, length: int) -> list[Row]:
@@ -274,16 +274,16 @@ def logits_at(model: Decoder, *, length: int) -> list[Row]:
 
 def _cost(params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table, each once: arms share their base."""
-    runs: dict[RunConfig, tuple] = {}
+    runs: dict[RunConfig, Row] = {}
+
+    def add(job: RunConfig, kind: str, arm: str, tuned: str, seed: int) -> None:
+        runs.setdefault(job, {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed})
+
     for base, lr, seed in _trials(params):
-        runs.setdefault(base_run(params, base, seed, lr), ("decoder", base, "trial", seed))
+        add(base_run(params, base, seed, lr), "decoder", base, "trial", seed)
     for arm, seed in itertools.product((ARMS[name] for name in params.tuned_arms), params.tuning_seeds):
-        runs.setdefault(tuned_run(params, arm, seed, rates[arm.base]), ("decoder", arm.name, "trial", seed))
+        add(tuned_run(params, arm, seed, rates[arm.base]), "decoder", arm.name, "trial", seed)
     for (kind, arm, tuned, seed), many in jobs.items():
         name = arm if tuned == "tuned" else ARMS[arm].base
-        runs.setdefault(many[0].run, (kind, name, tuned, seed))
-    found: list[RunResult] = sweep(list(runs))
-    columns = ("kind", "arm", "tuned", "seed")
-    return pd.DataFrame(
-        [dict(zip(columns, key, strict=True)) | r.cost for key, r in zip(runs.values(), found, strict=True)]
-    )
+        add(many[0].run, kind, name, tuned, seed)
+    return costs(runs)

@@ -27,7 +27,7 @@ from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stag
 from farcontext.train.curriculum import task_batch
 from farcontext.train.keys import device
 from farcontext.train.loop import build_model, scored_loss
-from farcontext.train.runs import EvalConfig, RunResult, sweep
+from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "depth_width"
 COLUMNS = ["arm", "layers", "width", "window", "length", "lr", "distance", "seed", "metric", "value"]
@@ -187,35 +187,32 @@ def _rates(params: Params) -> dict[tuple[int, int], float]:
 
 def _tuning(params: Params) -> list[Row]:
     window = params.windows[-1]
-    cases = [(cell, lr, seed) for cell in cells(params) for lr in params.tuning_rates for seed in params.tuning_seeds]
     options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [window], "rows": params.test_rows}
-    jobs = [
-        EvalConfig(evaluation.task_accuracy, grid_run(params, *cell, window, lr=lr, seed=seed), options)
-        for cell, lr, seed in cases
-    ]
+    jobs = {
+        (*cell, lr, seed): EvalConfig(
+            evaluation.task_accuracy, grid_run(params, *cell, window, lr=lr, seed=seed), options
+        )
+        for cell, lr, seed in grid(cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds)
+    }
     return [
         {"layers": layers, "width": width, "window": window, "lr": lr, "seed": seed, "metric": "tuning"}
         | {"value": found.rows[0]["accuracy"]}
-        for ((layers, width), lr, seed), found in zip(cases, sweep(jobs), strict=True)
+        for (layers, width, lr, seed), found in sweep(jobs).items()
     ]
 
 
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
     """Return W1: recall and effective length of cells, and what explains the length."""
     rates = _rates(params)
-    cases = [(*cell, window, seed) for window in params.windows[::-1] for cell in rates for seed in params.seeds]
-    runs = [grid_run(params, *case[:3], lr=rates[case[:2]], seed=case[3]) for case in cases]
     task = {"name": "recall", "pairs": params.pairs}
-    jobs = [
-        EvalConfig(
-            evaluation.task_accuracy,
-            job,
-            {"task": task, "lengths": lengths_of(params, case[2]), "rows": params.test_rows},
-        )
-        for case, job in zip(cases, runs, strict=True)
-    ]
+    trainings, jobs = {}, {}
+    for window, cell, seed in grid(window=params.windows[::-1], cell=rates, seed=params.seeds):
+        trained = grid_run(params, *cell, window, lr=rates[cell], seed=seed)
+        options = {"task": task, "lengths": lengths_of(params, window), "rows": params.test_rows}
+        jobs[(*cell, window, seed)] = EvalConfig(evaluation.task_accuracy, trained, options)
+        trainings[trained] = {"layers": cell[0], "width": cell[1], "window": window, "seed": seed}
     rows = []
-    for (layers, width, window, seed), found in zip(cases, sweep(jobs), strict=True):
+    for (layers, width, window, seed), found in sweep(jobs).items():
         base = {"arm": "grid", "layers": layers, "width": width, "window": window, "seed": seed}
         curve = {row["length"]: row["accuracy"] for row in found.rows}
         rows += [base | {"length": n, "metric": "recall", "value": score} for n, score in curve.items()]
@@ -223,7 +220,7 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
         reached = crossing(list(curve), list(curve.values()), SHARE * curve[window])
         # The length is censored at both ends: a curve that never falls gets the last length tested.
         rows.append(base | {"metric": "effective_length", "value": float(min(max(reached, first), last))})
-    return rows + _explained(pd.DataFrame(rows)), _cost(cases, sweep(runs))
+    return rows + _explained(pd.DataFrame(rows)), costs(trainings)
 
 
 def _explained(grid: pd.DataFrame) -> list[Row]:
@@ -254,11 +251,12 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
 
 def _sliding(params: Params) -> list[Row]:
     """Return influence by distance in stacks of windows, and how their horizon grows."""
-    cases = [(layers, seed) for layers in params.local_depths for seed in params.seeds]
     options = {"length": params.local_length, "rows": params.test_rows}
-    found = sweep([EvalConfig(influence, local_run(params, *case), options) for case in cases])
+    cases = grid(layers=params.local_depths, seed=params.seeds)
     rows, horizons = [], {}
-    for (layers, seed), result in zip(cases, found, strict=True):
+    for (layers, seed), result in sweep(
+        {case: EvalConfig(influence, local_run(params, *case), options) for case in cases}
+    ).items():
         base = {"arm": "sliding", "layers": layers, "width": LOCAL_WIDTH, "window": params.local_window, "seed": seed}
         share = np.array([row["influence"] for row in result.rows])
         share /= share.sum()
@@ -294,15 +292,14 @@ def _divergence(params: Params) -> list[Row]:
     """Return G1: what becomes of plain SGD by T and rate, with equal tokens or sequences a step."""
     rows_of = {"equal tokens": lambda n: params.sgd_tokens // n, "equal sequences": lambda n: params.sgd_rows}
     lengths = params.sgd_lengths
-    cases = [(arm, n, lr, s) for arm in rows_of for n in lengths[::-1] for lr in params.sgd_rates for s in params.seeds]
     same = {"steps": params.sgd_steps}
-    found = sweep(
-        [EvalConfig(plain_sgd, None, same | _sgd(rows_of[arm](n), n, lr, seed)) for arm, n, lr, seed in cases]
-    )
+    jobs = {
+        case: EvalConfig(plain_sgd, None, same | _sgd(rows_of[case.arm](case.length), *case[1:]))
+        for case in grid(arm=rows_of, length=lengths[::-1], lr=params.sgd_rates, seed=params.seeds)
+    }
     rows = []
-    for (arm, n, lr, seed), result in zip(cases, found, strict=True):
-        base = {"arm": arm, "length": n, "lr": lr, "seed": seed}
-        rows += [base | {"metric": metric, "value": value} for metric, value in result.rows[0].items()]
+    for case, result in sweep(jobs).items():
+        rows += [case._asdict() | {"metric": metric, "value": value} for metric, value in result.rows[0].items()]
     frame = pd.DataFrame(rows)
     share = frame[frame["metric"] == "diverged"].groupby(["arm", "seed", "length"])["value"].mean()
     for (arm, seed), values in share.groupby(["arm", "seed"]):
@@ -314,11 +311,6 @@ def _divergence(params: Params) -> list[Row]:
 
 def _sgd(rows: int, length: int, lr: float, seed: int) -> Row:
     return {"rows": rows, "length": length, "lr": lr, "seed": seed}
-
-
-def _cost(cases: Sequence[tuple], found: list[RunResult]) -> pd.DataFrame:
-    columns = ("layers", "width", "window", "seed")
-    return pd.DataFrame([dict(zip(columns, c, strict=True)) | r.cost for c, r in zip(cases, found, strict=True)])
 
 
 # --------------------------------------------------------------------------------------------------------- reading it

@@ -20,7 +20,7 @@ from farcontext.studies.mlm_pretraining.params import Params
 from farcontext.train import checkpoint
 from farcontext.train.config import BatchConfig, OptimizerConfig, RunConfig
 from farcontext.train.keys import tokens_folder, vocabulary_size
-from farcontext.train.runs import EvalConfig, RunResult, sweep
+from farcontext.train.runs import EvalConfig, RunResult, costs, grid, result_of, sweep
 
 NAME = "mlm_pretraining"
 COLUMNS = ["arm", "mask_rate", "layout", "seed", "domain", "context", "far", "step", "metric", "value"]
@@ -128,12 +128,12 @@ def run(params: Params) -> pd.DataFrame:
     context_gain_over_uniform (nats a token).
     """
     arms = runs_of(params)
-    trained = dict(zip(arms, sweep(list(arms.values())), strict=True))
+    trained = sweep(arms)
     rows = [row for arm, result in trained.items() for row in _curve(arm, result)]
     rows += _masked(params, {arm: job for arm, job in arms.items() if arm.name == "encoder"})
     rows += _context(params, {arm: job for arm, job in arms.items() if arm.main(params)})
     table = tables.tidy(rows, COLUMNS)
-    tables.write_table(table, NAME, params, _cost(trained))
+    tables.write_table(table, NAME, params, _cost(arms))
     tables.write_text(fill_in(params), NAME, "blanks")
     for name in ("encoder", "decoder"):
         _export(next(result for arm, result in trained.items() if arm.name == name), name)
@@ -177,13 +177,15 @@ def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
         "rate": params.mask_rates[0],
     }
     counting = EvalConfig(evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit})
-    counted, *scored = sweep([counting, *(EvalConfig(evaluation.masked_loss, run, same) for run in encoders.values())])
-    rows, ngram = [], {}
+    scored = sweep(
+        {"n-grams": counting} | {a: EvalConfig(evaluation.masked_loss, r, same) for a, r in encoders.items()}
+    )
+    counted, rows, ngram = scored.pop("n-grams"), [], {}
     for order, name in NGRAMS.items():
         ngram[name] = _per_byte([row for row in counted.rows if row["order"] == order])
         rows += [{"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()]
-    uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in scored[0].rows])
-    for arm, result in zip(encoders, scored, strict=True):
+    uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in next(iter(scored.values())).rows])
+    for arm, result in scored.items():
         for domain, value in _per_byte(result.rows).items():
             best = min(values[domain] for values in ngram.values())
             gains = {"gain_over_best_ngram": best - value, "gain_over_uniform": uniform[domain] - value}
@@ -207,11 +209,12 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
-    cases = [(arm, run, domain) for arm, run in runs.items() for domain in params.context_domains]
-    jobs = [EvalConfig(evaluation.context_loss, run, _context_options(params, arm.name, d)) for arm, run, d in cases]
-    found = sweep(jobs)
+    jobs = {
+        (arm, domain): EvalConfig(evaluation.context_loss, runs[arm], _context_options(params, arm.name, domain))
+        for arm, domain in grid(arm=runs, domain=params.context_domains)
+    }
     rows = []
-    for (arm, _, domain), result in zip(cases, found, strict=True):
+    for (arm, domain), result in sweep(jobs).items():
         base = _columns(arm) | {"domain": domain}
         losses = pd.DataFrame(result.rows)
         rows += [base | row for row in _context_rows(losses)]
@@ -251,8 +254,7 @@ def context_check(params: Params) -> Row:
         "rows": 4,
         "context": params.contexts[0],
     }
-    (found,) = sweep([EvalConfig(evaluation.hidden_against_truncated, run, options)])
-    return found.rows[0]
+    return result_of(EvalConfig(evaluation.hidden_against_truncated, run, options)).rows[0]
 
 
 # ---------------------------------------------------------------------------------------------- what is left behind
@@ -264,7 +266,7 @@ def fill_in(params: Params) -> pd.DataFrame:
     A row has the probability of the true token, and the likeliest three.
     """
     run = encoder_run(params, params.seeds[0], params.mask_rates[0], params.layouts[0])
-    (found,) = sweep([EvalConfig(evaluation.blanks, run, {"sentences": BLANKS})])
+    found = result_of(EvalConfig(evaluation.blanks, run, {"sentences": BLANKS}))
     return pd.DataFrame(found.rows)[["text", "true", "p", "best"]].round(3)
 
 
@@ -276,9 +278,9 @@ def text_table() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)
 
 
-def _cost(trained: dict[Arm, RunResult]) -> pd.DataFrame:
-    costs = (_columns(arm) | result.cost for arm, result in trained.items())
-    return pd.DataFrame(costs).assign(tokens_per_second=lambda frame: frame["tokens"] / frame["seconds"])
+def _cost(arms: dict[Arm, RunConfig]) -> pd.DataFrame:
+    each = costs({run: _columns(arm) for arm, run in arms.items()})
+    return each.assign(tokens_per_second=each["tokens"] / each["seconds"])
 
 
 def _export(result: RunResult, name: str) -> None:
@@ -289,6 +291,6 @@ def _export(result: RunResult, name: str) -> None:
         result.folder / "config.json",
         tokens_folder() / "tokenizer.json",
     )
-    with files.folder_atomic(files.build("models", NAME, name)) as folder:
+    with files.folder_atomic(files.build("studies", NAME, "models", name)) as folder:
         for path in wanted:
             files.write_atomic(folder / path.name, path.read_bytes())

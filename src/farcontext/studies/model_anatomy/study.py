@@ -30,7 +30,7 @@ from farcontext.studies.model_anatomy.listing import (
     versions,
 )
 from farcontext.studies.model_anatomy.params import Params
-from farcontext.train.runs import EvalConfig, sweep
+from farcontext.train.runs import EvalConfig, grid, sweep
 
 NAME = "model_anatomy"
 COLUMNS = ["part", "arm", "seed", "step", "metric", "outcome", "value"]
@@ -272,22 +272,20 @@ def run(params: Params) -> pd.DataFrame:
     `outcome` holds an error's or a shape's words.
     """
     groups = versions()
-    arms = [(arm, seed) for seed in params.seeds for arm in ARMS]
-    pairs = [(arm, seed) for seed in params.seeds for arm in PAIRS]
-    keys = arms + pairs + [("encoder-decoder, ReLU", seed) for seed in params.seeds]
     sizes, steps = {"steps": params.steps, "length": params.length}, {"steps": params.parity_steps}
-    jobs = [EvalConfig(run_programs, None, {"programs": [p for _, _, p in group]}) for group in groups]
-    jobs += [EvalConfig(train_arm, None, {"arm": arm, "seed": seed} | sizes) for arm, seed in arms]
-    jobs += [EvalConfig(parity, None, {"arm": arm, "seed": seed} | steps) for arm, seed in pairs]
-    jobs += [EvalConfig(kink, None, {"seed": seed} | steps) for seed in params.seeds]
-    found = [result.rows for result in sweep(jobs)]
+    programs = {n: EvalConfig(run_programs, None, {"programs": [p for _, _, p in g]}) for n, g in enumerate(groups)}
+    jobs = {case: EvalConfig(train_arm, None, case._asdict() | sizes) for case in grid(seed=params.seeds, arm=ARMS)}
+    jobs |= {case: EvalConfig(parity, None, case._asdict() | steps) for case in grid(seed=params.seeds, arm=PAIRS)}
+    relu = "encoder-decoder, ReLU"
+    jobs |= {case: EvalConfig(kink, None, {"seed": case.seed} | steps) for case in grid(seed=params.seeds, arm=[relu])}
+    found = sweep(programs | jobs)
     rows = argument_rows() + accuracy_rows(params.length) + ceiling_rows(params.length) + anatomy_rows()
-    for group, outcomes in zip(groups, found, strict=False):
-        for (part, arm, _), outcome in zip(group, outcomes, strict=True):
+    for number, group in enumerate(groups):
+        for (part, arm, _), outcome in zip(group, found[number].rows, strict=True):
             base = {"part": part, "arm": arm, "outcome": outcome["outcome"]}
             rows += [base | {"metric": name, "value": outcome[name]} for name in outcome if name != "outcome"]
-    for (arm, seed), measured in zip(keys, found[len(groups) :], strict=True):
-        rows += [{"arm": arm, "seed": seed} | row for row in measured]
+    for seed, arm in jobs:
+        rows += [{"arm": arm, "seed": seed} | row for row in found[seed, arm].rows]
     table = tables.tidy((row for row in rows if row["metric"] != "seconds"), COLUMNS)
     cost = [{"stage": r["arm"], "seed": r["seed"], "seconds": r["value"]} for r in rows if r["metric"] == "seconds"]
     tables.write_table(table, NAME, params, pd.DataFrame(cost))

@@ -42,7 +42,7 @@ def run(params: Params) -> list[Row]:
         for domain in params.real_domains
         for n in range(params.real_documents)
     ]
-    return [{"tier": "real"} | row for result in sweep(jobs) for row in result.rows]
+    return [{"tier": "real"} | row for result in sweep(dict(enumerate(jobs))).values() for row in result.rows]
 
 
 def look_up(

@@ -23,7 +23,7 @@ from farcontext.studies.story_reader import RECIPES, likeliest, phases_of, run_o
 from farcontext.tasks import world
 from farcontext.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from farcontext.train.config import RunConfig
-from farcontext.train.runs import EvalConfig, sweep
+from farcontext.train.runs import EvalConfig, costs, sweep
 
 NAME = "question_answering"
 COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric", "value"]
@@ -114,7 +114,7 @@ def run(params: Params) -> pd.DataFrame:
     cells = _cells(params)
     jobs = {key: job for seed in params.seeds for key, job in _jobs(params, cells, seed).items()}
     rows = []
-    for (recipe, arm, seed, length, depth), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+    for (recipe, arm, seed, length, depth), result in sweep(jobs).items():
         base = {"tier": "controlled", "recipe": recipe, "arm": arm, "seed": seed, "length": length, "depth": depth}
         for found in result.rows:
             scores = {name: found[name] for name in ("choice", "exact", "f1")}
@@ -180,6 +180,4 @@ def _cost(params: Params) -> pd.DataFrame:
     for recipe, seed in itertools.product(RECIPES, params.seeds):
         for phase in phases_of(run_of(params.story_reader, recipe, seed)):
             recipes.setdefault((phase, seed), []).append(recipe)
-    found = sweep([phase for phase, _ in recipes])
-    at = [{"recipe": " and ".join(names), "seed": seed} for (_, seed), names in recipes.items()]
-    return pd.DataFrame([row | result.cost for row, result in zip(at, found, strict=True)])
+    return costs({run: {"recipe": " and ".join(names), "seed": seed} for (run, seed), names in recipes.items()})

@@ -291,10 +291,10 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
         "translation": [job(translate, data, "translated", "contexts", language=to) for data, to in pairs],
         "question_answering": [job(answer, "drcd", "questions", "asked")],
     }
-    found = iter(sweep([one for group in jobs.values() for one in group]))
+    found = sweep({(study, number): one for study, group in jobs.items() for number, one in enumerate(group)})
     tables = {}
     for study, group in jobs.items():
-        rows = [{"context": 0} | row for _ in group for row in next(found).rows]
+        rows = [{"context": 0} | row for number in range(len(group)) for row in found[study, number].rows]
         tables[study] = results.tidy(rows, COLUMNS)
         results.write_table(tables[study], study, told, base=files.build("realtext"))
     return tables

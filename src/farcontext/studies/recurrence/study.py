@@ -24,7 +24,7 @@ from farcontext.studies.recurrence.params import Params
 from farcontext.tasks import flip_flop, recall
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 from farcontext.train.loop import build_model
-from farcontext.train.runs import EvalConfig, RunResult, final_loss, sweep
+from farcontext.train.runs import EvalConfig, RunResult, costs, final_loss, grid, sweep
 
 NAME = "recurrence"
 COLUMNS = ["task", "arm", "seed", "when", "rate", "tokens", "distance", "length", "ignores", "metric", "value"]
@@ -144,15 +144,14 @@ def run(params: Params) -> pd.DataFrame:
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
     arms = [Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]]
     runs = {arm: run_of(params, arm) for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))}
-    trained = dict(zip(runs, sweep(list(runs.values())), strict=True))
+    trained = sweep(runs)
     rows += size_rows(params, rates)
     rows += [row for arm, result in trained.items() for row in _curve(params, arm, result)]
     rows += _recall(params, {arm: job for arm, job in runs.items() if arm.task == "recall"})
     rows += _flip_flop(params, {arm: job for arm, job in runs.items() if arm.task == "flip_flop"})
     rows += _gradients(params, runs)
     table = tables.tidy(rows, COLUMNS)
-    costs = pd.DataFrame(_columns(arm) | result.cost for arm, result in trained.items())
-    tables.write_table(table, NAME, params, costs)
+    tables.write_table(table, NAME, params, costs({job: _columns(arm) for arm, job in runs.items()}))
     return table
 
 
@@ -176,10 +175,9 @@ def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
     ]
     if not trials:
         return {task: dict(names) for task, names in given.items()}, []
-    found = sweep([run_of(params, arm) for arm in trials])
     rows = [
         _columns(arm) | {"rate": arm.rate, "metric": "tuning_loss", "value": final_loss(result)}
-        for arm, result in zip(trials, found, strict=True)
+        for arm, result in sweep({arm: run_of(params, arm) for arm in trials}).items()
     ]
     means = pd.DataFrame(rows).groupby(["task", "arm", "rate"])["value"].mean()
     best = {task: {name: float(means[task, name].idxmin()) for name in names} for task, names in given.items()}
@@ -237,10 +235,10 @@ def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     task = {"name": "recall", "pairs": params.pairs, "span": params.span}
     depths = tuple(depth_of(params, distance) for distance in params.distances)
     options = {"task": task, "lengths": (length,), "depths": depths, "rows": params.test_rows}
-    found = sweep([EvalConfig(evaluation.task_accuracy, job, options) for job in runs.values()])
+    jobs = {arm: EvalConfig(evaluation.task_accuracy, job, options) for arm, job in runs.items()}
     rows = [
         _columns(arm) | {"distance": distance, "metric": "accuracy", "value": row["accuracy"]}
-        for arm, result in zip(runs, found, strict=True)
+        for arm, result in sweep(jobs).items()
         for distance, row in zip(params.distances, result.rows, strict=True)
     ]
     rng = np.random.default_rng(evaluation.EVALUATION_SEED)
@@ -272,17 +270,16 @@ def crossover(table: pd.DataFrame) -> pd.Series:
 
 
 def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    cases = [(arm, job, ignores) for arm, job in runs.items() for ignores in params.test_ignores]
     options = {"lengths": params.test_lengths, "rows": params.test_rows}
-    found = sweep(
-        [
-            EvalConfig(evaluation.task_accuracy, job, options | {"task": {"name": "flip_flop", "ignores": ignores}})
-            for _, job, ignores in cases
-        ]
-    )
+    jobs = {
+        (arm, ignores): EvalConfig(
+            evaluation.task_accuracy, runs[arm], options | {"task": {"name": "flip_flop", "ignores": ignores}}
+        )
+        for arm, ignores in grid(arm=runs, ignores=params.test_ignores)
+    }
     return [
         _columns(arm) | {"length": row["length"], "ignores": ignores, "metric": "error", "value": 1 - row["accuracy"]}
-        for (arm, _, ignores), result in zip(cases, found, strict=True)
+        for (arm, ignores), result in sweep(jobs).items()
         for row in result.rows
     ]
 
@@ -313,7 +310,7 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
         jobs[arm, "trained"] = EvalConfig(gradients.gradient_by_distance, job, options)
         jobs[arm, "start"] = EvalConfig(gradients.gradient_before_training, job, options | {"seed": arm.seed})
     rows = []
-    for (arm, when), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+    for (arm, when), result in sweep(jobs).items():
         at = _columns(arm) | {"when": when}
         norms = {row["distance"]: row["log_norm"] for row in result.rows}
         rows += [

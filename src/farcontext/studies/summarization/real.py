@@ -61,7 +61,7 @@ def run(params: Params) -> list[Row]:
     same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
     same |= {"length": params.real_length, "sentences": params.real_sentences}
     jobs = [EvalConfig(summarize, None, same | {"number": number}) for number in range(params.real_documents)]
-    return [{"tier": "real"} | row for result in sweep(jobs) for row in result.rows]
+    return [{"tier": "real"} | row for result in sweep(dict(enumerate(jobs))).values() for row in result.rows]
 
 
 def summarize(*, checkpoint: str, weights: str, number: int, length: int, sentences: int) -> list[Row]:

@@ -159,7 +159,7 @@ def run(params: Params) -> pd.DataFrame:
     """
     jobs = {(*cell, seed): _job(params, *cell, seed) for seed in params.seeds for cell in _cells(params)}
     rows = []
-    for (arm, length, layout, seed), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+    for (arm, length, layout, seed), result in sweep(jobs).items():
         base = {"tier": "controlled", "arm": arm, "seed": seed, "length": length, "layout": layout}
         rows += [base | row for row in result.rows]
     known = oracle_recall(params)

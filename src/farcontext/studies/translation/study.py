@@ -29,7 +29,7 @@ from farcontext.tasks.sample import Ids
 from farcontext.tasks.translation import KINDS, Sentence
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 from farcontext.train.curriculum import keep_rows
-from farcontext.train.runs import EvalConfig, prepared_task, sweep
+from farcontext.train.runs import EvalConfig, costs, prepared_task, sweep
 
 NAME = "translation"
 COLUMNS = ["tier", "arm", "seed", "context", "kind", "distance", "metric", "value"]
@@ -293,15 +293,14 @@ def run(params: Params) -> pd.DataFrame:
         for arm, context in arms
     }
     rows: list[dict[str, Any]] = []
-    for (arm, context, seed), result in zip(jobs, sweep(list(jobs.values())), strict=True):
+    for (arm, context, seed), result in sweep(jobs).items():
         rows += [{"arm": arm, "seed": seed, "context": context} | found for found in result.rows]
     wrong, answered = wrong_scores(params), oracle_share(params)
     for seed in params.seeds:
         rows.append({"seed": seed, "metric": "oracle", "value": answered})
         rows += [{"arm": "contrast", "seed": seed, "metric": name, "value": x} for name, x in wrong.items()]
     table = results.tidy([{"tier": "controlled"} | row for row in rows], COLUMNS)
-    costs = [{"seed": seed} | sweep([run_of(params, seed)])[0].cost for seed in params.seeds]
-    results.write_table(table, NAME, params, pd.DataFrame(costs))
+    results.write_table(table, NAME, params, costs({run_of(params, seed): {"seed": seed} for seed in params.seeds}))
     return table
 
 
