@@ -7,9 +7,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from observe import refuses
 
-from farcontext import fingerprints
 from farcontext.app import notebooks
 from farcontext.studies.params import STUDIES
+from farcontext.train import fingerprints
 
 
 def ran(number: int, **metadata: object) -> nbformat.NotebookNode:

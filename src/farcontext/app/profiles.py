@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from farcontext import files, fingerprints
+from farcontext import files
 from farcontext.app import notebooks
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.schema import read_yaml
 from farcontext.studies.params import STUDIES, checked, read_params, read_profile
+from farcontext.train import fingerprints
 
 # These stages are not notebooks: a function each does their work.
 ENTRIES = {

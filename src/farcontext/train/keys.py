@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from farcontext import files, fingerprints
+from farcontext import files
+from farcontext.train import fingerprints
 from farcontext.train.config import Curriculum, RunConfig
 
 CUDA_ONLY = frozenset({"farcontext.nn.xformers", "farcontext.nn.flex"})  # On a CPU no result depends on these.

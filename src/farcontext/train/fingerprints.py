@@ -2,7 +2,7 @@
 
 A fingerprint starts at a function (or at a notebook's cells) and follows names: a definition at the
 top of a module counts if it is reached, and its neighbours do not. Comments, layout, docstrings,
-annotations, what `raise` and `assert` say, and calls that only warn or refuse (`SPEAKING`) leave no
+annotations, what `raise` and `assert` say, and calls that only warn or refuse (`syntax.SPEAKING`) leave no
 trace. A definition counts by its own name, so that one that moves to another module is still the same.
 
 Where the text cannot tell what is reached, more is taken: a module that is passed around counts
@@ -11,18 +11,20 @@ whole, and what a module does on import counts for everybody who imports it.
 
 import ast
 import hashlib
-import symtable
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from farcontext.train import syntax
+
 PACKAGE = "farcontext"
-SOURCES = Path(__file__).parent.parent
+SOURCES = Path(__file__).parent.parent.parent
 # These move bytes and words and compute nothing: no result depends on how.
-PLUMBING = frozenset({"farcontext.files", "farcontext.messages", "farcontext.fingerprints"})
-SPEAKING = {"warn", "expect", "_expect"}  # A statement that only calls one of these warns, or refuses.
+PLUMBING = frozenset(
+    {"farcontext.files", "farcontext.messages", "farcontext.train.fingerprints", "farcontext.train.syntax"}
+)
 IMPORTS = "on import"  # It names what modules do beside defining names.
 
 
@@ -82,72 +84,6 @@ def _installed() -> "Code":
     return Code(SOURCES)
 
 
-# -------------------------------------------------------------------------------------------------- what does not count
-
-
-class _Bare(ast.NodeTransformer):
-    """A pass that takes out what changes no result.
-
-    Annotations stay, as a class that is named there may be used.
-    """
-
-    def _body(self, node: Any) -> Any:
-        self.generic_visit(node)
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.Pass()]
-        return node
-
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
-
-    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return ast.Raise(exc=exc, cause=None)
-
-    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
-        return ast.Assert(test=self.visit(node.test), msg=None)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
-        call = node.value if isinstance(node.value, ast.Call) else None
-        if call and (_dotted(call.func) or "").rpartition(".")[2] in SPEAKING:
-            return ast.Pass()
-        self.generic_visit(node)
-        return node
-
-
-@cache
-def _statements(source: str) -> tuple[ast.stmt, ...]:
-    """Return a module's statements without what changes no result."""
-    return tuple(_Bare().visit(ast.parse(source)).body)
-
-
-def _dump(node: Any, names: Mapping[str, str]) -> str:
-    """Return a tree as text: the same under every version of Python, our names by `names`."""
-    if isinstance(node, list):
-        return "[" + ",".join(_dump(x, names) for x in node) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    if isinstance(node, ast.Attribute | ast.Name) and (label := names.get(_dotted(node) or "")):
-        return f"<{label}>"
-    left_out = {"ctx", "kind", "type_comment", "type_params"}
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        left_out.add("returns")
-    if isinstance(node, ast.arg):
-        left_out.add("annotation")
-    fields = ((key, value) for key, value in ast.iter_fields(node) if key not in left_out)
-    inner = ",".join(f"{key}={_dump(value, names)}" for key, value in fields if value is not None and value != [])
-    return f"{type(node).__name__}({inner})"
-
-
-def _dotted(node: ast.AST) -> str | None:
-    """Return `a.b.c` of an attribute of an attribute of a name, else None."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and (left := _dotted(node.value)):
-        return f"{left}.{node.attr}"
-    return None
-
-
 # -------------------------------------------------------------------------------------------------------------- modules
 
 
@@ -160,7 +96,7 @@ class Module:
         self.on_import = Definition([])
         self.aliases: dict[str, str | Symbol] = {}  # A name → a module of ours, or a symbol in one.
         self.others: dict[str, str] = {}  # A name → what it is in another package.
-        for statement in _statements(source):
+        for statement in syntax.statements(source):
             self._add(statement)
 
     def _add(self, statement: ast.stmt) -> None:
@@ -168,11 +104,8 @@ class Module:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self.others |= {name: origin for name, origin in _origins(statement) if name not in self.aliases}
             return
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound = [statement.name]
-        else:
-            bound = [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-        for name in bound:
+        bound = syntax.bound_names([statement])
+        for name in sorted(bound):
             self.definitions.setdefault(name, Definition([])).statements.append(statement)
         plain = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
         if not isinstance(statement, plain) or not bound:
@@ -190,8 +123,8 @@ class Module:
     def _resolve(self, statement: ast.stmt, definition: Definition) -> None:
         local = dict(self.code.imported(statement))
         definition.uses |= {target for target in local.values() if isinstance(target, Symbol)}
-        free = _free_names(statement) | set(local)
-        for dotted in _dotted_names(statement):
+        free = syntax.free_names(statement) | set(local)
+        for dotted in syntax.dotted_names(statement):
             first, *rest = dotted.split(".")
             if first not in free:
                 continue
@@ -218,27 +151,6 @@ def _origins(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]
         else:
             first = alias.name.partition(".")[0]
             yield (alias.asname, alias.name) if alias.asname else (first, first)
-
-
-def _dotted_names(statement: ast.AST) -> Iterator[str]:
-    """Yield names and dotted names, the longest of each."""
-    if dotted := _dotted(statement):
-        yield dotted
-        return
-    for child in ast.iter_child_nodes(statement):
-        yield from _dotted_names(child)
-
-
-def _free_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement looks up at the top of its module."""
-    table = symtable.symtable(ast.unparse(statement), "", "exec")
-    names = {symbol.get_name() for symbol in table.get_symbols()}
-    waiting = list(table.get_children())
-    while waiting:
-        scope = waiting.pop()
-        waiting += scope.get_children()
-        names |= {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
-    return names
 
 
 class Code:
@@ -326,7 +238,7 @@ class Code:
             told = definition.names.items()
             names = {dotted: label(x) if isinstance(x, Symbol) else x for dotted, x in told}
             where = IMPORTS if symbol.name == IMPORTS else label(symbol)
-            texts.setdefault(where, []).extend(_dump(x, names) for x in definition.statements)
+            texts.setdefault(where, []).extend(syntax.dump(x, names) for x in definition.statements)
         return {
             name: hashlib.sha256("\n".join(sorted(texts[name])).encode()).hexdigest()[:16]
             for name in sorted(texts)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from farcontext import fingerprints
-from farcontext.train import keys
+from farcontext.train import fingerprints, keys
 
 TRAINING = ("farcontext.train.loop", "train")
 EVALUATION = ("farcontext.studies.context_extension.study", "recall_by_layout")

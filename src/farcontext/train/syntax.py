@@ -1,0 +1,133 @@
+"""What a statement says: the names it uses and binds, and its text without what changes no result.
+
+Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls that
+only warn or refuse are left out. All of it is the same under every version of Python.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+SPEAKING = {"warn", "expect", "_expect"}  # A statement that only calls one of these warns, or refuses.
+
+
+class _Bare(ast.NodeTransformer):
+    """A pass that takes out what changes no result.
+
+    Annotations stay, as a class that is named there may be used.
+    """
+
+    def _body(self, node: Any) -> Any:
+        self.generic_visit(node)
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(exc=exc, cause=None)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+        return ast.Assert(test=self.visit(node.test), msg=None)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        call = node.value if isinstance(node.value, ast.Call) else None
+        if call and (dotted(call.func) or "").rpartition(".")[2] in SPEAKING:
+            return ast.Pass()
+        self.generic_visit(node)
+        return node
+
+
+@cache
+def statements(source: str) -> tuple[ast.stmt, ...]:
+    """Return a module's statements without what changes no result."""
+    return tuple(_Bare().visit(ast.parse(source)).body)
+
+
+def dump(node: Any, names: Mapping[str, str]) -> str:
+    """Return a tree as text: the same under every version of Python, our names by `names`."""
+    if isinstance(node, list):
+        return "[" + ",".join(dump(x, names) for x in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Attribute | ast.Name) and (label := names.get(dotted(node) or "")):
+        return f"<{label}>"
+    left_out = {"ctx", "kind", "type_comment", "type_params"}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        left_out.add("returns")
+    if isinstance(node, ast.arg):
+        left_out.add("annotation")
+    fields = ((key, value) for key, value in ast.iter_fields(node) if key not in left_out)
+    inner = ",".join(f"{key}={dump(value, names)}" for key, value in fields if value is not None and value != [])
+    return f"{type(node).__name__}({inner})"
+
+
+def dotted(node: ast.AST) -> str | None:
+    """Return `a.b.c` of an attribute of an attribute of a name, else None."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
+        return f"{left}.{node.attr}"
+    return None
+
+
+def dotted_names(statement: ast.AST) -> Iterator[str]:
+    """Yield names and dotted names, the longest of each."""
+    if name := dotted(statement):
+        yield name
+        return
+    for child in ast.iter_child_nodes(statement):
+        yield from dotted_names(child)
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def free_names(node: ast.AST) -> set[str]:
+    """Return the names that a statement or expression looks up outside itself, and those it binds there.
+
+    `symtable` would tell too, but its answer about comprehensions changed with Python 3.12.
+    """
+    parts = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, FUNCTIONS):
+        body = node.body if isinstance(node.body, list) else [node.body]
+        arguments = [arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)]
+        outer = [part for part in parts if part not in body]
+        return _all_free(outer) | (_all_free(body) - bound_names(body) - set(arguments))
+    if isinstance(node, COMPREHENSIONS):
+        targets = {x.id for one in node.generators for x in ast.walk(one.target) if isinstance(x, ast.Name)}
+        return free_names(node.generators[0].iter) | (_all_free(parts) - targets)
+    return _all_free(parts)
+
+
+def _all_free(nodes: Iterable[ast.AST]) -> set[str]:
+    return set().union(*map(free_names, nodes))
+
+
+def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the names that statements bind in their own scope."""
+    bound: set[str] = set()
+    elsewhere: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            elsewhere |= set(node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+            bound |= {node.name} if node.name else set()
+        elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
+            bound |= {name for key in ("name", "rest") if (name := getattr(node, key, None))}
+        if not isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)):
+            waiting += ast.iter_child_nodes(node)
+    return bound - elsewhere
