@@ -2,7 +2,10 @@
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: laptop, smoke or gpu.
 PREFIX ?= .venv
 PROFILE ?= laptop
-PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+# The first that fits: a system's own python3, else one with its version in its name.
+FITS = 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 15))'
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.14 python3.11; do \
+  $$p -c $(FITS) 2>/dev/null && echo $$p && break; done),python3)
 BIN = $(PREFIX)/bin
 STAMP = $(PREFIX)/.farcontext-installed
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
@@ -15,8 +18,8 @@ install: $(STAMP)
 
 # --no-deps with a whole lock: pip resolves nothing. torch is not in the lock (its builds differ in hash): pinned by version.
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 12))' || \
-	  { echo "farcontext: PYTHON = $(PYTHON): expected Python 3.11.5 or a later 3.11 (make PYTHON=/path/to/python3.11)" >&2; exit 2; }
+	@$(PYTHON) -c $(FITS) || \
+	  { echo "farcontext: PYTHON = $(PYTHON): expected Python 3.11.5 to 3.14 (make PYTHON=/path/to/python3)" >&2; exit 2; }
 	@echo "Installing the locked packages into $(PREFIX): about 3 minutes, 2.5 GB (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(PREFIX)
 	$(PIP) install --no-deps --require-hashes -r requirements.lock

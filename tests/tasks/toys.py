@@ -87,7 +87,6 @@ CASES = {
     "common_word": Case(common_words, {}, {"ratio": 2, "choices": 3}, r"\n- \w+"),
     "common_words": Case(common_words, {"common": 3}, {"common": 1, "ratio": 2, "choices": 2}, r"\n- \w+"),
     "copying": Case(copying, {"cue": 6}, {"cue": 4}, r"[\s\S]+"),
-    "random_copying": Case(copying, {"vocabulary": range(50)}, {}, r"[\s\S]+", "random_sample"),
     "story": Case(
         world,
         {"people": 4, "things": 2},

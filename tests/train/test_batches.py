@@ -19,7 +19,6 @@ from farcontext.train.batches import (
     IGNORE,
     Batch,
     Stream,
-    evaluation_rows,
     evaluation_starts,
     mask_tokens,
     training_batch,
@@ -241,7 +240,7 @@ def test_specials_are_never_selected(tokens: list[int], rate: float) -> None:
 # ------------------------------------------------------------------------------------------------- evaluation
 
 
-def test_evaluation_rows_are_fixed_whole_and_apart() -> None:
+def test_evaluation_windows_are_fixed_whole_and_apart() -> None:
     stream = stream_of(a=[100, 5, 64, 200, 31])
     starts = evaluation_starts(stream, "a", 32, 9)
     first, last = stream.document_of("a", starts), stream.document_of("a", starts + 31)
@@ -250,12 +249,11 @@ def test_evaluation_rows_are_fixed_whole_and_apart() -> None:
     rows, documents = stream.windows("a", 32, 9)
     assert rows.dtype == np.int64 and rows.shape == (9, 32) and np.array_equal(documents, first)
     assert np.array_equal(rows, stream.tokens["a"][starts[:, None] + np.arange(32)])
-    assert np.array_equal(rows, evaluation_rows(stream, "a", 32, 9))
     crossing = evaluation_starts(stream, "a", 32, 9, within_document=False)
     assert (stream.document_of("a", crossing) != stream.document_of("a", crossing + 31)).any()
 
 
-def test_evaluation_rows_overlap_only_when_they_must() -> None:
+def test_evaluation_windows_overlap_only_when_they_must() -> None:
     stream = stream_of(a=[100])
     assert np.diff(evaluation_starts(stream, "a", 30, 3)).min() >= 30
     crowded = evaluation_starts(stream, "a", 30, 40)

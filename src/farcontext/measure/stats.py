@@ -13,7 +13,6 @@ import scipy.stats
 
 CONFIDENCE = 0.95
 MOST_SEEDS = 10_000
-MOST_FLIPS = 16
 PRIOR = 0.25
 Side = Literal["at_least", "at_most"]
 
@@ -49,19 +48,6 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
         return Interval(float(x.mean()) if x.size else math.nan, math.nan, math.nan, int(x.size))
     half = scipy.stats.t.ppf(0.5 + confidence / 2, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size)
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
-
-
-def bootstrap_interval(values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0) -> Interval:
-    """Return the BCa bootstrap interval of a mean over documents.
-
-    It holds for one fixed checkpoint (Efron 1987).
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if x.size < 2 or not np.isfinite(x).all() or np.ptp(x) == 0:
-        return t_interval(x, confidence)
-    result = scipy.stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=9_999, rng=seed)
-    low, high = result.confidence_interval
-    return Interval(float(x.mean()), float(low), float(high), int(x.size))
 
 
 def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interval:
@@ -177,26 +163,6 @@ def paired_p(effects: Sequence[float]) -> float:
     if error == 0:
         return float(x[0] == 0)
     return float(2 * scipy.stats.t.sf(abs(x.mean()) / error, x.size - 1))
-
-
-def sign_flip_p(effects: Sequence[float]) -> float:
-    """Return the exact two-sided p of paired effects.
-
-    The p is by all 2ⁿ flips of their signs (Fisher 1935).
-
-    No normality is assumed, but the least p is 2 / 2ⁿ: five seeds alone can never reach 0.05.
-
-    Raises:
-        ValueError: no effect, one that is not finite, or more than MOST_FLIPS of them.
-    """
-    x = np.asarray(effects, dtype=np.float64)
-    if not 1 <= x.size <= MOST_FLIPS or not np.isfinite(x).all():
-        raise ValueError(f"effects = {x.size} numbers: expected 1 to {MOST_FLIPS}, all finite")
-    sums = np.zeros(1)
-    for effect in x:
-        sums = np.concatenate((sums + effect, sums - effect))
-    slack = 1e-12 * np.abs(x).sum()  # Equal sums may differ when they are added in another order.
-    return float(np.mean(np.abs(sums) >= abs(x.sum()) - slack))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -54,36 +54,22 @@ def sample(
 
     Raises:
         ValueError: too short a length (it says what fits), or so short a cue that it is not unique.
-    """
-    stream = prose(filler, encode, np.random.default_rng((COPYING, seed)))
-    return _copying(stream, length, queries, cue, span, bos)
 
-
-def random_sample(
-    *,
-    length: int,
-    seed: int,
-    vocabulary: Sequence[int],
-    queries: int = 4,
-    cue: int = 4,
-    span: int = 4,
-    bos: Sequence[int] = (),
-) -> Sample:
-    """Return random ids in which some stretches are to be continued.
-
-    The ids come from a vocabulary; the other arguments are those of `sample`.
-
-    >>> made = random_sample(length=20, seed=0, vocabulary=range(10, 100), queries=2, cue=2, span=3)
-    >>> made.context.tolist()
-    [70, 75, 94, 89, 56, 94, 88, 29, 58, 50, 64, 35, 43, 66, 40]
-    >>> [(query.question, query.answer, query.evidence) for query in made.queries]
-    [((75, 94), (89, 56, 94), ((1, 6),)), ((50, 64), (35, 43, 66), ((9, 14),))]
+    >>> from farcontext.tasks.words import WordTokenizer
+    >>> toy = WordTokenizer()
+    >>> tale = (
+    ...     "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came. "
+    ...     "A dog barked at the gate. She lit the lamp and sat down."
+    ... )
+    >>> made = sample(length=40, seed=0, encode=toy.encode, filler=tale, queries=2, cue=2, span=3)
+    >>> print(toy.decode(made.context).strip())
+    Nobody saw them go. It She lit the lamp and was cold on the hills. Then the rain came. A dog The old men rode barked at the gate. She
+    >>> [(toy.decode(query.question), toy.decode(query.answer)) for query in made.queries]
+    [(' She lit', ' the lamp and'), (' The', ' old men rode')]
     >>> oracle(made) == [query.answer for query in made.queries]
     True
     """
-    rng = np.random.default_rng((COPYING, seed))
-    ids = np.asarray(vocabulary)
-    stream = (tuple(rng.choice(ids, SENTENCE_TOKENS).tolist()) for _ in iter(int, 1))
+    stream = prose(filler, encode, np.random.default_rng((COPYING, seed)))
     return _copying(stream, length, queries, cue, span, bos)
 
 

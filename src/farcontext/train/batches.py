@@ -295,12 +295,3 @@ def evaluation_starts(
             document = np.searchsorted(np.cumsum(room), chosen, side="right")
             return bounds[document] + stride * (chosen - (np.cumsum(room) - room)[document])
     raise UserError(f"{stream.name}-{domain}: length = {length}, rows = {rows}: expected at most {total} rows")
-
-
-def evaluation_rows(stream: Stream, domain: str, length: int, rows: int, *, within_document: bool = True) -> np.ndarray:
-    """Return the tokens of `evaluation_starts`' windows, int64 (rows, length).
-
-    It raises as `evaluation_starts` does.
-    """
-    starts = evaluation_starts(stream, domain, length, rows, within_document=within_document)
-    return stream.tokens[domain][starts[:, None] + np.arange(length)].astype(np.int64)
