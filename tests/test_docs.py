@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 
 from farcontext import files
 from farcontext.app import notebooks, pages
-from farcontext.data import corpus
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
 from farcontext.studies.params import STUDIES
@@ -63,7 +62,7 @@ def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Find
 
 def test_readme_costs_are_computed(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    assert block(readme, "costs") == pages.cost_block()
+    assert block(readme, "costs") == pages.cost_block().strip()
 
 
 def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Finding]) -> None:
@@ -76,7 +75,7 @@ def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Findi
 def test_data_card_is_generated(root: Path) -> None:
     card = files.read_json(root / "build" / "corpus" / "card.json")
     page = (root / "data" / "README.md").read_text(encoding="utf-8")
-    assert block(page, "corpus") == corpus.data_card(card).strip()
+    assert block(page, "corpus") == pages.data_card(card).strip()
 
 
 def test_verdicts_of_the_second_machine_are_of_the_claims_as_they_stand(

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farcontext import files
+from farcontext.app import pages
 from farcontext.data import columns, corpus
 from farcontext.data.config import Corpus
 from farcontext.data.corpus import SPLITS, Document, build_corpus, load_documents
@@ -433,7 +434,7 @@ def test_card_counts_what_is_written(sources: Path, tmp_path: Path) -> None:
             "characters": sum(len(d.text) for d in found),
             "bytes": sum(len(d.text.encode("utf-8")) for d in found),
         }
-    rendered = corpus.data_card(card)
+    rendered = pages.data_card(card)
     assert "| plays | train |" in rendered and card["fingerprint"] in rendered
 
 
@@ -468,4 +469,4 @@ def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:
 def test_readme_shows_the_real_card(corpus_folder: Path, root: Path) -> None:
     page = (root / "data" / "README.md").read_text(encoding="utf-8")
     shown = page.split("<!-- corpus:begin -->")[1].split("<!-- corpus:end -->")[0].strip()
-    assert shown == corpus.data_card(files.read_json(corpus_folder / "card.json")).strip()
+    assert shown == pages.data_card(files.read_json(corpus_folder / "card.json")).strip()

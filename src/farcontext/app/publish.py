@@ -12,7 +12,6 @@ from rich.console import Console
 
 from farcontext import files
 from farcontext.app import notebooks, pages
-from farcontext.data import corpus
 from farcontext.files import UserError
 from farcontext.results import claims as verdicts
 from farcontext.results import tables as results
@@ -87,7 +86,7 @@ def publish(root: Path) -> None:
     replace_block(root / "README.md", "verdicts", pages.verdict_block(findings, elsewhere))
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
-    replace_block(root / "data" / "README.md", "corpus", corpus.data_card(card))
+    replace_block(root / "data" / "README.md", "corpus", pages.data_card(card))
 
 
 def _publish_study(made: Path, target: Path) -> None:

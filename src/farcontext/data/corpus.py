@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -330,19 +329,3 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
     if domain is not None and domain not in found:
         raise UserError(f"{folder / split}.jsonl: domain = {domain}: expected one of {', '.join(found)}")
     return [document for document in documents if domain in (None, document.domain)]
-
-
-def data_card(card: Mapping[str, Any]) -> str:
-    """Render a corpus card as the Markdown between data/README.md's markers."""
-    lines = [
-        "| domain | split | works | documents | characters | bytes |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for domain, splits in card["domains"].items():
-        for split in SPLITS:
-            cells = (f"{splits[split][key]:,}" for key in ("works", "documents", "characters", "bytes"))
-            lines.append(f"| {domain} | {split} | {' | '.join(cells)} |")
-    removed, skipped = card["duplicates"], card["skipped"]
-    lines += ["", f"Duplicates removed: {removed['exact']} exact, {removed['near']} near."]
-    lines += [f"Skipped: {', '.join(f'{count} {reason}' for reason, count in skipped.items())}."] if skipped else []
-    return "\n".join([*lines, f"Fingerprint: `{card['fingerprint']}`."])
