@@ -16,6 +16,7 @@ import nbformat
 import pandas as pd
 import papermill
 from nbclient import NotebookClient
+from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from farcontext import files
@@ -27,7 +28,6 @@ from farcontext.studies.params import STUDIES
 
 KERNEL = "python3"
 CELL_SECONDS = 6 * 3600  # A kernel that hangs must not hold a pipeline for ever.
-VOLATILE_METADATA = ("papermill", "execution", "widgets", "ExecuteTime")
 PARAMETERS = "parameters"
 
 
@@ -157,18 +157,17 @@ def exit_on_signals() -> None:
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Drop all that differs from run to run.
 
-    These are stamps, random cell ids, stderr, the language version and papermill's marks.
+    These are stamps, random cell ids, stderr, the language version and papermill's marks; how
+    stdout was cut into pieces depends on timing.
     """
-    for name in VOLATILE_METADATA:
-        notebook.metadata.pop(name, None)
+    notebook, _ = ClearMetadataPreprocessor(preserve_cell_metadata_mask={"tags"}).preprocess(notebook, {})
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": KERNEL}
     notebook.metadata["language_info"] = {"name": "python"}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
-        for name in VOLATILE_METADATA:
-            cell.metadata.pop(name, None)
         if cell.cell_type == "code":
-            cell["outputs"] = _merged([_clean(o) for o in cell.outputs if o.get("name") != "stderr"])
+            cell["outputs"] = [_clean(output) for output in cell.outputs if output.get("name") != "stderr"]
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
@@ -178,17 +177,6 @@ def _clean(output: NotebookNode) -> NotebookNode:
     if "text/plain" in output.get("data", {}):
         output["data"]["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", output["data"]["text/plain"])
     return output
-
-
-def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join neighbouring pieces of stdout: how they were cut depends on timing."""
-    merged: list[NotebookNode] = []
-    for output in outputs:
-        if merged and output.output_type == merged[-1].output_type == "stream":
-            merged[-1]["text"] += output["text"]
-        else:
-            merged.append(output)
-    return merged
 
 
 def refresh(path: Path) -> None:
