@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -157,14 +158,33 @@ def read_json(path: Path | str) -> object:
     """Read a JSON file.
 
     Raises:
-        UserError: missing, or not JSON.
+        UserError: no file that can be read, or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_regular(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # Also a number of thousands of digits.
+        raise UserError(f"{path}: expected JSON: {' '.join(str(error).split())}") from None
+
+
+def read_regular(path: Path | str, limit: int | None = None) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        UserError: nothing there, a folder, a pipe or a device (which might never end), a link to itself, no right to
+            read it, or more than `limit` bytes.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: expected a regular file here")
+        if limit is not None and found.st_size > limit:
+            raise UserError(f"{path}: {found.st_size} bytes: expected at most {limit}")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: expected a file here") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: expected JSON: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @contextmanager

@@ -18,6 +18,14 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def printable(text: str) -> str:
+    """Return a text that cannot steer a terminal.
+
+    Control characters, but for new lines and tabs, and bytes that were no UTF-8 are shown as escapes.
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     """Return the keys that are allowed at a place of the tree; keys of a mapping and indices only lead on."""
     for part in location:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from farcontext.files import UserError
+from farcontext.files import UserError, read_regular
 from farcontext.messages import one_line, problems
 
 MAX_YAML_BYTES, MAX_YAML_DEPTH = 1 << 20, 40
@@ -68,13 +68,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         UserError: missing, too large, too deep, aliased, tagged, a key given twice, or not a mapping.
     """
-    path = Path(path)
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UserError(f"{path}: expected at most {MAX_YAML_BYTES} bytes of YAML")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: expected a file here") from None
+        text = read_regular(path, MAX_YAML_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start}: expected UTF-8") from None
     return parse_yaml(text, str(path))
@@ -100,9 +95,21 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         raise UserError(f"{name}:{line} expected YAML: {one_line(error.problem)}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{name}: expected YAML: {one_line(error)}") from None
+    except TypeError as error:  # A list cannot be a key.
+        raise UserError(f"{name}: expected text for a key: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UserError(f"{name}: expected a mapping of keys to values")
+    if (wrong := _wrong_key(value)) is not None:
+        raise UserError(f"{name}: key {wrong[0]!r}: expected text for a key")
     return value
+
+
+def _wrong_key(value: object) -> tuple[object] | None:
+    """Return the first key anywhere that is not text, in a tuple of its own."""
+    if isinstance(value, dict):
+        wrong = next(((key,) for key in value if not isinstance(key, str)), None)
+        return wrong or next(filter(None, map(_wrong_key, value.values())), None)
+    return next(filter(None, map(_wrong_key, value)), None) if isinstance(value, list) else None
 
 
 def _repeated_key(name: str, text: str, error: DuplicateKeyError) -> str:

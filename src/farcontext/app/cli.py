@@ -17,6 +17,7 @@ import typer
 from farcontext import files
 from farcontext.app.verbs import app, console
 from farcontext.files import UserError
+from farcontext.messages import one_line, printable
 from farcontext.schema import read_yaml, validate
 from farcontext.studies import params as schema
 from farcontext.train.config import RunConfig
@@ -281,7 +282,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)  # The code of a typer.Exit is returned here, not raised.
     except UserError as error:
         if not error.told:
-            print(f"farcontext: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"farcontext: {printable(one_line(error))}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
@@ -289,5 +290,5 @@ def main() -> None:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
         if message := " ".join(error.format_message().split()):  # It is empty where the help was printed instead.
-            print(f"farcontext: {message}", file=sys.stderr)
+            print(f"farcontext: {printable(message)}", file=sys.stderr)
         sys.exit(2)

@@ -4,16 +4,27 @@ The commands that need torch import it late.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from farcontext import files
+from farcontext.messages import printable
 
 HELP = "Longer contexts, measured: a checkpoint's, your own text's, and the pipeline behind every published number."
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
-console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+class Terminal(Console):
+    """A console that prints texts and names which may hold anything."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich` does, but no text steers the terminal."""
+        super().print(*(printable(x) if isinstance(x, str) else x for x in objects), **options)
+
+
+console = Terminal(highlight=False, markup=False, soft_wrap=True)
 Checkpoint = Annotated[
     Path | None, typer.Option("--model", help="A Hugging Face folder or GGUF file; default: the embedded SmolLM2.")
 ]

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from farcontext.data.config import Dataset
 from farcontext.files import MAX_BYTES, UserError
+from farcontext.messages import one_line, printable
 
 COLUMN = "text"  # the column that .jsonl and .parquet files must have
 BATCH = 256  # rows that are read at once
@@ -57,8 +58,8 @@ def text_of_json(line: str, where: str) -> str:
         value = json.loads(line, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}, column {error.colno}: expected one JSON object: {error.msg}") from None
-    except RecursionError:
-        raise UserError(f"{where}: expected one JSON object, not nested so deep") from None
+    except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits.
+        raise UserError(f"{where}: expected one JSON object that Python can hold: {one_line(error)}") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected one JSON object, found {type(value).__name__}")
     if not isinstance(value.get(COLUMN), str):
@@ -86,7 +87,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
                 raise UserError(f'{path}: columns {", ".join(names) or "none"}: expected a column "{COLUMN}"')
             number = itertools.count(1)
             for batch in table.iter_batches(BATCH, columns=[COLUMN]):
-                yield from ((f"{path.stem}:{next(number)}", value) for value in batch.column(0).to_pylist())
+                yield from ((f"{printable(path.stem)}:{next(number)}", value) for value in batch.column(0).to_pylist())
     except (OSError, ValueError) as error:  # pyarrow raises these two kinds of errors.
         raise UserError(f"{path}: expected a .parquet file: {' '.join(str(error).split())}") from None
 

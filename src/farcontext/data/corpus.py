@@ -25,6 +25,7 @@ from farcontext.data import columns
 from farcontext.data.config import Corpus
 from farcontext.data.manuals import read_manuals
 from farcontext.files import MAX_BYTES, UserError
+from farcontext.messages import printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
@@ -97,7 +98,7 @@ def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter
             yield from _read_jsonl(path, text, origin, config, skipped)
         else:
             first = text.partition("\n")[0].strip()
-            title = first.removeprefix("# ") if first.startswith("# ") else path.stem
+            title = first.removeprefix("# ") if first.startswith("# ") else printable(path.stem)
             yield replace(origin, title=title, text=text)
 
 
@@ -121,7 +122,9 @@ def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped
     for number, line in enumerate(lines, 1):
         try:
             yield replace(
-                origin, title=f"{path.stem}:{number}", text=columns.text_of_json(line, f"{path}: line {number}")
+                origin,
+                title=f"{printable(path.stem)}:{number}",
+                text=columns.text_of_json(line, f"{path}: line {number}"),
             )
         except UserError:
             if not config.skip_bad:
