@@ -27,7 +27,7 @@ Shares = Annotated[tuple[Share, ...], Field(strict=False, min_length=1)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 DType = Literal["float32", "bfloat16"]
 Model = TypeVar("Model", bound=BaseModel)
-Row = dict[str, Any]  # one observation: column → plain value
+Row = dict[str, Any]  # One observation maps a column to a plain value.
 
 SPECIAL = ("[PAD]", "[MASK]", "[BOS]", "[EOS]")  # They stand in the order of their ids.
 PAD, MASK, BOS, EOS = range(4)

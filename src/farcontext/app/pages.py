@@ -19,8 +19,8 @@ PLANNED = {
     "1 B": {"layers": 20, "width": 2048, "heads": 32, "kv_heads": 8, "vocab_size": 32_768},
 }
 PLANNED_LENGTHS = (8192, 32_768, 131_072)
-PLANNED_RATE = 400e12  # FLOP/s reached, assumed to be 40 % of an H100's dense bf16
-PLANNED_TOKENS = 20  # tokens a parameter (Hoffmann et al. 2022)
+PLANNED_RATE = 400e12  # So many FLOP/s are reached: 40 % of an H100's dense bf16 is assumed.
+PLANNED_TOKENS = 20  # A parameter gets so many tokens (Hoffmann et al. 2022).
 
 
 def _plain(value: object) -> str:

@@ -211,7 +211,7 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
         theta=float(wide["rope_theta"]),
         local_theta=float(narrow["rope_theta"]),
         max_length=hf.max_position_embeddings,
-        window=hf.local_attention // 2 if any(local) else None,  # local_attention = 128 means |i − j| ≤ 64
+        window=hf.local_attention // 2 if any(local) else None,  # local_attention = 128 means |i − j| ≤ 64.
         global_every=every if any(local) else 1,
         embedding_norm=True,
         tied=hf.tie_word_embeddings,

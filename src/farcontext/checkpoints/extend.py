@@ -35,7 +35,7 @@ from farcontext.train.keys import device
 
 REPORT = "farcontext-extend.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-LONGEST = 16_384  # tokens of the before/after table, unless told otherwise
+LONGEST = 16_384  # The before/after table has so many tokens, unless told otherwise.
 
 # transformers can load these schemes (with advice); the others of `positions` are refused.
 ADVICE = {
@@ -64,7 +64,7 @@ class Tuning:
     Rows of consecutive tokens are drawn from the text by seed.
     """
 
-    text: Path  # a .txt or .md file, or a folder of them
+    text: Path  # It is a .txt or .md file, or a folder of them.
     steps: int = 50
     length: int = 1024
     rows: int = 1

@@ -31,7 +31,8 @@ from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder
 from farcontext.train.loop import build_model
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")  # model_type
+# They are values of model_type.
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
 CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
 FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # These keys name code, so any value is refused.
 # A value with "/" names a repository.

@@ -33,11 +33,11 @@ from farcontext.train.keys import code_fingerprint
 
 LENGTHS = (256, 512, 1024, 1536, 2048)
 KEYS = 10  # A context has so many needles, or fewer where the shortest length has no room for them.
-LEAST = 12  # contexts at every length, and in the control
-WINDOWS = 4  # pieces of text for the losses
-TARGETS = 128  # tokens scored after true and after foreign text
-BUCKETS = 16  # buckets of positions
-CONFIRMED = 1024  # tokens of each of two windows on which other bases of RoPE are tried
+LEAST = 12  # Every length has at least so many contexts; the control has just so many.
+WINDOWS = 4  # So many pieces of text give the losses.
+TARGETS = 128  # So many tokens are scored after true and after foreign text.
+BUCKETS = 16  # Positions fall into so many buckets.
+CONFIRMED = 1024  # Other bases of RoPE are tried on two windows of so many tokens each.
 Row = dict[str, Any]
 
 
@@ -52,8 +52,8 @@ class Options:
     """
 
     lengths: tuple[int, ...] | None = None
-    precision: float = 0.07  # half-width of the 95 % interval at which sampling stops
-    max_contexts: int = 100  # contexts a length
+    precision: float = 0.07  # Sampling stops at this half-width of the 95 % interval.
+    max_contexts: int = 100  # A length has at most so many contexts.
     seed: int = 0
 
     def __post_init__(self) -> None:

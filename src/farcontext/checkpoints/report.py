@@ -24,7 +24,7 @@ from farcontext.measure.effective_length import SHARE, EffectiveLength, effectiv
 from farcontext.measure.stats import score_interval, t_interval
 from farcontext.results import plotting
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # The probe imports torch.
     from farcontext.checkpoints.probe import Measured
 
 Summary = dict[str, Any]

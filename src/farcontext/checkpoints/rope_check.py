@@ -26,8 +26,8 @@ from farcontext.checkpoints.rope_config import TOLERANCE, Finding, configuration
 from farcontext.nn.positions import inverse_frequencies
 
 CANDIDATE_THETAS = (1e4, 1e5, 5e5, 1e6)
-MARGIN = 0.02  # Another base must predict better by so many nats a token …
-STANDARD_ERRORS = 3.0  # … and it must do so by so many standard errors of the paired difference.
+MARGIN = 0.02  # Another base must predict better by so many nats a token.
+STANDARD_ERRORS = 3.0  # It must also do so by so many standard errors of the paired difference.
 BLOCK = 64  # Neighbouring tokens are correlated: the losses of so many count as one observation.
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-TOLERANCE = 1e-4  # relative difference of fp32 frequencies and amplitudes
+TOLERANCE = 1e-4  # The fp32 frequencies and amplitudes may have this relative difference.
 LONG_WINDOW = 8192  # A base of 10,000 or less at such a window, with full attention, is not usual.
 WITH_ORIGINAL = ("yarn", "llama3", "longrope")
 

@@ -18,8 +18,8 @@ from farcontext.data.config import Dataset
 from farcontext.files import MAX_BYTES, UserError
 from farcontext.messages import one_line, printable
 
-COLUMN = "text"  # the column that .jsonl and .parquet files must have
-BATCH = 256  # rows that are read at once
+COLUMN = "text"  # Files in .jsonl and .parquet must have this column.
+BATCH = 256  # So many rows are read at once.
 
 
 def library(name: str, what: str) -> ModuleType:

@@ -17,9 +17,11 @@ class Dataset(Frozen):
     The first documents up to both limits are read, in the data set's own order.
     """
 
-    path: str  # a name on the hub, a folder, or a format with `files`: parquet, json, text, …
-    name: str | None = None  # the data set's configuration
-    files: Annotated[tuple[str, ...], Field(strict=False)] = ()  # the patterns of files of a format
+    # It is a name on the hub, a folder, or a format with `files` (parquet, json, text, …).
+    path: str
+    name: str | None = None  # It names the data set's configuration.
+    # The files of a format match these patterns.
+    files: Annotated[tuple[str, ...], Field(strict=False)] = ()
     split: str = "train"
     column: str = "text"
     revision: str | None = None  # A commit of the hub gives the same text tomorrow.
@@ -32,11 +34,11 @@ class Corpus(Frozen):
 
     sources: Annotated[tuple[str, ...], Field(strict=False)]  # The list may be empty when one of the next two is given.
     folder: str | None = None  # Your own .txt, .md, .jsonl and .parquet files are added as one more source.
-    dataset: Dataset | None = None  # one more source
-    manuals: Count  # characters of API manuals kept (whole documents, by hash order)
+    dataset: Dataset | None = None  # It is one more source.
+    manuals: Count  # So many characters of API manuals are kept (whole documents, by hash order).
     test_share: Share
     validation_share: Share
-    near_duplicate: Share  # Jaccard similarity above which two documents count as one
+    near_duplicate: Share  # Above this Jaccard similarity two documents count as one.
     skip_bad: bool = False  # If true, a file that is not UTF-8 is skipped, and the stage does not stop.
 
     @model_validator(mode="after")

@@ -30,19 +30,19 @@ from farcontext.messages import printable
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
 CHAPTERS_A_GROUP = 10  # Chapters follow on from each other, so they are split in runs, not one by one.
-SHINGLE = 5  # words
-PERMUTATIONS = 128  # of MinHash
+SHINGLE = 5  # A shingle has so many words.
+PERMUTATIONS = 128  # MinHash takes so many permutations.
 
 
 @dataclass(frozen=True)
 class Document:
     """One text with its provenance."""
 
-    id: str  # sha256 of the text
+    id: str  # It is the sha256 of the text.
     domain: str
     language: str
     title: str
-    group: str  # the work that the text belongs to: no group lies in two splits
+    group: str  # It is the work that the text belongs to: no group lies in two splits.
     source: str
     licence: str
     text: str

@@ -33,10 +33,11 @@ class Source(Frozen):
     kind: Literal["wheel", "url"]
     package: str | None = None
     version: str | None = None
-    members: Annotated[tuple[str, ...], Field(strict=False)] = ()  # globs of paths inside the wheel
+    # They are globs of paths inside the wheel.
+    members: Annotated[tuple[str, ...], Field(strict=False)] = ()
     url: str | None = None
-    path: str | None = None  # the path of a url's file inside its folder, and inside a mirror
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # the hash of the wheel or of the file
+    path: str | None = None  # A url's file has this path inside its folder, and inside a mirror.
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # The wheel or the file has this hash.
     reader: Literal["files", "chapters", "manuals"] | None = None  # None means data of a task, not documents.
     title: str
     domain: str

@@ -28,7 +28,7 @@ MAX_VOCABULARY = 1 << 16  # Token files are uint16.
 # One string has so many characters: the trainer holds each string's words at once, the encoder its
 # tokens.
 PIECE = 1 << 16
-TOGETHER = 16  # pieces that are encoded at once, on all cores
+TOGETHER = 16  # So many pieces are encoded at once, on all cores.
 BREAK = re.compile(r"(?<=\S)(?=[ \n])")  # No token can lie across this place: words begin with their space.
 
 

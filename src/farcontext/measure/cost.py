@@ -29,7 +29,7 @@ from farcontext.schema import validate
 STUDY, TABLE = "efficient_attention", "coefficients"
 BACKENDS = ("auto", "sdpa", "reference")
 BACKWARD = 2.5  # Attention's backward pass has five matrix products against two forward; other layers' factor is 2.
-ELEMENT = {"float32": 4, "bfloat16": 2}  # bytes
+ELEMENT = {"float32": 4, "bfloat16": 2}  # An element has so many bytes.
 
 Kind = Literal["training", "inference"]
 
@@ -78,8 +78,8 @@ def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int
 class Size:
     """The part of a model's shape that the formulas need."""
 
-    parameters: int  # trained numbers
-    matrices: int  # trained numbers in the matrices of the layers
+    parameters: int  # So many numbers are trained.
+    matrices: int  # So many trained numbers are in the matrices of the layers.
 
 
 @lru_cache
@@ -127,7 +127,7 @@ def training_flop(forward: Mapping[str, float]) -> float:
 def break_even(config: ModelConfig) -> float:
     """Return T at which attention's forward FLOPs equal all others'."""
     others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
-    each = 4 * config.layers * config.heads * config.head_width  # FLOPs of a token, for each token that it sees
+    each = 4 * config.layers * config.heads * config.head_width  # A token takes so many FLOPs for each that it sees.
     return others / each * (2 if config.kind == "decoder" else 1)  # A window is ignored; the form is closed.
 
 
@@ -142,7 +142,7 @@ class Work:
     length: int
     rows: int = 1
     backend: str = "auto"
-    element: int = 4  # bytes of an activation; weights, gradients and moments are fp32
+    element: int = 4  # An activation has so many bytes; weights, gradients and moments are fp32.
 
     def scored(self, config: ModelConfig) -> int:
         """Return the number of positions whose logits are computed."""
@@ -209,7 +209,7 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     training = work.kind == "training"
     forward = flop(config, work.length, work.rows, work.scored(config))
     memory = memory_terms(config, work)
-    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}  # pairs as attention computes them
+    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}  # Pairs count as attention computes them.
     for n, pattern, path in _paths(config, work):
         T = work.length
         match path:
@@ -227,7 +227,7 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     return attention | {
         "constant": 1.0,
         "products": products,
-        "passes": config.layers * memory["layer"],  # memory that is passed over
+        "passes": config.layers * memory["layer"],  # This memory is passed over.
         "weights": memory["weights"],
     }
 
@@ -247,7 +247,7 @@ def predict(coefficients: Mapping[str, float], terms: Mapping[str, float]) -> fl
     return float(sum(coefficients[name] * value for name, value in terms.items()))
 
 
-Coefficients = Mapping[tuple[str, str], Mapping[str, float]]  # ("memory" | "time", kind of work) → term → value
+Coefficients = Mapping[tuple[str, str], Mapping[str, float]]  # Keys are ("memory" | "time", kind of work), then term.
 
 
 def as_frame(coefficients: Coefficients) -> pd.DataFrame:

@@ -52,7 +52,8 @@ def gradient_by_distance(
     tokens, scored = task_rows(Task(**task), rng, rows, length)
     batch = to_predict(tokens, scored, causal=True, mask=model.config.vocab_size - 1)
     marked = (batch.targets != IGNORE).int()
-    last_B = length - 1 - marked.flip(1).argmax(1)  # the last position that predicts a scored token
+    # This position is the last that predicts a scored token.
+    last_B = length - 1 - marked.flip(1).argmax(1)
     if not 0 <= min(distances) <= max(distances) <= int(last_B.min()):
         raise ValueError(f"distances = {list(distances)}: expected 0 to {int(last_B.min())}, the first token")
     target_B = batch.targets.gather(1, last_B[:, None]).squeeze(1)

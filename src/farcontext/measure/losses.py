@@ -26,7 +26,7 @@ from farcontext.train.keys import device, tokens_folder
 
 EVALUATION_SEED = 77  # Masks and foreign documents are drawn with it: all models and baselines have the same targets.
 ROWS_AT_ONCE = 16
-TARGETS = 32  # target tokens in a row, when contexts are compared
+TARGETS = 32  # So many target tokens stand in a row when contexts are compared.
 
 
 def test_rows(domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,10 +24,12 @@ FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts serve where too few n-grams occu
 class Level:
     """The n-grams of one order n, by one way of counting them."""
 
-    keys: np.ndarray  # (n-grams,) sorted: id of the first n - 1 tokens at order n - 1, times V, plus the last
-    discounted: np.ndarray  # (n-grams,) count less its discount, never below 0
-    total: np.ndarray  # (contexts,) sum of counts
-    backoff: np.ndarray  # (contexts,) share of a context that goes to the order below
+    # (n-grams,): keys are sorted. Each is the id of the first n - 1 tokens at order n - 1, times V,
+    # plus the last.
+    keys: np.ndarray
+    discounted: np.ndarray  # (n-grams,): each is the count less its discount, never below 0.
+    total: np.ndarray  # (contexts,): each is the sum of counts.
+    backoff: np.ndarray  # (contexts,): this share of a context goes to the order below.
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class NGram:
 
     order: int
     vocab_size: int
-    tops: tuple[Level, ...]  # one level for each order from 1, by occurrences
-    lowers: tuple[Level, ...]  # one level for each order below the highest, by different left neighbours
+    tops: tuple[Level, ...]  # Each order from 1 has one level, by occurrences.
+    # Each order below the highest has one level, by different left neighbours.
+    lowers: tuple[Level, ...]
 
     def log_prob(self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None) -> np.ndarray:
         """Return the natural log-probability of each scored token.
@@ -167,7 +170,7 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
         contexts = len(tops[-1].keys) if tops else 1
         if tops:
             neighbours = np.bincount(ids[ends[first]], minlength=contexts)
-            neighbours[np.unique(ids[left == n - 2])] += 1  # a document's start
+            neighbours[np.unique(ids[left == n - 2])] += 1  # A document's start counts too.
             lowers.append(_level(tops[-1].keys, neighbours, len(tops[-1].total), vocab_size, discount))
         tops.append(_level(keys, counts, contexts, vocab_size, discount))
         ids[ends] = inverse

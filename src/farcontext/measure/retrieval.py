@@ -19,7 +19,7 @@ from farcontext.tasks.sample import Decode, Query, Sample
 
 EXTRACTS = ("lead", "random", "bm25")  # These summaries copy sentences, and are the baselines of every summary.
 PASSAGE = 120  # A passage has so many words at most, so that a long paragraph has more than one place.
-PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # lines that are not blank
+PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # A paragraph's lines are not blank.
 
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
@@ -93,7 +93,7 @@ class Passage:
     first: int
     last: int
     text: str
-    depth: float  # middle of the piece: 0 at the text's beginning, 1 at its end
+    depth: float  # The middle of the piece is here: 0 is the text's beginning, 1 is its end.
 
 
 def passages(text: str) -> list[Passage]:

@@ -17,8 +17,8 @@ class Extension(Frozen):
     """A scheme that changes RoPE's frequencies to reach further: what `positions.inverse_frequencies` takes."""
 
     scheme: str
-    scale: Annotated[float, Field(ge=1)] = 1.0  # s, reach over trained length
-    trained_length: Count  # L
+    scale: Annotated[float, Field(ge=1)] = 1.0  # This is s, the reach over the trained length.
+    trained_length: Count  # The scheme's formulas call it L.
     beta_fast: Positive | None = None  # None takes the scheme's own default, here and below.
     beta_slow: Positive | None = None
     low_freq_factor: Positive | None = None
@@ -67,7 +67,7 @@ class ModelConfig(Frozen):
     embedding_norm: bool = False  # ModernBERT normalises the embedding and has no attention norm in layer 0.
     tied: bool = True
     init_std: Positive = 0.02
-    embedding_std: Positive | None = None  # None: init_std
+    embedding_std: Positive | None = None  # None means init_std.
     norm_eps: Positive = 1e-5  # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
 
     @property

@@ -28,7 +28,7 @@ from farcontext.nn.positions import (
     t5_bucket,
 )
 
-T5_BUCKETS, T5_DISTANCE = 32, 128  # T5's own numbers (Raffel et al. 2020)
+T5_BUCKETS, T5_DISTANCE = 32, 128  # These numbers are T5's own (Raffel et al. 2020).
 
 
 class Embedding(nn.Module):

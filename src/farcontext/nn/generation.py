@@ -105,7 +105,8 @@ class Reader:
         self.model, self.pattern = model, pattern
         weight = model.embedding.weight
         self.caches = [Cache(rows, capacity, model.config, weight) for _ in model.stack.blocks]
-        self.before = torch.empty(rows, 0, dtype=torch.long, device=weight.device)  # the last tokens read
+        # The last tokens that were read stand here.
+        self.before = torch.empty(rows, 0, dtype=torch.long, device=weight.device)
 
     @torch.inference_mode()
     def read(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:

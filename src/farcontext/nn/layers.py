@@ -14,7 +14,7 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.masks import Pattern
 from farcontext.nn.positions import pairs_together, rotate, smear
 
-Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, F)
+Rotation = tuple[Tensor, Tensor]  # These are cos and sin, (T, F).
 
 
 def select_rows(

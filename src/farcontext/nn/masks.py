@@ -29,9 +29,10 @@ class Pattern:
     slopes: Float[Tensor, " N"] | None = None  # ALiBi adds −slope·distance to the scaled score.
     relative: Float[Tensor, "N O"] | None = None  # A bias by offset −R … R is added; beyond ±R, that of ±R holds.
     log_n: int | None = None  # L: the scores of a query at position n > L are multiplied by ln n / ln L.
-    # Each key's document; a negative one is padding, which sees nothing and is unseen.
+    # Each key has a document; a negative one is padding, which sees nothing and is unseen.
     documents: Int[Tensor, "B S"] | None = None
-    queries: Int[Tensor, "B T"] | None = None  # The queries' documents; None takes those of the last T keys.
+    # The queries have these documents; None takes those of the last T keys.
+    queries: Int[Tensor, "B T"] | None = None
     built: dict = field(default_factory=dict, repr=False)  # Kernels keep their masks here for the next layer.
 
     def __post_init__(self) -> None:

@@ -78,8 +78,10 @@ class _Online(torch.autograd.Function):
         out, logsumexp = torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"))
         for rows in _blocks(T, block):
             q_t = q[..., rows, :]
-            top = q_t.new_full(q_t.shape[:-1], float("-inf"))  # m, the largest score so far
-            total, mixed = torch.zeros_like(top), torch.zeros_like(q_t)  # ℓ and o, both relative to exp(m)
+            # This is m, the largest score so far.
+            top = q_t.new_full(q_t.shape[:-1], float("-inf"))
+            # They are ℓ and o, both relative to exp(m).
+            total, mixed = torch.zeros_like(top), torch.zeros_like(q_t)
             seen = pattern.keys_of(rows, T, S)
             for columns in _blocks(seen.stop, block, seen.start):
                 scores = _scores(q_t, k[..., columns, :], pattern, (T, S), (rows, columns))

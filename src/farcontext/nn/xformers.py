@@ -27,9 +27,12 @@ class Packed(NamedTuple):
     With `rows`, the tokens of all rows stand in one: flat positions b·T + i.
     """
 
-    bias: Any  # One of xformers' attn_bias types, a tensor (#B, #N, T, S), or None if everything is visible.
+    # It is one of xformers' attn_bias types, a tensor (#B, #N, T, S), or None if everything is
+    # visible.
+    bias: Any
     rows: bool = False
-    queries: Tensor | None = None  # These positions take part, None: all; a query that takes no part gets 0.
+    # These positions take part, and None means all; a query that takes no part gets 0.
+    queries: Tensor | None = None
     keys: Tensor | None = None
     # (#B, T, 1, 1): beside a tensor it marks the queries that see nothing; None marks none.
     keyless: Tensor | None = None

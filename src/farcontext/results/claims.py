@@ -17,7 +17,7 @@ from farcontext.measure.stats import Interval, Side, decide, seeds_to_decide, t_
 from farcontext.results import tables as results
 from farcontext.schema import Frozen, read_yaml, validate
 
-DIGITS = 6  # significant digits of numbers in verdicts.csv
+DIGITS = 6  # Numbers in verdicts.csv have so many significant digits.
 Verdict = Literal["supported", "refuted", "undecided", "undecided (check failed)"]
 Where = dict[str, str | int | float]
 
@@ -55,18 +55,19 @@ class Claim(Frozen):
     """One claim of the article, as a hypothesis with its protocol."""
 
     section: str
-    words: Annotated[str, Field(max_length=25)]  # the article's own
+    words: Annotated[str, Field(max_length=25)]  # The words are the article's own.
     hypothesis: str
     study: str
-    decided_by: Literal["identity", "execution", "interval"]  # proof, running the program, or seeds
-    fixed: str  # date at which the threshold was fixed
+    # The verdict comes from proof, running the program, or seeds.
+    decided_by: Literal["identity", "execution", "interval"]
+    fixed: str  # The threshold was fixed at this date.
     pilot: str  # The pilot is what was seen before the threshold was fixed.
     # Full runs that were seen, before or after it, were run again; this says why, and what changed.
     runs_before: str | None = None
     over: str = "seeds"  # The interval is over these.
     literature: str
     range: str  # The verdict holds here.
-    effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # all must hold
+    effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # All must hold.
     checks: Annotated[tuple[Effect, ...], Field(strict=False)] = ()  # Manipulation checks come before any verdict.
 
 

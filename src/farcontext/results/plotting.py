@@ -22,7 +22,7 @@ from farcontext import files
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 DPI = 90
-WIDTH = 7.2  # inches, a notebook's text column
+WIDTH = 7.2  # A notebook's text column is so many inches wide.
 
 
 def style() -> None:

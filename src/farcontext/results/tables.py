@@ -171,7 +171,7 @@ class Comparison:
     study: str
     within: int
     rows: int
-    worst: str  # the row that differs most, in words; empty when all are within
+    worst: str  # It tells in words the row that differs most; it is empty when all are within.
 
 
 def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float) -> Comparison:

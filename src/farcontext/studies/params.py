@@ -28,7 +28,7 @@ Params: type[Frozen] = create_model(
     "Params",
     __base__=Frozen,
     __doc__="All of params.yaml.",
-    profile=Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")],  # a folder below build/
+    profile=Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")],  # It names a folder below build/.
     studies=Names,  # Stage `study` runs these.
     corpus=Corpus,
     tokenizer=Tokenizer,

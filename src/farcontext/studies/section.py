@@ -14,7 +14,7 @@ Wholes = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, 
 class Study(Frozen):
     """Base of a study's section: the names of its notebook's parameters cell."""
 
-    number: ClassVar[int]  # of its notebook
+    number: ClassVar[int]  # Its notebook has this number.
 
     @classmethod
     def of(cls, names: Mapping[str, Any]) -> Self:

@@ -18,18 +18,18 @@ class StoryReader(Frozen):
     layers: Count
     heads: Count
     short_conv: Count
-    people: Count  # people in a story; the next two are numbers in it too
+    people: Count  # A story has so many people; the next two are numbers in it too.
     things: Count
-    changes: Annotated[int, Field(ge=0)]  # changes at most
+    changes: Annotated[int, Field(ge=0)]  # A story has at most so many changes.
     rows: Count  # Rows of each length and kind are kept for training and drawn with replacement.
-    step_tokens: Count  # tokens in a training step
-    short_length: Count  # T of the rows that pre-training begins with
-    long_length: Count  # T of the rows that it ends with in the long recipe, and of fine-tuning
+    step_tokens: Count  # A training step has so many tokens.
+    short_length: Count  # Pre-training begins with rows of this T.
+    long_length: Count  # In the long recipe it ends with rows of this T; fine-tuning has them too.
     short_steps: Count
     long_steps: Count
     tune_steps: Count
     lr: Positive
-    tune_share: Positive  # share of lr in later phases
+    tune_share: Positive  # Later phases have this share of lr.
 
 
 class Stories(Study):
@@ -37,8 +37,9 @@ class Stories(Study):
 
     seeds: Seeds
     story_reader: StoryReader
-    stories: Count  # stories tested in each cell
-    checkpoint: str | None  # The real tier reads this folder of the project; null: no real tier.
+    stories: Count  # So many stories are tested in each cell.
+    # The real tier reads this folder of the project; null means no real tier.
+    checkpoint: str | None
 
 
 class StoryWriter(Frozen):

@@ -33,8 +33,8 @@ from farcontext.train.keys import tokens_folder
 from farcontext.train.runs import EvalConfig, costs, prepared_task
 
 RECIPES = ("none", "short", "long")
-DOMAIN = "plays"  # the prose between the sentences of a story
-PROSE = 400_000  # characters of it
+DOMAIN = "plays"  # Its prose stands between the sentences of a story.
+PROSE = 400_000  # At most so many characters of it serve.
 LAYOUTS = {
     "spread": None,
     "near": 1.0,

@@ -81,7 +81,7 @@ def rows(
     Raises:
         ValueError: too small a vocabulary, odd length, or no room for the questions.
     """
-    slots = (length - 2 * pairs) // 2  # places for a question and its answer
+    slots = (length - 2 * pairs) // 2  # Each slot holds a question and its answer.
     if length % 2 or slots < pairs:
         raise ValueError(f"length = {length}: expected an even number, at least {4 * pairs}")
     keys, values = _pairs(rng, rows, vocabulary, pairs)

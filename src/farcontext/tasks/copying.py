@@ -24,7 +24,7 @@ from farcontext.tasks.sample import (
 )
 
 TRIES = 100
-SENTENCE_TOKENS = 8  # block of random ids
+SENTENCE_TOKENS = 8  # A block has so many random ids.
 
 
 def sample(

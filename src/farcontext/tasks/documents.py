@@ -20,7 +20,7 @@ from farcontext.tasks.sample import Encode, Ids, Query, Sample, places_of
 MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")  # A manual's line reads: name (type, …): what it is.
 VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")  # A play's line is read as four words and the next one.
 
-Split = tuple[str, str]  # the beginning of a line, and the value that follows
+Split = tuple[str, str]  # A line is split into its beginning and the value that follows.
 
 
 def members(line: str) -> Split | None:

@@ -39,7 +39,8 @@ def flip_flop(
     instructions[:, 0], instructions[:, -1] = WRITE, READ
     bits = rng.integers(2, size=instructions.shape)
     at = np.arange(length // 2)
-    written = np.maximum.accumulate(np.where(instructions == WRITE, at, 0), 1)  # the place of the last write
+    # The last write stands here.
+    written = np.maximum.accumulate(np.where(instructions == WRITE, at, 0), 1)
     reads = instructions == READ
     bits = np.where(reads, np.take_along_axis(bits, written, 1), bits)
     tokens = np.stack((instructions, ZERO + bits), -1).reshape(rows, length)

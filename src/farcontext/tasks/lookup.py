@@ -72,7 +72,7 @@ def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int 
     widest = max(map(len, values))
     keys = _keys(rng, encode, [word for word in NOUNS if word not in words], queries, length)
     costs = np.array([len(key) + widest for key in keys])
-    # tokens of so many lines and the longest question
+    # So many lines and the longest question need these tokens.
     needs = len(bos) + np.cumsum(costs) + np.maximum.accumulate(costs)
     lines = int(np.searchsorted(needs, length, side="right"))
     if lines < queries:

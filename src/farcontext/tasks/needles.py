@@ -80,7 +80,7 @@ def sample(
     rng = np.random.default_rng((NEEDLES, seed))
     names = rng.choice(NAMES, keys, replace=False)
     words = np.reshape(draw_words(rng, encode, (keys if keys > 1 else 1 + ABSENT) * values), (-1, values))
-    owners = rng.permutation(np.repeat(np.arange(keys), values))  # the key of each needle
+    owners = rng.permutation(np.repeat(np.arange(keys), values))  # Each needle has its key here.
     left = [list(row) for row in words]
     pieces = [needle(encode, names[owner], left[owner].pop(), "The" if values == 1 else "A") for owner in owners]
     choices = tuple(listing(encode, row) for row in words)

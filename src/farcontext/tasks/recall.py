@@ -31,7 +31,7 @@ def dense_recall(rng: np.random.Generator, rows: int, length: int, *, pairs: int
     keys, values = _pairs(rng, rows, pairs)
     which = rng.integers(pairs, size=(rows, length // 2))
     tokens = np.stack((np.take_along_axis(keys, which, 1), np.take_along_axis(values, which, 1)), -1)
-    # the place where each pair is shown first
+    # Each pair is shown first at this place.
     first = np.stack([(which == pair).argmax(1) for pair in range(pairs)], 1)
     repeated = np.arange(length // 2) > np.take_along_axis(first, which, 1)
     scored = np.stack((np.zeros_like(repeated), repeated), -1)

@@ -19,10 +19,10 @@ from itertools import pairwise
 import numpy as np
 
 Ids = tuple[int, ...]
-Encode = Callable[[str], Sequence[int]]  # text → ids, without special tokens
+Encode = Callable[[str], Sequence[int]]  # It turns text into ids, without special tokens.
 Decode = Callable[[Sequence[int]], str]
 
-# one random stream for each task
+# Each task has one random stream.
 NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE, STORIES = range(8)
 SNAP = 0.02  # A piece moves to the nearest sentence start within this share of the filler.
 SENTENCE = re.compile(r"[\s\S]{1,400}?(?:[.!?][\"'”’)]*(?=\s)|[。！？][”’』」]*|(?=\n\n)|\Z)|[\s\S]{400}")
@@ -57,13 +57,13 @@ class Sample:
             its own question, evidence that is no block.
     """
 
-    context: np.ndarray  # ids, int64 (S,), read-only
+    context: np.ndarray  # The ids are int64 (S,) and read-only.
     queries: tuple[Query, ...]
-    chance: float  # the share that a random choice gets right
+    chance: float  # A random choice gets this share right.
     length: int
     # This is the first token of each block; what stands before the first block (bos) never moves.
     blocks: Ids
-    spare: np.ndarray  # other filler, int64 (length,), for the controls
+    spare: np.ndarray  # The controls take this other filler, int64 (length,).
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""

@@ -19,7 +19,7 @@ from farcontext.tasks.sample import SENTENCE, Decode, Encode, Ids
 from farcontext.tasks.world import Fact, Story, simulate, state
 
 Tail = Literal["questions", "cloze", "summary", "statements"]
-Part = tuple[Ids, bool]  # ids, and a flag that says whether they are scored
+Part = tuple[Ids, bool]  # The flag says whether the ids are scored.
 
 CAST = "\nAbout"
 SUMMARY, STATEMENTS, END = "\nIn short:", "\nAs it stands:", "\n"

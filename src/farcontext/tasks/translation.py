@@ -29,7 +29,7 @@ THINGS = {  # The key is English; the ending of the second language's noun is it
     **{"lamp": "lampa", "letter": "littera", "cup": "tazza", "key": "clava", "rope": "corda", "ring": "anella"},
     **{"book": "libro", "hat": "cappo", "clock": "orologo", "drum": "tamburo", "coin": "moneto", "map": "mappo"},
 }
-TERMS = {  # English word → two meanings, each (topic in both languages, noun)
+TERMS = {  # An English word has two meanings, each (topic in both languages, noun).
     "bank": ((("money", "mona"), "banka"), (("the river", "la riva"), "bordo")),
     "spring": ((("the year", "lo anno"), "primo"), (("water", "aqua"), "fonta")),
     "letter": ((("the post", "la posta"), "littera"), (("the alphabet", "lo alfabeto"), "segno")),
@@ -40,7 +40,7 @@ ASKED = {"come": "vena", "stay": "resta", "play": "juga", "eat": "mangia"}
 FORMAL = {
     "friends": ("amicos", "s tu"),
     "strangers": ("stranjos", "z vos"),
-}  # English → (the other language's word, the verb's end)
+}  # An English key gives (the other language's word, the verb's end).
 
 
 class Sentence(NamedTuple):

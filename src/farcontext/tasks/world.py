@@ -80,8 +80,8 @@ class Event(NamedTuple):
 
     kind: Literal["go", "take", "give"]
     who: str
-    what: str  # the place, or the thing
-    to: str = ""  # give: the receiver
+    what: str  # It is the place, or the thing.
+    to: str = ""  # With give, it is the receiver.
 
     @property
     def subject(self) -> str:
@@ -119,7 +119,7 @@ class Story:
     people: tuple[str, ...]
     things: tuple[str, ...]
     events: tuple[Event, ...]
-    sentences: tuple[str, ...]  # one sentence for each event, with the space before it
+    sentences: tuple[str, ...]  # Each event has one sentence, with the space before it.
 
 
 # ------------------------------------------------------------------------------------------------------- simulation

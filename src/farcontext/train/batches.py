@@ -57,11 +57,12 @@ class Stream:
     Each document ends with EOS, which belongs to it.
     """
 
-    name: str  # for messages
+    name: str  # Messages use it.
     vocab_size: int
     fingerprint: str
-    tokens: dict[str, np.ndarray]  # domain → ids, uint16, memory-mapped
-    offsets: dict[str, np.ndarray]  # domain → starts of documents and the end, int64
+    tokens: dict[str, np.ndarray]  # Each domain has its ids, uint16, memory-mapped.
+    # Each domain has the starts of its documents and the end, int64.
+    offsets: dict[str, np.ndarray]
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -288,7 +289,8 @@ def evaluation_starts(
     if np.diff(bounds).max(initial=0) < length:
         bounds = np.array([0, len(stream.tokens[domain])])
     for stride in (length, 1):
-        room = np.maximum(0, np.diff(bounds) - length + stride) // stride  # windows in each document
+        # Each document has so many windows.
+        room = np.maximum(0, np.diff(bounds) - length + stride) // stride
         total = int(room.sum())
         if total >= rows:
             chosen = ((np.arange(rows) + 0.5) * total / rows).astype(np.int64)

@@ -15,8 +15,8 @@ class BatchConfig(Frozen):
     """What one training step sees."""
 
     objective: Literal["mlm", "clm"]
-    length: Count  # T, tokens in a row
-    rows: Count  # B, rows in a step
+    length: Count  # This is T, the tokens in a row.
+    rows: Count  # This is B, the rows in a step.
     layout: Literal["packed", "padded"] = "packed"
     mask_rate: Share = 0.3  # Objective mlm selects this share of the real tokens.
     domains: Annotated[tuple[str, ...], Field(strict=False)] = ()  # Empty means every domain of the corpus.
@@ -30,11 +30,13 @@ class Task(Frozen):
     """
 
     name: Literal["dense_recall", "recall", "flip_flop", "prepared"]
-    pairs: Count | None = None  # recall: key–value pairs in a row
+    pairs: Count | None = None  # recall: a row has so many key–value pairs.
     span: Count | None = None  # recall: the pairs are packed into so many tokens; None spreads them over the row.
-    depth: Share | None = None  # recall: the packed pairs stand here, 0 first, 1 last; None: anywhere.
-    ignores: Share | None = None  # flip_flop: share of instructions that only fill
-    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # prepared: `curriculum.keep_rows`'s
+    # recall: the packed pairs stand here, 0 first, 1 last; None means anywhere.
+    depth: Share | None = None
+    ignores: Share | None = None  # flip_flop: this share of instructions only fills.
+    # prepared: `curriculum.keep_rows` gives this digest.
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

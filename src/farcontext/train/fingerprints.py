@@ -42,7 +42,8 @@ class Definition:
     statements: list[ast.stmt]
     uses: set[Symbol] = field(default_factory=set)
     modules: set[str] = field(default_factory=set)  # These are used as values: they count whole.
-    names: dict[str, Symbol | str] = field(default_factory=dict)  # A dotted name → a symbol, or where others define it.
+    # A dotted name gives a symbol, or where others define it.
+    names: dict[str, Symbol | str] = field(default_factory=dict)
     resolved: bool = False
 
 
@@ -55,7 +56,7 @@ def of_function(function: Callable[..., Any], without: Collection[str] = PLUMBIN
     """
     module, name = function.__module__, function.__qualname__.partition(".")[0]
     code = _installed()
-    if module.split(".")[0] != PACKAGE:  # A test's own function, or a notebook's.
+    if module.split(".")[0] != PACKAGE:  # It is a test's own function, or a notebook's.
         code.read(module, Path(function.__code__.co_filename).read_text(encoding="utf-8"))
     return code.digests([Symbol(module, name)], without)
 
@@ -94,8 +95,9 @@ class Module:
         self.name, self.code = name, code
         self.definitions: dict[str, Definition] = {}
         self.on_import = Definition([])
-        self.aliases: dict[str, str | Symbol] = {}  # A name → a module of ours, or a symbol in one.
-        self.others: dict[str, str] = {}  # A name → what it is in another package.
+        # A name gives a module of ours, or a symbol in one.
+        self.aliases: dict[str, str | Symbol] = {}
+        self.others: dict[str, str] = {}  # A name gives what it is in another package.
         for statement in syntax.statements(source):
             self._add(statement)
 

@@ -12,8 +12,8 @@ class Params(Study):
     number: ClassVar[int] = 1
 
     seeds: Seeds
-    samples: Count  # draws of q·k for its variance
+    samples: Count  # The variance of q·k is taken over so many draws.
     head_widths: Counts
-    length: Count  # T of the identities
-    window: Count  # w, keys a query sees under the window mask
-    layers: Counts  # L, depths at which reach is counted
+    length: Count  # The identities have this T.
+    window: Count  # This is w: a query sees so many keys under the window mask.
+    layers: Counts  # They are values of L, the depths at which reach is counted.

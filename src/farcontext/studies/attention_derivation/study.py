@@ -30,9 +30,9 @@ from farcontext.studies.attention_derivation.params import Params
 
 COLUMNS = ["identity", "pattern", "layers", "head_width", "seed", "metric", "value"]
 HEADS = 2
-CHUNK = 5_000  # draws of q·k held at a time
-ROWS = 1_000  # rows of softmax averaged for each seed and width
-FEATURES = 64  # channels of a token's made-up feature in `match_weights`
+CHUNK = 5_000  # So many draws of q·k are held at a time.
+ROWS = 1_000  # So many rows of softmax are averaged for each seed and width.
+FEATURES = 64  # A token's made-up feature in `match_weights` has so many channels.
 SOUNDS = ("hua", "shuo", "tian", "xia", "da", "shi", "fen", "jiu", "bi", "he", ",")
 PINYIN = dict(zip("话说天下大势分久必合，", SOUNDS, strict=True))
 
@@ -64,7 +64,7 @@ def three_steps(
     for q_H in q_TH:
         raw = [math.exp(float(q_H @ k_H) / math.sqrt(len(q_H))) for k_H in k_TH]
         weights = [number / sum(raw) for number in raw]  # Step 2: the weights are positive and sum to 1.
-        out_TH.append(sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True)))  # step 3
+        out_TH.append(sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True)))  # Step 3 mixes values.
     return torch.stack(out_TH)
 
 
@@ -92,9 +92,9 @@ def hand_gradients(
 class Partial(NamedTuple):
     """The state of one query after some of its keys."""
 
-    m: Float[Tensor, ""]  # the largest score
-    l: Float[Tensor, ""]  # ℓ = Σ e^{z−m}
-    o: Float[Tensor, " H"]  # o = Σ e^{z−m} v, and the output is o/ℓ
+    m: Float[Tensor, ""]  # m is the largest score.
+    l: Float[Tensor, ""]  # ℓ is Σ e^{z−m}.
+    o: Float[Tensor, " H"]  # o is Σ e^{z−m} v, and the output is o/ℓ.
 
 
 def partial(z_S: Float[Tensor, " S"], v_SH: Float[Tensor, "S H"]) -> Partial:

@@ -14,12 +14,12 @@ class Params(Stories):
     number: ClassVar[int] = 11
 
     story_writer: StoryWriter
-    length: Count  # T of the test stories
+    length: Count  # The test stories have this T.
     windows: Counts  # The short arms read so many of their last tokens.
-    new: Count  # tokens of a continuation
+    new: Count  # A continuation has so many tokens.
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
-    real_documents: Annotated[int, Field(ge=2)]  # plays
-    real_length: Count  # tokens of a play that the widest window holds
+    real_documents: Annotated[int, Field(ge=2)]  # So many plays are read.
+    real_length: Count  # The widest window holds so many tokens of a play.
     real_windows: Counts
     real_new: Count

@@ -32,8 +32,8 @@ from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 
 SPEAKER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)  # A speaker is written as **CALIBAN**, at the start of a line.
-CHARACTERS = 12  # characters of text for each wanted token, more than any stretch needs
-SHOWN = 48  # tokens at the stretch's end, shown before its continuations
+CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any stretch needs.
+SHOWN = 48  # So many tokens at the stretch's end are shown before its continuations.
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from farcontext.train.runs import EvalConfig, sweep
 NAME = "content_creation"
 COLUMNS = ["tier", "recipe", "arm", "seed", "length", "layout", "metric", "value"]
 METRICS = ("contradictions", "quarrels", "persistence", "repetition", "distinct")
-STATEMENT = 7  # tokens of a statement
+STATEMENT = 7  # A statement has so many tokens.
 
 
 def arms(params: Params) -> list[str]:

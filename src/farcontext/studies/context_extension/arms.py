@@ -13,7 +13,8 @@ from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stag
 
 SHORT_SPAN = 4  # A row of the first stage has L / SHORT_SPAN tokens.
 SMEARED_STEPS = 3  # Smeared bases are compared only with one another; they learn in a third of the steps.
-P_ROPE, PARTIAL = 0.75, 0.5  # share of pairs that turn; share of channels that turn
+# The first is the share of pairs that turn, the second that of channels.
+P_ROPE, PARTIAL = 0.75, 0.5
 TURNS = 4.0  # This is YaRN's fast end of the ramp, in turns: L is too short for the published 32.
 
 
@@ -58,7 +59,8 @@ ARMS = {
         Arm("learned", "learned", "linear"),
     )
 }
-FOLLOWS = ("linear", "ntk", "yarn", "yarn_rotations", "llama3", "abf")  # schemes whose scale is set from outside
+# Their scale is set from outside.
+FOLLOWS = ("linear", "ntk", "yarn", "yarn_rotations", "llama3", "abf")
 
 
 def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:

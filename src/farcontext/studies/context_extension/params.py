@@ -20,30 +20,31 @@ class Params(Study):
     layers: Count
     heads: Count
     init_std: Positive
-    length: Count  # L, the trained length
-    step_tokens: Count  # tokens in a training step
-    short_steps: Count  # steps on rows of L/4 tokens, which come first
-    dense_steps: Count  # steps on rows of L/2 tokens
-    long_steps: Count  # steps on rows of L tokens, which come last
+    length: Count  # This is L, the trained length.
+    step_tokens: Count  # A training step has so many tokens.
+    short_steps: Count  # So many steps on rows of L/4 tokens come first.
+    dense_steps: Count  # So many steps are on rows of L/2 tokens.
+    long_steps: Count  # So many steps on rows of L tokens come last.
     tune_steps: Count
     tune_multiple: Count  # Fine-tuning has rows of so many times L.
     tune_step_tokens: Count
-    tune_share: Positive  # share of the base's learning rate
-    goal: Count  # the scale that tuned arms are set to, and from which on the score counts
-    multiples: Counts  # tested multiples of L
-    depths: Shares  # depths of packed evidence, 0 first
+    tune_share: Positive  # Fine-tuning has this share of the base's learning rate.
+    goal: Count  # Tuned arms are set to this scale, and the score counts from it on.
+    multiples: Counts  # These multiples of L are tested.
+    depths: Shares  # Packed evidence stands at these depths; 0 is the first place.
     pairs: Count
-    span: Count  # tokens that packed evidence takes
+    span: Count  # Packed evidence takes so many tokens.
     test_rows: Count
     arms: Names
     tuned_arms: Annotated[tuple[str, ...], Field(strict=False)]
     encoder_arms: Annotated[tuple[str, ...], Field(strict=False)]
-    checkpoint: str | None  # The real tier reads this folder of the project; null: no real tier.
-    real_documents: Count  # plays, in pairs
-    real_lengths: Counts  # tokens, targets included
+    # The real tier reads this folder of the project; null means no real tier.
+    checkpoint: str | None
+    real_documents: Count  # So many plays are read, in pairs.
+    real_lengths: Counts  # They are in tokens, and the targets are included.
     real_targets: Count
     gap_schemes: Names
-    gaps: Wholes  # positions left out
-    gap_half: Count  # tokens before the gap, and after it
+    gaps: Wholes  # So many positions are left out.
+    gap_half: Count  # So many tokens stand before the gap, and as many after it.
     needle_lengths: Counts
-    contexts: Count  # contexts of ten needles, at each length
+    contexts: Count  # Each length has so many contexts of ten needles.

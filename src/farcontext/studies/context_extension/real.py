@@ -22,7 +22,7 @@ from farcontext.tasks import needles
 from farcontext.train.runs import EvalConfig, sweep
 
 DOMAIN = "plays"
-SKIP = 2000  # tokens at the head of a play, which are its title and cast
+SKIP = 2000  # So many tokens at the head of a play are its title and cast.
 FACTOR = 2.0  # The screen extends every scheme by this factor.
 NEEDLES = 10
 

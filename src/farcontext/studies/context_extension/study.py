@@ -31,7 +31,7 @@ NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
 FLOOR = 0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
 DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
-SINKS = 4  # tokens that stay visible beside a window (Xiao et al. 2023)
+SINKS = 4  # So many tokens stay visible beside a window (Xiao et al. 2023).
 
 # ---------------------------------------------------------------------------------------------------------- protocol
 

@@ -20,20 +20,21 @@ class Params(Study):
 
     seeds: Seeds
     rates: RatesOfCells  # Its cells are those that are trained.
-    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # Every cell tries these; empty: no tuning.
+    # Every cell tries these; empty means no tuning.
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
-    windows: Counts  # trained lengths, crossed with the cells
-    furthest: Count  # longest tested length, in trained lengths
-    short_steps: Count  # steps at 32 tokens
-    long_steps: Count  # steps at the trained length
+    windows: Counts  # The trained lengths are crossed with the cells.
+    furthest: Count  # The longest tested length is so many trained lengths.
+    short_steps: Count  # So many steps are at 32 tokens.
+    long_steps: Count  # So many steps are at the trained length.
     train_rows: Count
     pairs: Count
     test_rows: Count
-    local_window: Count  # w of the sliding-window arm
+    local_window: Count  # The sliding-window arm has this w.
     local_depths: Counts
-    local_length: Count  # T of the rows whose gradient is taken
-    sgd_lengths: Counts  # T of the divergence sweep, shortest first
+    local_length: Count  # The rows whose gradient is taken have this T.
+    sgd_lengths: Counts  # The divergence sweep has these T, the shortest first.
     sgd_rates: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     sgd_steps: Count
-    sgd_tokens: Count  # tokens in a step of the arms with equal tokens
-    sgd_rows: Count  # rows in a step of the arms with equal sequences
+    sgd_tokens: Count  # A step of the arms with equal tokens has so many tokens.
+    sgd_rows: Count  # A step of the arms with equal sequences has so many rows.

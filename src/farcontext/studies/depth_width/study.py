@@ -31,12 +31,12 @@ from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "depth_width"
 COLUMNS = ["arm", "layers", "width", "window", "length", "lr", "distance", "seed", "metric", "value"]
-SHORT = 32  # tokens of the curriculum's first stage
+SHORT = 32  # The curriculum's first stage has so many tokens.
 HEAD_WIDTH = 32  # It is the same at every width, so that RoPE's frequencies are the same too.
 LOCAL_WIDTH = 64
 PERMUTATIONS = 200
 INFLUENCE = 0.9  # The effective horizon holds this share of all influence.
-LAST = 5  # losses at the end that tell whether a run diverged
+LAST = 5  # So many losses at the end tell whether a run diverged.
 
 # ---------------------------------------------------------------------------------------------------- configurations
 

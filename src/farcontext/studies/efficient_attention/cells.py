@@ -41,7 +41,7 @@ from farcontext.nn.transformer import Decoder, Encoder
 Cell = dict[str, Any]  # "what" names a function; the other keys are its options.
 SMALL = 32  # A first call on so many tokens loads what a backend keeps, which is not its memory.
 GIVEN_BACK, SOONER = 1 << 20, 1 << 17  # These are bytes; models use SOONER, since their tensors are small here.
-M_MMAP_THRESHOLD = -3  # of <malloc.h>
+M_MMAP_THRESHOLD = -3  # <malloc.h> defines this number.
 MASKED = 0.3
 MIB = 1 << 20
 
@@ -201,7 +201,7 @@ def training(config: Cell, rows: int, length: int, backend: str) -> dict[str, fl
     def ready(config: ModelConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
         model = _model(config).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-        _train(model, optimizer, *_tokens(config, 1, SMALL))  # makes the moments
+        _train(model, optimizer, *_tokens(config, 1, SMALL))  # This makes the moments.
         return model, optimizer
 
     ready(config)

@@ -11,16 +11,16 @@ class Params(Study):
 
     number: ClassVar[int] = 4
 
-    seeds: Seeds  # repeats, each with inputs of its own
+    seeds: Seeds  # Each repeat has a seed, and inputs of its own.
     heads: Count
     head_width: Count
-    plain_lengths: Counts  # T of the plain path, which writes the scores out
-    lengths: Counts  # T of the memory-efficient paths; the longest is measured once
-    layer_length: Count  # T of one whole layer, forward and backward
-    product: Count  # size of the square matrices whose product is timed
-    step_lengths: Counts  # T of the cost model's grid
-    step_widths: Counts  # D of that grid
-    step_layers: Counts  # layers of that grid; all three are crossed
+    plain_lengths: Counts  # The plain path, which writes the scores out, has these T.
+    lengths: Counts  # The memory-efficient paths have these T; the longest is measured once.
+    layer_length: Count  # One whole layer has this T, forward and backward.
+    product: Count  # The square matrices whose product is timed have this size.
+    step_lengths: Counts  # The cost model's grid has these T.
+    step_widths: Counts  # That grid has these D.
+    step_layers: Counts  # That grid has so many layers; all three are crossed.
     step_heads: Count
     rows: Count
     vocabulary: Count

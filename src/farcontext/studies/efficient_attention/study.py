@@ -26,7 +26,7 @@ COLUMNS = ["part", "arm", "backend", "length", "width", "layers", "half", "metri
 MEASURED = ["bytes", "seconds", "forward_bytes", "forward_seconds", "flop_per_second", "bytes_per_second"]
 PLAIN, EFFICIENT = "reference", ("online", "sdpa")
 KNOWN = 64 << 20  # The allocation of so many bytes is measured, as a check of the measurement.
-CHECKED = 512  # the T at which the backends' values are compared
+CHECKED = 512  # The backends' values are compared at this T.
 DIGITS = 3
 GIB = 1 << 30
 
@@ -47,7 +47,7 @@ ARMS = {
     "decoder, plain attention": Arm("decoder", False, "reference"),
 }
 
-SHAPES = {  # published configurations
+SHAPES = {  # These configurations are published.
     "SmolLM2-135M": {"layers": 30, "width": 576, "heads": 9, "kv_heads": 3, "mlp_width": 1536, "vocab_size": 49_152},
     "Llama-2-7B": {"layers": 32, "width": 4096, "heads": 32, "mlp_width": 11_008, "vocab_size": 32_000, "tied": False},
     "Llama-3.1-8B": {
@@ -60,7 +60,8 @@ SHAPES = {  # published configurations
         "tied": False,
     },
 }
-TRAINED = {"SmolLM2-135M": 8192, "Llama-2-7B": 4096, "Llama-3.1-8B": 131_072}  # tokens
+# These trained lengths are in tokens.
+TRAINED = {"SmolLM2-135M": 8192, "Llama-2-7B": 4096, "Llama-3.1-8B": 131_072}
 
 Row = dict[str, object]
 

@@ -18,22 +18,23 @@ class Params(Study):
     encoder_layers: Count
     decoder_layers: Count
     heads: Count
-    encoder_length: Count  # T, tokens in a row
+    encoder_length: Count  # This is T, the tokens in a row.
     decoder_length: Count
-    encoder_step_tokens: Count  # tokens in a training step
+    encoder_step_tokens: Count  # A training step has so many tokens.
     decoder_step_tokens: Count
     encoder_steps: Count
     encoder_lr: Positive
     decoder_steps: Count
     decoder_lr: Positive
     init_std: Positive
-    window: Count | None  # half-width of the encoder's local layers; every third layer is global
+    # The encoder's local layers have this half-width; every third layer is global.
+    window: Count | None
     smear: bool  # Keys are mixed with their neighbour's: models then use far context after minutes of training.
     mask_rates: Shares  # The first is the arm of the verdict.
     layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
     decoder_domains: Names  # The decoder is trained on these.
-    contexts: Counts  # w, true tokens next to the targets, for M2
+    contexts: Counts  # These are w: so many true tokens stand next to the targets, for M2.
     context_domains: Names  # M2 is measured on these.
-    test_rows: Count  # rows of `length` tokens scored, per domain
-    limit: Count | None = None  # training tokens of each domain (smoke); None: all
+    test_rows: Count  # So many rows of `length` tokens are scored, per domain.
+    limit: Count | None = None  # Each domain has so many training tokens (smoke); None means all.
     dtype: DType = "float32"

@@ -25,7 +25,7 @@ from farcontext.train.runs import EvalConfig, RunResult, costs, grid, result_of,
 NAME = "mlm_pretraining"
 COLUMNS = ["arm", "mask_rate", "layout", "seed", "domain", "context", "far", "step", "metric", "value"]
 DOMAINS = ("plays", "manuals", "sanguo")
-NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # by order
+NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # The keys are the orders.
 BLANKS = (  # Each is a sentence and the token to guess.
     ("I thank you, good my lord, with all my heart.", " lord"),
     ("The ID of the resource to list the tags for.", " resource"),

@@ -29,7 +29,7 @@ from farcontext.schema import Row
 
 LISTING = Path(__file__).with_name("listing.py.txt")
 LISTING_SHA256 = "6dd0d6f695d3afb3cc8a16eed19745a13ad18485932b8fade587c67aa6cfec9c"
-TIMEOUT = 300  # seconds for one process
+TIMEOUT = 300  # One process has so many seconds.
 EPOCHS = 15
 MENDS = (  # Each is (what, the listing's words, ours), in the order in which a run meets them.
     (

@@ -12,6 +12,6 @@ class Params(Study):
     number: ClassVar[int] = 3
 
     seeds: Seeds
-    steps: Count  # training steps of the repaired listing and of each defect
-    length: Count  # T, tokens to copy or reverse
-    parity_steps: Count  # optimiser steps compared with Hugging Face and torch
+    steps: Count  # The repaired listing and each defect have so many training steps.
+    length: Count  # This is T: so many tokens are copied or reversed.
+    parity_steps: Count  # So many optimiser steps are compared with Hugging Face and torch.

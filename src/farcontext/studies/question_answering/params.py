@@ -14,11 +14,11 @@ class Params(Stories):
     number: ClassVar[int] = 8
 
     trained_stories: Count  # Claims are decided on these, at the trained length.
-    window: Count  # tokens that the short arms read: the last ones, or what BM25 finds
-    lengths: Counts  # T of the test rows
-    depths: Shares  # depths of the story in them, 0 first
+    window: Count  # The short arms read so many tokens: the last ones, or what BM25 finds.
+    lengths: Counts  # The test rows have these T.
+    depths: Shares  # The story stands at these depths in them; 0 is the first place.
     real_domains: Annotated[tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)]
-    real_lengths: Counts  # T of the stretches of a document
+    real_lengths: Counts  # The stretches of a document have these T.
     real_window: Count
-    real_documents: Count  # documents of either kind
-    real_questions: Count  # questions about each document, at most
+    real_documents: Count  # Either kind has so many documents.
+    real_questions: Count  # Each document gets at most so many questions.

@@ -23,7 +23,7 @@ from farcontext.train.runs import EvalConfig, sweep
 READS = {"manuals": documents.members, "plays": documents.verses}
 ARMS = ("full", "window", "retrieved", "closed_book")
 STARTS = {"manuals": "OPERATIONS", "plays": "SCENE"}  # A stretch begins at the first of these words in a document.
-CHARACTERS = 12  # characters of text for each wanted token, more than any stretch needs
+CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any stretch needs.
 
 
 def run(params: Params) -> list[Row]:

@@ -30,8 +30,9 @@ COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric",
 SHORT = ("window", "retrieved")  # Arms of this group read no more than a window.
 CONTROLS = ("closed_book", "removed", "shuffled", "wrong")
 ARMS = ("full", *SHORT, *CONTROLS)
-HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # number of sentences that a kind of question needs
-FAR, NEAR = 0.0, 1.0  # depths of the story, which begins the context or stands right before the question
+HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # A kind of question needs so many sentences.
+# At these depths the story begins the context, or stands right before the question.
+FAR, NEAR = 0.0, 1.0
 
 
 # ------------------------------------------------------------------------------------------------------ what is read

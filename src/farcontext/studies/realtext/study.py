@@ -49,7 +49,7 @@ from farcontext.train.runs import EvalConfig, sweep
 
 CHECKPOINT = "build/smollm2"
 COLUMNS = ["data", "language", "arm", "context", "item", "metric", "value"]
-LANGUAGES = {"de": "German", "fr": "French", "zh": "Chinese"}  # languages of references
+LANGUAGES = {"de": "German", "fr": "French", "zh": "Chinese"}  # References are in these languages.
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
 ASKS_NUMBER = re.compile(r"[幾几]|多少|何時|[哪何]一?[年月日天]")  # Then an answer with a digit is expected.
 
@@ -61,14 +61,15 @@ class Sizes(Frozen):
     """
 
     seed: int = 0
-    questions: Count = 300  # questions of DRCD, each about another article
-    asked: Count = 16  # questions that have losses too
-    documents: Annotated[int, Field(ge=2)] = 24  # stories, and as many meetings
-    read: Count = 4  # documents that have losses too
-    length: Count = 1024  # tokens of a story or meeting that are read, from its beginning
-    sentences: Count = 5  # sentences of an extract
-    translated: Annotated[int, Field(ge=2)] = 8  # sentences of NTREX, one a document; Tatoeba has four times as many
-    contexts: Counts = (2, 4)  # pairs of sentences that stand before
+    questions: Count = 300  # DRCD gives so many questions, each about another article.
+    asked: Count = 16  # So many questions have losses too.
+    documents: Annotated[int, Field(ge=2)] = 24  # So many stories are drawn, and as many meetings.
+    read: Count = 4  # So many documents have losses too.
+    length: Count = 1024  # So many tokens of a story or meeting are read, from its beginning.
+    sentences: Count = 5  # An extract has so many sentences.
+    # NTREX gives so many sentences, one a document; Tatoeba gives four times as many.
+    translated: Annotated[int, Field(ge=2)] = 8
+    contexts: Counts = (2, 4)  # So many pairs of sentences stand before.
 
 
 # ----------------------------------------------------------------------------------------------------------- answers
@@ -207,7 +208,8 @@ def translate(
     return [{"data": data, "language": language} | row for row in rows]
 
 
-Read = list[tuple[Pair, dict[str, Sequence[Pair]]]]  # a pair to translate, and by arm what stands before it
+# Each item is a pair to translate, and by arm what stands before it.
+Read = list[tuple[Pair, dict[str, Sequence[Pair]]]]
 
 
 def of_documents(documents: Sequence[Sequence[Pair]], count: int, most: int, rng: np.random.Generator) -> Read:

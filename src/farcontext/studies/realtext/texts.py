@@ -13,7 +13,7 @@ from farcontext.data import sources
 from farcontext.files import UserError
 from farcontext.schema import read_yaml, validate
 
-SOURCES = {  # data → its entries of data/sources.yaml
+SOURCES = {  # Each data set has its entries of data/sources.yaml.
     "drcd": ("drcd",),
     "squality": ("squality_dev",),
     "qmsum": ("qmsum",),
@@ -21,7 +21,7 @@ SOURCES = {  # data → its entries of data/sources.yaml
     "tatoeba": ("tatoeba",),
 }
 
-Pair = tuple[str, str]  # an English sentence and its translation
+Pair = tuple[str, str]  # A pair is an English sentence and its translation.
 
 
 def fetch() -> None:

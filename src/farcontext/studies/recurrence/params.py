@@ -18,7 +18,8 @@ class Params(Study):
 
     seeds: Seeds  # Recall has these.
     flip_flop_seeds: Seeds  # There are more of them: minutes are enough, and its slopes spread more.
-    recurrent_width: Count  # D of rnn, lstm and gru; the state's width follows from the number of parameters
+    # rnn, lstm and gru have this D; the state's width follows from the number of parameters.
+    recurrent_width: Count
     attention_width: Count
     attention_layers: Count
     heads: Count
@@ -26,23 +27,24 @@ class Params(Study):
     flip_flop_parameters: Count
     recall_rates: RatesOf  # These hold where rates are not tuned again.
     flip_flop_rates: RatesOf
-    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]  # Every arm tries these; empty: no tuning.
+    # Every arm tries these; empty means no tuning.
+    tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
     pairs: Count
-    span: Count  # tokens that the pairs are packed into
+    span: Count  # The pairs are packed into so many tokens.
     dense_steps: Count  # Pairs are shown again and again, in rows of dense_length.
     dense_rows: Count
     dense_length: Count
     recall_steps: Counts  # Each further stage shows its pairs once.
     recall_rows: Counts
-    recall_lengths: Counts  # T; the last one is tested
-    distances: Counts  # tokens between the pairs and the questions, in test rows
+    recall_lengths: Counts  # These are T; the last one is tested.
+    distances: Counts  # So many tokens stand between the pairs and the questions, in test rows.
     flip_flop_steps: Count
     flip_flop_rows: Count
     flip_flop_length: Count
     test_lengths: Counts  # Flip-flop is tested at these.
     test_ignores: Shares
     test_rows: Count
-    gradient_length: Count  # T of the rows whose gradient is taken
+    gradient_length: Count  # The rows whose gradient is taken have this T.
     gradient_rows: Count
     fit_from: Count  # The slope is fitted from this distance to 7/8 of gradient_length.

@@ -28,7 +28,7 @@ from farcontext.train.runs import EvalConfig, RunResult, costs, final_loss, grid
 
 NAME = "recurrence"
 COLUMNS = ["task", "arm", "seed", "when", "rate", "tokens", "distance", "length", "ignores", "metric", "value"]
-IGNORES = 0.8  # share of flip-flop's instructions that only fill, in training
+IGNORES = 0.8  # In training, this share of flip-flop's instructions only fills.
 CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
 LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
 POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.

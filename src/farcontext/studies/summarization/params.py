@@ -14,8 +14,8 @@ class Params(Stories):
     number: ClassVar[int] = 10
 
     story_writer: StoryWriter
-    window: Count  # tokens that truncating arms read, and of a chunk
-    lengths: Counts  # T of the test stories
-    real_length: Count  # tokens of a manual, at most
+    window: Count  # Truncating arms read so many tokens, and a chunk has so many.
+    lengths: Counts  # The test stories have these T.
+    real_length: Count  # At most so many tokens of a manual are read.
     real_documents: Annotated[int, Field(ge=2)]
-    real_sentences: Count  # sentences of the extractive baselines
+    real_sentences: Count  # The extractive baselines have so many sentences.

@@ -30,9 +30,9 @@ from farcontext.train.runs import EvalConfig, sweep
 
 CONTEXTS = ("true", "other", "none")
 CUE = "\n\nIn short:"  # This cue stands before the abstract in every arm.
-FEWEST, MOST = 20, 200  # words of an abstract
+FEWEST, MOST = 20, 200  # An abstract has a number of words between these.
 COPIED = 0.5  # Two sentences are copies if they share this part of the shorter one's word trigrams.
-CHARACTERS = 12  # characters of text for each wanted token, more than any body needs
+CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any body needs.
 ENDS = re.compile(r"(?<=[.!?])\s+")
 LISTED = ("Errors:", "One of:")  # The rendering of a manual adds lines with these beginnings; they are no prose.
 

@@ -12,11 +12,11 @@ class Translator(Frozen):
     """The encoder-decoder of notebook 09."""
 
     width: Count
-    layers: Count  # layers on either side
+    layers: Count  # Either side has so many layers.
     heads: Count
     short_conv: Count
     rows: Count  # Rows are kept for training and drawn with replacement.
-    step_rows: Count  # rows in a training step
+    step_rows: Count  # A training step has so many rows.
     steps: Count
     lr: Positive
 
@@ -28,7 +28,8 @@ class Params(Study):
 
     seeds: Seeds
     translator: Translator
-    sentences: Annotated[int, Field(ge=2)]  # sentences in a document; the last one is translated
-    contexts: Wholes  # sentences before it that are read
-    distances: Counts  # sentences back to the one that tells
-    documents: Count  # documents tested of each kind at each distance
+    # A document has so many sentences; the last one is translated.
+    sentences: Annotated[int, Field(ge=2)]
+    contexts: Wholes  # So many sentences before it are read.
+    distances: Counts  # The sentence that tells stands so many sentences back.
+    documents: Count  # So many documents of each kind are tested at each distance.

@@ -45,9 +45,11 @@ FRAMES = (
     *(" The is here.", " esta qui.", " it.", " la lo", " and are", " e sona", " asks: do you?", " demanda a: tu? vos?"),
     *(" It is about.", " Trata de.", " sees the.", " vida.", " waits.", " atenda."),
 )
-WAITING, TELLING, LAST = 4, 8, 10  # tokens of the longest sentence between, the telling one, and the last
+# Sentences between, the telling one and the last have at most so many tokens.
+WAITING, TELLING, LAST = 4, 8, 10
 T = LAST + 2  # A translation is as long as what it translates, between BOS and EOS.
-ROWS_SEED, TEST_SEED = 0, 1  # seeds of the training and of the test documents
+# The training documents have the first seed, the test documents the second.
+ROWS_SEED, TEST_SEED = 0, 1
 
 
 # ------------------------------------------------------------------------------------------------------ words and ids
