@@ -44,7 +44,9 @@ def run_cell(length: int, repeats: int, slow_to: int) -> list[table.Row]:
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     rows: list[table.Row] = []
     for name, pattern in PATTERNS.items():
-        seconds: dict[str, list[float]] = {backend: [] for backend in backends_of(pattern, length, slow_to)}
+        seconds: dict[str, list[float]] = {
+            backend: [] for backend in backends_of(pattern, length, slow_to)
+        }
         for index in range(repeats + 1):
             for backend, own in seconds.items():
                 start = time.perf_counter()
@@ -52,7 +54,9 @@ def run_cell(length: int, repeats: int, slow_to: int) -> list[table.Row]:
                 if index:  # The first round warms up, and makes the masks.
                     own.append(time.perf_counter() - start)
         for backend, own in seconds.items():
-            ratio = statistics.median(base / mine for base, mine in zip(seconds["sdpa"], own, strict=True))
+            ratio = statistics.median(
+                base / mine for base, mine in zip(seconds["sdpa"], own, strict=True)
+            )
             rows.append(
                 {
                     "length": length,
@@ -70,8 +74,15 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
     """Draw milliseconds by length."""
     for (pattern, backend), part in frame.groupby(["pattern", "backend"], sort=False):
         marks = {"full": "o-", "causal": "s--", "window": "^:"}
-        axis.plot(part["length"], part["milliseconds"], marks[pattern], label=f"{backend}, {pattern}")
-    axis.set(xscale="log", yscale="log", xlabel="tokens a row", ylabel=f"milliseconds of {TOKENS:,} tokens")
+        axis.plot(
+            part["length"], part["milliseconds"], marks[pattern], label=f"{backend}, {pattern}"
+        )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="tokens a row",
+        ylabel=f"milliseconds of {TOKENS:,} tokens",
+    )
     axis.set_xticks(sorted(set(frame["length"])), [f"{n:,}" for n in sorted(set(frame["length"]))])
     axis.minorticks_off()
     axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
@@ -83,11 +94,15 @@ def main() -> None:
     The table is printed, written and drawn.
     """
     parser = table.parser_of(__file__, __doc__)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--slow-to", type=int, default=1024)
-    parser.add_argument("--cell", action="store_true", help="one length in this process: rows as JSON")
+    parser.add_argument(
+        "--cell", action="store_true", help="one length in this process: rows as JSON"
+    )
     args = parser.parse_args()
     if args.cell:
         torch.set_num_threads(args.threads)

@@ -30,16 +30,27 @@ from farcontext.studies.context_extension.real import DOMAIN, changes
 
 def main() -> None:
     """Read the play under each scheme, print the table and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, default=files.project() / "build" / "smollm2")
     parser.add_argument("--schemes", nargs="+", default=["rope", "ntk", "yarn"], help="at factor 2")
-    parser.add_argument("--length", type=int, default=16384, help="tokens of the first play that has as many")
+    parser.add_argument(
+        "--length", type=int, default=16384, help="tokens of the first play that has as many"
+    )
     parser.add_argument("--bucket", type=int, default=1024, help="tokens whose losses are averaged")
-    parser.add_argument("--out", type=Path, default=files.project() / "results" / "cpu" / "beyond_trained_length.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=files.project() / "results" / "cpu" / "beyond_trained_length.csv",
+    )
     args = parser.parse_args()
     loaded = load.load(args.checkpoint)
     documents = corpus.load_documents(files.project() / "build" / "corpus", "test", DOMAIN)
-    rows = (loaded.tokenizer(d.text, add_special_tokens=False, verbose=False)["input_ids"] for d in documents)
+    rows = (
+        loaded.tokenizer(d.text, add_special_tokens=False, verbose=False)["input_ids"]
+        for d in documents
+    )
     row = next(ids[: args.length] for ids in rows if len(ids) >= args.length)
     found, seconds = [], {}
     for scheme in args.schemes:
@@ -47,11 +58,23 @@ def main() -> None:
         with rebuilt(loaded.model, **other) if other else nullcontext():
             losses = loss_by_position(loaded, [row], length=args.length, bucket=args.bucket)
         seconds[scheme] = round(time.perf_counter() - start)
-        found += [{"scheme": scheme, "position": r["position"], "loss": round(r["loss"], 4)} for r in losses]
+        found += [
+            {"scheme": scheme, "position": r["position"], "loss": round(r["loss"], 4)}
+            for r in losses
+        ]
         table = pd.DataFrame(found)
-        print(f"{scheme}: {seconds[scheme]} s\n", table[table["scheme"] == scheme].to_string(index=False), flush=True)
+        print(
+            f"{scheme}: {seconds[scheme]} s\n",
+            table[table["scheme"] == scheme].to_string(index=False),
+            flush=True,
+        )
     files.write_atomic(args.out, table.to_csv(index=False))
-    card = {"cpu": _cpu(), "threads": torch.get_num_threads(), "seconds": seconds, "length": args.length}
+    card = {
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "length": args.length,
+    }
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     files.write_json(
         args.out.with_suffix(".json"),
@@ -60,7 +83,11 @@ def main() -> None:
 
 
 def _cpu() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 

@@ -22,7 +22,9 @@ TIERS = {"controlled": (0.95, 1.0), "probe": (0.6, 0.95)}
 FAMILIES = ("logistic", "flat then falling", "linear", "never below", "below at the second", "near")
 
 
-def true_curve(family: str, first: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def true_curve(
+    family: str, first: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return tested lengths and the chance of a right answer at each."""
     n = int(rng.integers(5, 9))
     x = np.arange(n)
@@ -68,7 +70,12 @@ def percentile_bootstrap(
 
 
 def simulated(
-    family: str, tier: str, curves: int, confidence: float = 0.95, bootstrap: bool = False, seed: int = 0
+    family: str,
+    tier: str,
+    curves: int,
+    confidence: float = 0.95,
+    bootstrap: bool = False,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return one row a curve and method.
 
@@ -121,7 +128,9 @@ def of_one_mean(draws: int) -> pd.DataFrame:
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
     """Draw the coverage by method and tier, beside the promised one."""
-    frame.pivot_table(index="tier", columns="method", values="covers", sort=False).plot.bar(ax=axis, rot=0)
+    frame.pivot_table(index="tier", columns="method", values="covers", sort=False).plot.bar(
+        ax=axis, rot=0
+    )
     axis.axhline(0.95, color="black", lw=0.8)
     axis.set(ylabel="intervals with the true length", ylim=(0.5, 1))
     axis.legend(frameon=False, loc="lower right")
@@ -135,9 +144,13 @@ def main() -> None:
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--curves", type=int, default=200, help="by family and tier")
     arguments = parser.parse_args()
-    found = pd.concat(simulated(f, t, arguments.curves, bootstrap=True) for f in FAMILIES for t in TIERS)
+    found = pd.concat(
+        simulated(f, t, arguments.curves, bootstrap=True) for f in FAMILIES for t in TIERS
+    )
     columns = ["covers", "too high", "too low", "octaves"]
-    print(found.groupby(["tier", "family", "method"], sort=False)[columns].mean().round(3).to_string())
+    print(
+        found.groupby(["tier", "family", "method"], sort=False)[columns].mean().round(3).to_string()
+    )
     fair = found[found["family"] != "near"]
     means = fair.groupby(["method", "tier"], sort=False)[columns].mean().reset_index()
     print(f"\nall but `near`, {len(fair) // 2} curves:\n{means.round(3).to_string(index=False)}")

@@ -46,7 +46,9 @@ class Clock(BaseStreamer):
         """Take the end."""
 
 
-def by_transformers(model: torch.nn.Module, prompt: Tensor, new: int) -> tuple[list[int], list[float]]:
+def by_transformers(
+    model: torch.nn.Module, prompt: Tensor, new: int
+) -> tuple[list[int], list[float]]:
     """Return the new tokens and their times, counted from the call."""
     clock, start = Clock(), time.perf_counter()
     found = model.generate(
@@ -79,7 +81,9 @@ def run_cell(checkpoint: Path, length: int, new: int, repeats: int) -> list[tabl
         ValueError: the two made different tokens.
     """
     loaded = load.load(checkpoint)
-    prompt = loaded.tokenizer(TEXT.read_text(encoding="utf-8") * 2, return_tensors="pt").input_ids[:, :length]
+    prompt = loaded.tokenizer(TEXT.read_text(encoding="utf-8") * 2, return_tensors="pt").input_ids[
+        :, :length
+    ]
     start = time.perf_counter()
     ours = laid_out(from_hf(loaded.model))
     prepared = time.perf_counter() - start
@@ -95,22 +99,35 @@ def run_cell(checkpoint: Path, length: int, new: int, repeats: int) -> list[tabl
             if index:
                 seconds[name].append(((times[-1] - times[0]) / (new - 1), times[-1] / new))
         if made["ours"] != made["transformers"]:
-            raise ValueError(f"tokens = {made['ours']}: expected those of transformers, {made['transformers']}")
+            raise ValueError(
+                f"tokens = {made['ours']}: expected those of transformers, {made['transformers']}"
+            )
     rows = []
     for name in arms:
-        row: table.Row = {"prompt": length, "new": new, "threads": torch.get_num_threads(), "arm": name}
+        row: table.Row = {
+            "prompt": length,
+            "new": new,
+            "threads": torch.get_num_threads(),
+            "arm": name,
+        }
         for part, what in enumerate(("decode", "whole")):
             own, theirs = ([pair[part] for pair in seconds[arm]] for arm in (name, "transformers"))
             row[f"{what}_tokens_per_s"] = round(1 / statistics.median(own), 2)
-            row[f"{what}_ratio"] = round(statistics.median(t / o for t, o in zip(theirs, own, strict=True)), 3)
+            row[f"{what}_ratio"] = round(
+                statistics.median(t / o for t, o in zip(theirs, own, strict=True)), 3
+            )
         rows.append(row | {"prepared_in_s": round(prepared, 2) if name == "ours" else 0.0})
     return rows
 
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
     """Draw our ratios by length of the prompt."""
-    long = frame[frame["arm"] == "ours"].melt("prompt", ["decode_ratio", "whole_ratio"], "what", "ratio")
-    long["what"] = long["what"].map({"decode_ratio": "tokens after the first", "whole_ratio": "prompt included"})
+    long = frame[frame["arm"] == "ours"].melt(
+        "prompt", ["decode_ratio", "whole_ratio"], "what", "ratio"
+    )
+    long["what"] = long["what"].map(
+        {"decode_ratio": "tokens after the first", "whole_ratio": "prompt included"}
+    )
     table.ratio_bars(long, axis, x="prompt", y="ratio", hue="what", label="speed over transformers")
     axis.set(xlabel="tokens of prompt")
 
@@ -121,12 +138,16 @@ def main() -> None:
     The table is printed, written and drawn.
     """
     parser = table.parser_of(__file__, __doc__)
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "build" / "smollm2", help="folder or GGUF file")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=ROOT / "build" / "smollm2", help="folder or GGUF file"
+    )
     parser.add_argument("--prompts", type=int, nargs="+", default=[512, 2048], help="tokens")
     parser.add_argument("--new", type=int, default=33, help="tokens to make")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each arm")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cell", action="store_true", help="one length in this process: rows as JSON")
+    parser.add_argument(
+        "--cell", action="store_true", help="one length in this process: rows as JSON"
+    )
     args = parser.parse_args()
     if args.cell:
         logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -135,7 +156,12 @@ def main() -> None:
         return
     rows: list[table.Row] = []
     for length in args.prompts:
-        options = (f"--prompts={length}", f"--new={args.new}", f"--repeats={args.repeats}", f"--threads={args.threads}")
+        options = (
+            f"--prompts={length}",
+            f"--new={args.new}",
+            f"--repeats={args.repeats}",
+            f"--threads={args.threads}",
+        )
         rows += table.cell(__file__, *options, f"--checkpoint={args.checkpoint}")
     table.save(rows, args.out, draw)
 

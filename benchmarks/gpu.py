@@ -51,14 +51,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gpu_check import CHECKED, COMPILED, ROOT, TOLERANCES, Attend, Row, check, make_paths, refusal, report_of
+from gpu_check import (
+    CHECKED,
+    COMPILED,
+    ROOT,
+    TOLERANCES,
+    Attend,
+    Row,
+    check,
+    make_paths,
+    refusal,
+    report_of,
+)
 from torch import Tensor
 
 from farcontext import files
 from farcontext.nn import attention
 from farcontext.nn.masks import Pattern
 
-CELL = ("backend", "pattern", "dtype", "direction", "head_width", "length", "batch", "heads", "span")
+CELL = (
+    "backend",
+    "pattern",
+    "dtype",
+    "direction",
+    "head_width",
+    "length",
+    "batch",
+    "heads",
+    "span",
+)
 TIMES = ("repeats", "milliseconds", "milliseconds_low", "milliseconds_high")
 TIMED = (*CELL, *TIMES, "tflop_per_s", "share_of_ceiling", "peak_mib", "note")
 TRAINED = ("length", "batch", "precision", "backend", *TIMES, "tokens_per_s", "flop_per_token")
@@ -137,7 +158,9 @@ class Cell(NamedTuple):
     direction: str
 
 
-def time_cell(cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]], ceiling: float) -> Row:
+def time_cell(
+    cell: Cell, attend: Attend, seen: dict[tuple, tuple[float, float]], ceiling: float
+) -> Row:
     """Return a cell's row; `seen` holds best FLOP/s and shortest failing length."""
     batch, heads = max(1, TOKENS // cell.length), WIDTH // cell.head_width
     pattern, pairs = timed_pattern(cell.pattern, cell.length, batch)
@@ -189,7 +212,10 @@ def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, ou
             over = time.monotonic() > deadline
             rows.append(late if over else time_cell(cell, paths[backend], seen, ceiling))
         write_table(out / "attention.csv", TIMED, sorted(rows, key=itemgetter(*CELL[:6])))
-        print(f"attention: {' '.join(backends)}: {2**exponent} tokens, heads of {head_width} done", flush=True)
+        print(
+            f"attention: {' '.join(backends)}: {2**exponent} tokens, heads of {head_width} done",
+            flush=True,
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -202,7 +228,10 @@ def flop_per_token(model: Any, length: int, rate: float) -> float:
     output and the last block's MLP run on the scored share `rate` of the tokens; embeddings, norms
     and whatever a kernel computes again are not counted.
     """
-    config, scored = model.config, (f"stack.blocks.{model.config.layers - 1}.mlp.", "head.", "embedding.")
+    config, scored = (
+        model.config,
+        (f"stack.blocks.{model.config.layers - 1}.mlp.", "head.", "embedding."),
+    )
     matrices = ((name, p.numel()) for name, p in model.named_parameters() if p.ndim == 2)
     weights = sum(number * (rate if name.startswith(scored) else 1) for name, number in matrices)
     band = Pattern.local(config.window).count(length, length) / length if config.window else length
@@ -219,14 +248,29 @@ def time_training(ceiling: float) -> list[Row]:
     profile = read_profile(ROOT, "gpu")
     params, rows = profile.mlm_pretraining, []
     shape = {"width": params.width, "layers": params.encoder_layers, "heads": params.heads}
-    shape |= {"mlp_width": 2 * params.width, "vocab_size": profile.tokenizer.vocab_size, "smear": params.smear}
-    kind = {"norm": "layer", "mlp": "geglu", "embedding_norm": True, "window": params.window, "global_every": 3}
+    shape |= {
+        "mlp_width": 2 * params.width,
+        "vocab_size": profile.tokenizer.vocab_size,
+        "smear": params.smear,
+    }
+    kind = {
+        "norm": "layer",
+        "mlp": "geglu",
+        "embedding_norm": True,
+        "window": params.window,
+        "global_every": 3,
+    }
     for length in (params.encoder_length, 8192, 32768):
         model = Encoder(ModelConfig(kind="encoder", max_length=length, **shape, **kind)).to(DEVICE)
         batch = max(1, params.encoder_step_tokens // length)
         tokens = torch.randint(4, profile.tokenizer.vocab_size, (batch, length), device=DEVICE)
         flop = flop_per_token(model, length, MASKED)
-        row = {"length": length, "batch": batch, "precision": "bf16 autocast", "flop_per_token": flop}
+        row = {
+            "length": length,
+            "batch": batch,
+            "precision": "bf16 autocast",
+            "flop_per_token": flop,
+        }
         try:
             row |= time_step(model, tokens)
         except torch.OutOfMemoryError:
@@ -265,13 +309,22 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None
     writer.writerow(columns)
     for row in rows:
         values = (row.get(column) for column in columns)
-        writer.writerow(f"{x:.6g}" if isinstance(x, float) else "" if x is None else x for x in values)
+        writer.writerow(
+            f"{x:.6g}" if isinstance(x, float) else "" if x is None else x for x in values
+        )
     files.write_atomic(path, text.getvalue())
 
 
 def describe(seed: int, dry_run: bool) -> Row:
     """Return what card.json says before anything is measured."""
-    card: Row = {"card": "cpu", "cuda": None, "driver": None, "capability": None, "memory_gib": None, "xformers": None}
+    card: Row = {
+        "card": "cpu",
+        "cuda": None,
+        "driver": None,
+        "capability": None,
+        "memory_gib": None,
+        "xformers": None,
+    }
     if torch.cuda.is_available():
         query = [
             "nvidia-smi",
@@ -280,10 +333,16 @@ def describe(seed: int, dry_run: bool) -> Row:
             f"--id={torch.cuda.current_device()}",
         ]
         found = torch.cuda.get_device_properties(torch.cuda.current_device())
-        card |= {"card": found.name, "capability": f"{found.major}.{found.minor}", "cuda": torch.version.cuda}
+        card |= {
+            "card": found.name,
+            "capability": f"{found.major}.{found.minor}",
+            "cuda": torch.version.cuda,
+        }
         card["memory_gib"] = round(found.total_memory / 2**30, 1)
         try:
-            card["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+            card["driver"] = subprocess.run(
+                query, capture_output=True, text=True, check=True
+            ).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             print("nvidia-smi: no answer; card.json will not name the driver")
     try:
@@ -319,7 +378,10 @@ def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: boo
     wrong = {row["backend"] for row in rows if row["result"].startswith("failed")}
     if wrong:
         where = out / "correctness.csv"
-        print(f"farcontext: wrong results of {' '.join(sorted(wrong))} ({where}): not timed", file=sys.stderr)
+        print(
+            f"farcontext: wrong results of {' '.join(sorted(wrong))} ({where}): not timed",
+            file=sys.stderr,
+        )
     if not dry_run:
         card["matmul_tflop_per_s"], card["copy_gb_per_s"] = ceilings()
         files.write_json(out / "card.json", card)
@@ -329,7 +391,9 @@ def run(paths: dict[str, Attend], out: Path | None, minutes: float, dry_run: boo
             print(f"training: skipped ({error})")
         right = {name: attend for name, attend in paths.items() if name not in wrong}
         time_attention(right, card["matmul_tflop_per_s"], begun + 60 * minutes, out)
-        files.write_json(out / "card.json", card | {"minutes": round((time.monotonic() - begun) / 60, 1)})
+        files.write_json(
+            out / "card.json", card | {"minutes": round((time.monotonic() - begun) / 60, 1)}
+        )
     print(f"written: {out}")
     return 1 if wrong else 0
 
@@ -341,22 +405,36 @@ def slug(name: str) -> str:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="no cell of attention.csv is begun later")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="no cell of attention.csv is begun later"
+    )
     parser.add_argument("--out", type=Path, help="folder")
     parser.add_argument("--paths", nargs="+", help="these alone (all: see correctness.csv)")
-    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU, correctness alone")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tiny sizes on the CPU, correctness alone"
+    )
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")  # The table says why a kernel refuses; torch says it at length.
+    warnings.filterwarnings(
+        "ignore"
+    )  # The table says why a kernel refuses; torch says it at length.
     if not args.dry_run and not torch.cuda.is_available():
         parser.exit(
-            2, "farcontext: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n"
+            2,
+            "farcontext: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n",
         )
     paths = make_paths(not args.dry_run)
     unknown = set(args.paths or ()) - set(paths)
     if unknown:
-        parser.exit(2, f"farcontext: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n")
-    chosen = {name: attend for name, attend in paths.items() if not args.paths or name in args.paths}
+        parser.exit(
+            2,
+            f"farcontext: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n",
+        )
+    chosen = {
+        name: attend for name, attend in paths.items() if not args.paths or name in args.paths
+    }
     sys.exit(run(chosen, args.out, args.minutes, args.dry_run))
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))  # A machine lent for its card has torch, but not this package.
+sys.path.insert(
+    0, str(ROOT / "src")
+)  # A machine lent for its card has torch, but not this package.
 
 from farcontext.nn import attention, xformers  # noqa: E402
 from farcontext.nn.masks import Pattern  # noqa: E402
@@ -27,7 +29,17 @@ Row = dict[str, Any]
 COMPILED = ("flex",)  # Torch compiles them anew for each pattern and dtype, which takes seconds.
 TOLERANCES = {torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float32: 1e-4}
 LATE = "not checked: --minutes were over"
-CHECKED = ("backend", "pattern", "dtype", "queries", "keys", "quantity", "error", "tolerance", "result")
+CHECKED = (
+    "backend",
+    "pattern",
+    "dtype",
+    "queries",
+    "keys",
+    "quantity",
+    "error",
+    "tolerance",
+    "result",
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- paths
@@ -49,7 +61,9 @@ def xformers_by(kernel: str) -> Attend:
     def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
         fmha = xformers.fmha()
         ops = getattr(fmha, kernel)
-        return xformers.packed(q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp)))
+        return xformers.packed(
+            q, k, v, pattern, partial(fmha.memory_efficient_attention, op=(ops.FwOp, ops.BwOp))
+        )
 
     return attend
 
@@ -78,7 +92,9 @@ def refusal(error: Exception) -> str:
     text = " ".join(str(error).split())[:600]
     if "CUDA error" in text:
         raise error
-    no_kernel = re.search("no available kernel|no viable backend|out of resource", text, re.IGNORECASE)
+    no_kernel = re.search(
+        "no available kernel|no viable backend|out of resource", text, re.IGNORECASE
+    )
     known = isinstance(error, ValueError | NotImplementedError) or no_kernel
     return f"cannot: {text}" if known else f"failed: {type(error).__name__}: {text}"
 
@@ -95,7 +111,9 @@ def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
     row = torch.arange(T)
     documents = torch.stack([row // third, (row >= half - 1).long()])
     padded = documents.masked_fill((row < 3) | (row >= T - 5), -1)
-    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])  # No key is of document 9.
+    across = torch.stack(
+        [row[:half] // (half // 2) * 9, row[:half] * 0]
+    )  # No key is of document 9.
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
     return {
         "full": (Pattern(), T, T, 4),
@@ -120,7 +138,9 @@ def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
     }
 
 
-def forward_and_gradients(attend: Attend, inputs: Sequence[Tensor], pattern: Pattern, d_out: Tensor) -> list[Tensor]:
+def forward_and_gradients(
+    attend: Attend, inputs: Sequence[Tensor], pattern: Pattern, d_out: Tensor
+) -> list[Tensor]:
     """Return the output and the gradients of q, k and v."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     out = attend(*leaves, pattern)
@@ -153,22 +173,46 @@ def check(
             shapes = ((2, queries, 4, H), (2, keys, G, H), (2, keys, G, H), (2, queries, 4, H))
             *inputs, d_out = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
             reference = partial(attention.attend, backend="reference")
-            wanted = forward_and_gradients(reference, [x.double() for x in inputs], pattern, d_out.double())
+            wanted = forward_and_gradients(
+                reference, [x.double() for x in inputs], pattern, d_out.double()
+            )
             dead = ~pattern.allowed(queries, keys).any(-1).expand(2, 1, queries)[:, 0]
-            base = {"pattern": name, "dtype": str(dtype).removeprefix("torch."), "queries": queries, "keys": keys}
+            base = {
+                "pattern": name,
+                "dtype": str(dtype).removeprefix("torch."),
+                "queries": queries,
+                "keys": keys,
+            }
             base["tolerance"] = TOLERANCES[dtype]
             theirs, d_theirs = [x.to(device) for x in inputs], d_out.to(device)
             for backend, attend in paths.items():
-                if device != "cpu" and backend in COMPILED:  # Torch compiles a function for few patterns only.
+                if (
+                    device != "cpu" and backend in COMPILED
+                ):  # Torch compiles a function for few patterns only.
                     torch.compiler.reset()
-                for quantity, error, result in compare(attend, theirs, pattern, d_theirs, wanted, dead):
+                for quantity, error, result in compare(
+                    attend, theirs, pattern, d_theirs, wanted, dead
+                ):
                     ok = result or ("ok" if error <= base["tolerance"] else "failed: tolerance")
-                    rows.append({**base, "backend": backend, "quantity": quantity, "error": error, "result": ok})
+                    rows.append(
+                        {
+                            **base,
+                            "backend": backend,
+                            "quantity": quantity,
+                            "error": error,
+                            "result": ok,
+                        }
+                    )
     return rows
 
 
 def compare(
-    attend: Attend, inputs: list[Tensor], pattern: Pattern, d_out: Tensor, wanted: list[Tensor], dead: Tensor
+    attend: Attend,
+    inputs: list[Tensor],
+    pattern: Pattern,
+    d_out: Tensor,
+    wanted: list[Tensor],
+    dead: Tensor,
 ) -> list[tuple[str, float | None, str]]:
     """Return (quantity, error, why there is none) of every quantity.
 
@@ -186,7 +230,9 @@ def compare(
             rows.append((names[-1], None, refusal(error)))
             continue
         for name, ours, theirs in zip(names, found, wanted, strict=False):
-            error = float((ours.cpu().double() - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
+            error = float(
+                (ours.cpu().double() - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9)
+            )
             if name in ("forward", "out") and bool((ours.cpu()[dead] != 0).any()):
                 error = float("inf")
             rows.append((name, error, ""))
@@ -199,7 +245,8 @@ def report_of(rows: list[Row]) -> list[str]:
     for backend in dict.fromkeys(row["backend"] for row in rows):
         mine = [row["result"].partition(":")[0] for row in rows if row["backend"] == backend]
         lines.append(
-            f"{backend:18} " + "  ".join(f"{mine.count(x):4} {x}" for x in ("ok", "cannot", "failed", "not checked"))
+            f"{backend:18} "
+            + "  ".join(f"{mine.count(x):4} {x}" for x in ("ok", "cannot", "failed", "not checked"))
         )
     failed = [row for row in rows if row["result"].startswith("failed")]
     return lines + ["  ".join(str(row.get(column)) for column in CHECKED) for row in failed]

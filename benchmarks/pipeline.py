@@ -55,8 +55,13 @@ def rows_of(studies: Path, against: str) -> list[table.Row]:
         rows.append({"stage": study, "jobs": jobs, "core_seconds": seconds, "against": before})
     both = [row for row in rows if row["against"] is not None]
     total = {"stage": "all that both have", "jobs": sum(row["jobs"] for row in both)}
-    rows.append(total | {name: sum(row[name] for row in both) for name in ("core_seconds", "against")})
-    return [row | {"ratio": row["core_seconds"] / row["against"] if row["against"] else None} for row in rows]
+    rows.append(
+        total | {name: sum(row[name] for row in both) for name in ("core_seconds", "against")}
+    )
+    return [
+        row | {"ratio": row["core_seconds"] / row["against"] if row["against"] else None}
+        for row in rows
+    ]
 
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
@@ -75,14 +80,22 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
 def main() -> None:
     """Read, print and write."""
     parser = table.parser_of(__file__, __doc__)
-    parser.add_argument("--studies", type=Path, help=f"default: build/laptop/studies, or else {PUBLISHED}")
+    parser.add_argument(
+        "--studies", type=Path, help=f"default: build/laptop/studies, or else {PUBLISHED}"
+    )
     parser.add_argument("--against", default="HEAD", help="git revision")
     args = parser.parse_args()
-    folders = (args.studies,) if args.studies else (ROOT / "build" / "laptop" / "studies", ROOT / PUBLISHED)
+    folders = (
+        (args.studies,)
+        if args.studies
+        else (ROOT / "build" / "laptop" / "studies", ROOT / PUBLISHED)
+    )
     found = next((folder for folder in folders if any(folder.glob("*/tables/*.cost.csv"))), None)
     if found is None:
         parser.error(f"{folders[0]}: expected */tables/*.cost.csv, which `make repro` writes")
-    print(f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} against {PUBLISHED} at {args.against}")
+    print(
+        f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} against {PUBLISHED} at {args.against}"
+    )
     frame = table.save(rows_of(found, args.against), args.out, draw)
     print(frame.round(2).to_string(index=False))
 

@@ -79,7 +79,12 @@ def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -
         config = GPT2Config(n_embd=64, n_layer=1, n_head=2, n_positions=256, **options)
     else:
         heads = draw.choice([1, 2, 4])
-        sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": heads, "intermediate_size": 64}
+        sizes = {
+            "hidden_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": heads,
+            "intermediate_size": 64,
+        }
         share = draw.choice([0.25, 0.5, 1.0]) if family == "gpt_neox" and heads < 4 else 1.0
         head_dim = 64 // heads
         if family != "gpt_neox":
@@ -87,7 +92,9 @@ def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -
         rope, limit = scheme_of(rope_type, draw, int(head_dim * share) // 2)
         if family == "gpt_neox":
             rope["partial_rotary_factor"] = share
-        config = FAMILIES[family](max_position_embeddings=limit, rope_parameters=rope, **sizes, **options)
+        config = FAMILIES[family](
+            max_position_embeddings=limit, rope_parameters=rope, **sizes, **options
+        )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
@@ -196,7 +203,11 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
             case 3:
                 rope["factor"] = 0.0
             case 4:
-                edit(folder, lambda other: other.update(model_max_length=trained), "tokenizer_config.json")
+                edit(
+                    folder,
+                    lambda other: other.update(model_max_length=trained),
+                    "tokenizer_config.json",
+                )
                 config["max_position_embeddings"] = int(trained * rope["factor"])
 
     edit(folder, change)
@@ -220,7 +231,12 @@ def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list
     factor = rotary(load.load(folder)).attention_scaling
     kind = trial // 2 % 5
     if kind < 2:
-        edit(folder, lambda config: config["rope_parameters"].update(attention_factor=(1.0, factor**2)[kind]))
+        edit(
+            folder,
+            lambda config: config["rope_parameters"].update(
+                attention_factor=(1.0, factor**2)[kind]
+            ),
+        )
     loaded = load.load(folder)
     if kind in (2, 3):
         rotary(loaded).attention_scaling = (1.0, factor**2)[kind - 2]
@@ -257,9 +273,14 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
             else:
                 shutil.copy(path, copied / path.name)
         if theta is not None:
-            edit(copied, lambda config, theta=theta: config["rope_parameters"].update(rope_theta=theta))
+            edit(
+                copied,
+                lambda config, theta=theta: config["rope_parameters"].update(rope_theta=theta),
+            )
         loaded = load.load(copied)
-        ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[: 2 * length]
+        ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[
+            : 2 * length
+        ]
         rows = rope_check.confirm(loaded, torch.tensor(ids).view(2, length))
         finding = rope_check.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
         found[theta] = rope_check.lines([finding])[0]
@@ -283,7 +304,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for name, plant in FAULTS.items():
-            lines = [plant(Path(scratch) / f"{name}-{i}", i, random.Random(1000 + i)) for i in range(arguments.trials)]
+            lines = [
+                plant(Path(scratch) / f"{name}-{i}", i, random.Random(1000 + i))
+                for i in range(arguments.trials)
+            ]
             rows.append({"planted": name, "folders": len(lines), "reported": sum(map(bool, lines))})
             print(
                 f"{name}: found {sum(map(bool, lines))} of {len(lines)}, missed {[i for i, l in enumerate(lines) if not l]}"
@@ -295,11 +319,19 @@ def main() -> None:
             folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
             false += [(i, family, scheme, line) for line in said(load.load(folder))]
         print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
-        rows.append({"planted": "nothing", "folders": arguments.sound, "reported": len({alarm[0] for alarm in false})})
+        rows.append(
+            {
+                "planted": "nothing",
+                "folders": arguments.sound,
+                "reported": len({alarm[0] for alarm in false}),
+            }
+        )
         for alarm in false[:10]:
             print(*alarm[1:])
         if arguments.checkpoint:
-            for theta, line in by_loss(arguments.checkpoint, arguments.text, Path(scratch), arguments.length).items():
+            for theta, line in by_loss(
+                arguments.checkpoint, arguments.text, Path(scratch), arguments.length
+            ).items():
                 print(f"base {theta or 'as it is'}: {line}")
     table.save(rows, arguments.out, draw)
 

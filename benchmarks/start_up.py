@@ -47,7 +47,9 @@ def main() -> None:
         files.write_atomic(Path(folder) / "dvc.yaml", "stages: {}\n")
         files.write_atomic(Path(folder) / "params.yaml", "profile: 7\n")
         empty = cpu_seconds(folder, sys.executable, "-c", "pass")
-        error = cpu_seconds(folder, str(Path(sys.executable).with_name("farcontext")), "study", "model_anatomy")
+        error = cpu_seconds(
+            folder, str(Path(sys.executable).with_name("farcontext")), "study", "model_anatomy"
+        )
         torch = cpu_seconds(folder, sys.executable, "-c", "import torch")
     seconds = {"empty Python": empty, "config error": error, "import torch": torch}
     rows = [

@@ -40,7 +40,9 @@ def configurations(steps: int) -> list[RunConfig]:
     batch = BatchConfig(objective="mlm", length=128, rows=32)
     optimizer = OptimizerConfig(lr=1e-3)
     return [
-        RunConfig(model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=steps, seed=seed)
+        RunConfig(
+            model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=steps, seed=seed
+        )
         for seed in range(4)
     ]
 

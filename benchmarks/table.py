@@ -25,9 +25,14 @@ def parser_of(script: str, description: str) -> argparse.ArgumentParser:
 
     A figure stands beside the CSV.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--out", type=Path, default=FOLDER / f"{Path(script).stem}.csv", help="CSV; a PNG stands beside it"
+        "--out",
+        type=Path,
+        default=FOLDER / f"{Path(script).stem}.csv",
+        help="CSV; a PNG stands beside it",
     )
     return parser
 
@@ -46,7 +51,10 @@ def cell(script: str, *options: str) -> list[Row]:
 
 
 def save(
-    rows: list[Row] | pd.DataFrame, out: Path, draw: Callable[[pd.DataFrame, Axes], None], digits: int = 4
+    rows: list[Row] | pd.DataFrame,
+    out: Path,
+    draw: Callable[[pd.DataFrame, Axes], None],
+    digits: int = 4,
 ) -> pd.DataFrame:
     """Write rows as CSV and figure, and return the table.
 

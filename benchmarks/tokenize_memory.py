@@ -54,7 +54,9 @@ def write_corpus(folder: Path, megabytes: float) -> int:
         left, number = share * megabytes * 1e6, 0
         with files.stream_atomic(folder / f"{split}.jsonl") as stream:
             while left > 0:
-                text = document(rng, lexicon, WORDS * (100 if number % 10 == 9 else 1))[: int(left) + 1]
+                text = document(rng, lexicon, WORDS * (100 if number % 10 == 9 else 1))[
+                    : int(left) + 1
+                ]
                 row = frame | {"id": f"{split}{number:08}", "title": str(number), "text": text}
                 stream.write(json.dumps(row).encode("utf-8") + b"\n")
                 left, written, number = left - len(text), written + len(text), number + 1
@@ -89,7 +91,9 @@ def main() -> None:
     """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--megabytes", type=float, default=1000, help="of the largest text")
-    parser.add_argument("--corpus", type=Path, help="encode this corpus here and print what it took")
+    parser.add_argument(
+        "--corpus", type=Path, help="encode this corpus here and print what it took"
+    )
     arguments = parser.parse_args()
     if arguments.corpus is not None:
         print(json.dumps(encode(arguments.corpus, arguments.corpus / "tokens")))

@@ -51,14 +51,18 @@ def make_batch(length: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = (TOKENS // length, length)
     jumps = torch.randint(1, 9, shape, generator=generator).square()
-    tokens = 4 + (jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)) % (VOCABULARY - 4)
+    tokens = 4 + (
+        jumps.cumsum(1) + torch.randint(VOCABULARY, (shape[0], 1), generator=generator)
+    ) % (VOCABULARY - 4)
     masked = torch.rand(shape, generator=generator) < 0.3
     return tokens.masked_fill(masked, MASK), tokens.masked_fill(~masked, -100)
 
 
 def step_of(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], bf16: bool) -> Step:
     """Return a function that takes one training step and returns its loss."""
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.train().parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
@@ -74,8 +78,20 @@ def step_of(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], bf16:
 def masked_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
     """Return the arms of the family "masked", from equal weights."""
     torch.manual_seed(0)
-    shape = {"vocab_size": VOCABULARY, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp_width": 192}
-    kind = {"kind": "encoder", "norm": "layer", "mlp": "geglu", "embedding_norm": True, "max_length": length}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "width": WIDTH,
+        "layers": LAYERS,
+        "heads": HEADS,
+        "mlp_width": 192,
+    }
+    kind = {
+        "kind": "encoder",
+        "norm": "layer",
+        "mlp": "geglu",
+        "embedding_norm": True,
+        "max_length": length,
+    }
     ours = Encoder(ModelConfig(**kind, **shape, theta=160_000.0, window=64, global_every=3))
     theirs = {"modernbert_sdpa": to_hf(ours), "modernbert_sparse": to_hf(ours)}
     sparse = theirs["modernbert_sparse"]
@@ -98,13 +114,40 @@ def masked_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
 def causal_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
     """Return the arms of the family "causal"."""
     torch.manual_seed(0)
-    shape = {"vocab_size": VOCABULARY, "width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp_width": 4 * WIDTH}
-    kind = {"kind": "decoder", "norm": "layer", "mlp": "gelu", "positions": "learned", "max_length": length}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "width": WIDTH,
+        "layers": LAYERS,
+        "heads": HEADS,
+        "mlp_width": 4 * WIDTH,
+    }
+    kind = {
+        "kind": "decoder",
+        "norm": "layer",
+        "mlp": "gelu",
+        "positions": "learned",
+        "max_length": length,
+    }
     ours = Decoder(ModelConfig(**kind, **shape))
-    size = {"vocab_size": VOCABULARY, "n_positions": length, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
-    off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": None, "eos_token_id": None}
+    size = {
+        "vocab_size": VOCABULARY,
+        "n_positions": length,
+        "n_embd": WIDTH,
+        "n_layer": LAYERS,
+        "n_head": HEADS,
+    }
+    off = {
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
     attentions = ["sdpa", *(["eager"] * eager)]
-    theirs = {f"gpt2_{how}": GPT2LMHeadModel(GPT2Config(**size, **off, attn_implementation=how)) for how in attentions}
+    theirs = {
+        f"gpt2_{how}": GPT2LMHeadModel(GPT2Config(**size, **off, attn_implementation=how))
+        for how in attentions
+    }
 
     def our_loss(inputs: Tensor, _: Tensor) -> Tensor:
         return F.cross_entropy(ours(inputs)[:, :-1].flatten(0, 1), inputs[:, 1:].flatten())
@@ -116,7 +159,9 @@ def causal_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
     return arms | {name: step_of(model, their_loss(model), bf16) for name, model in theirs.items()}
 
 
-def run_cell(family: str, length: int, threads: int, repeats: int, bf16: bool, eager_to: int) -> list[table.Row]:
+def run_cell(
+    family: str, length: int, threads: int, repeats: int, bf16: bool, eager_to: int
+) -> list[table.Row]:
     """Return one row an arm.
 
     A row has median tokens/s, the median over rounds of its speed over the family's base, and the
@@ -159,10 +204,23 @@ def draw(frame: pd.DataFrame, axis: Axes) -> None:
     """
     frame = frame[(frame["threads"] == frame["threads"].max()) & ~frame["arm"].isin(BASES.values())]
     names = {"ours": {"masked": "ours / ModernBERT sdpa", "causal": "ours / GPT-2 sdpa"}}
-    hue = [names.get(arm, {}).get(family, arm) for arm, family in zip(frame["arm"], frame["family"], strict=True)]
+    hue = [
+        names.get(arm, {}).get(family, arm)
+        for arm, family in zip(frame["arm"], frame["family"], strict=True)
+    ]
     drawn = frame.assign(hue=hue)
-    table.ratio_bars(drawn, axis, x="length", y="speed_over_sdpa", hue="hue", label="training step, speed over sdpa")
-    axis.set(xlabel="tokens a row", title=f"{frame['precision'].iloc[0]}, {frame['threads'].iloc[0]} threads")
+    table.ratio_bars(
+        drawn,
+        axis,
+        x="length",
+        y="speed_over_sdpa",
+        hue="hue",
+        label="training step, speed over sdpa",
+    )
+    axis.set(
+        xlabel="tokens a row",
+        title=f"{frame['precision'].iloc[0]}, {frame['threads'].iloc[0]} threads",
+    )
 
 
 def main() -> None:
@@ -172,16 +230,29 @@ def main() -> None:
     """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--families", nargs="+", choices=list(BASES), default=list(BASES))
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[256, 1024, 4096], help="tokens a row"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each arm")
-    parser.add_argument("--eager-to", type=int, default=1024, help="the longest row of the eager arms")
+    parser.add_argument(
+        "--eager-to", type=int, default=1024, help="the longest row of the eager arms"
+    )
     parser.add_argument("--bf16", action="store_true", help="autocast on all sides instead of fp32")
-    parser.add_argument("--cell", action="store_true", help="one length in this process: rows as JSON")
+    parser.add_argument(
+        "--cell", action="store_true", help="one length in this process: rows as JSON"
+    )
     args = parser.parse_args()
     if args.cell:
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        cell = (args.families[0], args.lengths[0], args.threads[0], args.repeats, args.bf16, args.eager_to)
+        cell = (
+            args.families[0],
+            args.lengths[0],
+            args.threads[0],
+            args.repeats,
+            args.bf16,
+            args.eager_to,
+        )
         print(json.dumps(run_cell(*cell)))
         return
     common = (f"--repeats={args.repeats}", f"--eager-to={args.eager_to}", *(["--bf16"] * args.bf16))

@@ -53,7 +53,9 @@ def try_all(folder: Path, tries: list[tuple[list[str], str | None]]) -> tuple[li
 def call(folder: Path, *arguments: str, seconds: float = 60) -> Said:
     """Call the installed command in a process of its own; it has so many seconds."""
     command = [str(Path(sys.executable).with_name("farcontext")), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds
+    )
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -61,6 +63,8 @@ def imports(folder: Path, *arguments: str) -> set[str]:
     """Return what the installed command imports, by the first part of each module's name."""
     command = [str(Path(sys.executable).with_name("farcontext")), *arguments]
     told = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60, env=told)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=60, env=told
+    )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}

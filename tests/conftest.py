@@ -18,7 +18,9 @@ sys.path.append(str(ROOT / "benchmarks"))  # for what a benchmark imports from b
 def pytest_configure(config: pytest.Config) -> None:
     """One cache a session, one job, no progress bars: what notebooks and tests train is trained once."""
     if "FARCONTEXT_CACHE" not in os.environ:
-        config.stash[OWN_CACHE] = os.environ["FARCONTEXT_CACHE"] = tempfile.mkdtemp(prefix="farcontext-runs-")
+        config.stash[OWN_CACHE] = os.environ["FARCONTEXT_CACHE"] = tempfile.mkdtemp(
+            prefix="farcontext-runs-"
+        )
     os.environ.setdefault("FARCONTEXT_JOBS", "1")
     # two threads on a busy machine wait for each other and take ten times as long
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -18,10 +18,18 @@ JAVASCRIPT = re.compile(r"<script|javascript|onload=|onclick=", re.IGNORECASE)
 def problems_of(path: Path) -> list[str]:
     """Return every rule that a notebook breaks, in words; none for a notebook as it should be."""
     notebook = notebooks.read(path)
-    cells = [(number, cell) for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    found = [] if path.stat().st_size <= MAX_BYTES else [f"{path.stat().st_size} bytes: at most {MAX_BYTES}"]
+    cells = [
+        (number, cell) for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"
+    ]
+    found = (
+        []
+        if path.stat().st_size <= MAX_BYTES
+        else [f"{path.stat().st_size} bytes: at most {MAX_BYTES}"]
+    )
     for place, (number, cell) in enumerate(cells):
-        found += [f"cell {number}: {problem}" for problem in [*_source(cell, place == 0), *_outputs(cell)]]
+        found += [
+            f"cell {number}: {problem}" for problem in [*_source(cell, place == 0), *_outputs(cell)]
+        ]
     if any(cell.execution_count != place for place, (_, cell) in enumerate(cells, 1)):
         found.append("execution counts are not 1, 2, 3 …: run it with `farcontext notebooks`")
     if not any(cell.outputs for _, cell in cells):
@@ -34,7 +42,9 @@ def problems_of(path: Path) -> list[str]:
 def _source(cell: nbformat.NotebookNode, first: bool) -> list[str]:
     found = []
     lines = [line for line in cell.source.splitlines() if line.strip()]
-    listed = "parameters" in cell.metadata.get("tags", [])  # a list of names, as long as the study's section is
+    listed = "parameters" in cell.metadata.get(
+        "tags", []
+    )  # a list of names, as long as the study's section is
     if len(lines) > MAX_CELL_LINES and not listed:
         found.append(f"{len(lines)} lines: at most {MAX_CELL_LINES}")
     for node in ast.walk(ast.parse(cell.source)):
@@ -53,13 +63,16 @@ def _outputs(cell: nbformat.NotebookNode) -> list[str]:
     if cell.execution_count is None:
         found.append("no execution count: nbval would run it and compare nothing")
     prints = any(
-        isinstance(node, ast.Call) and ast.unparse(node.func) == "print" for node in ast.walk(ast.parse(cell.source))
+        isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+        for node in ast.walk(ast.parse(cell.source))
     )
     if prints and not cell.outputs:
         found.append("it prints, but there is no stored output")
     for output in cell.outputs:
         data = output.get("data", {})
-        if "application/javascript" in data or JAVASCRIPT.search(json.dumps(data.get("text/html", ""))):
+        if "application/javascript" in data or JAVASCRIPT.search(
+            json.dumps(data.get("text/html", ""))
+        ):
             found.append("JavaScript in an output")
         if output.output_type == "error" or output.get("name") == "stderr":
             found.append(f"an output of type {output.output_type}, {output.get('name', '')}")

@@ -39,9 +39,11 @@ def run_bits(cache: Path) -> dict[str, str]:
     (folder,) = (cache / "runs").iterdir()
     newest = sorted(folder.glob("step-*"))[-1]
     kept = [*sorted(newest.iterdir()), folder / "result.json"]
-    return {f"{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in kept if path.is_file()} | {
-        "step": newest.name
-    }
+    return {
+        f"{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in kept
+        if path.is_file()
+    } | {"step": newest.name}
 
 
 def leftovers(folder: Path) -> list[Path]:

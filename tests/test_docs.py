@@ -22,11 +22,15 @@ def readme(root: Path) -> str:
 @pytest.fixture
 def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[verdicts.Finding]:
     monkeypatch.chdir(root)
-    return verdicts.judge_all(verdicts.read_claims(root / "claims.yaml"), root / "results" / "laptop")
+    return verdicts.judge_all(
+        verdicts.read_claims(root / "claims.yaml"), root / "results" / "laptop"
+    )
 
 
 def block(page: str, name: str) -> str:
-    return page.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->", maxsplit=1)[0].strip()
+    return (
+        page.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->", maxsplit=1)[0].strip()
+    )
 
 
 def test_readme_length(readme: str) -> None:
@@ -48,7 +52,9 @@ def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
     assert set(re.findall(r"\b([a-z_]+\.py)\b", tree)) <= known
 
 
-@pytest.mark.parametrize("page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"]
+)
 def test_links_resolve(page: str, root: Path) -> None:
     text = (root / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -57,10 +63,15 @@ def test_links_resolve(page: str, root: Path) -> None:
 
 
 def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:
-    assert block(readme, "verdicts") == pages.verdict_block(findings, verdicts.second_machine()).strip()
+    assert (
+        block(readme, "verdicts")
+        == pages.verdict_block(findings, verdicts.second_machine()).strip()
+    )
 
 
-def test_readme_costs_are_computed(readme: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_costs_are_computed(
+    readme: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(root)
     assert block(readme, "costs") == pages.cost_block().strip()
 
@@ -96,7 +107,9 @@ def test_undecided_verdicts_are_named(findings: list[verdicts.Finding]) -> None:
             assert f.note
 
 
-@pytest.mark.parametrize("page", ["README.md", "EXPERIMENTS.md", "data/README.md", "REPRODUCING.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "EXPERIMENTS.md", "data/README.md", "REPRODUCING.md"]
+)
 def test_every_row_of_a_table_has_the_cells_of_its_head(page: str, root: Path) -> None:
     head = None
     for line in (root / page).read_text(encoding="utf-8").splitlines():
@@ -109,7 +122,9 @@ def test_every_row_of_a_table_has_the_cells_of_its_head(page: str, root: Path) -
 def test_conda_pin_equals_pyproject(root: Path) -> None:
     pins = YAML(typ="safe").load(root / "environment.yml")["dependencies"]
     python = next(pin for pin in pins if str(pin).startswith("python="))
-    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "requires-python"
+    ]
     least, most = re.fullmatch(r">=3\.(\d+)\.\d+,<3\.(\d+)", required).groups()
     assert int(least) <= int(python.removeprefix("python=3.")) < int(most)
 

@@ -49,7 +49,9 @@ def test_a_refusing_disk_is_one_line_with_the_path_and_the_old_file_stays(tmp_pa
         except files.UserError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
     assert str(tmp_path / "kept") in done.stdout and "bytes free" in done.stdout
     assert (tmp_path / "kept").read_text(encoding="utf-8") == "old"
     assert not leftovers(tmp_path)
@@ -65,7 +67,11 @@ def test_json_is_the_same_bytes_for_the_same_value_and_refuses_nan(tmp_path: Pat
     one = files.write_json(tmp_path / "1", {"b": [1.5, None], "a": "长"}).read_bytes()
     two = files.write_json(tmp_path / "2", {"a": "长", "b": [1.5, None]}).read_bytes()
     assert one == two and files.read_json(tmp_path / "1") == {"a": "长", "b": [1.5, None]}
-    assert files.sha256_json({"b": 1, "a": 2}) == files.sha256_json({"a": 2, "b": 1}) != files.sha256_json({"a": 2})
+    assert (
+        files.sha256_json({"b": 1, "a": 2})
+        == files.sha256_json({"a": 2, "b": 1})
+        != files.sha256_json({"a": 2})
+    )
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "3", float("nan"))
     assert not (tmp_path / "3").exists()
@@ -128,13 +134,17 @@ def test_leftovers_are_swept_and_a_folder_set_aside_goes_back(tmp_path: Path) ->
 def test_a_lock_is_refused_to_the_second_and_free_after_the_first(tmp_path: Path) -> None:
     with files.lock(tmp_path / "run"):
         program = f"from farcontext import files\nfrom pathlib import Path\nwith files.lock(Path({str(tmp_path / 'run')!r})): pass"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
         assert f"process {os.getpid()} on {socket.gethostname()}" in done.stderr
     with files.lock(tmp_path / "run"):
         pass
 
 
-def test_the_project_is_found_from_below_and_missed_from_outside(tmp_path: Path, monkeypatch) -> None:
+def test_the_project_is_found_from_below_and_missed_from_outside(
+    tmp_path: Path, monkeypatch
+) -> None:
     (tmp_path / "p" / "a" / "b").mkdir(parents=True)
     (tmp_path / "p" / "dvc.yaml").write_text("", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "p" / "a" / "b")

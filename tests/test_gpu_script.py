@@ -21,17 +21,31 @@ QUICK = ("reference", "online", "sdpa", "sdpa_local")
 
 
 def test_a_dry_run_checks_every_pattern_and_says_what_it_ran_on(tmp_path):
-    command = [sys.executable, gpu.__file__, "--dry-run", "--out", tmp_path, "--paths", *QUICK, "xformers"]
+    command = [
+        sys.executable,
+        gpu.__file__,
+        "--dry-run",
+        "--out",
+        tmp_path,
+        "--paths",
+        *QUICK,
+        "xformers",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "correctness.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(
+        csv.DictReader((tmp_path / "correctness.csv").read_text(encoding="utf-8").splitlines())
+    )
     assert tuple(rows[0]) == gpu_check.CHECKED
     assert {row["pattern"] for row in rows} == set(gpu_check.make_cases(24))
     for row in rows:
         if row["backend"] in ("reference", "online", "sdpa"):
             assert row["result"] == "ok" and float(row["error"]) <= float(row["tolerance"])
         elif row["backend"] == "xformers":
-            assert row["result"].startswith("cannot: backend = xformers: expected CUDA") and row["error"] == ""
+            assert (
+                row["result"].startswith("cannot: backend = xformers: expected CUDA")
+                and row["error"] == ""
+            )
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert card["card"] == "cpu" and card["dry_run"] and card["torch"] == torch.__version__
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "correctness.csv"]
@@ -48,11 +62,21 @@ def right(q, k, v, pattern):
 def one_key_more(q, k, v, pattern):
     before = None if pattern.before is None else pattern.before + 1
     wrong = Pattern(before, pattern.after, pattern.sinks, pattern.slopes, pattern.relative)
-    return right(q, k, v, wrong if pattern.documents is None else wrong.within(pattern.documents, pattern.queries))
+    return right(
+        q,
+        k,
+        v,
+        wrong if pattern.documents is None else wrong.within(pattern.documents, pattern.queries),
+    )
 
 
 def no_documents(q, k, v, pattern):
-    return right(q, k, v, Pattern(pattern.before, pattern.after, pattern.sinks, pattern.slopes, pattern.relative))
+    return right(
+        q,
+        k,
+        v,
+        Pattern(pattern.before, pattern.after, pattern.sinks, pattern.slopes, pattern.relative),
+    )
 
 
 def gradient_lost(q, k, v, pattern):
@@ -87,7 +111,9 @@ def test_a_wrong_path_ends_the_run_with_a_table_and_exit_code_1(tmp_path, capsys
 
 def test_a_path_that_breaks_is_told_from_one_that_cannot():
     assert gpu_check.refusal(NotImplementedError("no\nkernel")) == "cannot: no kernel"
-    assert gpu_check.refusal(RuntimeError("No available kernel. Aborting execution.")).startswith("cannot")
+    assert gpu_check.refusal(RuntimeError("No available kernel. Aborting execution.")).startswith(
+        "cannot"
+    )
     assert gpu_check.refusal(TypeError("x")) == "failed: TypeError: x"
     with pytest.raises(RuntimeError):
         gpu_check.refusal(RuntimeError("CUDA error: an illegal memory access"))
@@ -97,7 +123,10 @@ def test_a_path_that_breaks_is_told_from_one_that_cannot():
     ("arguments", "line"),
     [
         ((), "farcontext: no CUDA device here"),
-        (("--dry-run", "--paths", "flash"), "farcontext: --paths flash: expected some of reference"),
+        (
+            ("--dry-run", "--paths", "flash"),
+            "farcontext: --paths flash: expected some of reference",
+        ),
     ],
 )
 def test_what_cannot_run_here_says_so_in_one_line(arguments, line, monkeypatch, capsys):
@@ -129,7 +158,12 @@ class Clock:
 @pytest.fixture
 def no_card(monkeypatch):
     """Let the timing code run here, on tiny sizes; what it measures means nothing."""
-    for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats", "empty_cache"):
+    for name in (
+        "memory_allocated",
+        "max_memory_allocated",
+        "reset_peak_memory_stats",
+        "empty_cache",
+    ):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)
     monkeypatch.setattr(torch.cuda, "Event", Clock)
     for name, value in {
@@ -151,30 +185,48 @@ def short_of_memory(q, k, v, pattern):
 
 @pytest.mark.usefixtures("no_card")
 def test_every_cell_has_a_row_and_an_empty_one_says_why(tmp_path):
-    paths = {"sdpa": right, "small": short_of_memory, "none": gpu_check.make_paths(False)["xformers"]}
+    paths = {
+        "sdpa": right,
+        "small": short_of_memory,
+        "none": gpu_check.make_paths(False)["xformers"],
+    }
     gpu.time_attention(paths, 100.0, time.monotonic() + 60, tmp_path)
-    rows = list(csv.DictReader((tmp_path / "attention.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(
+        csv.DictReader((tmp_path / "attention.csv").read_text(encoding="utf-8").splitlines())
+    )
     assert tuple(rows[0]) == gpu.TIMED and len(rows) == 3 * 3 * 2 * 4 * 2
     for row in rows:
         notes = {"sdpa": "", "none": "cannot: backend = xformers"}
-        notes["small"] = {"32": "", "64": "out of memory", "128": "out of memory at 64"}[row["length"]]
-        assert row["note"].startswith(notes[row["backend"]]) and bool(row["note"]) == bool(notes[row["backend"]])
+        notes["small"] = {"32": "", "64": "out of memory", "128": "out of memory at 64"}[
+            row["length"]
+        ]
+        assert row["note"].startswith(notes[row["backend"]]) and bool(row["note"]) == bool(
+            notes[row["backend"]]
+        )
         if not row["note"]:
             flop = float(row["tflop_per_s"]) * float(row["milliseconds"]) * 1e9
             pairs = gpu.timed_pattern(row["pattern"], int(row["length"]), 1)[1]
             assert flop == pytest.approx(
                 gpu.attention_flop(
-                    int(row["batch"]), int(row["heads"]), int(row["head_width"]), pairs, row["direction"]
+                    int(row["batch"]),
+                    int(row["heads"]),
+                    int(row["head_width"]),
+                    pairs,
+                    row["direction"],
                 ),
                 rel=1e-4,
             )
-            assert float(row["share_of_ceiling"]) == pytest.approx(float(row["tflop_per_s"]) / 100, rel=1e-4)
+            assert float(row["share_of_ceiling"]) == pytest.approx(
+                float(row["tflop_per_s"]) / 100, rel=1e-4
+            )
 
 
 @pytest.mark.usefixtures("no_card")
 def test_cells_that_come_too_late_or_would_take_too_long_are_left_out(tmp_path):
     gpu.time_attention({"sdpa": right}, 100.0, 0.0, tmp_path)
-    rows = list(csv.DictReader((tmp_path / "attention.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(
+        csv.DictReader((tmp_path / "attention.csv").read_text(encoding="utf-8").splitlines())
+    )
     assert len(rows) == 48 and {row["note"] for row in rows} == {"skipped: --minutes were over"}
     cell = gpu.Cell(128, 64, "full", "sdpa", "forward")
     row = gpu.time_cell(cell, right, {cell[1:]: (1.0, float("inf"))}, 100.0)  # at 1 FLOP/s
@@ -183,7 +235,9 @@ def test_cells_that_come_too_late_or_would_take_too_long_are_left_out(tmp_path):
 
 @pytest.mark.usefixtures("no_card")
 def test_a_training_step_is_timed_and_its_backend_named():
-    config = ModelConfig(kind="encoder", vocab_size=64, width=32, layers=3, heads=2, mlp_width=64, max_length=40)
+    config = ModelConfig(
+        kind="encoder", vocab_size=64, width=32, layers=3, heads=2, mlp_width=64, max_length=40
+    )
     row = gpu.time_step(Encoder(config), torch.randint(4, 64, (2, 40)))
     assert row["milliseconds"] > 0 and row["backend"] == "sdpa" and set(row) <= set(gpu.TRAINED)
 
@@ -196,14 +250,18 @@ def test_attention_flop_are_those_of_the_flash_papers():
 
 
 def test_model_flop_are_six_a_weight_and_twelve_a_channel_and_key():
-    config = ModelConfig(kind="encoder", vocab_size=64, width=32, layers=3, heads=2, mlp_width=64, max_length=40)
+    config = ModelConfig(
+        kind="encoder", vocab_size=64, width=32, layers=3, heads=2, mlp_width=64, max_length=40
+    )
     model = Encoder(config)
     every = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     assert gpu.flop_per_token(model, 40, rate=1.0) == 6 * every + 12 * 3 * 40 * 32
     fewer = gpu.flop_per_token(model, 40, rate=0.5)
     last_mlp = sum(p.numel() for p in model.stack.blocks[-1].mlp.parameters())
     assert gpu.flop_per_token(model, 40, 1.0) - fewer == 3 * (last_mlp + 32 * 32 + 64 * 32)
-    banded = Encoder(config.model_copy(update={"window": 4, "global_every": 3}))  # one layer in three sees all
+    banded = Encoder(
+        config.model_copy(update={"window": 4, "global_every": 3})
+    )  # one layer in three sees all
     keys = 40 + 2 * Pattern.local(4).count(40, 40) / 40
     assert gpu.flop_per_token(banded, 40, 1.0) == pytest.approx(6 * every + 12 * 32 * keys)
 

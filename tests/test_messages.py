@@ -46,7 +46,15 @@ def test_any_text_becomes_one_that_can_be_written(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["? [a, b]\n: x\n", "null: 1\n", "2020-01-01: 1\n", "1.5: 1\n", "a:\n  - {3: 4}\n", "a: {true: 1}\n"]
+    "text",
+    [
+        "? [a, b]\n: x\n",
+        "null: 1\n",
+        "2020-01-01: 1\n",
+        "1.5: 1\n",
+        "a:\n  - {3: 4}\n",
+        "a: {true: 1}\n",
+    ],
 )
 def test_a_key_that_is_no_text_is_one_line(text: str) -> None:
     with refuses("p.yaml: ") as caught:
@@ -70,9 +78,13 @@ def special(kind: str, path: Path) -> None:
             path.parent.write_text("a file", encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", ["folder", "link to itself", "pipe", "broken link", "below a file"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "link to itself", "pipe", "broken link", "below a file"]
+)
 @pytest.mark.parametrize("read", [read_yaml, files.read_json, files.read_regular])
-def test_what_is_no_regular_file_is_one_line_and_never_waited_for(kind: str, read, tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_one_line_and_never_waited_for(
+    kind: str, read, tmp_path: Path
+) -> None:
     path = tmp_path / "sub" / "params.yaml"
     path.parent.mkdir()
     special(kind, path)
@@ -93,7 +105,13 @@ def test_more_bytes_than_the_limit_are_not_read(tmp_path: Path) -> None:
 
 
 def corpus_of(folder: Path) -> Corpus:
-    config = {"sources": (), "folder": str(folder), "manuals": 1, "test_share": 0.2, "validation_share": 0.2}
+    config = {
+        "sources": (),
+        "folder": str(folder),
+        "manuals": 1,
+        "test_share": 0.2,
+        "validation_share": 0.2,
+    }
     return Corpus(**config, near_duplicate=0.8)
 
 
@@ -109,7 +127,11 @@ def test_a_file_whose_name_is_no_utf_8_is_read_under_an_escaped_name(tmp_path: P
     with open(bad, "wb") as file:  # noqa: PTH123 (a Path holds no such name as bytes)
         file.write(b"quite another text " * 40)
     build_corpus(corpus_of(tmp_path / "own"), tmp_path / "sources", tmp_path / "corpus")
-    titles = [d.title for split in ("train", "validation", "test") for d in load_documents(tmp_path / "corpus", split)]
+    titles = [
+        d.title
+        for split in ("train", "validation", "test")
+        for d in load_documents(tmp_path / "corpus", split)
+    ]
     assert "bad\\udcff" in titles and len(titles) == 9
 
 

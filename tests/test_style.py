@@ -15,8 +15,13 @@ from farcontext.studies import params as schema
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "farcontext"
-MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-MODULES = {name: path for name, path in MODULES.items() if not name.endswith(("__init__", "__main__"))}
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {
+    name: path for name, path in MODULES.items() if not name.endswith(("__init__", "__main__"))
+}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 MAX_MODULE_LINES = 350
@@ -36,7 +41,8 @@ ROOMS = {
     "results": GROUND | {"tasks", "nn", "data", "train", "measure"},
     "checkpoints": GROUND | {"tasks", "nn", "data", "train", "measure", "results"},
     "studies": GROUND | {"tasks", "nn", "data", "train", "measure", "results", "checkpoints"},
-    "app": GROUND | {"tasks", "nn", "data", "train", "measure", "results", "checkpoints", "studies"},
+    "app": GROUND
+    | {"tasks", "nn", "data", "train", "measure", "results", "checkpoints", "studies"},
 }
 GROUND_ORDER = {
     "files": set(),
@@ -52,7 +58,9 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def imports(tree: ast.Module) -> set[str]:
@@ -64,7 +72,9 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("farcontext."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
-            found.update(a.name.split(".")[1] for a in node.names if a.name.startswith("farcontext."))
+            found.update(
+                a.name.split(".")[1] for a in node.names if a.name.startswith("farcontext.")
+            )
     return found
 
 
@@ -95,7 +105,9 @@ def oversized(tree: ast.Module) -> list[str]:
             else MAX_PARAMETERS
         )
         if positional > MAX_POSITIONAL or positional + len(node.args.kwonlyargs) > most:
-            found.append(f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters")
+            found.append(
+                f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters"
+            )
     return found
 
 
@@ -106,7 +118,16 @@ def misplaced(module: str, imported: set[str]) -> set[str]:
 
 
 WRITING = ("shutil.copy", "shutil.copy2", "shutil.copyfile", "json.dump")
-WRITERS = ("write_text", "write_bytes", "savefig", "savetxt", "tofile", "to_parquet", "save_file", "copytree")
+WRITERS = (
+    "write_text",
+    "write_bytes",
+    "savefig",
+    "savetxt",
+    "tofile",
+    "to_parquet",
+    "save_file",
+    "copytree",
+)
 
 
 def writes(tree: ast.Module) -> list[str]:
@@ -115,11 +136,21 @@ def writes(tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        texts = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
-        modes = [text for text in texts if isinstance(text, str) and text and set(text) <= set("rwaxbt+")]
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
+        texts = [
+            a.value
+            for a in [*node.args, *(k.value for k in node.keywords)]
+            if isinstance(a, ast.Constant)
+        ]
+        modes = [
+            text for text in texts if isinstance(text, str) and text and set(text) <= set("rwaxbt+")
+        ]
         opens = name == "open" and any(set(mode) & set("wax+") for mode in modes)
-        to_path = name in ("to_csv", "to_json") and any(not isinstance(a, ast.Constant) for a in node.args)
+        to_path = name in ("to_csv", "to_json") and any(
+            not isinstance(a, ast.Constant) for a in node.args
+        )
         whole = ast.unparse(node.func)
         memory = bool(node.args) and ast.unparse(node.args[0]) in (
             "buffer",
@@ -137,7 +168,9 @@ NOT_KEPT = {
     "app/profiles": {"shutil.copy", "shutil.copy2", "shutil.copytree"},
     "train/runs": {"(folder / 'log.txt').open"},
     "data/sources": {"Path(output).write_bytes"},
-    "studies/efficient_attention/cells": {"Path('/proc/self/clear_refs').write_text"},  # a switch of the kernel's
+    "studies/efficient_attention/cells": {
+        "Path('/proc/self/clear_refs').write_text"
+    },  # a switch of the kernel's
 }
 
 
@@ -158,8 +191,13 @@ def unnamed_encodings(tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        binary = any(isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value for a in node.args)
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
+        binary = any(
+            isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value
+            for a in node.args
+        )
         named = any(keyword.arg == "encoding" for keyword in node.keywords)
         others = ast.unparse(node.func) in NOT_TEXT
         if name in ("open", "read_text", "write_text") and not (named or binary or others):
@@ -184,7 +222,9 @@ def test_functions_stay_short_and_take_few_parameters(name: str) -> None:
 def test_an_oversized_function_is_found() -> None:
     long = "def f():\n" + "    x = 1\n" * 60
     assert oversized(ast.parse(long)) == ["f: 61 lines"]
-    assert oversized(ast.parse("def f(a, b, c, d, e, g, h): pass")) == ["f: 7 positional, 0 keyword-only parameters"]
+    assert oversized(ast.parse("def f(a, b, c, d, e, g, h): pass")) == [
+        "f: 7 positional, 0 keyword-only parameters"
+    ]
     assert oversized(ast.parse("def f(self, a, b, c, d, e, g): pass")) == []
 
 
@@ -193,33 +233,57 @@ def test_an_oversized_function_is_found() -> None:
 
 def test_imports_point_up_the_table() -> None:
     assert {name.split("/")[0] for name in MODULES} == GROUND | set(ROOMS)
-    found = {name: bad for name, path in MODULES.items() if (bad := misplaced(name, imports(tree_of(path))))}
+    found = {
+        name: bad
+        for name, path in MODULES.items()
+        if (bad := misplaced(name, imports(tree_of(path))))
+    }
     assert not found
 
 
 def test_the_house_is_small_enough_to_know() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 6
-    folders = [folder for folder in PACKAGE.rglob("*") if folder.is_dir() and any(folder.glob("*.py"))]
+    folders = [
+        folder for folder in PACKAGE.rglob("*") if folder.is_dir() and any(folder.glob("*.py"))
+    ]
     assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 20
     empty = [path for path in PACKAGE.rglob("__init__.py") if path.read_text(encoding="utf-8")]
     assert not empty, "an __init__.py that imports makes cycles"
 
 
 def test_imports_have_no_cycle() -> None:
-    graph = {name: {n.replace(".", "/") for n in modules_of(tree_of(path))} for name, path in MODULES.items()}
+    graph = {
+        name: {n.replace(".", "/") for n in modules_of(tree_of(path))}
+        for name, path in MODULES.items()
+    }
     while leaves := {name for name, to in graph.items() if not (to & set(graph))}:
         graph = {name: to for name, to in graph.items() if name not in leaves}
     assert not graph, f"a cycle among {sorted(graph)}"
 
 
 def test_an_import_that_points_down_is_found() -> None:
-    assert misplaced("nn/transformer", imports(ast.parse("from farcontext.train.loop import train"))) == {"train"}
+    assert misplaced(
+        "nn/transformer", imports(ast.parse("from farcontext.train.loop import train"))
+    ) == {"train"}
     assert misplaced("files", imports(ast.parse("import farcontext.messages"))) == {"messages"}
-    assert misplaced("train/loop", imports(ast.parse("from farcontext.nn import transformer, layers"))) == set()
+    assert (
+        misplaced("train/loop", imports(ast.parse("from farcontext.nn import transformer, layers")))
+        == set()
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["files", "schema", "nn.config", "train.config", "data.config", "studies.params", "app.verbs", "app.cli"]
+    "name",
+    [
+        "files",
+        "schema",
+        "nn.config",
+        "train.config",
+        "data.config",
+        "studies.params",
+        "app.verbs",
+        "app.cli",
+    ],
 )
 def test_what_reads_a_configuration_imports_without_torch(name: str) -> None:
     program = f"import sys, farcontext.{name}; sys.exit('torch' in sys.modules)"
@@ -232,7 +296,11 @@ def test_what_reads_a_configuration_imports_without_torch(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_kept_files_are_written_by_the_one_writer_only(name: str) -> None:
     if name != "files":
-        found = [call for call in writes(tree_of(MODULES[name])) if call.split(": ")[1] not in NOT_KEPT.get(name, ())]
+        found = [
+            call
+            for call in writes(tree_of(MODULES[name]))
+            if call.split(": ")[1] not in NOT_KEPT.get(name, ())
+        ]
         assert found == []
 
 
@@ -244,7 +312,9 @@ def test_text_is_opened_with_its_encoding_named(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_input_is_never_checked_by_an_assert(name: str) -> None:
     """`python -O` removes them."""
-    assert [node.lineno for node in ast.walk(tree_of(MODULES[name])) if isinstance(node, ast.Assert)] == []
+    assert [
+        node.lineno for node in ast.walk(tree_of(MODULES[name])) if isinstance(node, ast.Assert)
+    ] == []
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -303,7 +373,9 @@ def test_a_notebooks_parameters_are_its_section(path: Path) -> None:
     assert validate(schema.STUDIES[study], written, path.name)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_a_profile_is_valid_bears_its_name_and_has_the_laptops_data(path: Path) -> None:
     profile, laptop = schema.read_profile(ROOT, path.stem), schema.read_params(ROOT / "params.yaml")
     assert profile.profile == path.stem and laptop.profile == "laptop"

@@ -36,7 +36,9 @@ def make_project(root: Path) -> Path:
         "sha256": "",
     }
     files.write_json(tales / "source.json", origin)
-    corpus = Corpus(sources=("tales",), manuals=1, test_share=0.2, validation_share=0.2, near_duplicate=0.8)
+    corpus = Corpus(
+        sources=("tales",), manuals=1, test_share=0.2, validation_share=0.2, near_duplicate=0.8
+    )
     build_corpus(corpus, root / "build" / "sources", root / "build" / "corpus")
     tokenizer = Tokenizer(vocab_size=VOCABULARY, characters=100_000)
     build_tokenizer(tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
@@ -59,14 +61,27 @@ def tiny_run(
         max_length=LENGTH,
         init_std=0.1,
     )
-    batch = BatchConfig(objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4))
+    batch = BatchConfig(
+        objective="mlm" if kind == "encoder" else "clm", length=LENGTH, rows=changes.pop("rows", 4)
+    )
     optimizer = OptimizerConfig(**{"lr": 0.01, "warmup": 4} | changes)
-    return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed)
+    return RunConfig(
+        model=model, batch=batch, optimizer=optimizer, steps=steps, save_every=save_every, seed=seed
+    )
 
 
-def task_run(*, kind: str = "decoder", start: RunConfig | None = None, seed: int = 0, **changes: Any) -> RunConfig:
+def task_run(
+    *, kind: str = "decoder", start: RunConfig | None = None, seed: int = 0, **changes: Any
+) -> RunConfig:
     """Return a run of 20 steps on recall, short rows first; `changes` go to the model."""
-    shape = {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "max_length": 2 * LENGTH, "init_std": 0.1}
+    shape = {
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "mlp_width": 32,
+        "max_length": 2 * LENGTH,
+        "init_std": 0.1,
+    }
     model = ModelConfig(kind=kind, vocab_size=recall.VOCABULARY + 1, **shape | changes)
     dense, once = Task(name="dense_recall", pairs=2), Task(name="recall", pairs=2)
     stages = (
@@ -75,7 +90,15 @@ def task_run(*, kind: str = "decoder", start: RunConfig | None = None, seed: int
     )
     optimizer = OptimizerConfig(lr=0.01, warmup=4)
     batch = Curriculum(stages=stages)
-    return RunConfig(model=model, batch=batch, optimizer=optimizer, steps=20, save_every=5, seed=seed, start=start)
+    return RunConfig(
+        model=model,
+        batch=batch,
+        optimizer=optimizer,
+        steps=20,
+        save_every=5,
+        seed=seed,
+        start=start,
+    )
 
 
 def embedding_norm(model: torch.nn.Module, *, scale: float = 1.0) -> list[dict]:

@@ -23,8 +23,12 @@ from typing import BinaryIO
 
 import filelock
 
-TEMPORARY = ".partial-"  # Every unfinished file or folder has this prefix, and is swept at the next start.
-MAX_BYTES = 256 << 20  # One file, wheel member or unpacked manual has at most so many: all are held in memory.
+TEMPORARY = (
+    ".partial-"  # Every unfinished file or folder has this prefix, and is swept at the next start.
+)
+MAX_BYTES = (
+    256 << 20
+)  # One file, wheel member or unpacked manual has at most so many: all are held in memory.
 SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
@@ -44,7 +48,9 @@ def project() -> Path:
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
-    raise UserError(f"{here}: expected a folder inside a farcontext checkout (no dvc.yaml here or above)")
+    raise UserError(
+        f"{here}: expected a folder inside a farcontext checkout (no dvc.yaml here or above)"
+    )
 
 
 def profile() -> str:
@@ -151,7 +157,10 @@ def write_json(path: Path | str, value: object) -> Path:
 
     Keys are sorted and one newline ends it: the same value always gives the same bytes.
     """
-    return write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_atomic(
+        path,
+        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+    )
 
 
 def read_json(path: Path | str) -> object:
@@ -221,7 +230,9 @@ def _put_in_place(temporary: Path, path: Path) -> None:
                 raise
         else:
             break
-        shutil.rmtree(discarded, ignore_errors=True)  # It was set aside before; another has taken its place since.
+        shutil.rmtree(
+            discarded, ignore_errors=True
+        )  # It was set aside before; another has taken its place since.
         with suppress(FileNotFoundError):
             path.replace(discarded)
     shutil.rmtree(discarded, ignore_errors=True)
@@ -240,7 +251,10 @@ def sweep_leftovers(folder: Path) -> None:
     successor which never came goes back to its place.
     """
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        target = folder / leftover.name.removeprefix(TEMPORARY).removesuffix(SET_ASIDE).rpartition("-")[0]
+        target = (
+            folder
+            / leftover.name.removeprefix(TEMPORARY).removesuffix(SET_ASIDE).rpartition("-")[0]
+        )
         if leftover.name.endswith(SET_ASIDE) and not target.exists():
             leftover.replace(target)
         elif leftover.is_dir():
@@ -260,7 +274,9 @@ def sha256_file(path: Path | str) -> str:
 
 def sha256_json(value: object) -> str:
     """Return the sha256 of a value's canonical JSON (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

@@ -23,7 +23,9 @@ def printable(text: str) -> str:
 
     Control characters, but for new lines and tabs, and bytes that were no UTF-8 are shown as escapes.
     """
-    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
@@ -31,7 +33,9 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[
     for part in location:
         field = model.model_fields.get(str(part))
         inner = field.annotation if field else None
-        nested = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        nested = [
+            t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)
+        ]
         model = nested[0] if nested else model
     return list(model.model_fields)
 
@@ -112,7 +116,9 @@ def _in_words(node: Mapping[str, Any]) -> str:
             words = f"one of {', '.join(names)}"
         case {"type": "integer" | "number" as kind}:
             signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
-            limits = " and ".join(f"{sign} {node[key]}" for key, sign in signs.items() if key in node)
+            limits = " and ".join(
+                f"{sign} {node[key]}" for key, sign in signs.items() if key in node
+            )
             words = f"{'an integer' if kind == 'integer' else 'a number'} {limits}".strip()
         case {"type": "array", "items": inner}:
             words = f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"

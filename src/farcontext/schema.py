@@ -85,7 +85,10 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     reader = YAML(typ="safe", pure=True)
     reader.max_depth = MAX_YAML_DEPTH
     try:
-        if any(type(token).__name__ in ("AliasToken", "TagToken") for token in YAML(typ="safe", pure=True).scan(text)):
+        if any(
+            type(token).__name__ in ("AliasToken", "TagToken")
+            for token in YAML(typ="safe", pure=True).scan(text)
+        ):
             raise UserError(f"{name}: expected plain values: no alias (*), no tag (!)")
         value = reader.load(io.StringIO(text))
     except DuplicateKeyError as error:
@@ -117,7 +120,9 @@ def _repeated_key(name: str, text: str, error: DuplicateKeyError) -> str:
     mark = error.problem_mark
     key = str(error.problem).split('"')[1]
     lines = text.splitlines()
-    above = (n + 1 for n in range(mark.line - 1, -1, -1) if lines[n][mark.column :].startswith(f"{key}:"))
+    above = (
+        n + 1 for n in range(mark.line - 1, -1, -1) if lines[n][mark.column :].startswith(f"{key}:")
+    )
     return f"{name}: {key}: lines {next(above, '?')} and {mark.line + 1}: expected each key once"
 
 

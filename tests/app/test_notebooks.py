@@ -18,7 +18,9 @@ def ran(number: int, **metadata: object) -> nbformat.NotebookNode:
         new_output("stream", name="stdout", text="a\n"),
         new_output("stream", name="stderr", text=f"warning {number}\n"),
         new_output("stream", name="stdout", text="b\n"),
-        new_output("execute_result", data={"text/plain": f"<f at 0x7f00{number:04x}>"}, execution_count=1),
+        new_output(
+            "execute_result", data={"text/plain": f"<f at 0x7f00{number:04x}>"}, execution_count=1
+        ),
     ]
     cell = new_code_cell("f", execution_count=1, outputs=outputs, id=f"id{number}")
     cell.metadata = {
@@ -52,7 +54,9 @@ def test_the_normal_form_keeps_what_a_reader_sees() -> None:
 def test_another_output_is_another_normal_form() -> None:
     other = ran(1)
     other.cells[1].outputs[0].text = "c\n"
-    assert nbformat.writes(notebooks.normalise(other)) != nbformat.writes(notebooks.normalise(ran(1)))
+    assert nbformat.writes(notebooks.normalise(other)) != nbformat.writes(
+        notebooks.normalise(ran(1))
+    )
 
 
 @pytest.fixture
@@ -60,7 +64,9 @@ def notebook(tmp_path: Path) -> Path:
     cells = [
         new_markdown_cell("prose"),
         new_code_cell("import os  # why"),
-        new_code_cell("seeds = [1, 2]\nname = 'x'\nlimit = None", metadata={"tags": ["parameters"]}),
+        new_code_cell(
+            "seeds = [1, 2]\nname = 'x'\nlimit = None", metadata={"tags": ["parameters"]}
+        ),
         new_code_cell("print(seeds)"),
     ]
     path = tmp_path / "01_x.ipynb"
@@ -85,7 +91,9 @@ def test_a_notebooks_code_is_all_but_its_parameters(notebook: Path) -> None:
         ("print(seeds)", "print(1)", False),
     ],
 )
-def test_a_notebooks_digest_changes_with_its_code_alone(old: str, new: str, same: bool, notebook: Path) -> None:
+def test_a_notebooks_digest_changes_with_its_code_alone(
+    old: str, new: str, same: bool, notebook: Path
+) -> None:
     before = fingerprints.of_source(notebooks.code_cells(notebook))
     text = notebook.read_text(encoding="utf-8")
     assert old in text
@@ -99,7 +107,9 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:
         notebooks.read(tmp_path / "x.ipynb")
 
 
-def test_a_study_is_found_by_its_name_and_a_misspelt_one_gets_a_suggestion(root: Path, monkeypatch) -> None:
+def test_a_study_is_found_by_its_name_and_a_misspelt_one_gets_a_suggestion(
+    root: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(root)
     for study in STUDIES:
         assert notebooks.path_of(study).name[3:] == f"{study}.ipynb"
@@ -110,7 +120,9 @@ def test_a_study_is_found_by_its_name_and_a_misspelt_one_gets_a_suggestion(root:
         notebooks.path_of("*")
 
 
-def test_the_committed_parameters_pass_the_check_with_the_smoke_values(root: Path, monkeypatch) -> None:
+def test_the_committed_parameters_pass_the_check_with_the_smoke_values(
+    root: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(root)
     for study, model in STUDIES.items():
         values = notebooks.defaults(notebooks.path_of(study))

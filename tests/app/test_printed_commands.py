@@ -29,7 +29,10 @@ def printed(page: str) -> list[tuple[str, str]]:
     """Return (command, comment) of each line of a page's boxes of shell commands."""
     boxes = re.findall(r"```bash\n(.*?)```", page, re.S)
     lines = [line for box in boxes for line in box.splitlines() if line.strip()]
-    return [(command.strip(), comment) for command, _, comment in (line.partition("   #") for line in lines)]
+    return [
+        (command.strip(), comment)
+        for command, _, comment in (line.partition("   #") for line in lines)
+    ]
 
 
 def commands(root: Path) -> list[tuple[str, str]]:
@@ -42,7 +45,9 @@ def commands(root: Path) -> list[tuple[str, str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """A project with what the data stages made, a text, a folder of texts and a run."""
     if not (root / "build" / "smollm2" / "config.json").is_file():
-        pytest.fail("run `farcontext repro tokenizer smollm2` first (make test does)", pytrace=False)
+        pytest.fail(
+            "run `farcontext repro tokenizer smollm2` first (make test does)", pytrace=False
+        )
     made = tmp_path_factory.mktemp("printed")
     files.write_atomic(made / "dvc.yaml", "stages: {}\n")
     for name in ("build", "results"):
@@ -52,7 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     (made / "my-texts").mkdir()
     (made / "my-texts" / "one.txt").write_text(text, encoding="utf-8")
     run = tiny_run(steps=2).model_dump(mode="json", exclude={"processes"})
-    run["model"]["vocab_size"] = files.read_json(root / "build" / "tokenizer" / "card.json")["vocab_size"]
+    run["model"]["vocab_size"] = files.read_json(root / "build" / "tokenizer" / "card.json")[
+        "vocab_size"
+    ]
     files.write_json(made / "run.yaml", run)
     return made
 
@@ -62,16 +69,24 @@ def test_each_command_has_a_test_or_says_that_it_has_none(root: Path) -> None:
     unknown = [
         command
         for command, whole in commands(root)
-        if not (command in ELSEWHERE or any(command.startswith(f"{k} ") for k in LESS) or "not tested" in whole)
+        if not (
+            command in ELSEWHERE
+            or any(command.startswith(f"{k} ") for k in LESS)
+            or "not tested" in whole
+        )
     ]
     assert unknown == [], f"expected one of {known}, or `not tested` in its comment"
-    assert any(command.startswith("farcontext probe") for command, _ in commands(root))  # twin: boxes are found
+    assert any(
+        command.startswith("farcontext probe") for command, _ in commands(root)
+    )  # twin: boxes are found
 
 
 @pytest.mark.parametrize("name", LESS)
 def test_a_printed_command_runs(name: str, folder: Path, root: Path) -> None:
     found = [
-        command for command, whole in commands(root) if command.startswith(f"{name} ") and "not tested" not in whole
+        command
+        for command, whole in commands(root)
+        if command.startswith(f"{name} ") and "not tested" not in whole
     ]
     assert found, f"{name}: no longer printed"
     for command in found:

@@ -22,7 +22,10 @@ from farcontext.studies.params import STUDIES, read_params
 
 def _published(root: Path) -> dict[Path, bytes]:
     """What no run of another profile may touch: the lock and the published results, by content."""
-    return {path: path.read_bytes() for path in [root / "dvc.lock", *sorted((root / "results").rglob("*.*"))]}
+    return {
+        path: path.read_bytes()
+        for path in [root / "dvc.lock", *sorted((root / "results").rglob("*.*"))]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,10 @@ def test_smoke_profile_makes_everything(smoke: Path) -> None:
 
 def test_smoke_profile_twice_runs_and_trains_nothing(smoke: Path, root: Path) -> None:
     def state() -> dict[str, int]:
-        made = [*smoke.rglob("*.csv"), *Path(os.environ["FARCONTEXT_CACHE"]).glob("runs/*/result.json")]
+        made = [
+            *smoke.rglob("*.csv"),
+            *Path(os.environ["FARCONTEXT_CACHE"]).glob("runs/*/result.json"),
+        ]
         return {str(path): hash(path.read_bytes()) for path in made}
 
     before = state()
@@ -74,12 +80,16 @@ def test_a_stage_run_again_trains_no_step_again(smoke: Path) -> None:
     assert again == finished
 
 
-def test_smoke_profile_leaves_the_checkout_alone(smoke: Path, root: Path, published: dict[Path, bytes]) -> None:
+def test_smoke_profile_leaves_the_checkout_alone(
+    smoke: Path, root: Path, published: dict[Path, bytes]
+) -> None:
     assert smoke.is_dir()
     assert _published(root) == published
 
 
-def test_a_new_study_touches_six_files_and_runs_alone(smoke: Path, root: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_new_study_touches_six_files_and_runs_alone(
+    smoke: Path, root: Path, tmp_path: Path, monkeypatch
+) -> None:
     """The recipe of CONTRIBUTING: its table, its verdict and the paper are made, and no other study runs again."""
     copy = copy_of(root, tmp_path / "copy")
     assert follow(STUDY, copy) <= 6
@@ -104,20 +114,30 @@ def test_a_new_study_touches_six_files_and_runs_alone(smoke: Path, root: Path, t
 def locked(root: Path) -> dict[str, str]:
     """Path → md5 of every output and dependency in dvc.lock."""
     stages = read_yaml(root / "dvc.lock")["stages"]
-    return {one["path"]: one["md5"] for stage in stages.values() for one in [*stage.get("deps", []), *stage["outs"]]}
+    return {
+        one["path"]: one["md5"]
+        for stage in stages.values()
+        for one in [*stage.get("deps", []), *stage["outs"]]
+    }
 
 
 @pytest.mark.parametrize("stage", [*profiles.ENTRIES, *STUDIES])
-def test_lock_is_of_this_code(stage: str, locked: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_is_of_this_code(
+    stage: str, locked: dict[str, str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(root)
-    text = json.dumps(profiles.stage_code(stage), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps(profiles.stage_code(stage), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    )
     assert hashlib.md5(text.encode()).hexdigest() == locked[f"build/code/{stage}.json"], (
         f"{stage}: its code changed since the lock was made: run `dvc repro`"
     )
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_what_is_published_is_what_is_locked(study: str, locked: dict[str, str], root: Path) -> None:
+def test_what_is_published_is_what_is_locked(
+    study: str, locked: dict[str, str], root: Path
+) -> None:
     """The manifest is of the locked folder, and the published files are the manifest's."""
     folder = root / "results" / "laptop" / study
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -140,7 +160,9 @@ def test_lock_is_of_the_laptop_profile(root: Path) -> None:
         assert stages[f"study@{study}"]["params"]["params.yaml"][study] == values[study], study
 
 
-@pytest.mark.parametrize("damage", [b"", b"schema: '2.0'\nstages:\n  code:\n    cmd: [", b"\x00\x01"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"schema: '2.0'\nstages:\n  code:\n    cmd: [", b"\x00\x01"]
+)
 def test_doctor_names_a_broken_lock_and_the_way_back(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "dvc.lock").write_bytes(damage)
     (line,) = profiles.diagnose(tmp_path)

@@ -20,7 +20,9 @@ def project(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A project that has published one of its two studies."""
     params = read_params(root / "params.yaml").model_anatomy
     (tmp_path / "dvc.yaml").write_text("", encoding="utf-8")
-    (tmp_path / "claims.yaml").write_text("tolerances: {old: 0.1, new: 0.1}\nclaims: {}\n", encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text(
+        "tolerances: {old: 0.1, new: 0.1}\nclaims: {}\n", encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "profile", lambda: "laptop")
     for study in ("old", "new"):
@@ -48,7 +50,9 @@ def test_a_study_that_is_not_published_yet_is_named_and_does_not_count(project: 
 
 
 def test_a_row_that_is_off_and_a_verdict_that_turned_are_counted(project: Path, root: Path) -> None:
-    tables.write_table(FRAME.assign(value=[1.0, 3.0]), "old", read_params(root / "params.yaml").model_anatomy)
+    tables.write_table(
+        FRAME.assign(value=[1.0, 3.0]), "old", read_params(root / "params.yaml").model_anatomy
+    )
     files.write_atomic(files.build("verdicts.csv"), b"claim,verdict\nX,refuted\n")
     equal, text = said(project)
     assert not equal

@@ -24,12 +24,19 @@ TEXT = (
 @pytest.fixture(scope="module")
 def loaded(tiny_project: Path) -> Pretrained:
     """A Llama of random weights with a real tokenizer, 256 positions."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
     ids = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=256, **sizes, **ids)
     tokenizer = load.wrapped(load_tokenizer(tiny_project / "build" / "tokenizer"))
-    return Pretrained(AutoModelForCausalLM.from_config(config).eval(), tokenizer, "tiny", Path("tiny"))
+    return Pretrained(
+        AutoModelForCausalLM.from_config(config).eval(), tokenizer, "tiny", Path("tiny")
+    )
 
 
 @pytest.fixture
@@ -61,7 +68,9 @@ def test_a_long_paragraph_is_cut_and_nothing_of_it_is_lost(end: str) -> None:
             assert "\n".join(lines[passage.first - 1 : passage.last]).strip() == passage.text
 
 
-def test_a_text_that_fits_is_read_whole_and_of_a_longer_one_the_best_passages(loaded: Pretrained, file: Path) -> None:
+def test_a_text_that_fits_is_read_whole_and_of_a_longer_one_the_best_passages(
+    loaded: Pretrained, file: Path
+) -> None:
     short = file.with_name("short.txt")
     short.write_text("One.\n\nTwo.", encoding="utf-8")
     whole = ask.prompt_of(loaded, short, "What is one?", 256, 20)
@@ -70,10 +79,14 @@ def test_a_text_that_fits_is_read_whole_and_of_a_longer_one_the_best_passages(lo
     assert part.why == "the passages that BM25 ranks highest"
     assert part.read[-1].text == "The lamp is in the mill."
     assert len(part.ids) + 20 <= 256
-    assert [passage.first for passage in part.read] == sorted(passage.first for passage in part.read)
+    assert [passage.first for passage in part.read] == sorted(
+        passage.first for passage in part.read
+    )
     asked = loaded.tokenizer.decode(part.ids)
     assert asked.endswith("\nQuestion: Where is the lamp?\nAnswer:")
-    assert "lamp is in the mill" in asked and "lamp is in the mill" not in loaded.tokenizer.decode(part.without)
+    assert "lamp is in the mill" in asked and "lamp is in the mill" not in loaded.tokenizer.decode(
+        part.without
+    )
 
 
 @pytest.mark.parametrize("question", ["谁？", "???", "a", "Where are unicorns?"])
@@ -85,13 +98,19 @@ def test_a_question_that_shares_no_word_with_the_text_reads_its_beginning(
     assert "no passage shares a word" in ask.report(loaded, file, prompt, "")[0]
 
 
-def test_what_is_written_is_transformers_own_text_and_a_seed_repeats_it(loaded: Pretrained, file: Path) -> None:
+def test_what_is_written_is_transformers_own_text_and_a_seed_repeats_it(
+    loaded: Pretrained, file: Path
+) -> None:
     ids = ask.end_of(loaded, file, 128, 12)
     assert len(ids) == 116
     assert TEXT.endswith(loaded.tokenizer.decode(ids, skip_special_tokens=True))
     prompt = torch.tensor([ids])
-    expected = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
-    assert "".join(ask.write(loaded, ids, 12)) == loaded.tokenizer.decode(expected[0, 116:], skip_special_tokens=True)
+    expected = loaded.model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False
+    )
+    assert "".join(ask.write(loaded, ids, 12)) == loaded.tokenizer.decode(
+        expected[0, 116:], skip_special_tokens=True
+    )
     first, again, other = ("".join(ask.write(loaded, ids, 12, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
 
@@ -103,7 +122,9 @@ def test_the_cost_of_an_answer_is_the_models_loss(loaded: Pretrained) -> None:
     assert math.isclose(ask.cost_of(loaded, ids, answer), expected.item(), rel_tol=1e-5)
 
 
-def test_the_report_points_to_the_passage_that_holds_the_answers_words(loaded: Pretrained, file: Path) -> None:
+def test_the_report_points_to_the_passage_that_holds_the_answers_words(
+    loaded: Pretrained, file: Path
+) -> None:
     prompt = ask.prompt_of(loaded, file, "Where is the lamp?", 256, 20)
     lines = ask.report(loaded, file, prompt, "The lamp, the mill")
     last = TEXT.rstrip("\n").count("\n") + 1
@@ -125,7 +146,12 @@ def test_the_report_points_to_the_passage_that_holds_the_answers_words(loaded: P
     ],
 )
 def test_what_cannot_be_is_one_line(
-    loaded: Pretrained, tmp_path: Path, text: str | None, question: str, sizes: tuple[int, int], line: str
+    loaded: Pretrained,
+    tmp_path: Path,
+    text: str | None,
+    question: str,
+    sizes: tuple[int, int],
+    line: str,
 ) -> None:
     path = tmp_path / "text.txt"
     if text is not None:

@@ -24,7 +24,9 @@ from farcontext.nn.transformer import Decoder, Encoder, num_parameters
 
 COUNTS = {
     row["name"]: row
-    for row in json.loads((Path(__file__).parent.parent / "goldens" / "parameter_counts.json").read_text())["models"]
+    for row in json.loads(
+        (Path(__file__).parent.parent / "goldens" / "parameter_counts.json").read_text()
+    )["models"]
 }
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SMALL = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 80, "num_attention_heads": 4}
@@ -90,7 +92,9 @@ def test_logits_agree_both_ways(family, tied):
         assert torch.equal(back(input_ids=TOKENS).logits, theirs(input_ids=TOKENS).logits)
     again = from_hf(back)
     assert again.config == ours.config
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", THEIRS)
@@ -146,9 +150,13 @@ def test_swapped_projections_are_seen():
         assert gap(ours, theirs) > 1e-3
 
 
-def losses(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], lr: float = 2e-3) -> Tensor:
+def losses(
+    model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], lr: float = 2e-3
+) -> Tensor:
     """Return the loss of 12 AdamW steps on two batches masked at 30 %."""
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.train().parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01
+    )
     found = []
     for step in range(12):
         generator = torch.Generator().manual_seed(step % 2)
@@ -164,11 +172,24 @@ def losses(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], lr: fl
 
 @pytest.mark.parametrize("family", THEIRS)
 def test_loss_curves_agree_step_by_step(family):
-    config = {"vocab_size": 97, "width": 64, "layers": 3, "heads": 4, "mlp_width": 80, "max_length": 64}
+    config = {
+        "vocab_size": 97,
+        "width": 64,
+        "layers": 3,
+        "heads": 4,
+        "mlp_width": 80,
+        "max_length": 64,
+    }
     config["init_std"] = 0.05
     torch.manual_seed(0)
     if family == "modernbert":
-        kind = {"kind": "encoder", "norm": "layer", "mlp": "geglu", "embedding_norm": True, "window": 6}
+        kind = {
+            "kind": "encoder",
+            "norm": "layer",
+            "mlp": "geglu",
+            "embedding_norm": True,
+            "window": 6,
+        }
         ours = Encoder(ModelConfig(**kind, **config, global_every=3))
     else:
         ours = Decoder(ModelConfig(kind="decoder", kv_heads=2, **config))
@@ -188,7 +209,9 @@ def test_loss_curves_agree_step_by_step(family):
     curve, wanted = losses(ours, loss_of(ours)), losses(theirs, loss_of(theirs))
     assert wanted[0] - wanted[-1] > 0.1  # there is a curve
     torch.testing.assert_close(curve, wanted, rtol=0, atol=1e-5)
-    assert (losses(faster, loss_of(faster), lr=2.2e-3) - wanted).abs().max() > 1e-3  # twin: another rate
+    assert (
+        losses(faster, loss_of(faster), lr=2.2e-3) - wanted
+    ).abs().max() > 1e-3  # twin: another rate
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -201,19 +224,35 @@ def test_published_parameter_counts(name):
 
 def ours_of(config: LlamaConfig | ModernBertConfig) -> Encoder | Decoder:
     """Return our model of their shape; weights are not copied, a meta tensor has none."""
-    shape = {"vocab_size": config.vocab_size, "width": config.hidden_size, "layers": config.num_hidden_layers}
-    shape |= {"heads": config.num_attention_heads, "mlp_width": config.intermediate_size, "max_length": 8192}
+    shape = {
+        "vocab_size": config.vocab_size,
+        "width": config.hidden_size,
+        "layers": config.num_hidden_layers,
+    }
+    shape |= {
+        "heads": config.num_attention_heads,
+        "mlp_width": config.intermediate_size,
+        "max_length": 8192,
+    }
     if isinstance(config, LlamaConfig):
         tied, kv_heads = config.tie_word_embeddings, config.num_key_value_heads
         return Decoder(ModelConfig(kind="decoder", kv_heads=kv_heads, tied=tied, **shape))
-    return Encoder(ModelConfig(kind="encoder", norm="layer", mlp="geglu", embedding_norm=True, **shape))
+    return Encoder(
+        ModelConfig(kind="encoder", norm="layer", mlp="geglu", embedding_norm=True, **shape)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_encoder_decoder_agrees_with_torch(activation):
     torch.manual_seed(0)
-    options = {"norm_first": True, "bias": False, "batch_first": True, "dropout": 0.0, "dtype": torch.float64}
+    options = {
+        "norm_first": True,
+        "bias": False,
+        "batch_first": True,
+        "dropout": 0.0,
+        "dtype": torch.float64,
+    }
     theirs = nn.Transformer(32, 4, 2, 2, 48, activation=activation, **options).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -239,7 +278,10 @@ def test_encoder_decoder_agrees_with_torch(activation):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda: from_hf(ModernBertModel(modernbert().config)), "model = ModernBertModel: expected"),
+        (
+            lambda: from_hf(ModernBertModel(modernbert().config)),
+            "model = ModernBertModel: expected",
+        ),
         (lambda: from_hf(modernbert(norm_bias=True)), "norm_bias = True: expected False"),
         (
             lambda: from_hf(modernbert(hidden_activation="relu")),
@@ -251,21 +293,48 @@ def test_encoder_decoder_agrees_with_torch(activation):
         ),
         (lambda: from_hf(llama(attention_bias=True)), "attention_bias = True: expected False"),
         (lambda: from_hf(llama(head_dim=32)), "head_dim = 32: expected 16"),
-        (lambda: from_hf(extended({"rope_type": "proportional", "partial_rotary_factor": 0.5})), "rope_type = 'prop"),
-        (lambda: from_hf(extended(YARN | {"mscale": 0.7, "mscale_all_dim": 0.7})), "mscale = 0.7: expected None"),
-        (lambda: from_hf(extended(YARN | {"partial_rotary_factor": 0.5})), "partial_rotary_factor = 0.5: expected 1.0"),
-        (lambda: to_hf(reaching("yarn_rotations", scale=4.0)), "scheme = 'yarn_rotations': expected one of rope, ntk"),
-        (lambda: to_hf(reaching("partial_rotary", p=0.5)), "extension.scheme = 'partial_rotary': expected one of"),
-        (lambda: to_hf(reaching("linear", scale=4.0, attention_factor=1.2)), "attention_factor = 1.2: expected 1.0"),
-        (lambda: to_hf(reaching("ntk", scale=4.0, attention_factor=1.2)), "attention_factor = 1.2: expected 1.0"),
+        (
+            lambda: from_hf(extended({"rope_type": "proportional", "partial_rotary_factor": 0.5})),
+            "rope_type = 'prop",
+        ),
+        (
+            lambda: from_hf(extended(YARN | {"mscale": 0.7, "mscale_all_dim": 0.7})),
+            "mscale = 0.7: expected None",
+        ),
+        (
+            lambda: from_hf(extended(YARN | {"partial_rotary_factor": 0.5})),
+            "partial_rotary_factor = 0.5: expected 1.0",
+        ),
+        (
+            lambda: to_hf(reaching("yarn_rotations", scale=4.0)),
+            "scheme = 'yarn_rotations': expected one of rope, ntk",
+        ),
+        (
+            lambda: to_hf(reaching("partial_rotary", p=0.5)),
+            "extension.scheme = 'partial_rotary': expected one of",
+        ),
+        (
+            lambda: to_hf(reaching("linear", scale=4.0, attention_factor=1.2)),
+            "attention_factor = 1.2: expected 1.0",
+        ),
+        (
+            lambda: to_hf(reaching("ntk", scale=4.0, attention_factor=1.2)),
+            "attention_factor = 1.2: expected 1.0",
+        ),
         (lambda: to_hf(small_decoder(log_n=8)), "log_n = 8: expected None"),
         (lambda: to_hf(small_decoder(random_positions=99)), "random_positions = 99: expected None"),
         (lambda: to_hf(small_decoder(positions="alibi")), "positions = 'alibi': expected 'rope'"),
         (lambda: to_hf(small_decoder(window=4)), "window = 4: expected None"),
         (lambda: to_hf(small_decoder(smear=True)), "smear = True: expected False"),
-        (lambda: to_hf(small_decoder(pairing="interleaved")), "pairing = 'interleaved': expected 'half'"),
+        (
+            lambda: to_hf(small_decoder(pairing="interleaved")),
+            "pairing = 'interleaved': expected 'half'",
+        ),
         (lambda: to_hf(small_decoder(embedding_std=1.0)), "embedding_std = 1.0: expected logits"),
-        (lambda: from_torch(nn.Transformer(8, 2, 1, 1, 8, batch_first=True), 9, 9), "norm_first = False"),
+        (
+            lambda: from_torch(nn.Transformer(8, 2, 1, 1, 8, batch_first=True), 9, 9),
+            "norm_first = False",
+        ),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(call, line):
@@ -282,7 +351,10 @@ def small_decoder(**changes) -> Decoder:
 
 TRAINED = 32  # L, tokens
 YARN = {"rope_type": "yarn", "factor": 4.0}
-FACTORS = {"short_factor": [1.0 + i / 9 for i in range(8)], "long_factor": [1.0 + i for i in range(8)]}
+FACTORS = {
+    "short_factor": [1.0 + i / 9 for i in range(8)],
+    "long_factor": [1.0 + i for i in range(8)],
+}
 EXTENDED = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "dynamic": {"rope_type": "dynamic", "factor": 4.0},
@@ -292,8 +364,18 @@ EXTENDED = {
     "yarn-attention": YARN | {"attention_factor": 1.5},
     "yarn-no-factor": YARN | {"factor": None},
     "longrope": {"rope_type": "longrope", "factor": 4.0, **FACTORS},
-    "longrope-attention": {"rope_type": "longrope", "factor": 4.0, "attention_factor": 1.3, **FACTORS},
-    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "longrope-attention": {
+        "rope_type": "longrope",
+        "factor": 4.0,
+        "attention_factor": 1.3,
+        **FACTORS,
+    },
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    },
 }
 
 
@@ -332,7 +414,9 @@ def test_extended_logits_agree_both_ways(name, length):
 @pytest.mark.parametrize("name", EXTENDED)
 def test_extended_logits_agree_to_fp64(name):
     single = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # that of an integer tensor times a float: dynamic NTK's length
+    torch.set_default_dtype(
+        torch.float64
+    )  # that of an integer tensor times a float: dynamic NTK's length
     try:
         with everything_in_fp64():
             theirs = extended(EXTENDED[name]).double()
@@ -358,8 +442,14 @@ def test_a_wrong_factor_is_seen(name):
     ("extension", "rope"),
     [
         ({"scheme": "rope"}, {"rope_type": "default", "rope_theta": 10_000.0}),
-        ({"scheme": "ntk", "scale": 4.0}, {"rope_type": "default", "rope_theta": 10_000.0 * 4 ** (16 / 14)}),
-        ({"scheme": "abf", "scale": 4.0, "new_theta": 5e5}, {"rope_type": "default", "rope_theta": 5e5}),
+        (
+            {"scheme": "ntk", "scale": 4.0},
+            {"rope_type": "default", "rope_theta": 10_000.0 * 4 ** (16 / 14)},
+        ),
+        (
+            {"scheme": "abf", "scale": 4.0, "new_theta": 5e5},
+            {"rope_type": "default", "rope_theta": 5e5},
+        ),
         ({"scheme": "dynamic_ntk", "scale": 4.0}, {"rope_type": "dynamic", "factor": 1.0}),
         ({"scheme": "llama3", "scale": 4.0}, {"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
     ],

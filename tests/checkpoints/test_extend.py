@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from farcontext import files
 from farcontext.checkpoints import extend, load, rope_check
@@ -25,13 +32,22 @@ from farcontext.nn.positions import SCHEMES, inverse_frequencies
 TRAINED = 32
 LONG = 3 * TRAINED
 IDS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-SHAPE = {"vocab_size": tiny.VOCABULARY, "max_position_embeddings": TRAINED, "num_hidden_layers": 2, **IDS}
+SHAPE = {
+    "vocab_size": tiny.VOCABULARY,
+    "max_position_embeddings": TRAINED,
+    "num_hidden_layers": 2,
+    **IDS,
+}
 SIZES = {"hidden_size": 64, "intermediate_size": 48, "num_attention_heads": 4}
 LLAMA = LlamaConfig(**SHAPE, **SIZES, num_key_value_heads=2)
 OTHERS: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**SHAPE, **SIZES, num_key_value_heads=2),
-    "gpt_neox": GPTNeoXConfig(**SHAPE, **SIZES, rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 0.5}),
-    "gpt2": GPT2Config(vocab_size=tiny.VOCABULARY, n_positions=TRAINED, n_embd=32, n_layer=1, n_head=2, **IDS),
+    "gpt_neox": GPTNeoXConfig(
+        **SHAPE, **SIZES, rope_parameters={"rope_theta": 500.0, "partial_rotary_factor": 0.5}
+    ),
+    "gpt2": GPT2Config(
+        vocab_size=tiny.VOCABULARY, n_positions=TRAINED, n_embd=32, n_layer=1, n_head=2, **IDS
+    ),
 }
 TOKENS = torch.randint(4, 256, (1, LONG), generator=torch.Generator().manual_seed(0))
 ROOT = Path(__file__).parent.parent.parent
@@ -39,10 +55,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
-    return load.wrapped(load_tokenizer(tiny.make_project(tmp_path_factory.mktemp("tiny")) / "build/tokenizer"))
+    return load.wrapped(
+        load_tokenizer(tiny.make_project(tmp_path_factory.mktemp("tiny")) / "build/tokenizer")
+    )
 
 
-def save(config: PretrainedConfig, tokenizer: object, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+def save(
+    config: PretrainedConfig, tokenizer: object, folder: Path, dtype: torch.dtype = torch.float32
+) -> Path:
     """Let transformers save large random weights, in which positions matter."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
@@ -76,7 +96,9 @@ def config_of(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("scheme", ADVICE)
-def test_transformers_and_our_decoder_agree_beyond_the_trained_length(llama: Path, tmp_path: Path, scheme: str) -> None:
+def test_transformers_and_our_decoder_agree_beyond_the_trained_length(
+    llama: Path, tmp_path: Path, scheme: str
+) -> None:
     report = extend.extend(llama, tmp_path / "out", scheme=scheme, factor=4, measure=0)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     ours = from_hf(theirs)
@@ -88,11 +110,16 @@ def test_transformers_and_our_decoder_agree_beyond_the_trained_length(llama: Pat
     theirs(input_ids=TOKENS)
     reach = {"head_dim": 16, "scale": 4.0, "trained_length": TRAINED, "length": LONG}
     torch.testing.assert_close(
-        theirs.model.rotary_emb.inv_freq, inverse_frequencies(scheme, **reach).float(), rtol=0, atol=1e-6
+        theirs.model.rotary_emb.inv_freq,
+        inverse_frequencies(scheme, **reach).float(),
+        rtol=0,
+        atol=1e-6,
     )
     assert [f for f in rope_check.check(load.load(tmp_path / "out")) if not f.ok] == []
     assert config_of(tmp_path / "out")["rope_parameters"] == report["rope_parameters"]
-    assert theirs.config.max_position_embeddings == (TRAINED if scheme == "dynamic_ntk_hf" else 4 * TRAINED)
+    assert theirs.config.max_position_embeddings == (
+        TRAINED if scheme == "dynamic_ntk_hf" else 4 * TRAINED
+    )
 
 
 def test_dynamic_ntk_would_extend_nothing_with_a_longer_limit(llama: Path, tmp_path: Path) -> None:
@@ -112,7 +139,10 @@ def test_only_the_configuration_differs(llama: Path, tmp_path: Path) -> None:
     assert all((out / name).read_bytes() == (llama / name).read_bytes() for name in same)
     assert not (out / "model.safetensors").samefile(llama / "model.safetensors")
     old, new = config_of(llama), config_of(out)
-    assert {key for key in new if new[key] != old.get(key)} == {"rope_parameters", "max_position_embeddings"}
+    assert {key for key in new if new[key] != old.get(key)} == {
+        "rope_parameters",
+        "max_position_embeddings",
+    }
     assert new["max_position_embeddings"] == 80
     assert new["rope_parameters"]["original_max_position_embeddings"] == TRAINED
 
@@ -123,11 +153,16 @@ def test_a_checkpoint_in_another_format_is_saved_anew(llama: Path, tmp_path: Pat
     for folder, out in ((llama, "a"), (source, "b")):
         extend.extend(folder, tmp_path / out, scheme="yarn", factor=4, measure=0)
     assert torch.equal(logits(tmp_path / "a"), logits(tmp_path / "b"))
-    assert not (tmp_path / "b" / "chat").exists() and (tmp_path / "b" / "tokenizer_config.json").exists()
+    assert (
+        not (tmp_path / "b" / "chat").exists()
+        and (tmp_path / "b" / "tokenizer_config.json").exists()
+    )
 
 
 @pytest.mark.parametrize("scheme", ["yarn", "abf", "linear"])
-def test_a_configuration_in_the_old_spelling_is_extended(llama: Path, tmp_path: Path, scheme: str) -> None:
+def test_a_configuration_in_the_old_spelling_is_extended(
+    llama: Path, tmp_path: Path, scheme: str
+) -> None:
     old = Path(shutil.copytree(llama, tmp_path / "old"))
     plain = {key: value for key, value in config_of(llama).items() if key != "rope_parameters"}
     files.write_json(old / "config.json", plain | {"rope_theta": 10_000.0, "rope_scaling": None})
@@ -146,11 +181,15 @@ def test_a_lost_attention_factor_changes_the_logits(llama: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt_neox"])
-def test_other_families_with_rope_are_extended(tokenizer: object, tmp_path: Path, family: str) -> None:
+def test_other_families_with_rope_are_extended(
+    tokenizer: object, tmp_path: Path, family: str
+) -> None:
     source = save(OTHERS[family], tokenizer, tmp_path / family)
     for scheme in ("yarn", "ntk"):
         extend.extend(source, tmp_path / scheme, scheme=scheme, factor=4, measure=0)
-        found = AutoModelForCausalLM.from_pretrained(tmp_path / scheme).base_model.rotary_emb.inv_freq
+        found = AutoModelForCausalLM.from_pretrained(
+            tmp_path / scheme
+        ).base_model.rotary_emb.inv_freq
         turned = {"head_dim": 8, "theta": 500.0} if family == "gpt_neox" else {"head_dim": 16}
         wanted = inverse_frequencies(scheme, scale=4.0, trained_length=TRAINED, **turned)
         torch.testing.assert_close(found, wanted.float(), rtol=0, atol=1e-6)
@@ -164,11 +203,19 @@ def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
     report = extend.extend(llama, tmp_path / "out", scheme="linear", factor=4, measure=LONG)
     rows = report["loss"]
     assert json.loads((tmp_path / "out" / extend.REPORT).read_text(encoding="utf-8")) == report
-    assert [(row["from"], row["to"]) for row in rows] == [(1, 8), (8, 16), (16, 32), (32, 64), (64, 96)]
+    assert [(row["from"], row["to"]) for row in rows] == [
+        (1, 8),
+        (8, 16),
+        (16, 32),
+        (32, 64),
+        (64, 96),
+    ]
     tokens = torch.randint(4, 256, (LONG,), generator=torch.Generator().manual_seed(1))
     rows = before_after(llama, tmp_path / "out", tokens, [40, LONG])
     for name, folder in (("before", llama), ("after", tmp_path / "out")):
-        wanted = -logits(folder, tokens[None])[0, :-1].log_softmax(-1).gather(1, tokens[1:, None])[:, 0]
+        wanted = (
+            -logits(folder, tokens[None])[0, :-1].log_softmax(-1).gather(1, tokens[1:, None])[:, 0]
+        )
         assert rows[0][name] == pytest.approx(wanted[:39].mean().item(), abs=1e-4)
         assert rows[1][name] == pytest.approx(wanted[39:].mean().item(), abs=1e-4)
     assert rows[1]["before"] != pytest.approx(rows[1]["after"], abs=1e-3)  # twin
@@ -190,28 +237,43 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tuning_lowers_the_loss_and_keeps_the_dtype(tokenizer: object, tmp_path: Path, text: Path, dtype) -> None:
+def test_tuning_lowers_the_loss_and_keeps_the_dtype(
+    tokenizer: object, tmp_path: Path, text: Path, dtype
+) -> None:
     source = save(LLAMA, tokenizer, tmp_path / "in", dtype)
     tuning = Tuning(text, steps=25, length=LONG, lr=5e-3)
-    report = extend.extend(source, tmp_path / "out", scheme="yarn", factor=4, tuning=tuning, text=text, measure=LONG)
+    report = extend.extend(
+        source, tmp_path / "out", scheme="yarn", factor=4, tuning=tuning, text=text, measure=LONG
+    )
     assert report["loss"][-1]["after"] < report["loss"][-1]["before"] - 1
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    untuned = extend.extend(source, tmp_path / "plain", scheme="yarn", factor=4, text=text, measure=LONG)
-    assert untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1  # twin: the scheme alone does not
+    untuned = extend.extend(
+        source, tmp_path / "plain", scheme="yarn", factor=4, text=text, measure=LONG
+    )
+    assert (
+        untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1
+    )  # twin: the scheme alone does not
     assert config_of(tmp_path / "out") == config_of(tmp_path / "plain")
     assert report["tuning"]["text"] == text.name
 
 
-def test_arithmetic_in_bfloat16_still_trains_fp32_weights(llama: Path, tmp_path: Path, text: Path) -> None:
+def test_arithmetic_in_bfloat16_still_trains_fp32_weights(
+    llama: Path, tmp_path: Path, text: Path
+) -> None:
     tuning = Tuning(text, steps=2, length=40, rows=2, lr=1e-6, dtype="bfloat16")
     extend.extend(llama, tmp_path / "out", scheme="yarn", factor=4, tuning=tuning, measure=0)
-    old, new = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (llama, tmp_path / "out"))
+    old, new = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (llama, tmp_path / "out")
+    )
     moved = [(new[name] - old[name]).abs().max().item() for name in old]
     assert 0 < max(moved) < 1e-5  # bf16 weights would not have moved at all, or by more
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_nothing(llama: Path, tmp_path: Path, text: Path) -> None:
+def test_a_loss_that_is_no_number_stops_and_leaves_nothing(
+    llama: Path, tmp_path: Path, text: Path
+) -> None:
     tuning = Tuning(text, steps=20, length=40, lr=1e30)
     with pytest.raises(UserError, match=r"loss = .*: expected a number; try a smaller lr"):
         extend.extend(llama, tmp_path / "out", scheme="yarn", factor=4, tuning=tuning, measure=0)
@@ -229,11 +291,19 @@ def test_killed_in_the_middle_leaves_nothing(llama: Path, tmp_path: Path, text: 
         "--tune",
         str(text),
     ]
-    program = "import sys; from farcontext.app.cli import main; sys.argv[:1] = ['farcontext']; main()"
+    program = (
+        "import sys; from farcontext.app.cli import main; sys.argv[:1] = ['farcontext']; main()"
+    )
     command = [sys.executable, "-c", program, *command[3:], "--steps", "1000000", "--length", "40"]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     until = time.monotonic() + 120
-    while not list(tmp_path.rglob("model.safetensors")) and child.poll() is None and time.monotonic() < until:
+    while (
+        not list(tmp_path.rglob("model.safetensors"))
+        and child.poll() is None
+        and time.monotonic() < until
+    ):
         time.sleep(0.05)
     assert list(tmp_path.glob(f"{files.TEMPORARY}out-*"))  # it was in the middle
     os.kill(child.pid, signal.SIGTERM)
@@ -253,26 +323,40 @@ def test_killed_in_the_middle_leaves_nothing(llama: Path, tmp_path: Path, text: 
         ({"scheme": "p_rope"}, "scheme = p_rope: has to be there from the start of training"),
         ({"factor": 1.0}, "factor = 1.0: expected a number above 1"),
         ({"factor": float("nan")}, "factor = nan: expected"),
-        ({"theta": 5e5}, "theta = 500000.0, scheme = yarn: expected a base above 1, with scheme abf alone"),
-        ({"tuning": Tuning(Path("nowhere.txt"))}, "nowhere.txt: expected a .txt or .md file, or a folder"),
+        (
+            {"theta": 5e5},
+            "theta = 500000.0, scheme = yarn: expected a base above 1, with scheme abf alone",
+        ),
+        (
+            {"tuning": Tuning(Path("nowhere.txt"))},
+            "nowhere.txt: expected a .txt or .md file, or a folder",
+        ),
         ({"tuning": Tuning(Path("nowhere.txt"), steps=0)}, "steps = 0: expected 1 or more"),
         ({"tuning": Tuning(Path("nowhere.txt"), lr=-1.0)}, "lr = -1.0: expected a number above 0"),
         ({"measure": 10**6}, "Python's language reference: .* tokens: expected more than 1000000"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
 )
-def test_a_bad_option_is_one_line_and_leaves_nothing(llama: Path, tmp_path: Path, changes: dict, line: str) -> None:
+def test_a_bad_option_is_one_line_and_leaves_nothing(
+    llama: Path, tmp_path: Path, changes: dict, line: str
+) -> None:
     with pytest.raises(UserError, match=line) as caught:
         extend.extend(llama, tmp_path / "out", **{"scheme": "yarn", "factor": 4.0} | changes)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkpoints_that_cannot_be_extended_are_refused(llama: Path, tokenizer: object, tmp_path: Path) -> None:
+def test_checkpoints_that_cannot_be_extended_are_refused(
+    llama: Path, tokenizer: object, tmp_path: Path
+) -> None:
     learned = save(OTHERS["gpt2"], tokenizer, tmp_path / "gpt2")
     extend.extend(llama, tmp_path / "once", scheme="yarn", factor=2, measure=0)
     for source, out, line in (
-        (learned, "out", "model_type = gpt2, whose positions are not RoPE: expected a model with RoPE"),
+        (
+            learned,
+            "out",
+            "model_type = gpt2, whose positions are not RoPE: expected a model with RoPE",
+        ),
         (tmp_path / "once", "out", r"rope_type = yarn, extended already: expected the checkpoint"),
         (llama, "once", "once: exists: expected a folder that is not there yet"),
         (tmp_path / "nowhere", "out", "nowhere: expected a folder"),

@@ -26,14 +26,21 @@ from farcontext.files import UserError
 from farcontext.train import keys, loop
 
 IDS = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+}
 SHAPE = {"vocab_size": tiny.VOCABULARY, "max_position_embeddings": 64, **IDS, **SIZES}
 FAMILIES: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "qwen2": Qwen2Config(**SHAPE, num_key_value_heads=1),
     "qwen3": Qwen3Config(**SHAPE, num_key_value_heads=1, head_dim=16),
     "mistral": MistralConfig(**SHAPE, num_key_value_heads=1),
-    "gpt2": GPT2Config(vocab_size=tiny.VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2, **IDS),
+    "gpt2": GPT2Config(
+        vocab_size=tiny.VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=2, **IDS
+    ),
     "gpt_neox": GPTNeoXConfig(**SHAPE),
 }
 TOKENS = torch.randint(4, 256, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -58,7 +65,9 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def edit(path: Path, **changes: object) -> None:
-    files.write_json(path, (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | changes)
+    files.write_json(
+        path, (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}) | changes
+    )
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -84,19 +93,25 @@ def test_every_family_loads_as_transformers_loads_it(folders: dict[str, Path], f
 def test_weights_come_in_the_dtype_asked_for(folders: dict[str, Path]) -> None:
     found = load.load(folders["llama"], dtype="bfloat16")
     assert {p.dtype for p in found.model.parameters()} == {torch.bfloat16}
-    assert (logits(found.model).float() - logits(load.load(folders["llama"]).model)).abs().max() < 0.05
+    assert (
+        logits(found.model).float() - logits(load.load(folders["llama"]).model)
+    ).abs().max() < 0.05
     with pytest.raises(UserError, match="dtype = float16: expected one of float32, bfloat16"):
         load.load(folders["llama"], dtype="float16")
 
 
-def test_a_run_of_ours_loads_and_predicts_the_same(tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_ours_loads_and_predicts_the_same(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tiny_project)
     run = tiny.tiny_run(steps=2)
     loop.train(run)
     found = load.load(keys.run_folder(run))
     with torch.no_grad():
         wanted = loop.load_model(run)(TOKENS[:, :16])
-        torch.testing.assert_close(found.model(input_ids=TOKENS[:, :16]).logits, wanted, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            found.model(input_ids=TOKENS[:, :16]).logits, wanted, rtol=0, atol=1e-4
+        )
     assert len(found.tokenizer) == tiny.VOCABULARY
     encoder = tiny.tiny_run(kind="encoder", steps=2)
     loop.train(encoder)
@@ -128,7 +143,9 @@ def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
     writer.add_bos_token_id(2)
     writer.add_eos_token_id(3)
     parts = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    parts |= {f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"} | {"self_attn.o_proj": "attn_output"}
+    parts |= {f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"} | {
+        "self_attn.o_proj": "attn_output"
+    }
     parts |= {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}
     ends = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     for name, weight in model.state_dict().items():
@@ -200,18 +217,38 @@ def gguf_of_text(folder: Path) -> None:
         (remove("config.json"), "llama: neither config.json nor a GGUF file: expected"),
         (remove("tokenizer.json"), r"llama: no tokenizer: expected tokenizer\.json"),
         (remove("model.safetensors"), r"llama: no weights: expected model\.safetensors"),
-        (lambda folder: files.write_atomic(folder / "config.json", "{"), r"config\.json: expected JSON"),
-        (lambda folder: files.write_atomic(folder / "config.json", "[]"), r"config\.json: expected a JSON object"),
-        (lambda folder: files.write_atomic(folder / "tokenizer.json", "{"), "tokenizer cannot be loaded"),
-        (lambda folder: edit(folder / "adapter_config.json", r=8), "expected whole weights, not an adapter"),
-        (bert, r"config\.json: model_type = 'bert': expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox"),
+        (
+            lambda folder: files.write_atomic(folder / "config.json", "{"),
+            r"config\.json: expected JSON",
+        ),
+        (
+            lambda folder: files.write_atomic(folder / "config.json", "[]"),
+            r"config\.json: expected a JSON object",
+        ),
+        (
+            lambda folder: files.write_atomic(folder / "tokenizer.json", "{"),
+            "tokenizer cannot be loaded",
+        ),
+        (
+            lambda folder: edit(folder / "adapter_config.json", r=8),
+            "expected whole weights, not an adapter",
+        ),
+        (
+            bert,
+            r"config\.json: model_type = 'bert': expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
+        ),
         (text_as_weights, "llama: cannot be loaded: "),
         (other_width, "llama: "),
-        (more_layers, r"llama: missing_keys = model\.layers\.2\..* more: expected just this model's weights"),
+        (
+            more_layers,
+            r"llama: missing_keys = model\.layers\.2\..* more: expected just this model's weights",
+        ),
         (gguf_of_text, r"model\.gguf: expected a GGUF file"),
     ],
 )
-def test_what_is_missing_or_damaged_is_one_line(copy: Path, damage: Callable[[Path], None], line: str) -> None:
+def test_what_is_missing_or_damaged_is_one_line(
+    copy: Path, damage: Callable[[Path], None], line: str
+) -> None:
     load.load(copy)  # twin: sound before
     damage(copy)
     with pytest.raises(UserError, match=line) as error:
@@ -224,7 +261,9 @@ def test_the_unpacked_checkpoint_is_sound(root: Path) -> None:
         pytest.skip("stage smollm2 has not run")
     found = load.load(root / "build" / "smollm2", dtype="bfloat16")
     assert sum(p.numel() for p in found.model.parameters()) == 134_515_008  # as published
-    ids = found.tokenizer("To be, or not to be, that is the question: Whether", return_tensors="pt").input_ids
+    ids = found.tokenizer(
+        "To be, or not to be, that is the question: Whether", return_tensors="pt"
+    ).input_ids
     with torch.inference_mode():
         scores = found.model(ids).logits.float()[0]
     loss = torch.nn.functional.cross_entropy(scores[:-1], ids[0, 1:])

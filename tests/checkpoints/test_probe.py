@@ -83,8 +83,12 @@ def plain(loaded: Pretrained, row: np.ndarray) -> torch.Tensor:
         return loaded.model(input_ids=torch.tensor(row)[None]).logits[0].float().log_softmax(-1)
 
 
-def test_suffixes_on_a_repeated_cache_score_as_a_plain_forward_of_each_row(loaded: Pretrained, sample: Sample) -> None:
-    suffixes = [q.question[: 3 + i] for i, q in enumerate(sample.queries)]  # of different lengths: some are filled up
+def test_suffixes_on_a_repeated_cache_score_as_a_plain_forward_of_each_row(
+    loaded: Pretrained, sample: Sample
+) -> None:
+    suffixes = [
+        q.question[: 3 + i] for i, q in enumerate(sample.queries)
+    ]  # of different lengths: some are filled up
     found = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
     for suffix, scores in zip(suffixes, found, strict=True):
         wanted = plain(loaded, np.concatenate([sample.context, suffix]))[-len(suffix) :]
@@ -100,7 +104,9 @@ def test_more_suffixes_than_fit_at_once_do_not_disturb_each_other(
     wanted = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
     monkeypatch.setattr(questions, "ROWS_AT_ONCE", 1)
     for one, other in zip(
-        questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes), wanted, strict=True
+        questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes),
+        wanted,
+        strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
@@ -125,7 +131,9 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
     loaded: Pretrained, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def knowing(queries: tuple) -> None:
-        def scores(model: torch.nn.Module, context: np.ndarray, suffixes: list) -> list[torch.Tensor]:
+        def scores(
+            model: torch.nn.Module, context: np.ndarray, suffixes: list
+        ) -> list[torch.Tensor]:
             found = []
             for suffix in suffixes:
                 (query,) = [q for q in queries if suffix[: len(q.question)] == q.question]
@@ -180,8 +188,12 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     for one, other in ((whole, again), (whole, probe.measure(loaded, options, prose))):
         for part in ("needles", "control", "far", "position"):
             pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
-    assert {name: (kept / name).stat().st_mtime_ns for name in before} == before  # nothing was asked twice
-    other = probe.measure(loaded, replace(options, seed=1), prose)  # twin: another seed gives other rows
+    assert {
+        name: (kept / name).stat().st_mtime_ns for name in before
+    } == before  # nothing was asked twice
+    other = probe.measure(
+        loaded, replace(options, seed=1), prose
+    )  # twin: another seed gives other rows
     assert not np.allclose(other.needles["loss"].iloc[:10], whole.needles["loss"].iloc[:10])
 
 
@@ -194,14 +206,22 @@ def test_sampling_stops_when_the_interval_is_narrow_enough(
     loaded: Pretrained, prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = np.random.default_rng(0)
-    monkeypatch.setattr(probe, "observe", lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in range(4)])
+    monkeypatch.setattr(
+        probe,
+        "observe",
+        lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in range(4)],
+    )
     asked = []
     for precision in (0.3, 0.1, 0.01):
         options = Options(precision=precision, max_contexts=40)
-        rows = pd.DataFrame(asking(loaded, prose, tmp_path / f"{precision}", options).contexts(256, "needles"))
+        rows = pd.DataFrame(
+            asking(loaded, prose, tmp_path / f"{precision}", options).contexts(256, "needles")
+        )
         scores = list(rows.groupby("context")["exact"].mean())
         assert len(scores) == 40 or probe.half_width(scores) <= precision
-        assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision  # and not later than that
+        assert (
+            len(scores) == 12 or probe.half_width(scores[:-1]) > precision
+        )  # and not later than that
         asked.append(len(scores))
     assert asked[0] == 12 < asked[1] < asked[2] == 40, asked
 
@@ -210,7 +230,9 @@ def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path
     made = asking(loaded, prose, tmp_path, Options())
     bare, full = (made.sample(256, 0, part) for part in ("control", "needles"))
     assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * 4
-    assert needles.oracle(full, loaded.tokenizer.decode) == [query.answer for query in full.queries]  # twin
+    assert needles.oracle(full, loaded.tokenizer.decode) == [
+        query.answer for query in full.queries
+    ]  # twin
     assert len(made.contexts(256, "control")) == 12 * 4
 
 
@@ -219,13 +241,17 @@ def test_windows_come_from_different_documents_in_turn() -> None:
     for count in (2, 3):
         pieces = probe.windows([*documents[:count], [9] * 20], 30)
         owners = [piece[0] for piece in pieces]
-        assert 9 not in owners and all(a != b for a, b in zip(owners, [*owners[1:], owners[0]], strict=True))
+        assert 9 not in owners and all(
+            a != b for a, b in zip(owners, [*owners[1:], owners[0]], strict=True)
+        )
     assert probe.windows(documents, 101) == []
     assert probe.far_lengths(2048) == (128, [256, 512, 1024, 2048])
     assert probe.far_lengths(1536) == (128, [256, 512, 1024, 1536])
 
 
-def test_one_document_leaves_foreign_text_out_and_says_so(loaded: Pretrained, prose: Path, cache: Path) -> None:
+def test_one_document_leaves_foreign_text_out_and_says_so(
+    loaded: Pretrained, prose: Path, cache: Path
+) -> None:
     found = probe.measure(loaded, Options(lengths=LENGTHS, max_contexts=12), prose / "0.txt")
     assert found.far.empty and len(found.position)
     assert any("two documents" in note for note in found.notes)
@@ -237,12 +263,18 @@ def test_one_document_leaves_foreign_text_out_and_says_so(loaded: Pretrained, pr
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: Options(lengths=(512, 256)), "lengths = 512,256: expected numbers of tokens, ascending"),
+        (
+            lambda: Options(lengths=(512, 256)),
+            "lengths = 512,256: expected numbers of tokens, ascending",
+        ),
         (lambda: Options(lengths=(0, 256)), "lengths = 0,256: expected"),
         (lambda: Options(precision=0.0), "precision = 0: expected a half-width from 0.005 to 0.5"),
         (lambda: Options(precision=float("nan")), "precision = nan: expected"),
         (lambda: Options(max_contexts=3), "max-contexts = 3: expected 12 or more"),
-        (lambda: probe.lengths_of("256;512"), "lengths = 256;512: expected numbers of tokens with commas"),
+        (
+            lambda: probe.lengths_of("256;512"),
+            "lengths = 256;512: expected numbers of tokens with commas",
+        ),
         (lambda: probe.use_threads(0), "threads = 0: expected 1 or more"),
     ],
 )
@@ -284,7 +316,9 @@ def test_a_changed_checkpoint_has_another_fingerprint(folder: Path, tmp_path: Pa
     assert len(probe.fingerprint(folder / "config.json")) == 16
 
 
-def test_the_command_line_prints_one_object_or_one_line(folder: Path, prose: Path, tmp_path: Path, cache: Path) -> None:
+def test_the_command_line_prints_one_object_or_one_line(
+    folder: Path, prose: Path, tmp_path: Path, cache: Path
+) -> None:
     files.write_atomic(tmp_path / "dvc.yaml", "stages: {}\n")
     common = ("--text", str(prose), "--threads", "1", "--max-contexts", "12")
     tries = [
@@ -304,7 +338,11 @@ def test_the_command_line_prints_one_object_or_one_line(folder: Path, prose: Pat
         "report.html",
         "table.csv",
     ]
-    assert rope.code == 0 and all(line.startswith(("ok", "FAULT")) for line in rope.out.splitlines())
-    for said, part in zip(wrong, ("none", "512,256", "at most 512", "precision = 0", "float16"), strict=True):
+    assert rope.code == 0 and all(
+        line.startswith(("ok", "FAULT")) for line in rope.out.splitlines()
+    )
+    for said, part in zip(
+        wrong, ("none", "512,256", "at most 512", "precision = 0", "float16"), strict=True
+    ):
         assert said.code == 2
         one_line(said.err, part)

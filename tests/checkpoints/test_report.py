@@ -17,7 +17,8 @@ from farcontext.checkpoints.rope_config import Finding
 
 HOSTILE = '<script>alert("1")</script>'
 TAGS = re.compile(
-    r"<\s*(script|iframe|link|object|embed|img|base|form)\b|\son\w+=|javascript:|@import|url\(\s*['\"]?(?!#)", re.I
+    r"<\s*(script|iframe|link|object|embed|img|base|form)\b|\son\w+=|javascript:|@import|url\(\s*['\"]?(?!#)",
+    re.I,
 )
 
 
@@ -47,14 +48,36 @@ def measured(shares: dict[int, float], guess: float = 0.0) -> Measured:
         for length in (256, 512)
         for name, loss in (("true", 3.0), ("other", 3.5 + 0.01 * document))
     ]
-    position = [{"document": d, "position": p, "loss": 4.0 - p / 512} for d in range(4) for p in range(0, 512, 32)]
-    options = {"keys": 5, "chance": 0.2, "precision": 0.05, "max_contexts": 100, "dtype": "float32", "threads": 1}
-    options |= {"seed": 0, "checkpoint": "ab", "text": "cd", "source": "prose & <b>more</b>", "lengths": list(shares)}
+    position = [
+        {"document": d, "position": p, "loss": 4.0 - p / 512}
+        for d in range(4)
+        for p in range(0, 512, 32)
+    ]
+    options = {
+        "keys": 5,
+        "chance": 0.2,
+        "precision": 0.05,
+        "max_contexts": 100,
+        "dtype": "float32",
+        "threads": 1,
+    }
+    options |= {
+        "seed": 0,
+        "checkpoint": "ab",
+        "text": "cd",
+        "source": "prose & <b>more</b>",
+        "lengths": list(shares),
+    }
     findings = (
         Finding("frequencies", True, "1", "1", "the same"),
         Finding(HOSTILE, False, "2 < 3", "1", "not the same"),
     )
-    frames = (needle_rows(shares), needle_rows({256: guess}, 12), pd.DataFrame(far), pd.DataFrame(position))
+    frames = (
+        needle_rows(shares),
+        needle_rows({256: guess}, 12),
+        pd.DataFrame(far),
+        pd.DataFrame(position),
+    )
     return Measured("model", options, *frames, findings, ("something & else",))
 
 
@@ -67,25 +90,37 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
     summary = report.summarise(found)
     table = report.table(found)
     for row in summary["lengths"]:
-        mine = table[(table["part"] == "needles") & (table["metric"] == "exact") & (table["length"] == row["length"])]
+        mine = table[
+            (table["part"] == "needles")
+            & (table["metric"] == "exact")
+            & (table["length"] == row["length"])
+        ]
         assert row["exact"] == pytest.approx(mine["value"].astype(float).mean())
         assert row["exact_low"] < row["exact"] < row["exact_high"] and row["contexts"] == 40
     assert 512 < summary["effective_length"]["length"] < 1024
     assert summary["far_context"][0]["difference"] == pytest.approx(0.515)
     assert summary["control"]["at_chance"]
     suspect = report.summarise(measured({256: 0.95}, guess=0.9))
-    assert not suspect["control"]["at_chance"] and "NOT at chance" in report.control_sentence(suspect)
+    assert not suspect["control"]["at_chance"] and "NOT at chance" in report.control_sentence(
+        suspect
+    )
 
 
 @pytest.mark.parametrize(
     ("shares", "words"),
     [
-        ({256: 0.95, 512: 0.95, 1024: 0.3}, r"^Reads reliably up to about \d{3} tokens \(95 %: \d{3}–\d{3}\)$"),
+        (
+            {256: 0.95, 512: 0.95, 1024: 0.3},
+            r"^Reads reliably up to about \d{3} tokens \(95 %: \d{3}–\d{3}\)$",
+        ),
         (
             {256: 0.95, 512: 0.95},
             r"^Reads reliably up to at least 512 tokens, the longest tested \(95 %: 512–beyond 512\)$",
         ),
-        ({256: 0.22, 512: 0.2}, r"^No effective length: score 0\.\d+ at the shortest length, 256, is below the floor"),
+        (
+            {256: 0.22, 512: 0.2},
+            r"^No effective length: score 0\.\d+ at the shortest length, 256, is below the floor",
+        ),
     ],
     ids=["falls", "never falls", "at chance"],
 )
@@ -99,7 +134,9 @@ def test_the_headline_says_what_the_curve_does(shares: dict[int, float], words: 
     assert html.escape(report.headline(summary)) in report.page(found, summary)
 
 
-def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(found: Measured, tmp_path: Path) -> None:
+def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(
+    found: Measured, tmp_path: Path
+) -> None:
     hostile = replace(found, name=HOSTILE)
     summary = report.write(hostile, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -131,11 +168,18 @@ def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(found: Measu
         "metric",
         "value",
     ]
-    assert TAGS.search(page.replace(html.escape(HOSTILE), HOSTILE))  # twin: an unescaped name is caught
+    assert TAGS.search(
+        page.replace(html.escape(HOSTILE), HOSTILE)
+    )  # twin: an unescaped name is caught
 
 
 def test_a_page_without_losses_or_reached_widths_says_so(found: Measured) -> None:
-    bare = replace(found, far=pd.DataFrame(), position=pd.DataFrame(), options={**found.options, "precision": 0.01})
+    bare = replace(
+        found,
+        far=pd.DataFrame(),
+        position=pd.DataFrame(),
+        options={**found.options, "precision": 0.01},
+    )
     summary = report.summarise(bare)
     page = report.page(bare, summary)
     assert page.count("<svg") == 2 and "not reached" in page
@@ -143,4 +187,6 @@ def test_a_page_without_losses_or_reached_widths_says_so(found: Measured) -> Non
     assert "not reached" not in report.page(
         found, report.summarise(replace(found, options=found.options | {"precision": 0.2}))
     )
-    report.page(replace(found, far=pd.DataFrame()), report.summarise(replace(found, far=pd.DataFrame())))
+    report.page(
+        replace(found, far=pd.DataFrame()), report.summarise(replace(found, far=pd.DataFrame()))
+    )

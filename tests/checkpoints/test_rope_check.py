@@ -18,7 +18,9 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
 
 ROOT = Path(__file__).parent.parent.parent
-_SPEC = importlib.util.spec_from_file_location("rope_faults", ROOT / "benchmarks" / "rope_faults.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "rope_faults", ROOT / "benchmarks" / "rope_faults.py"
+)
 plants = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(plants)
 
@@ -61,7 +63,11 @@ def loaded_with(tmp_path: Path, family: str, scheme: str, **changes: object) -> 
 
 
 def faults(loaded: Pretrained) -> dict[str, Finding]:
-    return {finding.name.split(": ")[-1]: finding for finding in rope_check.check(loaded) if not finding.ok}
+    return {
+        finding.name.split(": ")[-1]: finding
+        for finding in rope_check.check(loaded)
+        if not finding.ok
+    }
 
 
 def test_the_attention_factor_is_measured_in_what_the_module_returns(tmp_path: Path) -> None:
@@ -72,10 +78,16 @@ def test_the_attention_factor_is_measured_in_what_the_module_returns(tmp_path: P
     for value, word in ((1.0, "never"), (factor**2, "twice"), (factor * 1.03, "another")):
         module.attention_scaling = value
         found = faults(loaded)["attention factor"]
-        assert found.found == f"{value:.4f}" and found.expected == f"{factor:.4f}" and word in found.says
+        assert (
+            found.found == f"{value:.4f}"
+            and found.expected == f"{factor:.4f}"
+            and word in found.says
+        )
     module.attention_scaling = factor
     forward = type(module).forward
-    module.forward = lambda x, position_ids: tuple(part * factor for part in forward(module, x, position_ids))
+    module.forward = lambda x, position_ids: tuple(
+        part * factor for part in forward(module, x, position_ids)
+    )
     assert set(faults(loaded)) == {"attention factor"}  # not in any number that the module holds
 
 
@@ -99,7 +111,9 @@ def test_dynamic_frequencies_must_grow_and_come_back(tmp_path: Path) -> None:
     assert torch.equal(module.inv_freq, held)  # the check works on a copy
     limit = loaded.model.config.max_position_embeddings
     module(torch.zeros(1), torch.tensor([[3 * limit]]))
-    assert not torch.equal(module.inv_freq, held) and faults(loaded) == {}  # a long text before is no fault
+    assert (
+        not torch.equal(module.inv_freq, held) and faults(loaded) == {}
+    )  # a long text before is no fault
     module(torch.zeros(1), torch.tensor([[0]]))
     module.max_seq_len_cached = 1 << 40
     assert "dynamic is constant" in faults(loaded)["by length"].says
@@ -109,13 +123,25 @@ def test_dynamic_frequencies_must_grow_and_come_back(tmp_path: Path) -> None:
     ("scheme", "changes", "name"),
     [
         ("default", {"factor": 4.0}, "keys of another scheme"),
-        ("default", {"max_position_embeddings": 8192, "rope_theta": 1e4}, "rope_theta for the window"),
+        (
+            "default",
+            {"max_position_embeddings": 8192, "rope_theta": 1e4},
+            "rope_theta for the window",
+        ),
         ("linear", {"factor": 0.5}, "factor"),
         ("yarn", {"factor": 3.0}, "original_max_position_embeddings × factor"),
-        ("yarn", {"original_max_position_embeddings": 100}, "original_max_position_embeddings is a length"),
+        (
+            "yarn",
+            {"original_max_position_embeddings": 100},
+            "original_max_position_embeddings is a length",
+        ),
         ("yarn", {"attention_factor": 1.0}, "attention_factor given"),
         ("longrope", {"attention_factor": 1.0}, "attention_factor given"),
-        ("llama3", {"original_max_position_embeddings": 1 << 20}, "original_max_position_embeddings × factor"),
+        (
+            "llama3",
+            {"original_max_position_embeddings": 1 << 20},
+            "original_max_position_embeddings × factor",
+        ),
     ],
 )
 def test_a_configuration_that_contradicts_itself_is_named(
@@ -128,7 +154,9 @@ def test_a_published_configuration_is_sound(tmp_path: Path) -> None:
     """Llama 3.2's: factor 32 beside a window of 16 times the trained length."""
     rope = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope |= {"original_max_position_embeddings": 8192, "rope_theta": 500_000.0}
-    loaded = loaded_with(tmp_path, "llama", "llama3", rope_parameters=rope, max_position_embeddings=131_072)
+    loaded = loaded_with(
+        tmp_path, "llama", "llama3", rope_parameters=rope, max_position_embeddings=131_072
+    )
     assert faults(loaded) == {}
 
 
@@ -153,7 +181,14 @@ def periodic(rows: int, seed: int) -> Tensor:
 def trained() -> PreTrainedModel:
     """A decoder trained here with base 100,000 until it predicts, exported."""
     torch.manual_seed(0)
-    shape = {"vocab_size": VOCABULARY, "width": 64, "layers": 1, "heads": 2, "mlp_width": 64, "max_length": 128}
+    shape = {
+        "vocab_size": VOCABULARY,
+        "width": 64,
+        "layers": 1,
+        "heads": 2,
+        "mlp_width": 64,
+        "max_length": 128,
+    }
     model = Decoder(ModelConfig(kind="decoder", theta=1e5, init_std=0.1, **shape))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(80):
@@ -169,7 +204,9 @@ def trained() -> PreTrainedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: PreTrainedModel) -> Path:
-    plants.save_sound(tmp_path / "trained", "llama", "default", random.Random(0))  # for its tokenizer
+    plants.save_sound(
+        tmp_path / "trained", "llama", "default", random.Random(0)
+    )  # for its tokenizer
     trained.save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
 
@@ -207,9 +244,15 @@ def test_weights_that_know_nothing_accuse_no_base(tmp_path: Path) -> None:
 
 
 def test_the_paired_error_counts_blocks_of_neighbours() -> None:
-    correlated = torch.randn(4, 10, generator=torch.Generator().manual_seed(0)).repeat_interleave(rope_check.BLOCK, 1)
+    correlated = torch.randn(4, 10, generator=torch.Generator().manual_seed(0)).repeat_interleave(
+        rope_check.BLOCK, 1
+    )
     mean, error = rope_check.paired(correlated)
     assert mean == pytest.approx(float(correlated.mean()))
-    assert error == pytest.approx(float(correlated[:, :: rope_check.BLOCK].std() / 40**0.5), rel=1e-5)
-    assert error > 5 * float(correlated.std() / correlated.numel() ** 0.5)  # twin: as if tokens were independent
+    assert error == pytest.approx(
+        float(correlated[:, :: rope_check.BLOCK].std() / 40**0.5), rel=1e-5
+    )
+    assert error > 5 * float(
+        correlated.std() / correlated.numel() ** 0.5
+    )  # twin: as if tokens were independent
     assert rope_check.paired(torch.ones(1, 5))[1] == float("inf")

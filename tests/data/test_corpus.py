@@ -78,7 +78,9 @@ def one_line(error: pytest.ExceptionInfo) -> str:
         ("中文".encode("gb18030"), 0),
     ],
 )
-def test_bad_utf8_names_file_and_offset_or_is_skipped(data: bytes, offset: int, sources: Path, tmp_path: Path) -> None:
+def test_bad_utf8_names_file_and_offset_or_is_skipped(
+    data: bytes, offset: int, sources: Path, tmp_path: Path
+) -> None:
     (sources / "plays" / "bad.txt").write_bytes(data)
     with pytest.raises(UserError, match=rf"bad\.txt: byte {offset}: expected UTF-8") as error:
         build_corpus(config(), sources, tmp_path / "out")
@@ -93,19 +95,25 @@ def test_text_is_exact_but_for_one_byte_order_mark(sources: Path, tmp_path: Path
     text = "\r\n a\x00b\u2028c\x85d\x0be\ufefff " + prose(77) + "\n\n"
     (sources / "plays" / "odd.txt").write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
     build_corpus(config(), sources, tmp_path / "out")
-    found = [d for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.title == "odd"]
+    found = [
+        d for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.title == "odd"
+    ]
     assert [d.text for d in found] == [text]
     assert found[0].id == hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 @pytest.mark.parametrize("made", [None, {}, {"a.txt": b"", "b.md": b" \r\n"}, {"a.pdf": b"text"}])
-def test_nothing_to_read_names_folder_and_extensions(made: dict | None, sources: Path, tmp_path: Path) -> None:
+def test_nothing_to_read_names_folder_and_extensions(
+    made: dict | None, sources: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "mine"
     for name, data in (made or {}).items():
         files.write_atomic(own / name, data)
     if made == {}:
         own.mkdir()
-    with pytest.raises(UserError, match=r"mine: expected .*\.txt, \.md, \.jsonl, \.parquet") as error:
+    with pytest.raises(
+        UserError, match=r"mine: expected .*\.txt, \.md, \.jsonl, \.parquet"
+    ) as error:
         build_corpus(config(folder=str(own)), sources, tmp_path / "out")
     one_line(error)
     assert not (tmp_path / "out").exists()
@@ -126,13 +134,17 @@ def test_nothing_to_read_names_folder_and_extensions(made: dict | None, sources:
         ("[" * 100_000, "line 2"),
     ],
 )
-def test_bad_json_line_names_its_place_or_is_counted(line: str, message: str, sources: Path, tmp_path: Path) -> None:
+def test_bad_json_line_names_its_place_or_is_counted(
+    line: str, message: str, sources: Path, tmp_path: Path
+) -> None:
     lines = [json.dumps({"text": prose(40 + i)}) for i in range(5)]
     files.write_atomic(tmp_path / "own" / "d.jsonl", "\n".join([lines[0], line, *lines[1:]]) + "\n")
     with pytest.raises(UserError, match=r"d\.jsonl: ") as error:
         build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
     assert message in one_line(error)
-    card = build_corpus(config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out")
+    card = build_corpus(
+        config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out"
+    )
     assert card["skipped"] == {"bad JSON line": 1}
     assert sum(count["documents"] for count in card["domains"]["own"].values()) == 5
 
@@ -142,7 +154,12 @@ def test_only_a_newline_ends_a_json_line(sources: Path, tmp_path: Path) -> None:
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in texts)
     files.write_atomic(tmp_path / "own" / "d.jsonl", "".join(lines))
     build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
-    found = [d.text for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.domain == "own"]
+    found = [
+        d.text
+        for split in SPLITS
+        for d in load_documents(tmp_path / "out", split)
+        if d.domain == "own"
+    ]
     assert sorted(found) == sorted(texts)
 
 
@@ -184,7 +201,12 @@ def write_manuals(sources: Path, names: list[str]) -> None:
     contents = {}
     for seed, name in enumerate(names):
         metadata = {"serviceFullName": f"Service {name}", "endpointPrefix": name}
-        described = {"metadata": metadata, "documentation": prose(seed), "operations": {}, "shapes": {}}
+        described = {
+            "metadata": metadata,
+            "documentation": prose(seed),
+            "operations": {},
+            "shapes": {},
+        }
         data = gzip.compress(json.dumps(described).encode())
         contents[f"data/{name}/2020-01-01/service-2.json.gz"] = data
     source_folder(sources, "manuals", "manuals", contents)
@@ -210,7 +232,9 @@ def test_one_s_own_folder_alone_is_a_corpus_and_nothing_at_all_is_refused(tmp_pa
     section = config(sources=(), folder=str(tmp_path / "own")).model_dump(mode="json")
     card = build_corpus(validate(Corpus, section, "corpus"), tmp_path / "none", tmp_path / "out")
     assert list(card["domains"]) == ["own"] and card["sources"] == {}
-    with pytest.raises(UserError, match=r"corpus: sources = \[\], folder = null: expected") as error:
+    with pytest.raises(
+        UserError, match=r"corpus: sources = \[\], folder = null: expected"
+    ) as error:
         validate(Corpus, section | {"folder": None}, "corpus")
     one_line(error)
 
@@ -222,7 +246,9 @@ def write_parquet(path: Path, **columns: list) -> Path:
 
 
 def texts_of(folder: Path, domain: str) -> list[str]:
-    return sorted(d.text for split in SPLITS for d in load_documents(folder, split) if d.domain == domain)
+    return sorted(
+        d.text for split in SPLITS for d in load_documents(folder, split) if d.domain == domain
+    )
 
 
 def test_parquet_files_of_one_s_own_are_documents_a_row_each(sources: Path, tmp_path: Path) -> None:
@@ -230,7 +256,12 @@ def test_parquet_files_of_one_s_own_are_documents_a_row_each(sources: Path, tmp_
     write_parquet(tmp_path / "own" / "a.parquet", n=list(range(600)), text=texts)
     card = build_corpus(config(folder=str(tmp_path / "own")), sources, tmp_path / "out")
     assert texts_of(tmp_path / "out", "own") == sorted(texts) and card["skipped"] == {}
-    titles = {d.title for split in SPLITS for d in load_documents(tmp_path / "out", split) if d.domain == "own"}
+    titles = {
+        d.title
+        for split in SPLITS
+        for d in load_documents(tmp_path / "out", split)
+        if d.domain == "own"
+    }
     assert titles == {f"a:{number}" for number in range(1, 601)}
 
 
@@ -243,7 +274,9 @@ def test_parquet_files_of_one_s_own_are_documents_a_row_each(sources: Path, tmp_
         (None, "a.parquet: expected a .parquet file"),
     ],
 )
-def test_a_bad_parquet_file_is_one_line(columns_: dict | None, message: str, sources: Path, tmp_path: Path) -> None:
+def test_a_bad_parquet_file_is_one_line(
+    columns_: dict | None, message: str, sources: Path, tmp_path: Path
+) -> None:
     if columns_ is None:
         files.write_atomic(tmp_path / "own" / "a.parquet", b"PAR1 but not really")
     else:
@@ -254,11 +287,17 @@ def test_a_bad_parquet_file_is_one_line(columns_: dict | None, message: str, sou
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_without_text_are_counted_when_bad_ones_are_skipped(sources: Path, tmp_path: Path) -> None:
+def test_rows_without_text_are_counted_when_bad_ones_are_skipped(
+    sources: Path, tmp_path: Path
+) -> None:
     texts = [prose(40 + i) for i in range(5)]
     write_parquet(tmp_path / "own" / "a.parquet", text=[*texts[:2], None, *texts[2:], None])
-    card = build_corpus(config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out")
-    assert card["skipped"] == {"row without text": 2} and texts_of(tmp_path / "out", "own") == sorted(texts)
+    card = build_corpus(
+        config(folder=str(tmp_path / "own"), skip_bad=True), sources, tmp_path / "out"
+    )
+    assert card["skipped"] == {"row without text": 2} and texts_of(
+        tmp_path / "out", "own"
+    ) == sorted(texts)
 
 
 # --------------------------------------------------------------------------------------------------- data sets
@@ -266,7 +305,12 @@ def test_rows_without_text_are_counted_when_bad_ones_are_skipped(sources: Path, 
 
 def dataset(tmp_path: Path, **changes: object) -> Corpus:
     """A corpus of one data set: two local .parquet files, read by `datasets` as it reads any other, streaming."""
-    section = {"path": "parquet", "files": [str(tmp_path / "set" / "*.parquet")], "column": "body", **changes}
+    section = {
+        "path": "parquet",
+        "files": [str(tmp_path / "set" / "*.parquet")],
+        "column": "body",
+        **changes,
+    }
     return validate(Corpus, config().model_dump() | {"sources": [], "dataset": section}, "corpus")
 
 
@@ -278,22 +322,32 @@ def bodies(tmp_path: Path) -> list[str]:
     return texts
 
 
-def test_a_hugging_face_data_set_is_a_corpus_by_one_parameter(bodies: list[str], tmp_path: Path) -> None:
+def test_a_hugging_face_data_set_is_a_corpus_by_one_parameter(
+    bodies: list[str], tmp_path: Path
+) -> None:
     card = build_corpus(dataset(tmp_path), tmp_path, tmp_path / "out")
-    assert list(card["domains"]) == ["dataset"] and texts_of(tmp_path / "out", "dataset") == sorted(bodies)
-    folder = dataset(tmp_path, path=str(tmp_path / "set"), files=())  # by its path, as a name on the hub
+    assert list(card["domains"]) == ["dataset"] and texts_of(tmp_path / "out", "dataset") == sorted(
+        bodies
+    )
+    folder = dataset(
+        tmp_path, path=str(tmp_path / "set"), files=()
+    )  # by its path, as a name on the hub
     assert build_corpus(folder, tmp_path, tmp_path / "again")["fingerprint"] == card["fingerprint"]
 
 
 @pytest.mark.parametrize("limit", [{"documents": 7}, {"characters": 7}])
-def test_a_data_set_is_read_up_to_its_limit_and_no_further(limit: dict, bodies: list[str], tmp_path: Path) -> None:
+def test_a_data_set_is_read_up_to_its_limit_and_no_further(
+    limit: dict, bodies: list[str], tmp_path: Path
+) -> None:
     if "characters" in limit:
         limit = {"characters": sum(map(len, bodies[:8])) - 1}
     read, rows = [], columns.dataset_rows(dataset(tmp_path, **limit).dataset)
     library = importlib.import_module("datasets").IterableDataset
     plain = library.__iter__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "__iter__", lambda rows: (read.append(row) or row for row in plain(rows)))
+        patch.setattr(
+            library, "__iter__", lambda rows: (read.append(row) or row for row in plain(rows))
+        )
         assert [text for _, text in rows] == bodies[:7]
     assert len(read) <= 8  # streamed: what lies behind the limit is not asked for
 
@@ -305,7 +359,10 @@ def test_a_data_set_is_read_up_to_its_limit_and_no_further(limit: dict, bodies: 
         ({"files": ["nowhere/*.parquet"]}, "corpus.dataset: parquet: "),
         ({"column": "text"}, "column = text: expected one of body, n"),
         ({"column": "n"}, "parquet:1: expected text, found int"),
-        ({"characters": 10}, "corpus.dataset: parquet: expected text within its limits, found none"),
+        (
+            {"characters": 10},
+            "corpus.dataset: parquet: expected text within its limits, found none",
+        ),
         ({"path": "./nowhere", "files": ()}, "corpus.dataset: ./nowhere: "),
     ],
 )
@@ -318,7 +375,9 @@ def test_a_data_set_that_cannot_be_read_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "what"), [("pyarrow.parquet", "a.parquet"), ("datasets", "corpus.dataset: x")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("pyarrow.parquet", "a.parquet"), ("datasets", "corpus.dataset: x")]
+)
 def test_a_missing_library_is_one_line(name: str, what: str, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=f"{what}: expected the package .* pip install {name[:7]}"):
@@ -351,7 +410,8 @@ def test_near_duplicates_are_found_in_chinese() -> None:
     rng = random.Random(0)
     text = "".join(chr(0x4E00 + rng.randrange(2000)) for _ in range(600))
     documents = [
-        Document("", "d", "zh", "", "", "s", "", t) for t in (text, text[:300] + "好" + text[301:], text[::-1])
+        Document("", "d", "zh", "", "", "s", "", t)
+        for t in (text, text[:300] + "好" + text[301:], text[::-1])
     ]
     kept, removed = corpus.remove_duplicates([corpus._identified(d) for d in documents], 0.8)
     assert removed == {"exact": 0, "near": 1} and len(kept) == 2
@@ -368,11 +428,16 @@ def documents_of(groups: list[int], seed: int = 0) -> list[Document]:
 
 @given(st.lists(st.integers(1, 4), min_size=4, max_size=40), st.integers(0, 9), st.randoms())
 @settings(max_examples=60, deadline=None)
-def test_a_new_work_moves_at_most_two_others(groups: list[int], seed: int, rng: random.Random) -> None:
+def test_a_new_work_moves_at_most_two_others(
+    groups: list[int], seed: int, rng: random.Random
+) -> None:
     documents = documents_of(groups, seed)
     split = corpus.split_of(documents, config())
     assert set(split.values()) == set(SPLITS) and len(split) == len(documents)
-    more = [*documents, corpus._identified(Document("", "d", "en", "", "new", "s", "", f"new {seed}"))]
+    more = [
+        *documents,
+        corpus._identified(Document("", "d", "en", "", "new", "s", "", f"new {seed}")),
+    ]
     rng.shuffle(more)
     after = corpus.split_of(more, config())
     group_of = {document.id: document.group for document in documents}
@@ -385,8 +450,12 @@ def test_a_new_work_moves_at_most_two_others(groups: list[int], seed: int, rng: 
 
 
 def test_too_few_works_is_one_line(tmp_path: Path) -> None:
-    source_folder(tmp_path / "s", "plays", "files", {f"{i}.txt": prose(i).encode() for i in range(2)})
-    with pytest.raises(UserError, match=r"domain plays: 2 independent works.*expected at least one for each split"):
+    source_folder(
+        tmp_path / "s", "plays", "files", {f"{i}.txt": prose(i).encode() for i in range(2)}
+    )
+    with pytest.raises(
+        UserError, match=r"domain plays: 2 independent works.*expected at least one for each split"
+    ):
         build_corpus(config(), tmp_path / "s", tmp_path / "out")
 
 
@@ -404,7 +473,13 @@ def test_fingerprint_ignores_order_times_and_names(tmp_path: Path) -> None:
         base = tmp_path / f"run{run}"
         source_folder(base / "s", "plays", "files", {})
         for place, name in enumerate(order):
-            path = base / "s" / "plays" / ("" if run else "deeper") / (f"{place}-{name}" if run else name)
+            path = (
+                base
+                / "s"
+                / "plays"
+                / ("" if run else "deeper")
+                / (f"{place}-{name}" if run else name)
+            )
             files.write_atomic(path, texts[name])
             os.utime(path, (place * 1000, place * 1000))
         fingerprints.add(build_corpus(config(), base / "s", base / "out")["fingerprint"])
@@ -458,7 +533,12 @@ def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:
         for second in SPLITS[: SPLITS.index(first)]:
             groups = [{(d.source, d.group) for d in documents[split]} for split in (first, second)]
             assert not groups[0] & groups[1]
-    seen = {d.id: corpus.shingles(d.text) for split in SPLITS for d in documents[split] if d.domain != "sanguo"}
+    seen = {
+        d.id: corpus.shingles(d.text)
+        for split in SPLITS
+        for d in documents[split]
+        if d.domain != "sanguo"
+    }
     for held_out in (d for d in documents["test"] if d.id in seen):
         for other in (d for d in documents["train"] if d.domain == held_out.domain):
             mine, theirs = seen[held_out.id], seen[other.id]

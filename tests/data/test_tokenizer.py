@@ -80,7 +80,23 @@ def test_decoding_returns_the_text(bpe: tokenizer.BPETokenizer, text: str) -> No
 
 
 SPACES = st.sampled_from(
-    [" ", "\n", "\r", "\t", "\u2028", "\x85", "\u00a0", "\u3000", "\x1c", "'", "s", "a", "1", "好", "\u0301"]
+    [
+        " ",
+        "\n",
+        "\r",
+        "\t",
+        "\u2028",
+        "\x85",
+        "\u00a0",
+        "\u3000",
+        "\x1c",
+        "'",
+        "s",
+        "a",
+        "1",
+        "好",
+        "\u0301",
+    ]
 )
 
 
@@ -95,13 +111,18 @@ def test_a_text_in_pieces_has_the_ids_of_the_whole(bpe: tokenizer.BPETokenizer, 
         found = np.concatenate(list(tokenizer.encode(bpe, text)))
         assert found.tolist() == [*bpe.encode(text).ids, EOS]
         patch.setattr(tokenizer, "BREAK", re.compile(""))
-        assert np.concatenate(list(tokenizer.encode(bpe, "the king"))).tolist() != [*bpe.encode("the king").ids, EOS]
+        assert np.concatenate(list(tokenizer.encode(bpe, "the king"))).tolist() != [
+            *bpe.encode("the king").ids,
+            EOS,
+        ]
 
 
 def test_a_token_file_is_what_numpy_writes(tmp_path: Path) -> None:
     for length in (0, 7, 10**5):
         np.save(tmp_path / "whole.npy", np.zeros(length, dtype=np.uint16))
-        assert tokenizer._header(length) + bytes(2 * length) == (tmp_path / "whole.npy").read_bytes()
+        assert (
+            tokenizer._header(length) + bytes(2 * length) == (tmp_path / "whole.npy").read_bytes()
+        )
     assert len(tokenizer._header(0)) == len(tokenizer._header(10**15))
 
 
@@ -138,7 +159,9 @@ def test_specials_have_the_first_ids(bpe: tokenizer.BPETokenizer) -> None:
     assert bpe.decode([EOS, *bpe.encode("king").ids, PAD]) == "king"
 
 
-def test_training_is_deterministic_and_sees_the_training_split_alone(built: Path, tmp_path: Path) -> None:
+def test_training_is_deterministic_and_sees_the_training_split_alone(
+    built: Path, tmp_path: Path
+) -> None:
     other = write_corpus(tmp_path / "corpus", texts(test="something else " * 500))
     tokenizer.build_tokenizer(CONFIG, other, tmp_path / "out")
     wrote = (tmp_path / "out" / "tokenizer.json").read_bytes()
@@ -151,19 +174,24 @@ def test_training_is_deterministic_and_sees_the_training_split_alone(built: Path
 
 def test_each_domain_gives_at_most_its_characters() -> None:
     documents = [
-        Document("", d, "", "", "", "", "", text) for d, text in (("a", "x" * 90), ("b", "y"), ("a", "x" * 90))
+        Document("", d, "", "", "", "", "", text)
+        for d, text in (("a", "x" * 90), ("b", "y"), ("a", "x" * 90))
     ]
     sample = "".join(tokenizer._sample(documents, 100))
     assert sample.count("x") == 100 and sample.count("y") == 1
 
 
-def test_files_hold_every_document_and_agree_with_the_card(built: Path, bpe: tokenizer.BPETokenizer) -> None:
+def test_files_hold_every_document_and_agree_with_the_card(
+    built: Path, bpe: tokenizer.BPETokenizer
+) -> None:
     card = files.read_json(built / "out" / "card.json")
     lengths = np.load(built / "out" / "token_bytes.npy", allow_pickle=False)
     assert lengths.dtype == np.int64 and len(lengths) == card["vocab_size"] == 310
     for split, domains in texts().items():
         for domain, found in domains.items():
-            tokens = np.load(built / "out" / f"{split}-{domain}.npy", mmap_mode="r", allow_pickle=False)
+            tokens = np.load(
+                built / "out" / f"{split}-{domain}.npy", mmap_mode="r", allow_pickle=False
+            )
             offsets = np.load(built / "out" / f"{split}-{domain}.offsets.npy", allow_pickle=False)
             assert tokens.dtype == np.uint16 and offsets.dtype == np.int64
             pieces = [tokens[a:b] for a, b in pairwise(offsets)]
@@ -173,25 +201,33 @@ def test_files_hold_every_document_and_agree_with_the_card(built: Path, bpe: tok
             assert lengths[tokens].sum() == size
             counted = card["domains"][domain][split]
             assert counted["tokens"] == len(tokens) and counted["documents"] == len(found)
-            assert counted["bytes_per_token"] == pytest.approx(size / (len(tokens) - len(found)), abs=1e-4)
+            assert counted["bytes_per_token"] == pytest.approx(
+                size / (len(tokens) - len(found)), abs=1e-4
+            )
 
 
 def test_fingerprint_follows_corpus_and_merges(built: Path, tmp_path: Path) -> None:
     first = files.read_json(built / "out" / "card.json")["fingerprint"]
     same = tokenizer.build_tokenizer(CONFIG, built / "corpus", tmp_path / "a")["fingerprint"]
-    smaller = tokenizer.build_tokenizer(Tokenizer(vocab_size=300, characters=4000), built / "corpus", tmp_path / "b")[
-        "fingerprint"
-    ]
+    smaller = tokenizer.build_tokenizer(
+        Tokenizer(vocab_size=300, characters=4000), built / "corpus", tmp_path / "b"
+    )["fingerprint"]
     moved = write_corpus(tmp_path / "corpus", texts())
     files.write_json(moved / "card.json", {"fingerprint": "g"})
     other = tokenizer.build_tokenizer(CONFIG, moved, tmp_path / "c")["fingerprint"]
     assert first == same and len({first, smaller, other}) == 3
 
 
-@pytest.mark.parametrize(("size", "message"), [(70_000, "expected at most 65536"), (5000, "all that this text gives")])
-def test_a_vocabulary_that_cannot_be_is_one_line(size: int, message: str, built: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "message"), [(70_000, "expected at most 65536"), (5000, "all that this text gives")]
+)
+def test_a_vocabulary_that_cannot_be_is_one_line(
+    size: int, message: str, built: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=f"vocab_size = {size}: ") as error:
-        tokenizer.build_tokenizer(Tokenizer(vocab_size=size, characters=4000), built / "corpus", tmp_path / "out")
+        tokenizer.build_tokenizer(
+            Tokenizer(vocab_size=size, characters=4000), built / "corpus", tmp_path / "out"
+        )
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -213,11 +249,15 @@ def test_real_tokens_are_the_real_text(corpus_folder: Path, tokenizer_folder: Pa
     bpe = tokenizer.load_tokenizer(tokenizer_folder)
     for domain in card["domains"]:
         documents = load_documents(corpus_folder, "validation", domain)
-        encoded = [np.concatenate(list(tokenizer.encode(bpe, document.text))) for document in documents]
+        encoded = [
+            np.concatenate(list(tokenizer.encode(bpe, document.text))) for document in documents
+        ]
         tokens, offsets = np.concatenate(encoded), np.cumsum([0, *map(len, encoded)])
         assert [bpe.decode(tokens[a:b].tolist()) for a, b in pairwise(offsets)] == [
             document.text for document in documents
         ]
-        stored = np.load(tokenizer_folder / f"validation-{domain}.npy", mmap_mode="r", allow_pickle=False)
+        stored = np.load(
+            tokenizer_folder / f"validation-{domain}.npy", mmap_mode="r", allow_pickle=False
+        )
         assert np.array_equal(stored, tokens)
         assert 1.5 < card["domains"][domain]["test"]["bytes_per_token"] < 5

@@ -20,7 +20,12 @@ def strace_permitted() -> bool:
     """Return whether strace is here and ptrace is allowed."""
     if not shutil.which("strace"):
         return False
-    return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["strace", "-o", "/dev/null", "true"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def _tracer(child: children.Child, *options: str) -> subprocess.Popen:
@@ -28,7 +33,9 @@ def _tracer(child: children.Child, *options: str) -> subprocess.Popen:
     status = Path(f"/proc/{child.pid}/status")
     _until(lambda: re.search(r"State:\s+T", status.read_text(encoding="utf-8")))
     calls = f"trace={','.join(CALLS)}"
-    tracer = subprocess.Popen(["strace", "-q", "-p", str(child.pid), "-e", calls, *options], stderr=subprocess.DEVNULL)
+    tracer = subprocess.Popen(
+        ["strace", "-q", "-p", str(child.pid), "-e", calls, *options], stderr=subprocess.DEVNULL
+    )
     _until(lambda: not re.search(r"TracerPid:\s+0\b", status.read_text(encoding="utf-8")))
     os.kill(child.pid, signal.SIGCONT)
     return tracer
@@ -41,7 +48,9 @@ def _until(condition) -> None:
         time.sleep(0.001)
 
 
-def with_strace(project: Path, work: Path, arguments: tuple, call: tuple[str, int] | None) -> list[str]:
+def with_strace(
+    project: Path, work: Path, arguments: tuple, call: tuple[str, int] | None
+) -> list[str]:
     """Run a save under strace, killed at the n-th `call` if one is given; return the calls that were made."""
     child = children.start(children.save_sets, project, work, *arguments, children.stop_here)
     trace = work / "trace"
@@ -52,14 +61,18 @@ def with_strace(project: Path, work: Path, arguments: tuple, call: tuple[str, in
     assert code == (-signal.SIGKILL if call else 0), child.said()
     lines = trace.read_text(encoding="utf-8").splitlines()
     return [
-        match.group(1) for line in lines if (match := re.match(r"(\w+)\(", line)) and "O_RDONLY|O_CLOEXEC)" not in line
+        match.group(1)
+        for line in lines
+        if (match := re.match(r"(\w+)\(", line)) and "O_RDONLY|O_CLOEXEC)" not in line
     ]
 
 
 def with_wrapper(project: Path, work: Path, arguments: tuple, number: int | None) -> list[str]:
     """The same where ptrace is forbidden: the child counts its own calls and kills itself."""
     log = work / "trace"
-    child = children.start(children.save_sets, project, work, *arguments, children.KillAtCall(number, log))
+    child = children.start(
+        children.save_sets, project, work, *arguments, children.KillAtCall(number, log)
+    )
     code = child.wait()
     assert code == (-signal.SIGKILL if number else 0), child.said()
     return log.read_text(encoding="utf-8").split()

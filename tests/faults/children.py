@@ -77,20 +77,29 @@ def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any
     _start_server()
     cache.mkdir(parents=True, exist_ok=True)
     stderr = cache / f"stderr-{time.monotonic_ns()}"
-    process = _forks.Process(target=_enter, args=(task, project, cache, stderr, arguments), daemon=True)
+    process = _forks.Process(
+        target=_enter, args=(task, project, cache, stderr, arguments), daemon=True
+    )
     process.start()
     return Child(process, stderr)
 
 
-def start_group(task: Callable[..., None], project: Path, cache: Path, *arguments: Any, count: int = 2) -> list[Child]:
+def start_group(
+    task: Callable[..., None], project: Path, cache: Path, *arguments: Any, count: int = 2
+) -> list[Child]:
     """Run `task(*arguments)` in `count` processes that train together, as torchrun would start them."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    return [start(as_one_of, project, cache, task, rank, count, port, *arguments) for rank in range(count)]
+    return [
+        start(as_one_of, project, cache, task, rank, count, port, *arguments)
+        for rank in range(count)
+    ]
 
 
-def _enter(task: Callable[..., None], project: Path, cache: Path, stderr: Path, arguments: tuple) -> None:
+def _enter(
+    task: Callable[..., None], project: Path, cache: Path, stderr: Path, arguments: tuple
+) -> None:
     import torch
 
     from farcontext.files import UserError
@@ -190,7 +199,10 @@ def train_with_nan(run: Any, forward: int) -> None:
     count = iter(range(1_000_000))
 
     def poison(module: Any, inputs: Any, output: Any) -> Any:
-        if isinstance(module, (transformer.Decoder, transformer.Encoder)) and next(count) == forward:
+        if (
+            isinstance(module, (transformer.Decoder, transformer.Encoder))
+            and next(count) == forward
+        ):
             return output * torch.nan
         return None
 
@@ -198,7 +210,9 @@ def train_with_nan(run: Any, forward: int) -> None:
     loop.train(run)
 
 
-def save_sets(folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None) -> None:
+def save_sets(
+    folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None
+) -> None:
     """Save the sets of some steps; `before` is called ahead of the last one. Ends without Python's own clean-up."""
     from farcontext.train import checkpoint
 
@@ -277,4 +291,6 @@ def execute_within(study: str, output: Path, cell_seconds: int) -> None:
     from farcontext.app import notebooks
 
     values = notebooks.defaults(notebooks.path_of(study))
-    notebooks.execute(study, notebooks.check(study, values, "defaults"), output, cell_seconds=cell_seconds)
+    notebooks.execute(
+        study, notebooks.check(study, values, "defaults"), output, cell_seconds=cell_seconds
+    )

@@ -19,9 +19,16 @@ def project(folder: Path, *cells: str, parameters: str | None = PARAMETERS) -> P
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(text.replace("profile: laptop", "profile: smoke"), encoding="utf-8")
-    made = [] if parameters is None else [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    nbformat.write(new_notebook(cells=made + [new_code_cell(cell) for cell in cells]), folder / "notebooks" / NAME)
+    (folder / "params.yaml").write_text(
+        text.replace("profile: laptop", "profile: smoke"), encoding="utf-8"
+    )
+    made = (
+        [] if parameters is None else [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    )
+    nbformat.write(
+        new_notebook(cells=made + [new_code_cell(cell) for cell in cells]),
+        folder / "notebooks" / NAME,
+    )
     return folder
 
 

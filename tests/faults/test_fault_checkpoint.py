@@ -30,12 +30,18 @@ SAVES = {
 
 
 def bits(found: checkpoint.Checkpoint) -> dict[str, bytes]:
-    return {f"{g}/{n}": t.numpy().tobytes() for g in ("model", "optimizer") for n, t in found.tensors(g).items()}
+    return {
+        f"{g}/{n}": t.numpy().tobytes()
+        for g in ("model", "optimizer")
+        for n, t in found.tensors(g).items()
+    }
 
 
 def as_saved(step: int) -> dict[str, bytes]:
     groups, _ = children.contents(step)
-    return {f"{g}/{n}": t.numpy().tobytes() for g, tensors in groups.items() for n, t in tensors.items()}
+    return {
+        f"{g}/{n}": t.numpy().tobytes() for g, tensors in groups.items() for n, t in tensors.items()
+    }
 
 
 def prepare(folder: Path, steps: tuple[int, ...]) -> None:
@@ -60,8 +66,12 @@ def sweep(name: str, project: Path, disk: Path, way: str) -> list[str]:
             warnings.simplefilter("error")  # no set may be found damaged
             found = checkpoint.latest(work / "run")
         loaded = found.step if found else None
-        assert loaded in allowed, f"{name}: killed at call {number} of {len(calls)}, {call}: step {loaded} loads"
-        assert found is None or bits(found) == as_saved(found.step), f"{name}: call {number}, {call}: torn"
+        assert loaded in allowed, (
+            f"{name}: killed at call {number} of {len(calls)}, {call}: step {loaded} loads"
+        )
+        assert found is None or bits(found) == as_saved(found.step), (
+            f"{name}: call {number}, {call}: torn"
+        )
         assert not leftovers(work), f"{name}: call {number}, {call}: leftovers not swept"
         outcomes.append(str(loaded))
         shutil.rmtree(work)
@@ -72,21 +82,34 @@ def sweep(name: str, project: Path, disk: Path, way: str) -> list[str]:
 def test_fault_3_a_save_killed_at_any_system_call_leaves_the_old_set_or_the_new(
     name: str, tiny_project: Path, fast_disk: Path
 ) -> None:
-    outcomes = sweep(name, tiny_project, fast_disk, "strace" if boundaries.strace_permitted() else "wrapper")
+    outcomes = sweep(
+        name, tiny_project, fast_disk, "strace" if boundaries.strace_permitted() else "wrapper"
+    )
     print(f"{name}: {len(outcomes)} calls: {outcomes}")
     assert len(outcomes) >= 20, "a save makes more calls than that: the sweep missed some"
-    assert set(outcomes) == {str(step) for step in SAVES[name][3]}, "every allowed outcome must have been seen"
+    assert set(outcomes) == {str(step) for step in SAVES[name][3]}, (
+        "every allowed outcome must have been seen"
+    )
 
 
-def test_fault_3_without_ptrace_the_wrapped_calls_find_the_same(tiny_project: Path, fast_disk: Path) -> None:
+def test_fault_3_without_ptrace_the_wrapped_calls_find_the_same(
+    tiny_project: Path, fast_disk: Path
+) -> None:
     assert set(sweep("first", tiny_project, fast_disk, "wrapper")) == {"None", "5"}
 
 
-FLIPS = {"model.safetensors": 150, "optimizer.safetensors": 60, "state.json": 60, checkpoint.MANIFEST: 300}
+FLIPS = {
+    "model.safetensors": 150,
+    "optimizer.safetensors": 60,
+    "state.json": 60,
+    checkpoint.MANIFEST: 300,
+}
 
 
 @pytest.mark.parametrize("name", FLIPS)
-def test_fault_22_one_flipped_bit_anywhere_in_a_set_is_refused(name: str, tmp_path: Path, rng: random.Random) -> None:
+def test_fault_22_one_flipped_bit_anywhere_in_a_set_is_refused(
+    name: str, tmp_path: Path, rng: random.Random
+) -> None:
     """In the header (the first 8 bytes and its JSON), in the data, in the manifest."""
     prepare(tmp_path, (5,))
     folder = tmp_path / "step-00000005"
@@ -104,7 +127,9 @@ def test_fault_22_one_flipped_bit_anywhere_in_a_set_is_refused(name: str, tmp_pa
     assert bits(checkpoint.load(folder)) == as_saved(5)
 
 
-def test_fault_22_a_damaged_newest_set_falls_back_to_the_older_with_one_warning(tmp_path: Path) -> None:
+def test_fault_22_a_damaged_newest_set_falls_back_to_the_older_with_one_warning(
+    tmp_path: Path,
+) -> None:
     prepare(tmp_path, (5, 10))
     weights = tmp_path / "step-00000010" / "model.safetensors"
     data = bytearray(weights.read_bytes())
@@ -124,7 +149,9 @@ def test_fault_22_a_damaged_newest_set_falls_back_to_the_older_with_one_warning(
 def pickle_events() -> list[str]:
     """Return a list that each unpickling in this process adds to from now on (an audit hook cannot be removed)."""
     events: list[str] = []
-    sys.addaudithook(lambda event, _: events.append(event) if event == "pickle.find_class" else None)
+    sys.addaudithook(
+        lambda event, _: events.append(event) if event == "pickle.find_class" else None
+    )
     return events
 
 
@@ -141,7 +168,10 @@ class Payload:
 def pickles(folder: Path, canary: Path) -> dict[str, Path]:
     """Write the payload in each form in which weights travel."""
     payload = Payload(canary)
-    made = {name: folder / name for name in ("model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors")}
+    made = {
+        name: folder / name
+        for name in ("model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors")
+    }
     torch.save(payload, made["model.pt"])
     torch.save({"weight": payload}, made["model.bin"])
     made["model.pkl"].write_bytes(pickle.dumps(payload))
@@ -159,7 +189,9 @@ def test_fault_76_the_payload_would_run_if_it_were_unpickled(tmp_path: Path) -> 
     assert len(pickle_events()) > before
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors"]
+)
 def test_fault_76_a_pickle_in_a_checkpoint_never_runs(name: str, tmp_path: Path) -> None:
     """Beside the weights it is ignored; in their place it is refused, even with a manifest that lists its hash."""
     canary = tmp_path / "canary"
@@ -201,7 +233,11 @@ def unpickling(source: str) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name in FORBIDDEN]
         elif isinstance(node, ast.ImportFrom):
-            found += [f"{node.module}.{a.name}" for a in node.names if f"{node.module}.{a.name}" in FORBIDDEN]
+            found += [
+                f"{node.module}.{a.name}"
+                for a in node.names
+                if f"{node.module}.{a.name}" in FORBIDDEN
+            ]
             found += [node.module] if node.module in FORBIDDEN else []
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN:
             found.append(ast.unparse(node))
@@ -218,7 +254,9 @@ def unpickling(source: str) -> list[str]:
 def test_fault_76_nothing_in_the_library_unpickles(root: Path) -> None:
     sources = sorted((root / "src" / "farcontext").rglob("*.py"))
     assert sources
-    found = {path.name: bad for path in sources if (bad := unpickling(path.read_text(encoding="utf-8")))}
+    found = {
+        path.name: bad for path in sources if (bad := unpickling(path.read_text(encoding="utf-8")))
+    }
     assert not found
 
 

@@ -29,7 +29,9 @@ def keys(tree: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[st
     """Yield the path of every key, at each depth."""
     for key, value in tree.items():
         yield (*above, key)
-        if isinstance(value, dict) and not above:  # a section; a mapping within it has keys that are data
+        if (
+            isinstance(value, dict) and not above
+        ):  # a section; a mapping within it has keys that are data
             yield from keys(value, (*above, key))
 
 
@@ -91,12 +93,18 @@ def test_fault_51_a_foreign_key_gets_no_suggestion() -> None:
     assert "did you mean" not in message
 
 
-def test_fault_51_to_54_the_command_line_says_one_line_before_torch(tmp_path: Path, rng: random.Random) -> None:
+def test_fault_51_to_54_the_command_line_says_one_line_before_torch(
+    tmp_path: Path, rng: random.Random
+) -> None:
     """Each key misspelt, each key repeated, each field wrong: code 2, one line, nothing changed on disk."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     tries, wanted = [], []
     for path in KEYS:
-        line = next(n for n, text in enumerate(TEXT.splitlines()) if text.lstrip().startswith(f"{path[-1]}:"))
+        line = next(
+            n
+            for n, text in enumerate(TEXT.splitlines())
+            if text.lstrip().startswith(f"{path[-1]}:")
+        )
         lines = TEXT.splitlines()
         name = misspelt(path[-1], 1, rng)
         if name not in {other[-1] for other in KEYS}:
@@ -123,19 +131,35 @@ def as_yaml(tree: dict[str, Any]) -> str:
     lines = []
     for key, value in tree.items():
         if isinstance(value, dict):
-            lines += [f"{key}:", *(f"  {name}: {json.dumps(inner)}" for name, inner in value.items())]
+            lines += [
+                f"{key}:",
+                *(f"  {name}: {json.dumps(inner)}" for name, inner in value.items()),
+            ]
         else:
             lines.append(f"{key}: {json.dumps(value)}")
     return "\n".join(lines) + "\n"
 
 
-HEAVY = {"torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "transformers", "IPython", "papermill", "dvc"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "seaborn",
+    "transformers",
+    "IPython",
+    "papermill",
+    "dvc",
+}
 
 
 def test_fault_54_a_config_error_is_found_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     """What half a second depends on; the seconds themselves are `benchmarks/start_up.py`'s, as a ratio."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(TEXT.replace("profile: laptop", "profile: 7"), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        TEXT.replace("profile: laptop", "profile: 7"), encoding="utf-8"
+    )
     said = call(tmp_path, *COMMAND)
     assert said.code == 2
     one_line(said.err, str(tmp_path / "params.yaml"), "profile = 7", "expected text")
@@ -159,7 +183,14 @@ def test_fault_52_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> Non
             first, second = lines.index(f"{path[0]}:") + 1, len(lines) + 1
         else:
             section = lines.index(f"{path[0]}:") if len(path) > 1 else 0
-            first = next(n for n in range(section, len(lines)) if lines[n].lstrip().startswith(f"{path[-1]}:")) + 1
+            first = (
+                next(
+                    n
+                    for n in range(section, len(lines))
+                    if lines[n].lstrip().startswith(f"{path[-1]}:")
+                )
+                + 1
+            )
             second = first + 1
             text = [*lines[:first], lines[first - 1], *lines[first:]]
         tries.append("\n".join(text))
@@ -199,7 +230,9 @@ def test_fault_53_random_scalars_mean_the_same_to_dvc(rng: random.Random) -> Non
     """600 strings over the characters that readers quarrel about; tags and aliases we refuse on purpose."""
     refused = 0
     for _ in range(600):
-        text = "".join(rng.choices("0123456789.+-_:eExobnyNf~ truTlasi'\"[],", k=rng.randint(1, 7))).strip()
+        text = "".join(
+            rng.choices("0123456789.+-_:eExobnyNf~ truTlasi'\"[],", k=rng.randint(1, 7))
+        ).strip()
         ours = reading(parse_yaml, text)
         assert ours == reading(dvc_parse_yaml, text), repr(text)
         refused += ours == "refused"
@@ -283,7 +316,9 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
             )  # of a field, of a section
             assert message.startswith(places), f"{path} = {value!r}: {message}"
             # of a mapping that may stand here, a key may be missing: it has no value to show
-            missing = value == {} and re.search(r": expected this key( \(and \d+ more\))?$", message)
+            missing = value == {} and re.search(
+                r": expected this key( \(and \d+ more\))?$", message
+            )
             assert (" = " in message and ": expected " in message) or missing, message
             assert "\n" not in message and len(message) < 300, message
 
@@ -295,15 +330,26 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
         ("steps", True, "model_anatomy.steps = True: expected an integer ≥ 1"),
         ("seeds", [3, 3], "model_anatomy: seeds = [3, 3]: expected each seed once"),
         ("seeds", [1, -2], "model_anatomy.seeds.1 = -2: expected an integer ≥ 0"),
-        ("seeds", [], "model_anatomy.seeds = []: expected a list of 1 or more, each an integer ≥ 0"),
+        (
+            "seeds",
+            [],
+            "model_anatomy.seeds = []: expected a list of 1 or more, each an integer ≥ 0",
+        ),
     ],
 )
-def test_fault_54_the_line_says_what_would_be_right(field: str, value: object, expected: str) -> None:
+def test_fault_54_the_line_says_what_would_be_right(
+    field: str, value: object, expected: str
+) -> None:
     tree = deepcopy(PARAMS)
     tree["model_anatomy"][field] = value
     assert refusal(tree) == f"params.yaml: {expected}"
 
 
-@pytest.mark.parametrize("section", [key for key, value in PARAMS.items() if isinstance(value, dict)])
+@pytest.mark.parametrize(
+    "section", [key for key, value in PARAMS.items() if isinstance(value, dict)]
+)
 def test_fault_54_a_section_that_is_no_mapping_is_named(section: str) -> None:
-    assert refusal(PARAMS | {section: 3}) == f"params.yaml: {section} = 3: expected a mapping of keys to values"
+    assert (
+        refusal(PARAMS | {section: 3})
+        == f"params.yaml: {section} = 3: expected a mapping of keys to values"
+    )

@@ -20,7 +20,9 @@ LOSS, WEIGHT = 1e-5, 1e-5  # relative, absolute: fp32 sums in another order, ove
 
 RUNS = {
     "decoder": tiny_run(steps=20, save_every=20),
-    "encoder, accumulated": tiny_run(kind="encoder", rows=8, accumulation=2, steps=20, save_every=20),
+    "encoder, accumulated": tiny_run(
+        kind="encoder", rows=8, accumulation=2, steps=20, save_every=20
+    ),
     "positions drawn": task_run(random_positions=64),
     "lstm": task_run(kind="lstm"),
 }
@@ -57,12 +59,16 @@ def alike(one: Path, two: Path) -> bool:
     weights, others = one.tensors("model"), two.tensors("model")
     apart = max(float((weights[name] - others[name]).abs().max()) for name in weights)
     return (
-        all(close) and apart <= WEIGHT and torch.equal(one.tensors("random")["torch"], two.tensors("random")["torch"])
+        all(close)
+        and apart <= WEIGHT
+        and torch.equal(one.tensors("random")["torch"], two.tensors("random")["torch"])
     )
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_processes_have_the_curve_and_the_weights_of_one(name: str, tiny_project: Path, fast_disk: Path) -> None:
+def test_two_processes_have_the_curve_and_the_weights_of_one(
+    name: str, tiny_project: Path, fast_disk: Path
+) -> None:
     alone, two = fast_disk / "alone", fast_disk / "two"
     one = children.start(children.train, tiny_project, alone, shared(RUNS[name], 1))
     group = children.start_group(children.train, tiny_project, two, shared(RUNS[name], 2))
@@ -76,7 +82,9 @@ def test_two_processes_have_the_curve_and_the_weights_of_one(name: str, tiny_pro
 def test_gradients_that_are_not_exchanged_are_seen(tiny_project: Path, fast_disk: Path) -> None:
     alone, two = fast_disk / "alone", fast_disk / "two"
     one = children.start(children.train, tiny_project, alone, shared(RUNS["decoder"], 1))
-    group = children.start_group(children.train_apart, tiny_project, two, shared(RUNS["decoder"], 2))
+    group = children.start_group(
+        children.train_apart, tiny_project, two, shared(RUNS["decoder"], 2)
+    )
     assert ended([one, *group])[0] == [0, 0, 0]
     assert not alike(alone, two)
 
@@ -88,16 +96,28 @@ def test_fault_90_when_one_of_two_is_killed_the_other_ends_with_one_line_and_the
     run = shared(tiny_run(steps=30, save_every=5), 2)
     whole = children.start_group(children.train, tiny_project, fast_disk / "whole", run)
     assert ended(whole) == ([0, 0], "")
-    group = children.start_group(children.train_and_die, tiny_project, fast_disk / "killed", run, rank, 13)
+    group = children.start_group(
+        children.train_and_die, tiny_project, fast_disk / "killed", run, rank, 13
+    )
     codes, said = ended(group)
     assert codes[rank] == -signal.SIGKILL and codes[1 - rank] == 2
-    one_line(said, f"process {1 - rank} of 2", "another process of this run ended", "goes on from the last save")
+    one_line(
+        said,
+        f"process {1 - rank} of 2",
+        "another process of this run ended",
+        "goes on from the last save",
+    )
     assert kept(fast_disk / "killed").step == 10
-    assert ended(children.start_group(children.train, tiny_project, fast_disk / "killed", run)) == ([0, 0], "")
+    assert ended(children.start_group(children.train, tiny_project, fast_disk / "killed", run)) == (
+        [0, 0],
+        "",
+    )
     assert run_bits(fast_disk / "killed") == run_bits(fast_disk / "whole")
 
 
-def test_a_failure_of_one_process_ends_all_and_is_said_once(tiny_project: Path, fast_disk: Path) -> None:
+def test_a_failure_of_one_process_ends_all_and_is_said_once(
+    tiny_project: Path, fast_disk: Path
+) -> None:
     codes, said = ended(children.start_group(children.fail_at_last, tiny_project, fast_disk))
     assert codes == [2, 2]
     one_line(said, "text.txt: expected a file here")
@@ -116,7 +136,9 @@ def test_a_folder_in_use_or_a_wrong_number_of_processes_is_refused_by_all_and_sa
         codes, said = ended(children.start_group(children.train, tiny_project, fast_disk, run))
     assert codes == [2, 2]
     one_line(said, f"in use by process {os.getpid()}")
-    codes, said = ended(children.start_group(children.train, tiny_project, fast_disk, shared(run, 1)))
+    codes, said = ended(
+        children.start_group(children.train, tiny_project, fast_disk, shared(run, 1))
+    )
     assert codes == [2, 2]
     one_line(said, "processes = 1: 2 started: expected as many")
 
@@ -127,7 +149,9 @@ def test_the_command_starts_two_processes_and_says_in_one_line_which_was_killed(
     """By the installed command, as a user does it: torchrun's own machinery, its report left out."""
     monkeypatch.setenv("FARCONTEXT_CACHE", str(fast_disk / "cache"))
     run = tiny_run(steps=100_000, save_every=10)
-    given = files.write_json(fast_disk / "run.yaml", run.model_dump(mode="json", exclude={"processes"}))
+    given = files.write_json(
+        fast_disk / "run.yaml", run.model_dump(mode="json", exclude={"processes"})
+    )
     command = children.start(
         children.command, tiny_project, fast_disk / "cache", "train", str(given), "--processes", "2"
     )
@@ -147,9 +171,18 @@ def test_a_run_is_trained_from_a_file_alone_and_in_two(tiny_project: Path, fast_
     """What the command does in each process: the number of processes need not stand in the file."""
     given = tiny_run(steps=4, save_every=4).model_dump(mode="json", exclude={"processes"})
     arguments = "train", str(files.write_json(fast_disk / "run.yaml", given))
-    assert ended([children.start(children.command, tiny_project, fast_disk, *arguments)]) == ([0], "")
-    assert ended(children.start_group(children.command, tiny_project, fast_disk, *arguments)) == ([0, 0], "")
-    runs = [files.read_json(folder / "config.json")["processes"] for folder in (fast_disk / "runs").iterdir()]
+    assert ended([children.start(children.command, tiny_project, fast_disk, *arguments)]) == (
+        [0],
+        "",
+    )
+    assert ended(children.start_group(children.command, tiny_project, fast_disk, *arguments)) == (
+        [0, 0],
+        "",
+    )
+    runs = [
+        files.read_json(folder / "config.json")["processes"]
+        for folder in (fast_disk / "runs").iterdir()
+    ]
     assert sorted(runs) == [1, 2]
     files.write_json(fast_disk / "run.yaml", given | {"stepps": 3})
     codes, said = ended(children.start_group(children.command, tiny_project, fast_disk, *arguments))

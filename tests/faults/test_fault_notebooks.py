@@ -20,13 +20,17 @@ PID = "import os, pathlib; pathlib.Path('../kernel.pid').write_text(str(os.getpi
 HANG = f"{PID}\nimport time\ntime.sleep(600)"
 OLD = "the old notebook"
 SCRIPT = nbformat.v4.new_output(
-    "display_data", data={"text/html": "<p>hello</p><script>alert(1)</script>", "text/plain": "hello"}
+    "display_data",
+    data={"text/html": "<p>hello</p><script>alert(1)</script>", "text/plain": "hello"},
 )
 
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            not in "ZX"
+        )
     except OSError:
         return False
 
@@ -35,7 +39,9 @@ def kernel_of(folder: Path, child: children.Child) -> int:
     """Wait until the notebook's cell has told its kernel's pid."""
     file, give_up = folder / "kernel.pid", time.monotonic() + children.SECONDS
     while not (file.exists() and file.read_text(encoding="utf-8")):
-        assert child.process.is_alive() or file.exists(), f"it ended without a kernel: {child.said()}"
+        assert child.process.is_alive() or file.exists(), (
+            f"it ended without a kernel: {child.said()}"
+        )
         assert time.monotonic() < give_up, f"the kernel did not start: {child.said()}"
         time.sleep(0.02)
     return int(file.read_text(encoding="utf-8"))
@@ -48,7 +54,9 @@ def gone(pid: int, seconds: float = 10) -> bool:
     return not alive(pid)
 
 
-def started(folder: Path, cell: str, task=children.command, arguments=("study", made.STUDY)) -> children.Child:
+def started(
+    folder: Path, cell: str, task=children.command, arguments=("study", made.STUDY)
+) -> children.Child:
     """Start a notebook whose executed form already exists from an earlier run."""
     made.project(folder, cell)
     made.output(folder).parent.mkdir(parents=True)
@@ -57,7 +65,9 @@ def started(folder: Path, cell: str, task=children.command, arguments=("study", 
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, children.Child]]]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, tuple[Path, children.Child]]]:
     """Every notebook of this module that needs a kernel, all started ahead: their waits overlap."""
     base = tmp_path_factory.mktemp("kernels")
     late = (made.STUDY, base / "late" / "executed.ipynb", 2)
@@ -71,7 +81,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
         "orphan-15": (HANG, children.launch),
     }
     cases = {}
-    for name, plan in plans.items():  # one by one: kernels that start together may choose the same ports
+    for (
+        name,
+        plan,
+    ) in plans.items():  # one by one: kernels that start together may choose the same ports
         cases[name] = started(base / name, *plan)
         kernel_of(base / name, cases[name])
     yield {name: (base / name, child) for name, child in cases.items()}
@@ -87,7 +100,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_fault_13_when_the_launcher_dies_the_study_and_its_kernel_end(running: dict, number: int) -> None:
+def test_fault_13_when_the_launcher_dies_the_study_and_its_kernel_end(
+    running: dict, number: int
+) -> None:
     folder, launcher = running[f"orphan-{int(number)}"]
     kernel = kernel_of(folder, launcher)
     assert alive(kernel)
@@ -103,7 +118,8 @@ def test_fault_13_when_the_launcher_dies_the_study_and_its_kernel_end(running: d
 
 
 @pytest.mark.parametrize(
-    ("case", "wanted"), [("died", "DeadKernelError"), ("failed", "ZeroDivisionError"), ("late", "2 seconds")]
+    ("case", "wanted"),
+    [("died", "DeadKernelError"), ("failed", "ZeroDivisionError"), ("late", "2 seconds")],
 )
 def test_fault_87_a_dead_kernel_or_a_late_cell_is_one_line_and_leaves_no_half_output(
     running: dict, case: str, wanted: str
@@ -117,13 +133,19 @@ def test_fault_87_a_dead_kernel_or_a_late_cell_is_one_line_and_leaves_no_half_ou
     assert gone(kernel_of(folder, child)), "the kernel still runs"
 
 
-@pytest.mark.parametrize(("case", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)])
-def test_fault_88_a_killed_runner_leaves_the_old_output_and_no_kernel(running: dict, case: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("case", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
+)
+def test_fault_88_a_killed_runner_leaves_the_old_output_and_no_kernel(
+    running: dict, case: str, number: int
+) -> None:
     folder, child = running[case]
     kernel = kernel_of(folder, child)
     os.kill(child.pid, number)
     child.process.join(children.SECONDS)
-    assert child.process.exitcode == (-number if number == signal.SIGKILL else 128 + number), child.said()
+    assert child.process.exitcode == (-number if number == signal.SIGKILL else 128 + number), (
+        child.said()
+    )
     assert gone(kernel), "the kernel outlived its runner by 10 s"
     assert made.output(folder).read_text(encoding="utf-8") == OLD
 
@@ -143,31 +165,51 @@ def with_values(folder: Path, old: str, new: str) -> Path:
 
 def refused_before_a_kernel(folder: Path, *wanted: str) -> None:
     before = snapshot(folder)
-    child = children.start(children.command, folder, folder.with_name(f"{folder.name}-cache"), "study", made.STUDY)
+    child = children.start(
+        children.command, folder, folder.with_name(f"{folder.name}-cache"), "study", made.STUDY
+    )
     assert child.wait() == 2, child.said()
     one_line(child.said(), *wanted)
     assert not (folder / "canary").exists()
     assert snapshot(folder) == before
 
 
-def test_fault_84_an_unknown_parameter_is_refused_with_a_suggestion_before_a_kernel(tmp_path: Path) -> None:
+def test_fault_84_an_unknown_parameter_is_refused_with_a_suggestion_before_a_kernel(
+    tmp_path: Path,
+) -> None:
     folder = with_values(canary_project(tmp_path), "  samples:", "  smaples:")
     refused_before_a_kernel(folder, "attention_derivation.smaples", "did you mean samples?")
 
 
-def test_fault_84_an_unknown_name_in_the_notebook_is_refused_too(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(canary_project(tmp_path, parameters=made.PARAMETERS.replace("samples", "smaples")))
+def test_fault_84_an_unknown_name_in_the_notebook_is_refused_too(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(
+        canary_project(tmp_path, parameters=made.PARAMETERS.replace("samples", "smaples"))
+    )
     with refuses("did you mean samples?"):
         notebooks.check(made.STUDY, made.VALUES, "values")
     with refuses("did you mean samples?"):
-        notebooks.check(made.STUDY, {"smaples": 1} | {k: v for k, v in made.VALUES.items() if k != "samples"}, "values")
+        notebooks.check(
+            made.STUDY,
+            {"smaples": 1} | {k: v for k, v in made.VALUES.items() if k != "samples"},
+            "values",
+        )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["x\nimport pathlib; pathlib.Path('../canary').touch()\ny", "a b", "class", "1x", "__import__('os')"],
+    [
+        "x\nimport pathlib; pathlib.Path('../canary').touch()\ny",
+        "a b",
+        "class",
+        "1x",
+        "__import__('os')",
+    ],
 )
-def test_fault_85_a_name_that_is_no_identifier_never_runs(name: str, tmp_path: Path, monkeypatch) -> None:
+def test_fault_85_a_name_that_is_no_identifier_never_runs(
+    name: str, tmp_path: Path, monkeypatch
+) -> None:
     """Through the library; and as a key of params.yaml, where it can be written, through the command line."""
     folder = canary_project(tmp_path)
     monkeypatch.chdir(folder)
@@ -178,7 +220,9 @@ def test_fault_85_a_name_that_is_no_identifier_never_runs(name: str, tmp_path: P
 
 def test_fault_85_a_key_holding_a_newline_and_a_statement_is_one_line(tmp_path: Path) -> None:
     folder = with_values(
-        canary_project(tmp_path), "  samples:", "  \"x\\nimport os; os.mkdir('canary')\": 1\n  samples:"
+        canary_project(tmp_path),
+        "  samples:",
+        "  \"x\\nimport os; os.mkdir('canary')\": 1\n  samples:",
     )
     refused_before_a_kernel(folder, "import os", "expected one of seeds")
 
@@ -213,10 +257,14 @@ def test_fault_86_a_notebook_without_a_plain_parameters_cell_is_refused(
 
 
 def test_fault_86_the_command_says_so_in_one_line_before_a_kernel(tmp_path: Path) -> None:
-    refused_before_a_kernel(canary_project(tmp_path, parameters=None), made.NAME, "0 cells tagged parameters")
+    refused_before_a_kernel(
+        canary_project(tmp_path, parameters=None), made.NAME, "0 cells tagged parameters"
+    )
 
 
-def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(root: Path, tmp_path: Path) -> None:
+def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(
+    root: Path, tmp_path: Path
+) -> None:
     """Clear the outputs of a committed notebook, or plant JavaScript in them: the notebook rules must object."""
     source = sorted((root / "notebooks").glob("[0-9]*.ipynb"))[0]
     assert problems_of(source) == []
@@ -231,4 +279,6 @@ def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(roo
                 damage(cell)
         copy = tmp_path / source.name
         nbformat.write(notebook, copy)
-        assert any(wanted in problem for problem in problems_of(copy)), f"{name}: {problems_of(copy)}"
+        assert any(wanted in problem for problem in problems_of(copy)), (
+            f"{name}: {problems_of(copy)}"
+        )

@@ -31,11 +31,18 @@ class Payload:
 def folder(tmp_path: Path, tiny_project: Path) -> Path:
     """A sound checkpoint, with a module that leaves a mark where it is imported."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    }
     made = tmp_path / "model"
     LlamaForCausalLM(LlamaConfig(vocab_size=264, **sizes)).save_pretrained(made)
     load.wrapped(load_tokenizer(tiny_project / "build" / "tokenizer")).save_pretrained(made)
-    files.write_atomic(made / "modeling_own.py", f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n")
+    files.write_atomic(
+        made / "modeling_own.py", f"import os\nos.mkdir({str(tmp_path / 'mark')!r})\n"
+    )
     load.load(made)
     return made
 
@@ -47,13 +54,18 @@ def refused(folder: Path, line: str) -> None:
     assert not (folder.parent / "mark").exists()
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.safetensors"]
+)
 def test_fault_76_a_pickle_with_a_payload_is_never_read(folder: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
     payload = pickle.dumps(Payload(folder.parent / "mark"))
     files.write_atomic(folder / name, payload)
     refused(
-        folder, "cannot be loaded" if name == "model.safetensors" else rf"{name} is a pickle, .*expected model\.saf"
+        folder,
+        "cannot be loaded"
+        if name == "model.safetensors"
+        else rf"{name} is a pickle, .*expected model\.saf",
     )
     pickle.loads(payload)
     assert (folder.parent / "mark").is_dir()  # twin: read as a pickle, it does run
@@ -72,10 +84,18 @@ OWN = {
         ("config.json", {"auto_map": OWN}, "auto_map"),
         ("config.json", {"model_type": "own", "auto_map": OWN}, "auto_map"),
         ("config.json", {"text_config": {"auto_map": OWN}}, "auto_map"),
-        ("config.json", {"custom_pipelines": {"own": {"impl": "modeling_own.Own"}}}, "custom_pipelines"),
+        (
+            "config.json",
+            {"custom_pipelines": {"own": {"impl": "modeling_own.Own"}}},
+            "custom_pipelines",
+        ),
         ("tokenizer_config.json", {"auto_map": OWN}, "auto_map"),
         ("generation_config.json", {"auto_map": OWN}, "auto_map"),
-        ("config.json", {"_attn_implementation_internal": "someone/kernel"}, "_attn_implementation_internal"),
+        (
+            "config.json",
+            {"_attn_implementation_internal": "someone/kernel"},
+            "_attn_implementation_internal",
+        ),
         ("config.json", {"attn_implementation": {"": "someone/kernel"}}, "attn_implementation"),
     ],
 )
@@ -94,8 +114,12 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(load, "_refuse_code", lambda *_: None)
 
 
-def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(folder: Path, unguarded: Callable[[], None]) -> None:
-    files.write_json(folder / "config.json", files.read_json(folder / "config.json") | {"auto_map": OWN})
+def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(
+    folder: Path, unguarded: Callable[[], None]
+) -> None:
+    files.write_json(
+        folder / "config.json", files.read_json(folder / "config.json") | {"auto_map": OWN}
+    )
     unguarded()
     load.load(folder)  # the family is transformers' own, so its class is taken
     assert not (folder.parent / "mark").exists()
@@ -111,13 +135,19 @@ def sharded(folder: Path, shard: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shard", ["w.bin", "../w.safetensors", "sub/w.safetensors", "/w.safetensors", "gone.safetensors"]
+    "shard",
+    ["w.bin", "../w.safetensors", "sub/w.safetensors", "/w.safetensors", "gone.safetensors"],
 )
-def test_an_index_that_names_a_pickle_or_another_folder_is_refused(folder: Path, shard: str) -> None:
+def test_an_index_that_names_a_pickle_or_another_folder_is_refused(
+    folder: Path, shard: str
+) -> None:
     for name in ("w.bin", "sub/w.safetensors", "../w.safetensors"):
         files.write_atomic(folder / name, pickle.dumps(Payload(folder.parent / "mark")))
     sharded(folder, shard)
-    refused(folder, rf"model\.safetensors\.index\.json: .*{shard}.*expected a \.safetensors file in the same folder")
+    refused(
+        folder,
+        rf"model\.safetensors\.index\.json: .*{shard}.*expected a \.safetensors file in the same folder",
+    )
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {"x": 3}}'])
@@ -126,7 +156,9 @@ def test_an_index_of_another_shape_is_refused(folder: Path, content: str) -> Non
     refused(folder, r"model\.safetensors\.index\.json: .*expected")
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "../w.safetensors", "sub/model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.bin", "../w.safetensors", "sub/model.safetensors.index.json"]
+)
 def test_weights_that_the_configuration_chooses_are_of_the_folder(folder: Path, name: str) -> None:
     files.write_atomic(folder / name, pickle.dumps(Payload(folder.parent / "mark")))
     before = files.read_json(folder / "config.json")
@@ -140,5 +172,7 @@ def test_sound_shards_load(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     sharded(folder, "w.safetensors")
     save_file(weights, folder / "w.safetensors", metadata={"format": "pt"})
-    files.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}})  # nobody reads it
+    files.write_json(
+        folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}}
+    )  # nobody reads it
     load.load(folder)

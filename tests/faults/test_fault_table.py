@@ -17,7 +17,12 @@ def rows() -> list[dict[str, str]]:
 def ids_in_names() -> set[int]:
     """Return the ids in the names of all fault tests."""
     sources = [path.read_text(encoding="utf-8") for path in FOLDER.glob("test_fault_*.py")]
-    names = [node.name for text in sources for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    names = [
+        node.name
+        for text in sources
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef)
+    ]
     return {int(match.group(1)) for name in names if (match := NAME.fullmatch(name))}
 
 

@@ -36,7 +36,9 @@ def until(condition, child: children.Child) -> None:
 def undisturbed(tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The bits of a run that nothing interrupted."""
     cache = tmp_path_factory.mktemp("undisturbed")
-    child = children.start(children.train, tiny_project, cache, tiny_run(steps=STEPS, save_every=SAVE_EVERY))
+    child = children.start(
+        children.train, tiny_project, cache, tiny_run(steps=STEPS, save_every=SAVE_EVERY)
+    )
     assert child.wait() == 0, child.said()
     return run_bits(cache)
 
@@ -59,14 +61,21 @@ def test_fault_1_a_run_killed_at_any_moment_ends_with_the_same_bits(
         again = children.start(children.train, tiny_project, cache, run, cache / "steps")
         assert again.wait() == 0, f"trial {trial}, step {step}: {again.said()}"
         assert run_bits(cache) == undisturbed, f"trial {trial}: killed after step {before}"
-        assert trained(cache) <= STEPS + SAVE_EVERY, f"trial {trial}: {trained(cache) - STEPS} steps repeated"
+        assert trained(cache) <= STEPS + SAVE_EVERY, (
+            f"trial {trial}: {trained(cache) - STEPS} steps repeated"
+        )
     assert struck, "no trial was killed: the fault never happened"
 
 
-def test_other_seeds_give_other_bits(tiny_project: Path, undisturbed: dict[str, str], fast_disk: Path) -> None:
+def test_other_seeds_give_other_bits(
+    tiny_project: Path, undisturbed: dict[str, str], fast_disk: Path
+) -> None:
     """The twin that shows `run_bits` can tell two runs apart."""
     child = children.start(
-        children.train, tiny_project, fast_disk, tiny_run(steps=STEPS, save_every=SAVE_EVERY, seed=1)
+        children.train,
+        tiny_project,
+        fast_disk,
+        tiny_run(steps=STEPS, save_every=SAVE_EVERY, seed=1),
     )
     assert child.wait() == 0, child.said()
     assert {k for k, v in run_bits(fast_disk).items() if undisturbed[k] == v} <= {
@@ -119,7 +128,9 @@ def test_fault_12_a_dead_holder_never_blocks(tiny_project: Path, fast_disk: Path
 
 
 @pytest.mark.parametrize("step", [0, 7])
-def test_fault_40_a_nan_loss_stops_before_the_update(tiny_project: Path, fast_disk: Path, step: int) -> None:
+def test_fault_40_a_nan_loss_stops_before_the_update(
+    tiny_project: Path, fast_disk: Path, step: int
+) -> None:
     """The line names the step and the loss; what is kept has the bits of an undisturbed run at that step."""
     run = tiny_run(steps=STEPS, save_every=SAVE_EVERY, schedule="constant")
     child = children.start(children.train_with_nan, tiny_project, fast_disk / "nan", run, step)
@@ -133,6 +144,11 @@ def test_fault_40_a_nan_loss_stops_before_the_update(tiny_project: Path, fast_di
         clean = tiny_run(steps=step, save_every=step, schedule="constant")  # the same up to there
         assert children.start(children.train, tiny_project, fast_disk / "clean", clean).wait() == 0
         bits, ours = run_bits(fast_disk / "clean"), run_bits(fast_disk / "nan")
-        assert all(ours[name] == bits[name] for name in ("model.safetensors", "optimizer.safetensors", "state.json"))
-    again = children.start(children.train, tiny_project, fast_disk / "nan", run)  # the cause is gone: it goes on
+        assert all(
+            ours[name] == bits[name]
+            for name in ("model.safetensors", "optimizer.safetensors", "state.json")
+        )
+    again = children.start(
+        children.train, tiny_project, fast_disk / "nan", run
+    )  # the cause is gone: it goes on
     assert again.wait() == 0, again.said()

@@ -36,13 +36,18 @@ def ones() -> cost.Coefficients:
 # ------------------------------------------------------------------------------------------------------------ attention
 
 
-@pytest.mark.parametrize("case", golden("attention"), ids=lambda case: f"T={case['T']},S={case['S']}")
+@pytest.mark.parametrize(
+    "case", golden("attention"), ids=lambda case: f"T={case['T']},S={case['S']}"
+)
 def test_attention_costs_what_the_convention_says(case: dict) -> None:
     B, N, T, S, H, b = (case[name] for name in ("B", "N", "T", "S", "H", "bytes_per_element"))
     forward = cost.attention_flop(B, N, H, cost.convention_pairs(T, S, case["causal"]))
     assert forward == case["forward_flop"]
     assert cost.BACKWARD * forward == case["backward_flop"]
-    assert cost.training_flop({"attention": forward, "layers": 0, "output": 0}) == case["forward_plus_backward_flop"]
+    assert (
+        cost.training_flop({"attention": forward, "layers": 0, "output": 0})
+        == case["forward_plus_backward_flop"]
+    )
     least, scores = cost.attention_bytes(B, N, H, T, S, b), cost.score_bytes(B, N, T, S, b)
     assert (least, scores) == (case["io_bytes_flash_minimum"], case["score_matrix_bytes"])
     assert least + 4 * scores == case["io_bytes_materialised"]
@@ -57,9 +62,18 @@ def test_a_halved_count_without_a_causal_mask_is_noticed() -> None:
 
 @pytest.mark.parametrize("case", golden("kv_cache"), ids=lambda case: f"T={case['T']}")
 def test_the_cache_holds_keys_and_values_of_every_layer(case: dict) -> None:
-    shape = {"layers": case["layers"], "width": 32 * case["H"], "heads": 32, "kv_heads": case["G"], "vocab_size": 2}
+    shape = {
+        "layers": case["layers"],
+        "width": 32 * case["H"],
+        "heads": 32,
+        "kv_heads": case["G"],
+        "vocab_size": 2,
+    }
     config = cost.shape("test", **shape)
-    assert cost.kv_cache_bytes(config, case["T"], case["B"], case["bytes_per_element"]) == case["kv_cache_bytes"]
+    assert (
+        cost.kv_cache_bytes(config, case["T"], case["B"], case["bytes_per_element"])
+        == case["kv_cache_bytes"]
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -77,11 +91,15 @@ def test_numbers_are_counted_without_memory(kind: str) -> None:
 def test_published_models_have_their_published_sizes() -> None:
     models = json.loads((GOLDENS / "parameter_counts.json").read_text(encoding="utf-8"))["models"]
     counts = {model["name"]: model["parameters"] for model in models}
-    seven = cost.shape("test", layers=32, width=4096, heads=32, mlp_width=11_008, vocab_size=32_000, tied=False)
+    seven = cost.shape(
+        "test", layers=32, width=4096, heads=32, mlp_width=11_008, vocab_size=32_000, tied=False
+    )
     assert cost.size_of(seven).parameters == counts["Llama-2-7B shape"]
 
 
-@pytest.mark.parametrize(("kind", "window", "every"), list(product(("encoder", "decoder"), (None, 3), (0, 1, 2))))
+@pytest.mark.parametrize(
+    ("kind", "window", "every"), list(product(("encoder", "decoder"), (None, 3), (0, 1, 2)))
+)
 def test_flops_count_the_pairs_that_are_visible(kind: str, window: int | None, every: int) -> None:
     T, rows = 12, 2
     config = cost.shape("test", kind=kind, window=window, global_every=every, **SHAPE)
@@ -114,7 +132,8 @@ def test_what_grows_with_the_square_is_the_plain_path_and_a_dense_mask() -> None
     ):
         config = cost.shape("test", window=window, global_every=0 if window else 1, **SHAPE)
         short, long = (
-            sum(cost.memory_terms(config, cost.Work("inference", T, backend=backend)).values()) for T in (2**14, 2**15)
+            sum(cost.memory_terms(config, cost.Work("inference", T, backend=backend)).values())
+            for T in (2**14, 2**15)
         )
         assert (long / short > 3.5) is square, (backend, window)
         assert long / short < 4.1
@@ -122,7 +141,9 @@ def test_what_grows_with_the_square_is_the_plain_path_and_a_dense_mask() -> None
 
 def test_training_holds_every_layer_and_inference_one() -> None:
     config = cost.shape("test", **SHAPE)
-    training, inference = (cost.memory_terms(config, cost.Work(kind, 256)) for kind in ("training", "inference"))
+    training, inference = (
+        cost.memory_terms(config, cost.Work(kind, 256)) for kind in ("training", "inference")
+    )
     assert training["layers"] == 3 * inference["layer"] and inference["layers"] == 0
     assert training["weights"] == 4 * inference["weights"] == 16 * cost.size_of(config).parameters
 
@@ -131,22 +152,46 @@ def test_training_holds_every_layer_and_inference_one() -> None:
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_numbers() -> None:
-    shapes = [cost.shape("test", **SHAPE | {"layers": n, "width": w}) for n, w in product((1, 2, 5), (16, 32, 64))]
-    terms = [cost.memory_terms(shape, cost.Work("training", T, 2)) for shape in shapes for T in (64, 256)]
-    true = dict.fromkeys(terms[0], 0.0) | {"constant": 2.0, "weights": 0.75, "layers": 1.25, "logits": 3.0}
+    shapes = [
+        cost.shape("test", **SHAPE | {"layers": n, "width": w})
+        for n, w in product((1, 2, 5), (16, 32, 64))
+    ]
+    terms = [
+        cost.memory_terms(shape, cost.Work("training", T, 2)) for shape in shapes for T in (64, 256)
+    ]
+    true = dict.fromkeys(terms[0], 0.0) | {
+        "constant": 2.0,
+        "weights": 0.75,
+        "layers": 1.25,
+        "logits": 3.0,
+    }
     found = cost.fit(terms, [cost.predict(true, row) for row in terms])
-    assert all(found[name] == pytest.approx(value, abs=1e-6) for name, value in true.items() if value)
+    assert all(
+        found[name] == pytest.approx(value, abs=1e-6) for name, value in true.items() if value
+    )
     assert all(value >= 0 for value in found.values())
 
 
 def test_a_term_left_out_is_noticed_by_the_error() -> None:
     config = cost.shape("test", **SHAPE)
-    terms = [cost.memory_terms(config, cost.Work("training", T, 2, "reference")) for T in (64, 128, 512, 1024)]
+    terms = [
+        cost.memory_terms(config, cost.Work("training", T, 2, "reference"))
+        for T in (64, 128, 512, 1024)
+    ]
     held = [sum(row.values()) for row in terms]
-    blind = [{name: value for name, value in row.items() if name not in ("score", "scores")} for row in terms]
-    errors = [abs(cost.predict(cost.fit(blind, held), row) / true - 1) for row, true in zip(blind, held, strict=True)]
+    blind = [
+        {name: value for name, value in row.items() if name not in ("score", "scores")}
+        for row in terms
+    ]
+    errors = [
+        abs(cost.predict(cost.fit(blind, held), row) / true - 1)
+        for row, true in zip(blind, held, strict=True)
+    ]
     assert max(errors) > 0.15
-    errors = [abs(cost.predict(cost.fit(terms, held), row) / true - 1) for row, true in zip(terms, held, strict=True)]
+    errors = [
+        abs(cost.predict(cost.fit(terms, held), row) / true - 1)
+        for row, true in zip(terms, held, strict=True)
+    ]
     assert max(errors) < 1e-6
 
 
@@ -170,12 +215,17 @@ def test_an_estimate_by_rate_is_flops_over_rate() -> None:
 
 def test_bf16_halves_activations_and_says_nothing_of_unmeasured_time() -> None:
     config = cost.shape("test", **SHAPE)
-    full, half = (cost.estimate(config, [4096], ones(), dtype=d).iloc[0] for d in ("float32", "bfloat16"))
+    full, half = (
+        cost.estimate(config, [4096], ones(), dtype=d).iloc[0] for d in ("float32", "bfloat16")
+    )
     assert half["training_bytes"] < 0.6 * full["training_bytes"]
     assert math.isnan(half["training_seconds"]) and not math.isnan(full["training_seconds"])
     said = "\n".join(cost.lines(config, pd.DataFrame([half])))
     assert "nan" not in said and "–" in said
-    assert json.loads(cost.as_json(config, pd.DataFrame([half])))["lengths"][0]["training_seconds"] is None
+    assert (
+        json.loads(cost.as_json(config, pd.DataFrame([half])))["lengths"][0]["training_seconds"]
+        is None
+    )
 
 
 def test_bad_values_are_one_line() -> None:
@@ -194,7 +244,9 @@ def test_bad_values_are_one_line() -> None:
         cost.size_of(cost.shape("test", kind="lstm", **SHAPE))
 
 
-def test_without_a_published_model_the_message_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_published_model_the_message_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with refuses("efficient_attention.coefficients.csv: expected the fitted cost model here"):
@@ -219,7 +271,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str
+) -> tuple[int, str, str]:
     """Return exit code, stdout and stderr of `farcontext cost …`, in this process, which has torch already."""
     monkeypatch.setattr("sys.argv", ["farcontext", "cost", *arguments])
     with pytest.raises(SystemExit) as stop:
@@ -231,14 +285,29 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *argume
 def test_the_command_prints_a_line_a_length_marked_as_computed(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    small = ("--layers", "2", "--width", "64", "--heads", "4", "--kv-heads", "2", "--vocabulary", "100")
+    small = (
+        "--layers",
+        "2",
+        "--width",
+        "64",
+        "--heads",
+        "4",
+        "--kv-heads",
+        "2",
+        "--vocabulary",
+        "100",
+    )
     code, out, _ = said(monkeypatch, capsys, "1024,4096", *small, "--window", "32", "--batch", "2")
     assert code == 0 and len(out.splitlines()) == 4 and out.startswith("computed, not measured: 0.")
-    code, out, _ = said(monkeypatch, capsys, "1024", *small, "--dtype", "bfloat16", "--tflops", "100", "--json")
+    code, out, _ = said(
+        monkeypatch, capsys, "1024", *small, "--dtype", "bfloat16", "--tflops", "100", "--json"
+    )
     found = json.loads(out)
     assert code == 0 and found["computed"] is True
     assert found["lengths"][0]["kv_cache_bytes"] == 2 * 2 * 2 * 16 * 1024 * 2
-    assert found["lengths"][0]["training_seconds"] == pytest.approx(found["lengths"][0]["training_flop"] / 1e14)
+    assert found["lengths"][0]["training_seconds"] == pytest.approx(
+        found["lengths"][0]["training_flop"] / 1e14
+    )
 
 
 @pytest.mark.parametrize(

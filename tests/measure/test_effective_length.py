@@ -75,7 +75,10 @@ def test_the_effective_length_is_the_crossing_at_85_6_per_cent_of_the_first_scor
 
 def test_the_threshold_is_relative_unless_it_is_absolute() -> None:
     scores = [share_right(p, 100) for p in (0.96, 0.9, 0.84, 0.5)]
-    relative, absolute = effective_length(LENGTHS, scores), effective_length(LENGTHS, scores, absolute=0.856)
+    relative, absolute = (
+        effective_length(LENGTHS, scores),
+        effective_length(LENGTHS, scores, absolute=0.856),
+    )
     assert relative.threshold == pytest.approx(0.856 * 0.96) and absolute.threshold == 0.856
     assert 128 < absolute.length < 256 < relative.length < 512
     assert effective_length(LENGTHS, scores, share=0.5).at_least
@@ -136,9 +139,14 @@ def test_scores_are_needed_at_each_length() -> None:
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
-@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=4), st.booleans())
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.booleans(),
+)
 def test_the_interval_holds_the_estimate(scores: list[list[float]], absolute: bool) -> None:
-    found = effective_length(LENGTHS[: len(scores)], scores, floor=0.0, absolute=0.5 if absolute else None)
+    found = effective_length(
+        LENGTHS[: len(scores)], scores, floor=0.0, absolute=0.5 if absolute else None
+    )
     if found.checked:
         assert found.low * (1 - 1e-9) <= found.length <= found.high * (1 + 1e-9)
         assert found.at_least <= (found.high == math.inf)
@@ -171,7 +179,11 @@ def test_an_interval_half_as_wide_would_be_caught(simulation: dict) -> None:
 
 
 def test_a_curve_near_the_threshold_is_where_the_bootstrap_fails(simulation: dict) -> None:
-    found = simulation["simulated"]("near", "probe", 100, bootstrap=True).groupby("method")["covers"].mean()
+    found = (
+        simulation["simulated"]("near", "probe", 100, bootstrap=True)
+        .groupby("method")["covers"]
+        .mean()
+    )
     assert found["interval"] >= 0.89 and found["interval"] - found["bootstrap"] > 0.05
 
 

@@ -17,7 +17,13 @@ TASK = {"name": "flip_flop", "ignores": 0.8}
 
 
 def shape(kind: str, **changes: object) -> ModelConfig:
-    base = {"vocab_size": flip_flop.VOCABULARY + 1, "width": 8, "layers": 1, "heads": 2, "mlp_width": 8}
+    base = {
+        "vocab_size": flip_flop.VOCABULARY + 1,
+        "width": 8,
+        "layers": 1,
+        "heads": 2,
+        "mlp_width": 8,
+    }
     return ModelConfig(kind=kind, max_length=64, init_std=0.3, embedding_std=1.0, **base | changes)
 
 
@@ -56,7 +62,9 @@ def test_it_works_inside_inference_mode_and_leaves_the_model_alone() -> None:
         with torch.inference_mode():
             model = made(kind)
             before = {name: value.clone() for name, value in model.state_dict().items()}
-            rows = gradients.gradient_by_distance(model, task=TASK, length=32, distances=(1, 8, 30), rows=4)
+            rows = gradients.gradient_by_distance(
+                model, task=TASK, length=32, distances=(1, 8, 30), rows=4
+            )
         assert [row["distance"] for row in rows] == [1, 8, 30]
         assert all(math.isfinite(row["log_norm"]) for row in rows)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -71,7 +79,9 @@ def test_a_linear_recurrence_has_the_slope_of_its_weight() -> None:
         with torch.no_grad():
             model.embedding.copy_(1e-6 * torch.arange(6.0)[:, None])
             model.recurrence.weight_hh_l0.fill_(w)
-        rows = gradients.gradient_by_distance(model, task=TASK, length=64, distances=distances, rows=4)
+        rows = gradients.gradient_by_distance(
+            model, task=TASK, length=64, distances=distances, rows=4
+        )
         slope = stats.log_slope(distances, np.exp([row["log_norm"] for row in rows]))
         assert slope == pytest.approx(math.log(w), rel=1e-6)
 
@@ -98,4 +108,6 @@ def test_before_training_means_fresh_weights_of_that_seed() -> None:
 def test_a_distance_before_the_first_token_is_refused() -> None:
     for distances in ((31,), (-1,)):
         with pytest.raises(ValueError, match="expected 0 to 30"):
-            gradients.gradient_by_distance(made("gru"), task=TASK, length=32, distances=distances, rows=2)
+            gradients.gradient_by_distance(
+                made("gru"), task=TASK, length=32, distances=distances, rows=2
+            )

@@ -42,7 +42,9 @@ class Seen(Decoder):
 
     fed: list[Tensor]
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None, select: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, documents: Tensor | None = None, select: Tensor | None = None
+    ) -> Tensor:
         self.fed.append(tokens)
         return super().forward(tokens, documents, select)
 
@@ -55,9 +57,15 @@ def uniform(model: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def test_a_uniform_model_loses_ln_v_on_every_token() -> None:
-    rows = losses.masked_loss(uniform(model_of("encoder")), domains=["plays"], length=64, rows=4, rate=0.3)
-    assert rows[0]["nats"] == pytest.approx(rows[0]["tokens"] * math.log(vocabulary_size()), rel=1e-6)
-    for row in losses.context_loss(uniform(model_of("decoder")), domain="plays", length=LENGTH, rows=4, contexts=[16]):
+    rows = losses.masked_loss(
+        uniform(model_of("encoder")), domains=["plays"], length=64, rows=4, rate=0.3
+    )
+    assert rows[0]["nats"] == pytest.approx(
+        rows[0]["tokens"] * math.log(vocabulary_size()), rel=1e-6
+    )
+    for row in losses.context_loss(
+        uniform(model_of("decoder")), domain="plays", length=LENGTH, rows=4, contexts=[16]
+    ):
         assert row["loss"] == pytest.approx(math.log(vocabulary_size()), rel=1e-6)
 
 
@@ -85,7 +93,9 @@ def test_masked_positions_spare_special_tokens_and_meet_the_rate() -> None:
 def test_arms_differ_in_far_tokens_alone() -> None:
     model = Seen(model_of("decoder").config).eval()
     model.fed = []
-    losses.context_loss(model, domain="manuals", length=LENGTH, rows=ROWS, contexts=[16], block=BLOCK)
+    losses.context_loss(
+        model, domain="manuals", length=LENGTH, rows=ROWS, contexts=[16], block=BLOCK
+    )
     full, truncated, other, same = (fed.numpy() for fed in model.fed)
     near = BLOCK + 16 - 1  # the last token is predicted, not fed
     assert truncated.shape[1] == near
@@ -97,7 +107,9 @@ def test_arms_differ_in_far_tokens_alone() -> None:
 
 @torch.inference_mode()
 def test_full_context_does_not_depend_on_how_much_of_it_is_called_near() -> None:
-    rows = losses.context_loss(model_of("decoder"), domain="manuals", length=LENGTH, rows=4, contexts=[16, 32])
+    rows = losses.context_loss(
+        model_of("decoder"), domain="manuals", length=LENGTH, rows=4, contexts=[16, 32]
+    )
     full = {(r["context"], r["row"]): r["loss"] for r in rows if r["far"] == "full"}
     assert all(full[16, row] == full[32, row] for row in range(4))
     cut = {(r["context"], r["row"]): r["loss"] for r in rows if r["far"] == "truncated"}
@@ -106,7 +118,10 @@ def test_full_context_does_not_depend_on_how_much_of_it_is_called_near() -> None
 
 def test_foreign_rows_come_from_where_they_say() -> None:
     documents = np.array([0, 0, 0, 1, 1, 2])
-    other, same = losses.foreign_rows(documents, same=False), losses.foreign_rows(documents, same=True)
+    other, same = (
+        losses.foreign_rows(documents, same=False),
+        losses.foreign_rows(documents, same=True),
+    )
     assert (documents[other] != documents).all()
     assert same[5] == -1  # the only row of its document
     assert (documents[same[:5]] == documents[:5]).all()

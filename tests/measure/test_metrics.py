@@ -9,7 +9,9 @@ import pytest
 from farcontext.measure import metrics
 from farcontext.tasks.world import Fact
 
-GOLDENS = json.loads((Path(__file__).parent.parent / "goldens" / "text_metrics.json").read_text(encoding="utf-8"))
+GOLDENS = json.loads(
+    (Path(__file__).parent.parent / "goldens" / "text_metrics.json").read_text(encoding="utf-8")
+)
 ANNA, BORIS, LAMP = (
     Fact("place", "Anna Baker", "mill"),
     Fact("place", "Boris Carter", "mill"),
@@ -17,11 +19,15 @@ ANNA, BORIS, LAMP = (
 )
 
 
-@pytest.mark.parametrize("golden", GOLDENS["squad"], ids=lambda golden: golden["prediction"] or "empty")
+@pytest.mark.parametrize(
+    "golden", GOLDENS["squad"], ids=lambda golden: golden["prediction"] or "empty"
+)
 def test_answers_are_scored_as_squad_scores_them(golden: dict) -> None:
     assert metrics.normalised(golden["prediction"]) == golden["normalised"]
     assert metrics.exact_match(golden["prediction"], golden["answers"]) == golden["exact_match"]
-    assert metrics.token_f1(golden["prediction"], golden["answers"]) == pytest.approx(golden["f1"], abs=1e-12)
+    assert metrics.token_f1(golden["prediction"], golden["answers"]) == pytest.approx(
+        golden["f1"], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("golden", GOLDENS["rouge"], ids=lambda golden: golden["candidate"][:30])
@@ -29,13 +35,17 @@ def test_rouge_is_the_published_one(golden: dict) -> None:
     for stemmed, name in ((False, "unstemmed"), (True, "stemmed")):
         if name in golden:
             found = metrics.rouge(golden["candidate"], golden["reference"], stemmed=stemmed)
-            assert found == pytest.approx({kind: golden[name][kind]["fmeasure"] for kind in metrics.ROUGE}, abs=1e-12)
+            assert found == pytest.approx(
+                {kind: golden[name][kind]["fmeasure"] for kind in metrics.ROUGE}, abs=1e-12
+            )
 
 
 @pytest.mark.parametrize("golden", GOLDENS["bleu"], ids=lambda golden: golden["hypotheses"][0])
 def test_bleu_and_chrf_are_the_published_ones_with_their_signatures(golden: dict) -> None:
     texts = golden["hypotheses"], golden["references"]
-    score, signature = metrics.bleu(*texts, tokenize=golden["bleu_signature"].split("tok:")[1].split("|")[0])
+    score, signature = metrics.bleu(
+        *texts, tokenize=golden["bleu_signature"].split("tok:")[1].split("|")[0]
+    )
     assert score == pytest.approx(golden["bleu"], abs=1e-9)
     assert signature == golden["bleu_signature"]
     for words, name in ((0, "chrf"), (2, "chrfpp")):
@@ -46,7 +56,9 @@ def test_bleu_and_chrf_are_the_published_ones_with_their_signatures(golden: dict
             assert signature == golden[f"{name}_signature"]
 
 
-@pytest.mark.parametrize("golden", GOLDENS["text_statistics"], ids=lambda golden: golden["tokens_whitespace"])
+@pytest.mark.parametrize(
+    "golden", GOLDENS["text_statistics"], ids=lambda golden: golden["tokens_whitespace"]
+)
 def test_distinct_and_repetition_are_the_closed_forms(golden: dict) -> None:
     words = golden["tokens_whitespace"].split()
     for n, value in golden["distinct"].items():

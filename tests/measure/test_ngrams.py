@@ -17,7 +17,9 @@ A, B, C = 4, 5, 6
 V = 8
 
 
-def probability(model: ngrams.NGram, context: list[int], token: int, order: int | None = None) -> float:
+def probability(
+    model: ngrams.NGram, context: list[int], token: int, order: int | None = None
+) -> float:
     rows = np.array([[*context, token]])
     scored = np.zeros(rows.shape, bool)
     scored[0, -1] = True
@@ -38,7 +40,9 @@ def test_bigram_by_hand() -> None:
     assert probability(model, [A], 7) == pytest.approx(0.05 / 3, abs=1e-12)
     assert probability(model, [B], A) == pytest.approx(1.5 / 2 + 0.35 / 4, abs=1e-12)
     assert probability(model, [7], A) == pytest.approx(0.35, abs=1e-12)  # a context never seen
-    assert probability(model, [], A) == pytest.approx(0.35, abs=1e-12)  # a row's first token has no context
+    assert probability(model, [], A) == pytest.approx(
+        0.35, abs=1e-12
+    )  # a row's first token has no context
     assert probability(model, [B, EOS], A) == pytest.approx(0.35, abs=1e-12)  # nor has a document's
     # order 1 counts occurrences: a 3, b 2, c 1, EOS 1, of 7; 2/7 goes to the uniform
     assert probability(model, [A], A, order=1) == pytest.approx(2.5 / 7 + 2 / 7 / 8, abs=1e-12)
@@ -46,11 +50,15 @@ def test_bigram_by_hand() -> None:
 
 def test_discounts_by_hand() -> None:
     """n1 = 4, n2 = 2, n3 = 1, n4 = 1: Y = 4/(4 + 4); 1 − 2Y·2/4, 2 − 3Y·1/2, 3 − 4Y·1/1."""
-    assert ngrams.estimate_discounts(np.array([1, 1, 1, 1, 2, 2, 3, 4, 9])) == pytest.approx((0.5, 1.25, 1.0))
+    assert ngrams.estimate_discounts(np.array([1, 1, 1, 1, 2, 2, 3, 4, 9])) == pytest.approx(
+        (0.5, 1.25, 1.0)
+    )
     assert ngrams.estimate_discounts(np.array([1, 1, 2, 5])) == ngrams.FALLBACK
 
 
-def slow_probability(documents: list[list[int]], context: list[int], token: int, discount: float) -> float:
+def slow_probability(
+    documents: list[list[int]], context: list[int], token: int, discount: float
+) -> float:
     """Interpolated Kneser–Ney by dictionaries; a document's start counts as a left neighbour."""
     order = len(context) + 1
 
@@ -84,12 +92,16 @@ def test_fast_equals_slow(bodies: list[list[int]], context: list[int], token: in
     documents = [[*body, EOS] for body in bodies]
     model = ngrams.fit(np.concatenate(documents), 4, V, discount=0.4)
     slow = slow_probability(documents, context, token, 0.4)
-    assert probability(model, context, token, order=len(context) + 1) == pytest.approx(slow, rel=1e-9)
+    assert probability(model, context, token, order=len(context) + 1) == pytest.approx(
+        slow, rel=1e-9
+    )
 
 
 @given(DOCUMENTS, st.lists(st.integers(3, 7), max_size=5), st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_sums_to_one_in_any_context(bodies: list[list[int]], context: list[int], order: int) -> None:
+def test_sums_to_one_in_any_context(
+    bodies: list[list[int]], context: list[int], order: int
+) -> None:
     model = ngrams.fit(np.concatenate([[*body, EOS] for body in bodies]), 5, V)
     values = [probability(model, context, token, order) for token in range(V)]
     assert sum(values) == pytest.approx(1, abs=1e-9) and min(values) > 0
@@ -114,7 +126,11 @@ def test_no_context_crosses_a_document() -> None:
     """After A comes B inside documents; the document after one that ends in A always opens with C."""
     text = np.array([C, A, B, A, EOS] * 50)
     model = ngrams.fit(text, 3, V)
-    assert probability(model, [A, EOS], C) == probability(model, [B, EOS], C) == probability(model, [], C)
+    assert (
+        probability(model, [A, EOS], C)
+        == probability(model, [B, EOS], C)
+        == probability(model, [], C)
+    )
     together = np.concatenate([text, text[::-1]])
     assert probability(model, [C, A], B) > 0.9
     assert ngrams.fit(together, 3, V).tops[1].keys.size < 12
@@ -127,14 +143,21 @@ def test_structure_is_learned_and_noise_is_not() -> None:
     for text, gain in ((structured, True), (noise, False)):
         model = ngrams.fit(text[: len(text) // 2], 5, V)
         rows = text[len(text) // 2 : -1][:1000].reshape(10, 100)
-        losses = [-model.log_prob(rows, np.ones(rows.shape, bool), order=order).mean() for order in (1, 5)]
+        losses = [
+            -model.log_prob(rows, np.ones(rows.shape, bool), order=order).mean() for order in (1, 5)
+        ]
         assert (losses[1] < 0.3 * losses[0]) == gain
         assert losses[1] < 1.1 * losses[0]
 
 
 @pytest.mark.parametrize(
     ("tokens", "order", "message"),
-    [([4, 5], 0, "order = 0"), ([], 2, "0 tokens"), ([4, 9], 2, "found 9"), ([4, -1], 2, "vocab_size = 8")],
+    [
+        ([4, 5], 0, "order = 0"),
+        ([], 2, "0 tokens"),
+        ([4, 9], 2, "found 9"),
+        ([4, -1], 2, "vocab_size = 8"),
+    ],
 )
 def test_bad_input_is_one_line(tokens: list[int], order: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -152,6 +175,9 @@ def test_on_real_text_a_longer_context_helps(tokenizer_folder: Path) -> None:
     model = ngrams.fit(train.all_tokens(), 4, train.vocab_size)
     for domain in train.domains:
         rows, _ = held_out.windows(domain, 256, 20)
-        losses = [-model.log_prob(rows, np.ones(rows.shape, bool), order=order).mean() for order in (1, 2, 3)]
+        losses = [
+            -model.log_prob(rows, np.ones(rows.shape, bool), order=order).mean()
+            for order in (1, 2, 3)
+        ]
         assert losses[0] > losses[1] + 0.5 and losses[1] > losses[2]
         assert losses[0] < np.log(train.vocab_size) + 1

@@ -6,7 +6,12 @@ import pytest
 from farcontext.measure.retrieval import ranking, retrieved
 from farcontext.tasks.sample import Query, Sample, reading
 
-TEXTS = (" The cat sat.", " A dog ran in Paris.", " The grey cat lives in Paris.", " Nothing happened.")
+TEXTS = (
+    " The cat sat.",
+    " A dog ran in Paris.",
+    " The grey cat lives in Paris.",
+    " Nothing happened.",
+)
 
 
 def encode(text: str) -> list[int]:

@@ -25,7 +25,9 @@ from farcontext.measure.stats import (
 )
 
 DRAWS = 2_000
-GOLDENS = json.loads((Path(__file__).parent.parent / "goldens" / "statistics.json").read_text(encoding="utf-8"))
+GOLDENS = json.loads(
+    (Path(__file__).parent.parent / "goldens" / "statistics.json").read_text(encoding="utf-8")
+)
 
 
 def coverage(interval, draw, truth: float) -> float:
@@ -62,11 +64,22 @@ def test_the_t_interval_is_scipys() -> None:
     [[], [1.0], [1.0, math.nan], [math.inf, 1.0], [math.nan] * 5],
     ids=["0", "1", "nan", "inf", "nans"],
 )
-def test_fewer_than_two_numbers_or_one_that_is_not_finite_decide_nothing(values: list[float]) -> None:
+def test_fewer_than_two_numbers_or_one_that_is_not_finite_decide_nothing(
+    values: list[float],
+) -> None:
     found = t_interval(values)
-    assert math.isnan(found.low) and math.isnan(found.high) and not found.known and found.n == len(values)
+    assert (
+        math.isnan(found.low)
+        and math.isnan(found.high)
+        and not found.known
+        and found.n == len(values)
+    )
     for threshold in (-1e9, 0.0, 1.0, 1e9):
-        assert decide(found, threshold, "at_least") == decide(found, threshold, "at_most") == "undecided"
+        assert (
+            decide(found, threshold, "at_least")
+            == decide(found, threshold, "at_most")
+            == "undecided"
+        )
     assert seeds_to_decide(found, lambda _: True) is None
 
 
@@ -97,7 +110,9 @@ def test_an_interval_decides_only_when_it_lies_wholly_on_one_side(low, high, sid
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8), st.floats(-1e6, 1e6))
 def test_the_two_sides_mirror_each_other(values: list[float], threshold: float) -> None:
     mirrored = t_interval([-v for v in values])
-    assert decide(t_interval(values), threshold, "at_least") == decide(mirrored, -threshold, "at_most")
+    assert decide(t_interval(values), threshold, "at_least") == decide(
+        mirrored, -threshold, "at_most"
+    )
 
 
 def test_the_seeds_to_decide_are_the_first_number_that_would() -> None:
@@ -106,7 +121,12 @@ def test_the_seeds_to_decide_are_the_first_number_that_would() -> None:
     spread = np.std([0.0, 1.0, 2.0, 1.5, 0.5], ddof=1)
     half = lambda k: scipy.stats.t.ppf(0.975, k - 1) * spread / math.sqrt(k)  # noqa: E731
     assert half(n) < 0.4 <= half(n - 1)
-    assert seeds_to_decide(found, lambda interval: decide(interval, found.estimate, "at_least") != "undecided") is None
+    assert (
+        seeds_to_decide(
+            found, lambda interval: decide(interval, found.estimate, "at_least") != "undecided"
+        )
+        is None
+    )
 
 
 def test_between_two_bounds_no_number_of_seeds_decides() -> None:
@@ -139,7 +159,9 @@ def test_wilsons_interval_is_not_the_normal_one() -> None:
     """The twin: p ± 1.96 s.e. misses the goldens, and 0 of 20 would be certain."""
     for case in GOLDENS["wilson"]:
         p, n = case["k"] / case["n"], case["n"]
-        assert p + 1.959964 * math.sqrt(p * (1 - p) / n) != pytest.approx(case["wilson_95"][1], abs=1e-3)
+        assert p + 1.959964 * math.sqrt(p * (1 - p) / n) != pytest.approx(
+            case["wilson_95"][1], abs=1e-3
+        )
 
 
 def test_a_share_of_none_is_unknown_and_an_impossible_one_refused() -> None:
@@ -154,7 +176,9 @@ def test_a_share_of_none_is_unknown_and_an_impossible_one_refused() -> None:
 
 def test_scores_of_0_and_1_give_wilsons_interval() -> None:
     found, plain = score_interval([1.0] * 30 + [0.0] * 10), wilson(30, 40)
-    assert (found.estimate, found.low, found.high) == pytest.approx((0.75, plain.low, plain.high), rel=1e-12)
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (0.75, plain.low, plain.high), rel=1e-12
+    )
 
 
 def test_contexts_all_correct_are_not_certain() -> None:
@@ -165,7 +189,9 @@ def test_contexts_all_correct_are_not_certain() -> None:
     assert naive.high == naive.low
 
 
-def alike(rng: np.random.Generator, p: float, n: int = 60, answers: int = 8, concentration: float = 6.0) -> np.ndarray:
+def alike(
+    rng: np.random.Generator, p: float, n: int = 60, answers: int = 8, concentration: float = 6.0
+) -> np.ndarray:
     """Return scores of contexts of 8 answers with design effect 2."""
     return rng.binomial(answers, rng.beta(p * concentration, (1 - p) * concentration, n)) / answers
 
@@ -236,9 +262,13 @@ def test_partial_r2_on_an_orthogonal_design_is_a_ratio_of_squares() -> None:
     y = 5 + 3 * depth + 2 * width + 10 * window + 4 * depth * width
     terms = np.column_stack((depth, width))
     assert partial_r2(y, terms, window) == pytest.approx((9 + 4) / (9 + 4 + 16), rel=1e-12)
-    assert partial_r2(y, depth, np.column_stack((width, window))) == pytest.approx(9 / (9 + 16), rel=1e-12)
+    assert partial_r2(y, depth, np.column_stack((width, window))) == pytest.approx(
+        9 / (9 + 16), rel=1e-12
+    )
     whole = np.corrcoef(y, 3 * depth + 2 * width)[0, 1] ** 2  # the twin: `given` forgotten
-    assert whole == pytest.approx(13 / 129) and whole != pytest.approx(partial_r2(y, terms, window), abs=0.1)
+    assert whole == pytest.approx(13 / 129) and whole != pytest.approx(
+        partial_r2(y, terms, window), abs=0.1
+    )
 
 
 def test_partial_r2_of_one_term_is_the_squared_correlation_of_residuals() -> None:

@@ -18,7 +18,9 @@ from torch import Tensor
 from farcontext.nn import attention, local, online
 from farcontext.nn.masks import Pattern
 
-GROUPS = json.loads((Path(__file__).parent.parent / "goldens" / "attention_small.json").read_text())["groups"]
+GROUPS = json.loads(
+    (Path(__file__).parent.parent / "goldens" / "attention_small.json").read_text()
+)["groups"]
 CASES = [(group["inputs"], case) for group in GROUPS for case in group["cases"]]
 fast = settings(derandomize=True, deadline=None, max_examples=40)
 Attention = Callable[..., Tensor]
@@ -43,17 +45,23 @@ def fits(backend: str, pattern: Pattern, T: int, S: int) -> bool:
     return backend != "sdpa_local" or (pattern.banded and T == S and pattern.queries is None)
 
 
-def run(attend: Attention, inputs: tuple[Tensor, ...], pattern: Pattern, d_out: Tensor) -> list[Tensor]:
+def run(
+    attend: Attention, inputs: tuple[Tensor, ...], pattern: Pattern, d_out: Tensor
+) -> list[Tensor]:
     """Return the output and the gradients of q, k and v."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     out = attend(*leaves, pattern)
     return [out.detach(), *torch.autograd.grad(out, leaves, d_out)]
 
 
-def random_inputs(T: int, S: int, N: int = 2, G: int = 2, H: int = 4, *, seed: int = 0, dtype=torch.float64):
+def random_inputs(
+    T: int, S: int, N: int = 2, G: int = 2, H: int = 4, *, seed: int = 0, dtype=torch.float64
+):
     generator = torch.Generator().manual_seed(seed)
     shapes = ((2, T, N, H), (2, S, G, H), (2, S, G, H), (2, T, N, H))
-    *inputs, d_out = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes)
+    *inputs, d_out = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes
+    )
     return tuple(inputs), d_out
 
 
@@ -103,7 +111,9 @@ def test_published_outputs_and_gradients(backend, inputs, case):
     wanted = [array(case[name]) for name in ("out", "dq", "dk", "dv")]
     for ours, theirs in zip(run(attend, (q, k, v), pattern, d_out), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    unscaled = run(attend, (q * math.sqrt(q.shape[-1]), k, v), pattern, d_out)  # twin: 1/√H forgotten
+    unscaled = run(
+        attend, (q * math.sqrt(q.shape[-1]), k, v), pattern, d_out
+    )  # twin: 1/√H forgotten
     assert (unscaled[0] - wanted[0]).abs().max() > 0.01
     assert (unscaled[2] - wanted[2]).abs().max() > 0.01
 
@@ -118,7 +128,9 @@ def test_published_logsumexp_and_weights(inputs, case):
         _, logsumexp = online.online_with_logsumexp(q, k, v, pattern, block)
         torch.testing.assert_close(logsumexp, array(case["logsumexp_BNT"]), rtol=0, atol=1e-12)
     if "weights_BNTS" in case:
-        torch.testing.assert_close(attention.weights(q, k, pattern), array(case["weights_BNTS"]), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            attention.weights(q, k, pattern), array(case["weights_BNTS"]), rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -155,7 +167,9 @@ def problems(draw):
     if draw(st.booleans()):
         ids = draw(st.lists(st.integers(-1, 2), min_size=2 * S, max_size=2 * S))
         pattern = pattern.within(torch.tensor(ids).view(2, S))
-    return pattern, random_inputs(T, S, N, G, draw(st.sampled_from([2, 3, 8])), seed=draw(st.integers(0, 9)))
+    return pattern, random_inputs(
+        T, S, N, G, draw(st.sampled_from([2, 3, 8])), seed=draw(st.integers(0, 9))
+    )
 
 
 @fast
@@ -184,7 +198,10 @@ def test_local_blocks_agree_with_the_dense_mask(T, band, packed):
     inputs, d_out = random_inputs(T, T, 4, 2)
     pattern = band.within((torch.arange(2 * T) * 7 // 29).view(2, T) - 1) if packed else band
     wanted = run(attention.reference, inputs, pattern, d_out)
-    for found in (run(small_local, inputs, pattern, d_out), run(local.sdpa_local, inputs, pattern, d_out)):
+    for found in (
+        run(small_local, inputs, pattern, d_out),
+        run(local.sdpa_local, inputs, pattern, d_out),
+    ):
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     off_by_one = run(small_local, inputs, Pattern(band.before + 1, band.after), d_out)
@@ -218,7 +235,9 @@ def test_a_query_without_a_key_gets_zero_and_finite_gradients(backend, dtype):
 def test_online_gradients_are_the_derivative():
     inputs, _ = random_inputs(3, 4, 2, 1, 2)
     leaves = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(lambda *x: online.online(*x, Pattern.window(4), block=2), leaves)
+    assert torch.autograd.gradcheck(
+        lambda *x: online.online(*x, Pattern.window(4), block=2), leaves
+    )
 
 
 def saved_bytes(attend: Attention, T: int) -> int:
@@ -238,7 +257,9 @@ def saved_bytes(attend: Attention, T: int) -> int:
 
 def test_memory_is_linear_but_for_the_reference():
     for name in ("online", "sdpa"):
-        assert saved_bytes(BACKENDS[name], 400) == pytest.approx(2 * saved_bytes(BACKENDS[name], 200), rel=0.05)
+        assert saved_bytes(BACKENDS[name], 400) == pytest.approx(
+            2 * saved_bytes(BACKENDS[name], 200), rel=0.05
+        )
     assert saved_bytes(attention.reference, 400) > 3.5 * saved_bytes(attention.reference, 200)
 
 
@@ -252,7 +273,9 @@ def test_what_ran_is_reported():
             attention.attend(*inputs, Pattern.causal(), backend="reference")
     attention.attend(*inputs)
     assert ran == ["sdpa", "sdpa_local", "online"] and inner == ["reference"]
-    assert attention.choose(*inputs[:2], Pattern.local(40)).backend == "sdpa"  # too wide a band to pay
+    assert (
+        attention.choose(*inputs[:2], Pattern.local(40)).backend == "sdpa"
+    )  # too wide a band to pay
     assert "5 keys in 96" in attention.choose(*inputs[:2], Pattern.local(2)).reason
 
 
@@ -267,7 +290,11 @@ def test_no_mask_where_none_is_needed(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     square, _ = random_inputs(4, 4)
     oblong, _ = random_inputs(2, 4)
-    for inputs, pattern in ((square, Pattern()), (square, Pattern.causal()), (oblong, Pattern.causal())):
+    for inputs, pattern in (
+        (square, Pattern()),
+        (square, Pattern.causal()),
+        (oblong, Pattern.causal()),
+    ):
         attention.sdpa(*inputs, pattern)
     attention.sdpa(*square, Pattern.causal().within(torch.zeros(2, 4, dtype=torch.long)))
     assert seen == [(False, False), (False, True), (True, False), (True, False)]
@@ -299,8 +326,18 @@ def test_a_mask_is_built_once_a_pattern():
         ),
         ((1, 3, 3, 4), (1, 3, 2, 4), {}, "G dividing N"),
         ((1, 3, 2, 6), (1, 3, 2, 4), {}, r"q, k, v = \(1, 3, 2, 6\)"),
-        ((1, 3, 2, 4), (1, 4, 2, 4), {"pattern": Pattern.local(1), "backend": "sdpa_local"}, "T = 3, S = 4"),
-        ((1, 3, 2, 4), (1, 3, 2, 4), {"pattern": Pattern.causal(), "backend": "sdpa_local"}, "a plain band"),
+        (
+            (1, 3, 2, 4),
+            (1, 4, 2, 4),
+            {"pattern": Pattern.local(1), "backend": "sdpa_local"},
+            "T = 3, S = 4",
+        ),
+        (
+            (1, 3, 2, 4),
+            (1, 3, 2, 4),
+            {"pattern": Pattern.causal(), "backend": "sdpa_local"},
+            "a plain band",
+        ),
     ],
 )
 def test_bad_arguments_are_named(q, k, options, line):

@@ -59,7 +59,9 @@ def test_flex_gives_the_published_output(inputs, case):
 def test_flex_with_a_planted_error_is_caught(name, wrong):
     pattern, T, S = PATTERNS[name]
     inputs, _ = random_inputs(T, S, 4, 2)
-    assert (attention.flex(*inputs, wrong) - attention.reference(*inputs, pattern)).abs().max() > 0.01
+    assert (
+        attention.flex(*inputs, wrong) - attention.reference(*inputs, pattern)
+    ).abs().max() > 0.01
 
 
 def test_flex_builds_its_block_mask_once_and_is_quiet(recwarn):

@@ -7,7 +7,16 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from farcontext.checkpoints.convert import to_hf
 from farcontext.nn.config import Extension, ModelConfig
-from farcontext.nn.generation import GREEDY, Reader, Sampling, distribution, drawn, generate, laid_out, stream
+from farcontext.nn.generation import (
+    GREEDY,
+    Reader,
+    Sampling,
+    distribution,
+    drawn,
+    generate,
+    laid_out,
+    stream,
+)
 from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder, Encoder
 
@@ -16,9 +25,20 @@ SAMPLING = Sampling(temperature=0.9, top_k=20, top_p=0.9)
 
 
 def build(**changes) -> Decoder:
-    shape = {"vocab_size": V, "width": 32, "layers": 3, "heads": 4, "mlp_width": 48, "max_length": 64}
+    shape = {
+        "vocab_size": V,
+        "width": 32,
+        "layers": 3,
+        "heads": 4,
+        "mlp_width": 48,
+        "max_length": 64,
+    }
     torch.manual_seed(0)
-    return Decoder(ModelConfig(**{"kind": "decoder", "init_std": 0.3, **shape, **changes})).double().eval()
+    return (
+        Decoder(ModelConfig(**{"kind": "decoder", "init_std": 0.3, **shape, **changes}))
+        .double()
+        .eval()
+    )
 
 
 def prompt(rows: int = 2, length: int = T) -> Tensor:
@@ -36,7 +56,11 @@ KINDS = {
     "yarn": {"extension": extension("yarn")},
     "llama3": {"extension": extension("llama3")},
     "dynamic_ntk": {"extension": extension("dynamic_ntk")},
-    "longrope": {"extension": extension("longrope", short_factor=(1.0,) * 4, long_factor=(1.0, 2.0, 3.0, 4.0))},
+    "longrope": {
+        "extension": extension(
+            "longrope", short_factor=(1.0,) * 4, long_factor=(1.0, 2.0, 3.0, 4.0)
+        )
+    },
     "random_positions": {"random_positions": 40},
     "log_n": {"log_n": 8},
     "learned": {"positions": "learned"},
@@ -53,14 +77,20 @@ KINDS = {
 }
 
 
-def cached_logits(model: Decoder, tokens: Tensor, first: int, pattern: Pattern | None = None) -> Tensor:
+def cached_logits(
+    model: Decoder, tokens: Tensor, first: int, pattern: Pattern | None = None
+) -> Tensor:
     """Return the logits after the first tokens, then after every further one, (B, n, V)."""
     reader = Reader(model, *tokens.shape, pattern)
     found = [reader.read(tokens[:, :first])]
-    return torch.stack(found + [reader.read(token[:, None]) for token in tokens[:, first:].unbind(1)], 1)
+    return torch.stack(
+        found + [reader.read(token[:, None]) for token in tokens[:, first:].unbind(1)], 1
+    )
 
 
-def whole_logits(model: Decoder, tokens: Tensor, first: int, pattern: Pattern | None = None) -> Tensor:
+def whole_logits(
+    model: Decoder, tokens: Tensor, first: int, pattern: Pattern | None = None
+) -> Tensor:
     with torch.inference_mode():
         return model(tokens, pattern=pattern)[:, first - 1 :]
 
@@ -107,7 +137,9 @@ def test_a_pattern_of_a_window_and_sinks_holds_in_global_layers() -> None:
     assert (found - whole_logits(model, tokens, T)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["rope", "interleaved pairs", "grouped queries", "alibi", "windows"])
+@pytest.mark.parametrize(
+    "kind", ["rope", "interleaved pairs", "grouped queries", "alibi", "windows"]
+)
 def test_laid_out_is_the_same_function_and_leaves_the_model_alone(kind: str) -> None:
     model, tokens = build(**KINDS[kind]), prompt(length=T + NEW)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -130,7 +162,10 @@ def test_a_model_can_be_trained_at_a_length_after_it_has_generated() -> None:
     ("make", "message"),
     [
         (lambda: Reader(build(smear=True), 1, 8), "smear"),
-        (lambda: Reader(Encoder(build().config.model_copy(update={"kind": "encoder"})), 1, 8), "Decoder"),
+        (
+            lambda: Reader(Encoder(build().config.model_copy(update={"kind": "encoder"})), 1, 8),
+            "Decoder",
+        ),
         (lambda: Reader(build(random_positions=40).train(), 1, 8), "training"),
         (lambda: Reader(build(), 1, 0), "capacity"),
         (lambda: Reader(build(), 2, T - 1).read(prompt()), "capacity"),
@@ -154,7 +189,11 @@ def test_greedy_tokens_are_those_of_whole_passes_and_of_transformers() -> None:
         wanted = torch.cat((wanted, model(wanted)[:, -1].argmax(-1, keepdim=True)), 1)
     assert torch.equal(found, wanted[:, T:])
     theirs = to_hf(model).generate(
-        tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=NEW, eos_token_id=None
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        do_sample=False,
+        max_new_tokens=NEW,
+        eos_token_id=None,
     )
     assert torch.equal(found, theirs[:, T:])
 
@@ -191,7 +230,9 @@ def test_draws_follow_the_distribution() -> None:
 def test_a_seed_repeats_a_text_and_another_does_not() -> None:
     model, tokens = build(), prompt()
     texts = [
-        generate(model, tokens, 20, sampling=SAMPLING, generator=torch.Generator().manual_seed(seed))
+        generate(
+            model, tokens, 20, sampling=SAMPLING, generator=torch.Generator().manual_seed(seed)
+        )
         for seed in (7, 7, 8)
     ]
     assert torch.equal(texts[0], texts[1]) and not torch.equal(texts[0], texts[2])
@@ -212,7 +253,9 @@ def test_tokens_come_one_at_a_time_and_a_finished_row_repeats_its_stop() -> None
     assert alone.shape[1] == 1 + int((plain[0] == stop).nonzero()[0])
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}]
+)
 def test_a_value_out_of_range_is_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)

@@ -26,7 +26,9 @@ def by_definition(pattern: Pattern, T: int, S: int) -> torch.Tensor:
         visible = pattern.before is None or offset >= -pattern.before or j < pattern.sinks
         visible &= pattern.after is None or offset <= pattern.after
         if pattern.documents is not None:
-            mine = (pattern.documents[:, S - T :] if pattern.queries is None else pattern.queries)[b, i]
+            mine = (pattern.documents[:, S - T :] if pattern.queries is None else pattern.queries)[
+                b, i
+            ]
             visible &= bool(mine == pattern.documents[b, j] and mine >= 0)
         mask[b, 0, i, j] = visible
     return mask
@@ -83,7 +85,9 @@ def test_published_masks():
     checked = 0
     for case in (case for group in groups for case in group["cases"] if case["pattern"] in ours):
         allowed = torch.tensor(case["allowed"], dtype=torch.bool)
-        assert torch.equal(ours[case["pattern"]].allowed(*allowed.shape)[0, 0], allowed), case["pattern"]
+        assert torch.equal(ours[case["pattern"]].allowed(*allowed.shape)[0, 0], allowed), case[
+            "pattern"
+        ]
         checked += 1
     assert checked == 9
     assert not torch.equal(Pattern.window(3).allowed(4, 4), Pattern.window(2).allowed(4, 4))
@@ -101,7 +105,9 @@ def test_windows_are_those_of_transformers(w):
         assert not torch.equal(Pattern.local(w + 1).allowed(20, 20)[0, 0], both)
 
 
-@pytest.mark.parametrize("pattern", [Pattern.window(3), Pattern.local(2), Pattern(before=1, after=3)])
+@pytest.mark.parametrize(
+    "pattern", [Pattern.window(3), Pattern.local(2), Pattern(before=1, after=3)]
+)
 @pytest.mark.parametrize("layers", [1, 4])
 def test_receptive_field_is_what_stacked_masks_reach(pattern, layers):
     step = pattern.allowed(41, 41)[0, 0].double()
@@ -153,7 +159,10 @@ def test_within_leaves_the_original_alone():
     [
         (lambda: Pattern(before=-1), "before = -1: expected at least 0"),
         (lambda: Pattern.window(0), "keys = 0: expected at least 1"),
-        (lambda: Pattern().within(torch.zeros(1, 2, dtype=torch.long)).allowed(3, 2), "expected `queries`"),
+        (
+            lambda: Pattern().within(torch.zeros(1, 2, dtype=torch.long)).allowed(3, 2),
+            "expected `queries`",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, line):

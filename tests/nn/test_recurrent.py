@@ -33,7 +33,10 @@ def tokens(seed: int = 1) -> Tensor:
 
 def by_hand(net: Recurrent, x_BTD: Tensor, forget: int = 1) -> Tensor:
     """Return the projected states of one layer, a token at a time; `forget` is the place of the LSTM's forget gate."""
-    weights = [getattr(net.recurrence, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    weights = [
+        getattr(net.recurrence, f"{name}_l0")
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
     w_x, w_h, b_x, b_h = weights
     h = c = x_BTD.new_zeros(len(x_BTD), S)
     states = []
@@ -47,7 +50,9 @@ def by_hand(net: Recurrent, x_BTD: Tensor, forget: int = 1) -> Tensor:
                 c = gates[forget].sigmoid() * c + gates[1 - forget].sigmoid() * gates[2].tanh()
                 h = gates[3].sigmoid() * c.tanh()
             case "gru":
-                reset, keep = ((a + b).sigmoid() for a, b in zip(from_x[:2], from_h[:2], strict=True))
+                reset, keep = (
+                    (a + b).sigmoid() for a, b in zip(from_x[:2], from_h[:2], strict=True)
+                )
                 h = (1 - keep) * torch.tanh(from_x[2] + reset * from_h[2]) + keep * h
         states.append(h)
     return torch.stack(states, 1) @ net.out.weight.T
@@ -60,7 +65,9 @@ def test_logits_and_gradients_are_those_of_the_equations(kind: str) -> None:
     theirs = F.linear(by_hand(net, F.embedding(ids, net.embedding)), net.embedding, net.output_bias)
     assert (ours - theirs).abs().max() < 1e-12
     parameters = list(net.parameters())
-    pairs = zip(*(torch.autograd.grad(x.square().sum(), parameters) for x in (ours, theirs)), strict=True)
+    pairs = zip(
+        *(torch.autograd.grad(x.square().sum(), parameters) for x in (ours, theirs)), strict=True
+    )
     assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-10
 
 
@@ -107,7 +114,9 @@ def test_with_zero_input_a_cell_is_forgotten_at_the_rate_of_its_bias() -> None:
     h, c = torch.zeros(1, 1, S).double(), torch.ones(1, 1, S).double()
     _, (_, kept) = net.recurrence(torch.zeros(1, 10, D).double(), (h, c))
     assert kept.flatten().tolist() == pytest.approx([0.0436035428] * S, rel=1e-8)
-    assert math.log(0.5) / math.log(torch.tensor(1.0).double().sigmoid().item()) == pytest.approx(2.21268, abs=1e-5)
+    assert math.log(0.5) / math.log(torch.tensor(1.0).double().sigmoid().item()) == pytest.approx(
+        2.21268, abs=1e-5
+    )
 
 
 def test_recurrent_matrices_start_orthogonal() -> None:
@@ -118,7 +127,9 @@ def test_recurrent_matrices_start_orthogonal() -> None:
             assert (part @ part.T - torch.eye(S)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("w", "expected"), [(0.9, 2.65613989e-5), (0.99, 0.366032341), (1.1, 13780.6123)])
+@pytest.mark.parametrize(
+    ("w", "expected"), [(0.9, 2.65613989e-5), (0.99, 0.366032341), (1.1, 13780.6123)]
+)
 def test_through_a_linear_recurrence_the_gradient_is_a_power(w: float, expected: float) -> None:
     """dh_T/dh_0 = w^T, T = 100: tanh of a state near 0 is linear."""
     net = model("rnn", width=1, mlp_width=1)

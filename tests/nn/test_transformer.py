@@ -15,8 +15,21 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.embedding import rotation_of
 from farcontext.nn.layers import MLP, Attention, Norm
 from farcontext.nn.masks import Pattern
-from farcontext.nn.positions import inverse_frequencies, positions_within, rotate, rotation_table, sinusoidal, smear
-from farcontext.nn.transformer import Decoder, Encoder, EncoderDecoder, LanguageModel, num_parameters
+from farcontext.nn.positions import (
+    inverse_frequencies,
+    positions_within,
+    rotate,
+    rotation_table,
+    sinusoidal,
+    smear,
+)
+from farcontext.nn.transformer import (
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    LanguageModel,
+    num_parameters,
+)
 
 fast = settings(derandomize=True, deadline=None, max_examples=15)
 V = 50
@@ -24,7 +37,14 @@ KINDS = {"encoder": Encoder, "decoder": Decoder, "encoder_decoder": EncoderDecod
 
 
 def config_of(kind: str = "encoder", **changes) -> ModelConfig:
-    shape = {"vocab_size": V, "width": 32, "layers": 3, "heads": 4, "mlp_width": 48, "max_length": 64}
+    shape = {
+        "vocab_size": V,
+        "width": 32,
+        "layers": 3,
+        "heads": 4,
+        "mlp_width": 48,
+        "max_length": 64,
+    }
     return ModelConfig(**{"kind": kind, "init_std": 0.3, **shape, **changes})
 
 
@@ -66,7 +86,12 @@ def test_norms_are_their_formulas():
 def test_mlps_are_their_formulas():
     x = torch.randn(2, 3, 32, dtype=torch.float64)
     results = []
-    for kind, activation in (("geglu", F.gelu), ("swiglu", F.silu), ("gelu", F.gelu), ("relu", F.relu)):
+    for kind, activation in (
+        ("geglu", F.gelu),
+        ("swiglu", F.silu),
+        ("gelu", F.gelu),
+        ("relu", F.relu),
+    ):
         torch.manual_seed(0)
         mlp = MLP(config_of(mlp=kind)).double()
         gated = kind in ("geglu", "swiglu")
@@ -111,7 +136,9 @@ def test_embeddings_are_their_formulas(positions):
     wanted = {
         "rope": rows,
         "none": rows,
-        "learned": rows + embedding.positions[[0, 1, 2, 3, 0, 1]] if positions == "learned" else None,
+        "learned": rows + embedding.positions[[0, 1, 2, 3, 0, 1]]
+        if positions == "learned"
+        else None,
         "sinusoidal": rows * math.sqrt(32) + sinusoidal(4, 32)[[0, 1, 2, 3, 0, 1]],
     }
     same(embedding(tokens, documents), wanted[positions])
@@ -119,7 +146,10 @@ def test_embeddings_are_their_formulas(positions):
 
 def test_positions_start_anew_in_each_document():
     documents = torch.tensor([[5, 5, 5, 2, 2, 7], [0, 1, 1, 1, -1, -1]])
-    assert positions_within(documents, documents).tolist() == [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 0, 1]]
+    assert positions_within(documents, documents).tolist() == [
+        [0, 1, 2, 0, 1, 0],
+        [0, 0, 1, 2, 0, 1],
+    ]
     assert positions_within(documents, None).tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -129,26 +159,47 @@ def test_positions_start_anew_in_each_document():
 @pytest.mark.parametrize(
     ("kind", "changes", "closed_form"),
     [
-        ("encoder", {"embedding_norm": True}, "V*D + D + L*(4*D*D + 3*D*M + 2*D) - D + D + D*D + D + V"),
+        (
+            "encoder",
+            {"embedding_norm": True},
+            "V*D + D + L*(4*D*D + 3*D*M + 2*D) - D + D + D*D + D + V",
+        ),
         ("encoder", {"mlp": "gelu"}, "V*D + L*(4*D*D + 2*D*M + 2*D) + D + D*D + D + V"),
-        ("encoder", {"positions": "learned"}, "V*D + 64*D + L*(4*D*D + 3*D*M + 2*D) + D + D*D + D + V"),
+        (
+            "encoder",
+            {"positions": "learned"},
+            "V*D + 64*D + L*(4*D*D + 3*D*M + 2*D) + D + D*D + D + V",
+        ),
         ("decoder", {"kv_heads": 2}, "V*D + L*(2*D*D + 2*D*D//2 + 3*D*M + 2*D) + D"),
         ("decoder", {"tied": False}, "2*V*D + L*(4*D*D + 3*D*M + 2*D) + D"),
-        ("encoder_decoder", {"mlp": "relu"}, "V*D + L*(4*D*D + 2*D*M + 2*D) + L*(8*D*D + 2*D*M + 3*D) + 2*D"),
+        (
+            "encoder_decoder",
+            {"mlp": "relu"},
+            "V*D + L*(4*D*D + 2*D*M + 2*D) + L*(8*D*D + 2*D*M + 3*D) + 2*D",
+        ),
     ],
 )
 def test_parameters_follow_the_closed_form(kind, changes, closed_form):
     model = build(kind, **changes)
     values = {"V": V, "D": 32, "L": 3, "M": 48}
     assert num_parameters(model) == eval(closed_form, values)
-    assert num_parameters(model) == sum(t.numel() for t in model.state_dict().values())  # no buffer is saved
+    assert num_parameters(model) == sum(
+        t.numel() for t in model.state_dict().values()
+    )  # no buffer is saved
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_first_loss_is_nearly_ln_v(kind, tied):
     torch.manual_seed(0)
-    shape = {"vocab_size": 2048, "width": 128, "layers": 4, "heads": 4, "mlp_width": 192, "max_length": 128}
+    shape = {
+        "vocab_size": 2048,
+        "width": 128,
+        "layers": 4,
+        "heads": 4,
+        "mlp_width": 192,
+        "max_length": 128,
+    }
     tokens = torch.randint(2048, (4, 128))
     inputs = (tokens, tokens) if kind == "encoder_decoder" else (tokens,)
 
@@ -162,20 +213,39 @@ def test_first_loss_is_nearly_ln_v(kind, tied):
 
 def test_large_tied_embeddings_scale_the_logits():
     torch.manual_seed(0)
-    shape = {"vocab_size": 2048, "width": 128, "layers": 2, "heads": 4, "mlp_width": 192, "max_length": 128}
+    shape = {
+        "vocab_size": 2048,
+        "width": 128,
+        "layers": 2,
+        "heads": 4,
+        "mlp_width": 192,
+        "max_length": 128,
+    }
     tokens = torch.randint(2048, (4, 128))
     for std in (0.1, 1.0, 3.0):
         model = Encoder(ModelConfig(kind="encoder", embedding_std=std, **shape))
         logits = model(tokens).flatten(0, 1)
         assert logits.std().item() == pytest.approx(1, rel=0.15)
-        assert F.cross_entropy(logits, torch.randint(2048, (512,))).item() == pytest.approx(math.log(2048), rel=0.1)
+        assert F.cross_entropy(logits, torch.randint(2048, (512,))).item() == pytest.approx(
+            math.log(2048), rel=0.1
+        )
     assert Encoder(ModelConfig(kind="encoder", embedding_std=0.02, **shape)).logit_scale == 1
-    assert Encoder(ModelConfig(kind="encoder", embedding_std=1.0, tied=False, **shape)).logit_scale == 1
+    assert (
+        Encoder(ModelConfig(kind="encoder", embedding_std=1.0, tied=False, **shape)).logit_scale
+        == 1
+    )
 
 
 def test_initial_scales():
     torch.manual_seed(0)
-    shape = {"vocab_size": 999, "width": 128, "layers": 8, "heads": 4, "mlp_width": 256, "max_length": 128}
+    shape = {
+        "vocab_size": 999,
+        "width": 128,
+        "layers": 8,
+        "heads": 4,
+        "mlp_width": 256,
+        "max_length": 128,
+    }
     model = Encoder(ModelConfig(kind="encoder", init_std=0.1, embedding_std=0.7, **shape))
     block = model.stack.blocks[3]
     wanted = [
@@ -183,13 +253,19 @@ def test_initial_scales():
         (block.attention.qkv.weight, 0.1),
         (block.mlp.inward.weight, 0.1),
     ]
-    wanted += [(block.attention.out.weight, 0.025), (block.mlp.out.weight, 0.025), (model.head.weight, 0.1)]
+    wanted += [
+        (block.attention.out.weight, 0.025),
+        (block.mlp.out.weight, 0.025),
+        (model.head.weight, 0.1),
+    ]
     for weight, std in wanted:
         assert weight.std().item() == pytest.approx(std, rel=0.03)
     assert (block.mlp_norm.weight == 1).all() and (model.output_bias == 0).all()
     torch.manual_seed(0)
     again = Encoder(model.config)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
 
 
 # ------------------------------------------------------------------------------------------- what reaches an output
@@ -248,16 +324,22 @@ def test_a_decoder_sees_no_future_and_an_encoder_does(positions):
 def reach(model: LanguageModel, length: int, at: int) -> list[int]:
     """Return which input positions have a gradient at one output position."""
     seen = []
-    model.embedding.register_forward_hook(lambda *args: seen.append(args[2].requires_grad_()) or args[2])
+    model.embedding.register_forward_hook(
+        lambda *args: seen.append(args[2].requires_grad_()) or args[2]
+    )
     hidden = model.hidden(tokens_of(1, length))
     (gradient,) = torch.autograd.grad(hidden[0, at].square().sum() + hidden[0, at].sum(), seen[0])
     return gradient[0].abs().amax(-1).nonzero().flatten().tolist()
 
 
 def test_local_layers_reach_as_far_as_they_should():
-    assert reach(build(window=3, global_every=9, layers=1), 64, 30) == list(range(64))  # layer 0 is global
+    assert reach(build(window=3, global_every=9, layers=1), 64, 30) == list(
+        range(64)
+    )  # layer 0 is global
     assert reach(build(window=3, global_every=0, layers=3), 64, 30) == list(range(30 - 9, 30 + 10))
-    assert reach(build("decoder", window=3, global_every=0, layers=3), 64, 30) == list(range(30 - 6, 31))
+    assert reach(build("decoder", window=3, global_every=0, layers=3), 64, 30) == list(
+        range(30 - 6, 31)
+    )
 
 
 def test_window_layers_alternate_and_turn_by_their_own_theta():
@@ -368,7 +450,9 @@ def test_bfloat16_stays_near():
 
 def test_smear_mixes_each_key_with_the_one_before_it() -> None:
     k_BSGH = torch.randn(1, 5, 2, 4, dtype=torch.float64)
-    mixed = smear(k_BSGH, torch.tensor([0.0, math.log(3.0)], dtype=torch.float64))  # shares 1/2 and 3/4
+    mixed = smear(
+        k_BSGH, torch.tensor([0.0, math.log(3.0)], dtype=torch.float64)
+    )  # shares 1/2 and 3/4
     torch.testing.assert_close(mixed[0, 3, 0], (k_BSGH[0, 3, 0] + k_BSGH[0, 2, 0]) / 2)
     torch.testing.assert_close(mixed[0, 3, 1], 0.25 * k_BSGH[0, 3, 1] + 0.75 * k_BSGH[0, 2, 1])
     torch.testing.assert_close(mixed[0, 0, 0], k_BSGH[0, 0, 0] / 2)
@@ -402,4 +486,6 @@ def test_a_smeared_decoder_is_causal_and_its_mix_learns() -> None:
     torch.testing.assert_close(before[:, :15], after[:, :15], rtol=0, atol=0)
     assert (before[:, 15:] - after[:, 15:]).abs().max() > 1e-3
     before.logsumexp(-1).sum().backward()
-    assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if name.endswith("mix"))
+    assert all(
+        p.grad.abs().sum() > 0 for name, p in model.named_parameters() if name.endswith("mix")
+    )

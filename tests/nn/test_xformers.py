@@ -17,7 +17,9 @@ from farcontext.nn import attention, xformers
 from farcontext.nn.masks import Pattern
 from farcontext.nn.xformers import Packed, xformers_bias
 
-pytestmark = pytest.mark.skipif(find_spec("xformers") is None, reason="xformers has wheels for Linux alone")
+pytestmark = pytest.mark.skipif(
+    find_spec("xformers") is None, reason="xformers has wheels for Linux alone"
+)
 B, N = 2, 4
 SLOPES, RELATIVE = torch.linspace(0.1, 0.5, N), torch.linspace(-1, 1, N * 5).view(N, 5)
 PACKED = torch.tensor([[0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 1, 1, 1]])
@@ -33,7 +35,12 @@ def cases() -> dict[str, tuple[Pattern, int, int, str]]:
         "causal, T < S": (causal, 3, 7, "LowerTriangularFromBottomRightMask"),
         "causal, T > S": (causal, 7, 3, "BlockDiagonalCausalMask"),
         "window": (Pattern.window(3), 7, 7, "LowerTriangularFromBottomRightLocalAttentionMask"),
-        "window, T < S": (Pattern.window(3), 4, 7, "LowerTriangularFromBottomRightLocalAttentionMask"),
+        "window, T < S": (
+            Pattern.window(3),
+            4,
+            7,
+            "LowerTriangularFromBottomRightLocalAttentionMask",
+        ),
         "window, T > S": (Pattern.window(2), 7, 4, "BlockDiagonalCausalLocalAttentionMask"),
         "band": (Pattern.local(2), 7, 7, "LocalAttentionFromBottomRightMask"),
         "band, T < S": (Pattern(before=3, after=1), 4, 7, "LocalAttentionFromBottomRightMask"),
@@ -47,7 +54,12 @@ def cases() -> dict[str, tuple[Pattern, int, int, str]]:
         "relative": (Pattern(relative=RELATIVE), 6, 7, "Tensor"),
         "documents": (Pattern().within(PACKED), 7, 7, "BlockDiagonalMask"),
         "documents, causal": (causal.within(PACKED), 7, 7, "BlockDiagonalCausalMask"),
-        "documents, window": (Pattern.window(2).within(PACKED), 7, 7, "BlockDiagonalCausalLocalAttentionMask"),
+        "documents, window": (
+            Pattern.window(2).within(PACKED),
+            7,
+            7,
+            "BlockDiagonalCausalLocalAttentionMask",
+        ),
         "documents, band": (Pattern.local(1).within(PADDED), 7, 7, "Tensor"),
         "documents, T < S": (causal.within(PACKED), 3, 7, "BlockDiagonalCausalFromBottomRightMask"),
         "documents, window, T < S": (
@@ -75,7 +87,9 @@ def told(plan: Packed, T: int, S: int) -> Tensor:
         added = torch.zeros(B, N, T, S)
         if isinstance(plan.bias, Tensor):
             added = plan.bias.expand(B, N, T, S).masked_fill(
-                torch.zeros(1, 1, 1, 1, dtype=torch.bool) if plan.keyless is None else plan.keyless.mT.transpose(1, 2),
+                torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+                if plan.keyless is None
+                else plan.keyless.mT.transpose(1, 2),
                 -math.inf,
             )
         elif plan.bias is not None:
@@ -135,7 +149,11 @@ def plain(q: Tensor, k: Tensor, v: Tensor, attn_bias=None) -> Tensor:
     q, k, v = (x.flatten(2, 3) if x.ndim == 5 else x for x in (q, k, v))
     scores = torch.einsum("btnh,bsnh->bnts", q, k) / math.sqrt(q.shape[-1])
     if isinstance(attn_bias, Tensor):
-        assert attn_bias.shape == scores.shape and attn_bias.dtype == q.dtype and attn_bias.stride(-2) % 8 == 0
+        assert (
+            attn_bias.shape == scores.shape
+            and attn_bias.dtype == q.dtype
+            and attn_bias.stride(-2) % 8 == 0
+        )
         scores = scores + attn_bias
     elif attn_bias is not None:
         scores = scores + attn_bias.materialize(scores.shape, scores.dtype)
@@ -165,8 +183,12 @@ def test_rows_go_in_and_come_out_with_their_gradients(name, G):
 def test_what_goes_in_wrongly_comes_out_wrongly():
     inputs, d_out = random_inputs(7, 7, N, 2)
     wanted = run(attention.reference, inputs, Pattern.causal().within(PADDED), d_out)
-    found = run(packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out)  # one token early
-    assert all((ours - theirs).abs().max() > 0.01 for ours, theirs in zip(found, wanted, strict=True))
+    found = run(
+        packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out
+    )  # one token early
+    assert all(
+        (ours - theirs).abs().max() > 0.01 for ours, theirs in zip(found, wanted, strict=True)
+    )
 
 
 limits = st.none() | st.integers(0, 5)
@@ -191,7 +213,9 @@ def packings(draw):
 @given(packings())
 def test_random_packings(problem):
     pattern, T, S, seed = problem
-    torch.testing.assert_close(told(xformers_bias(pattern, B, T, S), T, S), ours(pattern, T, S), rtol=0, atol=0)
+    torch.testing.assert_close(
+        told(xformers_bias(pattern, B, T, S), T, S), ours(pattern, T, S), rtol=0, atol=0
+    )
     inputs, d_out = random_inputs(T, S, 2, 1, seed=seed)
     wanted = run(attention.reference, inputs, pattern, d_out)
     for found, expected in zip(run(packed, inputs, pattern, d_out), wanted, strict=True):
@@ -202,8 +226,16 @@ def test_random_packings(problem):
     ("pattern", "T", "line"),
     [
         (Pattern().within(torch.tensor([[0, 1, 0, 2]])), 4, "documents: expected each in one run"),
-        (Pattern.causal().within(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1]])), 2, "document 0: expected its"),
-        (Pattern(relative=RELATIVE.clone().requires_grad_()), 4, "expected a relative bias without gradient"),
+        (
+            Pattern.causal().within(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1]])),
+            2,
+            "document 0: expected its",
+        ),
+        (
+            Pattern(relative=RELATIVE.clone().requires_grad_()),
+            4,
+            "expected a relative bias without gradient",
+        ),
     ],
 )
 def test_what_no_type_can_say_is_named(pattern, T, line):
@@ -213,7 +245,9 @@ def test_what_no_type_can_say_is_named(pattern, T, line):
 
 def test_without_cuda_the_backend_says_so_in_one_line():
     inputs, _ = random_inputs(4, 4)
-    with pytest.raises(ValueError, match="backend = xformers: expected CUDA tensors on Linux, not cpu") as caught:
+    with pytest.raises(
+        ValueError, match="backend = xformers: expected CUDA tensors on Linux, not cpu"
+    ) as caught:
         attention.attend(*inputs, backend="xformers")
     assert not re.search("\n", str(caught.value))
 

@@ -47,7 +47,9 @@ def test_a_table_reads_back_as_it_was_written(project: Path, params) -> None:
     assert set(sidecar["versions"]) == set(tables.RECORDED_VERSIONS)
 
 
-def test_the_same_rows_are_the_same_bytes_and_say_nothing_of_time_or_place(project: Path, params) -> None:
+def test_the_same_rows_are_the_same_bytes_and_say_nothing_of_time_or_place(
+    project: Path, params
+) -> None:
     path = tables.write_table(FRAME, "demo", params)
     first = [p.read_bytes() for p in (path, path.with_suffix(".json"))]
     tables.write_table(FRAME.copy(), "demo", params)
@@ -67,7 +69,9 @@ def test_a_cell_that_a_spreadsheet_would_run_is_refused(cell: str, project: Path
     with refuses(f"arm = {cell!r}: expected text"):
         tables.write_table(FRAME.assign(arm=["rope", cell, "rope", "none"]), "demo", params)
     assert not (project / "build").exists()
-    tables.write_table(FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params)  # a negative number is no formula
+    tables.write_table(
+        FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params
+    )  # a negative number is no formula
 
 
 def damaged(path: Path, how: str) -> None:
@@ -134,7 +138,9 @@ def test_published_rows_stand_beside_this_runs(project: Path, params) -> None:
     assert set(alone["run"]) == {"this run"}
     path = tables.write_table(FRAME, "demo", params)
     for name in ("demo.csv", "demo.json"):
-        files.write_atomic(tables.published_folder() / "demo" / "tables" / name, (path.parent / name).read_bytes())
+        files.write_atomic(
+            tables.published_folder() / "demo" / "tables" / name, (path.parent / name).read_bytes()
+        )
     both = tables.beside_published(FRAME, "demo")
     assert list(both["run"].value_counts().sort_index()) == [4, 4]
 
@@ -168,7 +174,9 @@ def test_tidy_rows_have_the_columns_asked_for_sorted_by_all_but_the_value() -> N
     assert frame.loc[2, "seed"] != frame.loc[2, "seed"]  # missing
 
 
-def test_parameters_are_those_of_the_published_rows(project: Path, params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_are_those_of_the_published_rows(
+    project: Path, params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert tables.params_behind(params, "demo") is params
     other = params.model_copy(update={"seeds": (7, 8)})
     files.write_json(

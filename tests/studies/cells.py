@@ -23,5 +23,9 @@ def smoke_params(root: Path, name: str, section: type[Section]) -> Section:
 def run_assertion(root: Path, name: str, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`, on names of ours."""
     (path,) = (root / "notebooks").glob(f"*_{name}.ipynb")
-    (cell,) = [cell.source for cell in notebooks.read(path).cells if cell.cell_type == "code" and says in cell.source]
+    (cell,) = [
+        cell.source
+        for cell in notebooks.read(path).cells
+        if cell.cell_type == "code" and says in cell.source
+    ]
     exec(cell, known)

@@ -16,7 +16,9 @@ from farcontext.nn.masks import Pattern
 from farcontext.results.claims import judge, read_claims
 from farcontext.studies.attention_derivation import study
 
-SMALL = study.Params(seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3))
+SMALL = study.Params(
+    seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,10 @@ def assertion(root: Path) -> Callable[..., None]:
     sources = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
 
     def run(which: str, **names: object) -> None:
-        exec(sources[f"assertion:{which}"], {"np": np, "pd": pd, "study": study, "params": SMALL, **names})
+        exec(
+            sources[f"assertion:{which}"],
+            {"np": np, "pd": pd, "study": study, "params": SMALL, **names},
+        )
 
     return run
 
@@ -44,7 +49,9 @@ def _scaling_names(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def test_every_assertion_holds_and_the_verdicts_are_supported(assertion: Callable, root: Path) -> None:
+def test_every_assertion_holds_and_the_verdicts_are_supported(
+    assertion: Callable, root: Path
+) -> None:
     table = study.run(SMALL)
     assertion("identities", table=table)
     assertion("reach", table=table)
@@ -60,7 +67,9 @@ def test_the_same_parameters_give_the_same_table() -> None:
 # ---------------------------------------------------------------------------------------------------- planted errors
 
 
-def _without_scale(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+def _without_scale(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pattern: Pattern
+) -> torch.Tensor:
     return _REFERENCE(q * math.sqrt(q.shape[-1]), k, v, pattern)
 
 
@@ -79,7 +88,9 @@ def _without_rescaling(a: study.Partial, b: study.Partial) -> study.Partial:
     return study.Partial(torch.maximum(a.m, b.m), a.l + b.l, a.o + b.o)
 
 
-def _one_key_less(embedding_VD: torch.Tensor, tokens: list[int], *projections_DH: torch.Tensor) -> torch.Tensor:
+def _one_key_less(
+    embedding_VD: torch.Tensor, tokens: list[int], *projections_DH: torch.Tensor
+) -> torch.Tensor:
     q, k, v = (embedding_VD[tokens] @ w for w in projections_DH)
     return torch.softmax(q @ k[1:].T / math.sqrt(q.shape[1]), -1) @ v[1:]
 
@@ -109,7 +120,9 @@ def test_a_wrong_formula_is_seen(
     assert judge("A1", read_claims(root / "claims.yaml").claims["A1"], table).verdict == "refuted"
 
 
-def test_scores_that_are_not_divided_are_seen(assertion: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_are_not_divided_are_seen(
+    assertion: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = study.run(SMALL)
     plain = table[table["metric"].str.startswith("unscaled")]
     plain = plain.assign(metric=plain["metric"].str.replace("unscaled", "scaled"))
@@ -143,12 +156,18 @@ def test_a_wrong_mask_is_seen(
 def _maps(sentences: list[pd.DataFrame], mistake: int) -> dict[str, object]:
     """The notebook's names; `mistake` is added to the offset of the second view."""
     views = {"where do I stand?": 0, "what followed me before?": 1 + mistake}
-    maps = [{t: study.match_weights(w["id"].to_numpy(), 0, o) for t, o in views.items()} for w in sentences]
+    maps = [
+        {t: study.match_weights(w["id"].to_numpy(), 0, o) for t, o in views.items()}
+        for w in sentences
+    ]
     return dict(zip(("sanguo", "macbeth", "chinese", "english"), (*sentences, *maps), strict=True))
 
 
 def test_sentences_find_their_repetitions_and_a_wrong_offset_does_not(assertion: Callable) -> None:
-    sentences = [pd.DataFrame({"id": ids}) for ids in ([7, 1, 2, 3, 4, 0, 4, 2, 3, 1], [5, 6, 8, 9, 6, 8, 9, 6, 8])]
+    sentences = [
+        pd.DataFrame({"id": ids})
+        for ids in ([7, 1, 2, 3, 4, 0, 4, 2, 3, 1], [5, 6, 8, 9, 6, 8, 9, 6, 8])
+    ]
     assertion("sentences", **_maps(sentences, mistake=0))
     with pytest.raises(AssertionError):
         assertion("sentences", **_maps(sentences, mistake=1))
@@ -169,14 +188,22 @@ def test_jacobian_is_what_autograd_gives_one_output_at_a_time() -> None:
     T, pattern = 5, Pattern.window(2)
     model = study.random_decoder(3, 2, T)
     x_TD = model.embedding(torch.arange(T)[None], None)[0]
-    whole = torch.autograd.functional.jacobian(lambda x: model.stack(x[None], None, pattern)[0], x_TD)
-    np.testing.assert_allclose(study.jacobian_norms(3, 2, T, pattern), whole.norm(dim=(1, 3)).numpy(), rtol=1e-12)
+    whole = torch.autograd.functional.jacobian(
+        lambda x: model.stack(x[None], None, pattern)[0], x_TD
+    )
+    np.testing.assert_allclose(
+        study.jacobian_norms(3, 2, T, pattern), whole.norm(dim=(1, 3)).numpy(), rtol=1e-12
+    )
 
 
 def test_merge_starts_from_nothing_and_never_overflows() -> None:
     z, v = torch.tensor([700.0, 900.0, -900.0]).double(), torch.arange(3.0)[:, None].double()
-    nothing = study.Partial(torch.tensor(-torch.inf).double(), torch.tensor(0.0).double(), torch.zeros(1).double())
-    merged = study.merge(study.merge(nothing, study.partial(z[:1], v[:1])), study.partial(z[1:], v[1:]))
+    nothing = study.Partial(
+        torch.tensor(-torch.inf).double(), torch.tensor(0.0).double(), torch.zeros(1).double()
+    )
+    merged = study.merge(
+        study.merge(nothing, study.partial(z[:1], v[:1])), study.partial(z[1:], v[1:])
+    )
     assert merged.o / merged.l == pytest.approx(1.0)
 
 

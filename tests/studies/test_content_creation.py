@@ -45,28 +45,48 @@ def smoke(params: ContentCreation) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=tables, readers=story_reader, world=world, **known)
+    run_assertion(
+        root,
+        study.NAME,
+        says,
+        study=study,
+        results=tables,
+        readers=story_reader,
+        world=world,
+        **known,
+    )
 
 
-def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: ContentCreation) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: pd.DataFrame, params: ContentCreation
+) -> None:
     sizes = story_reader.sizes_of(params.story_reader)
     assertion(root, ORACLE, story=story_reader.story_of(sizes, 0))
     for says in (SAME, REAL):
         assertion(root, says, table=smoke, params=params)
 
 
-def test_an_oracle_that_sees_no_contradiction_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_that_sees_no_contradiction_is_noticed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(world, "contradictions", lambda stated, true: [])
     with pytest.raises(AssertionError):
         assertion(root, ORACLE, story=story_reader.story_of(SIZES, 0))
 
 
 @pytest.mark.parametrize("arm", ["32", "full", "oracle"])
-def test_an_arm_that_is_missing_is_noticed(root: Path, smoke: pd.DataFrame, params: ContentCreation, arm: str) -> None:
+def test_an_arm_that_is_missing_is_noticed(
+    root: Path, smoke: pd.DataFrame, params: ContentCreation, arm: str
+) -> None:
     with pytest.raises(AssertionError):
         assertion(root, SAME, table=smoke[smoke["arm"] != arm], params=params)
     with pytest.raises(AssertionError):
-        assertion(root, REAL, table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "other")], params=params)
+        assertion(
+            root,
+            REAL,
+            table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "other")],
+            params=params,
+        )
 
 
 def test_contradictions_quarrels_and_persistence_by_hand() -> None:
@@ -79,7 +99,9 @@ def test_contradictions_quarrels_and_persistence_by_hand() -> None:
     assert found["quarrels"] == pytest.approx(100 / 3)
     assert found["persistence"] == pytest.approx(3 / 5)
     assert found["distinct"] == pytest.approx(21 / 29)  # bigrams of 30 words
-    assert found["repetition"] == pytest.approx(3 / 27)  # "is in the mill." and the like, with what stands before
+    assert found["repetition"] == pytest.approx(
+        3 / 27
+    )  # "is in the mill." and the like, with what stands before
     assert study.scores([STORY], [" Anna Baker is in the mill."])["contradictions"] == 0
     nothing = study.scores([STORY, STORY], ["", "Once upon a time."])
     assert nothing["persistence"] == 0 and not {"contradictions", "quarrels"} & set(nothing)
@@ -114,7 +136,9 @@ def test_the_brief_names_the_cast_and_is_the_same_for_every_arm() -> None:
     for number in range(5):
         story, brief = story_reader.story_of(SIZES, number), study.brief_of(SIZES, number)
         assert brief == study.brief_of(SIZES, number)
-        assert all(name in brief for name in (*story.people, *(f"the {thing}" for thing in story.things)))
+        assert all(
+            name in brief for name in (*story.people, *(f"the {thing}" for thing in story.things))
+        )
         assert not any(place in brief for place in world.PLACES)
         assert brief.startswith(storybook.CAST) and brief.endswith(storybook.STATEMENTS)
 
@@ -129,16 +153,30 @@ def test_a_writer_that_reads_perfectly_contradicts_less_the_more_it_reads(
         texts, rng = [], np.random.default_rng(seed)
         for prompt in prompts:
             text = words.decode(prompt)
-            known = {fact.subject: fact for fact in world.state(world.read(text)) if fact.kind == "place"}
+            known = {
+                fact.subject: fact for fact in world.state(world.read(text)) if fact.kind == "place"
+            }
             people = [
-                name for name in text.partition(storybook.CAST)[2].partition(".")[0].split(", ") if "the " not in name
+                name
+                for name in text.partition(storybook.CAST)[2].partition(".")[0].split(", ")
+                if "the " not in name
             ]
-            guess = [world.Fact("place", name.strip(), world.PLACES[rng.integers(16)]) for name in people]
+            guess = [
+                world.Fact("place", name.strip(), world.PLACES[rng.integers(16)]) for name in people
+            ]
             texts.append("".join(known.get(fact.subject, fact).sentence for fact in guess) + " and")
         return texts
 
     monkeypatch.setattr(study, "written", written)
-    same = {"sizes": SIZES, "length": 400, "layout": "spread", "count": 20, "new": 9, "temperature": 1.0, "top_p": 0.9}
+    same = {
+        "sizes": SIZES,
+        "length": 400,
+        "layout": "spread",
+        "count": 20,
+        "new": 9,
+        "temperature": 1.0,
+        "top_p": 0.9,
+    }
     found = [study.continuations(None, window=window, **same)[0] for window in (50, 200, None)]
     wrong = [row["contradictions"] for row in found]
     assert wrong[0] > wrong[1] > wrong[2] == 0
@@ -154,5 +192,9 @@ def test_texts_are_those_of_every_arm_and_no_spreadsheet_runs_them(
     assert {*found.loc[found["tier"] == "real", "arm"]} == real
     assert found["text"].str.startswith("… ").all()
     assert {*study.texts(params.model_copy(update={"checkpoint": None}))["tier"]} == {"controlled"}
-    runs = [story_reader.writer_of(params.story_reader, params.story_writer, "statements", params.seeds[0])]
+    runs = [
+        story_reader.writer_of(
+            params.story_reader, params.story_writer, "statements", params.seeds[0]
+        )
+    ]
     assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0]

@@ -38,7 +38,9 @@ ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trai
           for name in ("rope", "linear", "ntk")}  # fmt: skip
 
 
-def test_assertions_hold_on_the_smoke_run(root: Path, table: pd.DataFrame, params: ContextExtension) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, table: pd.DataFrame, params: ContextExtension
+) -> None:
     assertion(root, "ok: PI divides", angles=ANGLES)
     for says in ("ok: every length", "ok: every tuned arm"):
         assertion(root, says, table=table, params=params)
@@ -50,7 +52,9 @@ def test_frequencies_that_are_not_the_schemes_are_noticed(root: Path) -> None:
             assertion(root, "ok: PI divides", angles=ANGLES | {name: ANGLES["rope"]})
 
 
-def test_a_length_that_was_not_scored_is_noticed(root: Path, table: pd.DataFrame, params: ContextExtension) -> None:
+def test_a_length_that_was_not_scored_is_noticed(
+    root: Path, table: pd.DataFrame, params: ContextExtension
+) -> None:
     with pytest.raises(AssertionError):
         cut = table[table["length"] != params.length * max(params.multiples)]
         assertion(root, "ok: every length", table=cut, params=params)
@@ -82,7 +86,11 @@ def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.
     """What `_observations` makes of recall by layout and length."""
     depths = {"far": min(params.depths), "near": max(params.depths), "spread": None}
     rows = [
-        {"layout": "spread" if layout == "spread" else "packed", "depth": depth, "length": params.length * multiple}
+        {
+            "layout": "spread" if layout == "spread" else "packed",
+            "depth": depth,
+            "length": params.length * multiple,
+        }
         | {"accuracy": value}
         for layout, depth in depths.items()
         for multiple, value in zip(params.multiples, curve[layout], strict=True)
@@ -91,16 +99,20 @@ def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.
 
 
 def test_reach_is_the_effective_length_of_the_mean_over_layouts(params: ContextExtension) -> None:
-    flat = observations(params, {layout: [1.0] * 5 for layout in ("far", "near", "spread")}).set_index("metric")[
-        "value"
-    ]
+    flat = observations(
+        params, {layout: [1.0] * 5 for layout in ("far", "near", "spread")}
+    ).set_index("metric")["value"]
     assert flat["reach"] == 4 and flat["score"] == 1
     falls = {"far": [1, 1, 0, 0, 0], "near": [1, 1, 1, 1, 1], "spread": [1, 1, 0.5, 0, 0]}
     found = observations(params, falls)
     value = found.set_index("metric")["value"]
     # the mean is 1 at 2× and 0.5 at 4×: it passes 0.856 at 2^(1 + 0.144/0.5) trained lengths
     assert value["reach"] == pytest.approx(1 + 0.144 / 0.5)
-    assert value["score"] == pytest.approx(1 / 3) and value["score_spread"] == 0 and value["score_packed"] == 0.5
+    assert (
+        value["score"] == pytest.approx(1 / 3)
+        and value["score_spread"] == 0
+        and value["score_packed"] == 0.5
+    )
     kept = found[found["metric"] == "kept"].set_index(["layout", "length"])["value"]
     assert kept["far", 4 * params.length] == 0 and kept["near", 16 * params.length] == 1
 
@@ -110,12 +122,22 @@ def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() ->
     shared = rng.normal(size=5)
     values = {"a": shared + 1, "b": shared, "c": shared + rng.normal(scale=0.5, size=5)}
     rows = [
-        {"metric": "score", "tuned": "tuned", "kind": "decoder", "arm": arm, "seed": seed, "value": value}
+        {
+            "metric": "score",
+            "tuned": "tuned",
+            "kind": "decoder",
+            "arm": arm,
+            "seed": seed,
+            "value": value,
+        }
         for arm, many in values.items()
         for seed, value in enumerate(many)
     ]
     pairs = study.pairwise(pd.DataFrame(rows), "tuned").set_index(["better", "worse"])
-    assert pairs.loc[("a", "b"), "difference"] == pytest.approx(1) and pairs.loc[("a", "b"), "p_holm"] < 1e-6
+    assert (
+        pairs.loc[("a", "b"), "difference"] == pytest.approx(1)
+        and pairs.loc[("a", "b"), "p_holm"] < 1e-6
+    )
     others = pairs.drop(("a", "b"))
     assert (others["p_holm"] > 0.01).all() and len(pairs) == 3
 
@@ -131,7 +153,10 @@ def test_the_rate_of_the_least_final_loss_is_taken_though_recall_ties(
         """What training and evaluation would have left: equal recall, losses by rate."""
         runs = {name: job.run if isinstance(job, EvalConfig) else job for name, job in jobs.items()}
         rates = {name: run.optimizer.lr for name, run in runs.items()}
-        return {n: type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]}) for n, rate in rates.items()}
+        return {
+            n: type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]})
+            for n, rate in rates.items()
+        }
 
     monkeypatch.setattr(study, "sweep", swept)
     assert study.tune(many)[0] == {"rope": 0.004}
@@ -149,4 +174,7 @@ def test_every_arm_has_its_bases_weights_and_runs(name: str, params: ContextExte
     tokens, _ = recall.recall(np.random.default_rng(0), 1, 4 * params.length, pairs=2)
     assert model(torch.from_numpy(tokens)).isfinite().all()
     tuned = arms.tuned_run(params, arm, 0, 0.01)
-    assert tuned.start.model == base.config and tuned.model.max_length == params.length * params.tune_multiple
+    assert (
+        tuned.start.model == base.config
+        and tuned.model.max_length == params.length * params.tune_multiple
+    )

@@ -32,10 +32,17 @@ def assertion(root: Path, says: str, table: pd.DataFrame, params: DepthWidth) ->
     run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=tables)
 
 
-SAYS = ("ok: every cell recalls", "ok: trained on longer", "ok: influence ends", "ok: the sweep spans")
+SAYS = (
+    "ok: every cell recalls",
+    "ok: trained on longer",
+    "ok: influence ends",
+    "ok: the sweep spans",
+)
 
 
-def test_assertions_hold_on_the_smoke_run(root: Path, table: pd.DataFrame, params: DepthWidth) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, table: pd.DataFrame, params: DepthWidth
+) -> None:
     for says in SAYS:
         assertion(root, says, table, params)
 
@@ -44,7 +51,13 @@ def test_assertions_hold_on_the_smoke_run(root: Path, table: pd.DataFrame, param
     ("says", "metric", "value"),
     [(SAYS[0], "recall", 1 / 32), (SAYS[1], "effective_length", 64.0), (SAYS[2], "influence", 1e-9)]
     + [(SAYS[3], "diverged", value) for value in (0.0, 1.0)],
-    ids=["nothing learned", "one length for all", "influence everywhere", "no run diverges", "every run diverges"],
+    ids=[
+        "nothing learned",
+        "one length for all",
+        "influence everywhere",
+        "no run diverges",
+        "every run diverges",
+    ],
 )
 def test_a_missing_effect_is_noticed(
     root: Path, table: pd.DataFrame, params: DepthWidth, says: str, metric: str, value: float
@@ -54,10 +67,15 @@ def test_a_missing_effect_is_noticed(
         assertion(root, says, planted, params)
 
 
-def test_influence_that_stops_too_early_is_noticed(root: Path, table: pd.DataFrame, params: DepthWidth) -> None:
+def test_influence_that_stops_too_early_is_noticed(
+    root: Path, table: pd.DataFrame, params: DepthWidth
+) -> None:
     with pytest.raises(AssertionError):
         assertion(
-            root, SAYS[2], table.assign(value=table["value"].where(table["distance"] != params.local_window, 0)), params
+            root,
+            SAYS[2],
+            table.assign(value=table["value"].where(table["distance"] != params.local_window, 0)),
+            params,
         )
 
 
@@ -80,7 +98,10 @@ def grid(exponents: dict[str, float], noise: float = 0.0) -> pd.DataFrame:
                 cell = {"layers": layers, "width": width, "window": window}
                 log = sum(power * math.log2(cell[name]) for name, power in exponents.items())
                 value = 2 ** (log + noise * rng.standard_normal())
-                rows += [cell | {"seed": seed, "metric": "effective_length", "value": value, "length": np.nan}]
+                rows += [
+                    cell
+                    | {"seed": seed, "metric": "effective_length", "value": value, "length": np.nan}
+                ]
                 rows += [cell | {"seed": seed, "metric": "recall", "value": 0.97, "length": window}]
     return pd.DataFrame(rows)
 
@@ -134,7 +155,9 @@ def test_the_worst_cell_is_what_the_check_reads() -> None:
     ],
     ids=["falls", "rises", "loss not finite", "gradient not finite", "spike"],
 )
-def test_divergence_is_what_was_defined(losses: list[float], norms: list[float], wanted: bool) -> None:
+def test_divergence_is_what_was_defined(
+    losses: list[float], norms: list[float], wanted: bool
+) -> None:
     assert study.diverged(losses, norms) is wanted
 
 
@@ -150,7 +173,9 @@ def test_the_horizon_holds_nine_tenths() -> None:
     assert study.horizon([1.0, 0.0, 0.0]) == pytest.approx(0.9)
 
 
-def test_tested_lengths_double_from_half_the_trained_one_to_the_furthest(params: DepthWidth) -> None:
+def test_tested_lengths_double_from_half_the_trained_one_to_the_furthest(
+    params: DepthWidth,
+) -> None:
     assert study.lengths_of(params, 64) == [64 // 2 * 2**power for power in range(5)]
 
 
@@ -159,7 +184,12 @@ def test_tuning_takes_the_best_rate_of_each_cell(
 ) -> None:
     monkeypatch.chdir(root)
     tuned = params.model_copy(
-        update={"tuning_rates": (1e-6, 0.008), "tuning_seeds": (2,), "rates": {"1x32": 0.5}, "windows": (32,)}
+        update={
+            "tuning_rates": (1e-6, 0.008),
+            "tuning_seeds": (2,),
+            "rates": {"1x32": 0.5},
+            "windows": (32,),
+        }
     )
     assert study._rates(tuned) == {(1, 32): 0.008}
     assert {row["lr"] for row in study._tuning(tuned)} == {1e-6, 0.008}

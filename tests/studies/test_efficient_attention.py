@@ -50,10 +50,14 @@ def assertion(root: Path, says: str, smoke: Smoke, params: EfficientAttention) -
         "models": table[table["part"].isin(["cache", "break_even"])],
         "layers": costs[costs["part"] == "layer"],
     }
-    run_assertion(root, study.NAME, says, table=table, costs=costs, study=study, params=params, **parts)
+    run_assertion(
+        root, study.NAME, says, table=table, costs=costs, study=study, params=params, **parts
+    )
 
 
-def changed(frame: pd.DataFrame, change: float, column: str = "value", **where: object) -> pd.DataFrame:
+def changed(
+    frame: pd.DataFrame, change: float, column: str = "value", **where: object
+) -> pd.DataFrame:
     """Return the frame with another number in the rows that `where` selects, of which there must be some."""
     hit = np.logical_and.reduce([frame[name] == wanted for name, wanted in where.items()])
     assert hit.any(), where
@@ -61,7 +65,9 @@ def changed(frame: pd.DataFrame, change: float, column: str = "value", **where: 
 
 
 @pytest.mark.parametrize("says", [SOUND, SLOPES, LONGEST, INTENSITY, CACHE, FORETOLD])
-def test_assertions_hold_on_the_smoke_run(root: Path, smoke: Smoke, params: EfficientAttention, says: str) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: Smoke, params: EfficientAttention, says: str
+) -> None:
     assertion(root, says, smoke, params)
 
 
@@ -96,7 +102,12 @@ def test_a_layer_too_large_or_too_short_is_noticed(
     root: Path, smoke: Smoke, params: EfficientAttention, column: str, value: float, where: dict
 ) -> None:
     with pytest.raises(AssertionError):
-        assertion(root, LONGEST, smoke._replace(costs=changed(smoke.costs, value, column, **where)), params)
+        assertion(
+            root,
+            LONGEST,
+            smoke._replace(costs=changed(smoke.costs, value, column, **where)),
+            params,
+        )
 
 
 def test_a_half_left_out_is_noticed(root: Path, smoke: Smoke, params: EfficientAttention) -> None:
@@ -134,7 +145,9 @@ def test_claims_read_rows_that_are_there(root: Path, smoke: Smoke) -> None:
     assert verdicts.judge("E1", claims["E1"], two).verdict == "supported"
     flat = changed(two, 1.0, metric="memory_slope", backend="reference")
     assert verdicts.judge("E1", claims["E1"], flat).verdict == "refuted"
-    exact = smoke.table.assign(value=smoke.table["value"].where(smoke.table["metric"] != "memory_error", 0.1))
+    exact = smoke.table.assign(
+        value=smoke.table["value"].where(smoke.table["metric"] != "memory_error", 0.1)
+    )
     assert verdicts.judge("E2", claims["E2"], exact).verdict == "supported"
     off = exact.assign(value=exact["value"].where(exact["metric"] != "memory_error", 0.16))
     assert verdicts.judge("E2", claims["E2"], off).verdict == "refuted"
@@ -144,7 +157,9 @@ def test_seconds_and_bytes_stay_out_of_the_table(smoke: Smoke) -> None:
     assert set(smoke.table["part"]) == {
         "attention", "check", "arithmetic", "cache", "break_even", "training", "inference"
     }  # fmt: skip
-    assert not {"bytes", "seconds"} & set(smoke.table[smoke.table["part"] != "arithmetic"]["metric"])
+    assert not {"bytes", "seconds"} & set(
+        smoke.table[smoke.table["part"] != "arithmetic"]["metric"]
+    )
     assert smoke.costs["seconds"].sum() > 0
 
 
@@ -162,7 +177,9 @@ def test_the_cost_model_of_a_run_answers_for_any_model(
     assert study.coefficients() == cost.from_frame(published) == cost.published()
 
 
-def test_gpu_tables_are_named_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_tables_are_named_or_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert study.gpu_lines(study.gpu_tables())[0].startswith("no GPU table is recorded yet")
@@ -170,7 +187,8 @@ def test_gpu_tables_are_named_or_said_to_be_missing(tmp_path: Path, monkeypatch:
     files.write_json(folder / "card.json", {"card": "Made Up 1", "date": "2026-01-02"})
     rows = "backend,pattern,dtype,direction,length,tflop_per_s\nsdpa,causal,bfloat16,forward,4096,120\n"
     files.write_atomic(
-        folder / "attention.csv", rows + "sdpa,causal,bfloat16,forward,1024,90\nflex,full,bfloat16,forward,1024,\n"
+        folder / "attention.csv",
+        rows + "sdpa,causal,bfloat16,forward,1024,90\nflex,full,bfloat16,forward,1024,\n",
     )
     (line,) = study.gpu_lines(study.gpu_tables())
     assert line == "Made Up 1, 2026-01-02, as recorded: sdpa 120 TFLOP/s (causal, 4096 tokens)"

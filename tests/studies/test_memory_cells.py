@@ -12,7 +12,9 @@ SHAPE = {"heads": 1, "head_width": 16}
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, float]]:
     """All cells of this file through one server: its start is what takes time."""
-    config = memory_cells._config("decoder", 32, 2, layers=2, vocabulary=512, length=256).model_dump(mode="json")
+    config = memory_cells._config(
+        "decoder", 32, 2, layers=2, vocabulary=512, length=256
+    ).model_dump(mode="json")
     model = {"config": config, "rows": 2, "length": 256, "backend": "auto"}
     attend = {"what": "attend", "length": 1024, "seed": 0} | SHAPE
     cells = {
@@ -48,12 +50,18 @@ def test_a_models_cells_hold_what_they_must(found: dict) -> None:
     assert found["plain model"]["bytes"] > found["inference"]["bytes"] + MIB
     assert found["layer"]["bytes"] > 1024 * 16 * 4 * 8
     assert all(cell["seconds"] > 0 for cell in found.values() if "seconds" in cell)
-    assert found["ceilings"]["flop_per_second"] > 1e6 and found["ceilings"]["bytes_per_second"] > 1e6
+    assert (
+        found["ceilings"]["flop_per_second"] > 1e6 and found["ceilings"]["bytes_per_second"] > 1e6
+    )
 
 
 def test_what_fails_in_a_cell_is_one_line_that_names_it() -> None:
-    with refuses('"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: ValueError: backend'):
-        memory_cells.measure([{"what": "attend", "backend": "flash", "length": 64, "seed": 0} | SHAPE])
+    with refuses(
+        '"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: ValueError: backend'
+    ):
+        memory_cells.measure(
+            [{"what": "attend", "backend": "flash", "length": 64, "seed": 0} | SHAPE]
+        )
 
 
 def test_a_backend_differs_from_the_reference_by_rounding_and_another_function_by_more(

@@ -104,21 +104,27 @@ def _set(table: pd.DataFrame, value: float, **where: str) -> pd.DataFrame:
         {"part": "accuracy", "arm": "argmax(dim=1), hits a sequence: as printed", "value": 100},
     ],
 )
-def test_a_listing_that_runs_or_counts_otherwise_fails(change: dict, assertion: Callable, table: pd.DataFrame) -> None:
+def test_a_listing_that_runs_or_counts_otherwise_fails(
+    change: dict, assertion: Callable, table: pd.DataFrame
+) -> None:
     with pytest.raises(AssertionError):
         assertion("listing", _set(table, **change))
 
 
 def _as(table: pd.DataFrame, arm: str, other: str) -> pd.DataFrame:
     """What the study would have measured had `arm` been built like `other`: runs differ in nothing but the defects."""
-    swapped = table[(table["arm"] == other) & table["part"].isin(["probe", "defect"])].assign(arm=arm)
+    swapped = table[(table["arm"] == other) & table["part"].isin(["probe", "defect"])].assign(
+        arm=arm
+    )
     kept = table[(table["arm"] != arm) | ~table["part"].isin(["probe", "defect"])]
     return pd.concat([kept, swapped], ignore_index=True)
 
 
 @pytest.mark.parametrize("which", ["probes", "defects"])
 @pytest.mark.parametrize("arm", listing.ARMS)
-def test_an_arm_without_its_defect_fails(arm: str, which: str, assertion: Callable, table: pd.DataFrame) -> None:
+def test_an_arm_without_its_defect_fails(
+    arm: str, which: str, assertion: Callable, table: pd.DataFrame
+) -> None:
     other = "no shift" if arm == "repaired" else "repaired"
     with pytest.raises(AssertionError):
         assertion(which, _as(table, arm, other))
@@ -156,7 +162,9 @@ def test_parity_notices_a_planted_error(
 ) -> None:
     for name in ("from_hf", "from_torch"):
         sound = getattr(convert, name)
-        monkeypatch.setattr(convert, name, lambda *a, sound=sound: study.planted(sound(*a), **error))
+        monkeypatch.setattr(
+            convert, name, lambda *a, sound=sound: study.planted(sound(*a), **error)
+        )
     seed = params.seeds[0]
     rows = study.parity(arm, seed, 3)[:-1]
     by_metric = {row["metric"]: row["value"] for row in rows if row["part"] == "parity"}
@@ -167,7 +175,10 @@ def test_parity_notices_a_planted_error(
 
 
 def test_parity_that_notices_nothing_fails(assertion: Callable, table: pd.DataFrame) -> None:
-    for change in ({"part": "planted", "value": 1e-6}, {"metric": "fp64_loss_difference", "value": 1e-6}):
+    for change in (
+        {"part": "planted", "value": 1e-6},
+        {"metric": "fp64_loss_difference", "value": 1e-6},
+    ):
         with pytest.raises(AssertionError):
             assertion("parity", _set(table, **change))
 
@@ -178,7 +189,9 @@ def test_the_loss_curves_notice_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch
         pair.ours.stack.norm.weight.requires_grad_(False)
         return pair
 
-    monkeypatch.setitem(study.PAIRS, "decoder vs Llama", (without_norms, {"pairing": "interleaved"}))
+    monkeypatch.setitem(
+        study.PAIRS, "decoder vs Llama", (without_norms, {"pairing": "interleaved"})
+    )
     found = {row["metric"]: row["value"] for row in study.parity("decoder vs Llama", 1, 5)[:-1]}
     assert found["max_logit_difference"] < 1e-5 < found["max_loss_difference"]
 
@@ -198,7 +211,12 @@ def test_the_quotation_is_held_by_its_hash(tmp_path: Path, monkeypatch: pytest.M
 def test_programs_are_reported_as_they_end() -> None:
     good = "print('Epoch 1, Loss: 0.5')\nprint('Test Accuracy: 200.0%')"
     ended, failed = listing.run_programs([good, "raise ValueError('no')"])
-    assert ended == {"outcome": "ran to its end", "runs": 1, "printed_loss": 0.5, "printed_accuracy": 200}
+    assert ended == {
+        "outcome": "ran to its end",
+        "runs": 1,
+        "printed_loss": 0.5,
+        "printed_accuracy": 200,
+    }
     assert failed == {"outcome": "ValueError: no", "runs": 0}
 
 
@@ -221,7 +239,9 @@ def test_the_ceiling_without_order_is_what_counting_gives() -> None:
 
 
 def test_shipped_counts_are_those_of_the_goldens(root: Path) -> None:
-    models = json.loads((root / "tests" / "goldens" / "parameter_counts.json").read_text())["models"]
+    models = json.loads((root / "tests" / "goldens" / "parameter_counts.json").read_text())[
+        "models"
+    ]
     known = {model["parameters"] for model in models}
     assert {count for _, count in study.SHIPPED.values()} <= known
 

@@ -27,7 +27,9 @@ def test_a_section_is_read_from_a_notebooks_globals(root: Path) -> None:
     found = params.STUDIES["model_anatomy"].of(values | {"unrelated": object(), "np": None})
     assert found.model_dump(mode="json") == values
     with refuses("parameters cell: steps: expected this key"):
-        params.STUDIES["model_anatomy"].of({key: value for key, value in values.items() if key != "steps"})
+        params.STUDIES["model_anatomy"].of(
+            {key: value for key, value in values.items() if key != "steps"}
+        )
     with refuses("parameters cell: steps = 0: expected an integer ≥ 1"):
         params.STUDIES["model_anatomy"].of(values | {"steps": 0})
 
@@ -35,6 +37,8 @@ def test_a_section_is_read_from_a_notebooks_globals(root: Path) -> None:
 @pytest.mark.parametrize("name", ["../laptop", "", "a/b", ".hidden", "Laptop"])
 def test_a_profile_is_a_plain_folder_name(name: str, root: Path, tmp_path: Path) -> None:
     text = (root / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(text.replace("profile: laptop", f'profile: "{name}"'), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        text.replace("profile: laptop", f'profile: "{name}"'), encoding="utf-8"
+    )
     with refuses(f"profile = {name!r}: expected text"):
         params.read_params(tmp_path / "params.yaml")

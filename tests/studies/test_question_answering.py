@@ -39,7 +39,16 @@ def smoke(params: QuestionAnswering) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=tables, readers=story_reader, world=world, **known)
+    run_assertion(
+        root,
+        study.NAME,
+        says,
+        study=study,
+        results=tables,
+        readers=story_reader,
+        world=world,
+        **known,
+    )
 
 
 def told(params: QuestionAnswering):
@@ -48,14 +57,18 @@ def told(params: QuestionAnswering):
     )[0]
 
 
-def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: QuestionAnswering) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: pd.DataFrame, params: QuestionAnswering
+) -> None:
     words = story_reader.vocabulary()
     assertion(root, ORACLE, told=told(params), words=words, params=params)
     for says in (ASKED, EQUAL, DOCUMENTS):
         assertion(root, says, table=smoke, params=params)
 
 
-def test_an_oracle_that_errs_is_noticed(root: Path, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_that_errs_is_noticed(
+    root: Path, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(world, "oracle", lambda sample, decode: [() for _ in sample.queries])
     with pytest.raises(AssertionError):
         assertion(root, ORACLE, told=told(params), words=story_reader.vocabulary(), params=params)
@@ -68,7 +81,12 @@ def test_an_arm_that_is_missing_is_noticed(
     with pytest.raises(AssertionError):
         assertion(root, ASKED, table=smoke[smoke["arm"] != arm], params=params)
     with pytest.raises(AssertionError):
-        assertion(root, DOCUMENTS, table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "window")], params=params)
+        assertion(
+            root,
+            DOCUMENTS,
+            table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "window")],
+            params=params,
+        )
 
 
 def test_recipes_that_do_not_cost_the_same_are_noticed(
@@ -77,7 +95,9 @@ def test_recipes_that_do_not_cost_the_same_are_noticed(
     honest = story_reader.steps_of
 
     def longer(reader, recipe: str):
-        return honest(reader, recipe) | ({"more": (0, 3 * reader.long_steps)} if recipe == "long" else {})
+        return honest(reader, recipe) | (
+            {"more": (0, 3 * reader.long_steps)} if recipe == "long" else {}
+        )
 
     monkeypatch.setattr(story_reader, "steps_of", longer)
     with pytest.raises(AssertionError):
@@ -85,7 +105,9 @@ def test_recipes_that_do_not_cost_the_same_are_noticed(
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
-def test_every_profile_s_recipes_cost_the_same(root: Path, profile: str, params: QuestionAnswering) -> None:
+def test_every_profile_s_recipes_cost_the_same(
+    root: Path, profile: str, params: QuestionAnswering
+) -> None:
     reader = params_of(root, profile).question_answering.story_reader
     costs = [story_reader.flop_of(reader, recipe) for recipe in story_reader.RECIPES]
     assert max(costs) < 1.02 * min(costs)
@@ -93,7 +115,8 @@ def test_every_profile_s_recipes_cost_the_same(root: Path, profile: str, params:
 
 def test_recipes_share_what_they_share_and_end_on_questions(params: QuestionAnswering) -> None:
     short, long = (
-        story_reader.phases_of(story_reader.run_of(params.story_reader, recipe, 3)) for recipe in ("short", "long")
+        story_reader.phases_of(story_reader.run_of(params.story_reader, recipe, 3))
+        for recipe in ("short", "long")
     )
     assert [len(short), len(long)] == [3, 3]
     assert short[0] == long[0] and short[1] != long[1]
@@ -108,7 +131,9 @@ def test_recipes_share_what_they_share_and_end_on_questions(params: QuestionAnsw
         story_reader.run_of(params.story_reader, "longer", 3)
 
 
-def test_rows_that_the_cache_lost_are_made_again(params: QuestionAnswering, smoke: pd.DataFrame) -> None:
+def test_rows_that_the_cache_lost_are_made_again(
+    params: QuestionAnswering, smoke: pd.DataFrame
+) -> None:
     run = story_reader.run_of(params.story_reader, "none", 3)
     (task,) = run.batch.stages[0].tasks
     path = files.cache() / "rows" / f"{task.digest}.npy"
@@ -128,10 +153,14 @@ def test_a_perfect_reader_is_scored_perfect_and_a_blind_one_at_chance(
     def logits(model, contexts, asked, *, blind: bool = False):
         found = []
         for number, (context, (question, answer)) in enumerate(zip(contexts, asked, strict=True)):
-            known = {fact.question: fact.value for fact in world.state(world.read(words.decode(context)))}
+            known = {
+                fact.question: fact.value for fact in world.state(world.read(words.decode(context)))
+            }
             value = None if blind else known.get(words.decode(question))
             said = words.encode(f" {value}") if value else ()
-            scores = torch.rand(len(answer), words.size, generator=torch.Generator().manual_seed(number))
+            scores = torch.rand(
+                len(answer), words.size, generator=torch.Generator().manual_seed(number)
+            )
             for place, token in enumerate(said[: len(answer)]):
                 scores[place, token] = 2
             found.append(scores)
@@ -154,13 +183,17 @@ def test_a_perfect_reader_is_scored_perfect_and_a_blind_one_at_chance(
     assert one["exact"] >= 0.9 > two["exact"]
 
 
-def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(params: QuestionAnswering) -> None:
+def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(
+    params: QuestionAnswering,
+) -> None:
     torch.manual_seed(0)
     model = build_model(story_reader.model_of(params.story_reader)).eval()
     asked = [((5, 6), (7,)), ((5, 6, 8), (9, 10))]
     contexts = [np.arange(4, 20), np.arange(30, 40)]
     both = story_reader.likeliest(model, contexts, asked)
-    alone = [story_reader.likeliest(model, [c], [a])[0] for c, a in zip(contexts, asked, strict=True)]
+    alone = [
+        story_reader.likeliest(model, [c], [a])[0] for c, a in zip(contexts, asked, strict=True)
+    ]
     assert [found.shape[0] for found in both] == [1, 2]
     for one, other in zip(both, alone, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
@@ -185,6 +218,11 @@ def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering)
         real.stretch("plays", 99, 300, 4, words.encode, (2,))
 
 
-def test_trainings_are_cached_under_the_study_s_own_runs(params: QuestionAnswering, smoke: pd.DataFrame) -> None:
-    runs = [story_reader.run_of(params.story_reader, recipe, params.seeds[0]) for recipe in story_reader.RECIPES]
+def test_trainings_are_cached_under_the_study_s_own_runs(
+    params: QuestionAnswering, smoke: pd.DataFrame
+) -> None:
+    runs = [
+        story_reader.run_of(params.story_reader, recipe, params.seeds[0])
+        for recipe in story_reader.RECIPES
+    ]
     assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0, 0, 0]

@@ -45,7 +45,9 @@ def test_every_arm_has_its_rows(smoke: list[Row], params: ContentCreation) -> No
     arms = {*map(str, params.real_windows), "full"}
     found = {(row["arm"], row["metric"], row["seed"]): row["value"] for row in smoke}
     for number in range(params.real_documents):
-        assert {arm for arm, metric, seed in found if (metric, seed) == ("loss", number)} == arms | {"other"}
+        assert {
+            arm for arm, metric, seed in found if (metric, seed) == ("loss", number)
+        } == arms | {"other"}
         counted = {arm for arm, metric, seed in found if (metric, seed) == ("distinct_2", number)}
         assert counted == arms | {"human"}
     assert len(found) == len(smoke) and all(math.isfinite(value) for value in found.values())
@@ -59,8 +61,12 @@ def test_texts_stand_side_by_side(smoke: list[Row], params: ContentCreation) -> 
     assert all(isinstance(text, str) and text for text in texts.values())
 
 
-def test_what_truly_follows_follows_in_the_play(root: Path, made: study.Stretch, pretrained: Pretrained) -> None:
-    plays = [play.text for play in corpus.load_documents(root / "build" / "corpus", "test", "plays")]
+def test_what_truly_follows_follows_in_the_play(
+    root: Path, made: study.Stretch, pretrained: Pretrained
+) -> None:
+    plays = [
+        play.text for play in corpus.load_documents(root / "build" / "corpus", "test", "plays")
+    ]
     decode = pretrained.tokenizer.decode
     whole = decode([*made.read, *made.follows])
     assert whole.startswith("**") and plays[0].index(whole) >= len(plays[0]) // 2
@@ -74,7 +80,10 @@ def test_contexts_are_ends_of_each_other(made: study.Stretch, params: ContentCre
     read = study.contexts(made, params.real_windows)
     other = read.pop("other")
     contexts = sorted(read.values(), key=len)
-    assert [len(context) for context in contexts] == [*sorted(params.real_windows), params.real_length]
+    assert [len(context) for context in contexts] == [
+        *sorted(params.real_windows),
+        params.real_length,
+    ]
     for shorter, longer in pairwise(contexts):
         assert longer[-len(shorter) :] == shorter
     near = min(params.real_windows)
@@ -87,22 +96,33 @@ def test_losses_are_of_the_right_text_and_a_cache_s_are_a_plain_pass_s(
     made: study.Stretch, pretrained: Pretrained, smoke: list[Row], params: ContentCreation
 ) -> None:
     read = study.contexts(made, params.real_windows)
-    table = {row["arm"]: row["value"] for row in smoke if row["metric"] == "loss" and row["seed"] == 0}
+    table = {
+        row["arm"]: row["value"] for row in smoke if row["metric"] == "loss" and row["seed"] == 0
+    }
     for arm, context in read.items():
         plain = token_losses(pretrained.model, (*context, *made.follows), len(made.follows))
         assert table[arm] == pytest.approx(float(plain.mean()), abs=1e-4)
     assert table["full"] < table["other"]  # fails if the two were exchanged
 
 
-def test_a_leak_is_cheap_where_it_is_read_and_only_there(made: study.Stretch, pretrained: Pretrained) -> None:
-    leaking = study.Stretch(made.read, made.follows, (*made.read[-20:], *made.follows, *made.read[-20:]))
+def test_a_leak_is_cheap_where_it_is_read_and_only_there(
+    made: study.Stretch, pretrained: Pretrained
+) -> None:
+    leaking = study.Stretch(
+        made.read, made.follows, (*made.read[-20:], *made.follows, *made.read[-20:])
+    )
     read = study.contexts(leaking, [20])
-    losses = {arm: study.scored(pretrained.model, context, made.follows)[0] for arm, context in read.items()}
+    losses = {
+        arm: study.scored(pretrained.model, context, made.follows)[0]
+        for arm, context in read.items()
+    }
     assert losses["other"] < 0.7 * losses["full"] and losses["other"] < 0.7 * losses["20"]
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, top_p=0.95)])
-def test_equal_seeds_draw_equal_texts(made: study.Stretch, pretrained: Pretrained, sampling: Sampling) -> None:
+def test_equal_seeds_draw_equal_texts(
+    made: study.Stretch, pretrained: Pretrained, sampling: Sampling
+) -> None:
     def written(seed: int, follows: tuple[int, ...]) -> list[int]:
         _, cache, logits = study.scored(pretrained.model, made.read[-32:], follows)
         return study.continued(pretrained, cache, logits, new=6, sampling=sampling, seed=seed)
@@ -113,7 +133,9 @@ def test_equal_seeds_draw_equal_texts(made: study.Stretch, pretrained: Pretraine
     assert not {*first} & {*pretrained.tokenizer.all_special_ids}
 
 
-def test_greedy_text_is_that_of_passes_without_a_cache(made: study.Stretch, pretrained: Pretrained) -> None:
+def test_greedy_text_is_that_of_passes_without_a_cache(
+    made: study.Stretch, pretrained: Pretrained
+) -> None:
     _, cache, logits = study.scored(pretrained.model, made.read[-32:], made.follows)
     row = [*made.read[-32:]]
     for token in study.continued(pretrained, cache, logits, new=5, sampling=GREEDY, seed=0):
@@ -126,5 +148,9 @@ def test_counts_of_texts_worked_out_by_hand() -> None:
     text = "**Caliban**  \nA b a b\n\n**First Soldier**  \na b a b\n\n**ALL**\nNo.\n\n**ANTONIO**\n"
     assert study.counts(text, before)["names"] == pytest.approx(3 / 4)
     assert "names" not in study.counts("**ANTO", before)  # cut off: no name yet
-    assert study.counts("**ALL**", "They shall.\n") == {"names": 0}  # as a whole word only; too short for shares
-    assert study.counts("a b c d a b c d", "") == pytest.approx({"distinct_2": 4 / 7, "repetition_4": 1 / 5})
+    assert study.counts("**ALL**", "They shall.\n") == {
+        "names": 0
+    }  # as a whole word only; too short for shares
+    assert study.counts("a b c d a b c d", "") == pytest.approx(
+        {"distinct_2": 4 / 7, "repetition_4": 1 / 5}
+    )

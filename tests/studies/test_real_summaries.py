@@ -22,7 +22,10 @@ ABSTRACT = (
     "Tide is a service that keeps the hours of the sea for every harbour that a client registers.\n"
     "With Tide you can list the harbours, read their hours, and be told when one of them changes."
 )
-BODY = "\n".join(f"Operation {number} returns thing {number} of the harbour to its caller." for number in range(60))
+BODY = "\n".join(
+    f"Operation {number} returns thing {number} of the harbour to its caller."
+    for number in range(60)
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,9 @@ def scores(rows: list[Row], metric: str) -> dict[tuple[str, int], float]:
     return {(row["arm"], row["seed"]): row["value"] for row in rows if row["metric"] == metric}
 
 
-def losses(pretrained: Pretrained, own: study.Summarized, other: study.Summarized) -> dict[str, float]:
+def losses(
+    pretrained: Pretrained, own: study.Summarized, other: study.Summarized
+) -> dict[str, float]:
     encode = encoder(pretrained.tokenizer)
     asked = {"cue": tuple(encode(study.CUE)), "scored": tuple(encode(f" {own.abstract}"))}
     return study.losses_of(pretrained.model, own.body, other.body, before=(), **asked)
@@ -69,12 +74,21 @@ def test_no_sentence_of_an_abstract_stands_in_its_body(root: Path) -> None:
         abstract, body = study.parted(document.text, len(document.text))
         assert body
         for line in abstract.split("\n"):
-            assert all(sentence not in body for sentence in study.ENDS.split(line) if len(sentence.split()) > 4)
+            assert all(
+                sentence not in body
+                for sentence in study.ENDS.split(line)
+                if len(sentence.split()) > 4
+            )
 
 
 def test_a_planted_copy_is_left_out_and_nothing_else_is() -> None:
     first, second = ABSTRACT.split("\n")
-    for leak in (first, second.replace("list", "show"), f"harbour (string, required): {first}", first[20:]):
+    for leak in (
+        first,
+        second.replace("list", "show"),
+        f"harbour (string, required): {first}",
+        first[20:],
+    ):
         text = f"Tide\n\nTide\n{ABSTRACT}\n\nOPERATIONS\n\nListHarbours\nLists them. {leak} Not paged.\n{BODY}\n"
         abstract, body = study.parted(text, len(text))
         assert abstract == ABSTRACT  # without the heading
@@ -135,7 +149,9 @@ def test_every_arm_scores_the_same_tokens_and_exchanged_bodies_are_noticed(
     )
 
 
-def test_the_tables_losses_are_of_the_pair(pretrained: Pretrained, smoke: list[Row], params: Summarization) -> None:
+def test_the_tables_losses_are_of_the_pair(
+    pretrained: Pretrained, smoke: list[Row], params: Summarization
+) -> None:
     expected = losses(pretrained, *study.pair(1, params.real_length, encoder(pretrained.tokenizer)))
     found = scores(smoke, "loss")
     assert {arm: found[arm, 1] for arm in study.CONTEXTS} == pytest.approx(expected, abs=1e-4)

@@ -37,13 +37,20 @@ SIZES = {
 def drcd_article(name: str, year: int) -> dict:
     answer = {"text": f"{year}年", "answer_start": 8}
     asked = [{"question": f"{name}哪一年建成？", "answers": [answer, answer]}]
-    return {"paragraphs": [{"context": f"{name}是一座橋。{name}於{year}年建成；很長。今天仍在使用。", "qas": asked}]}
+    return {
+        "paragraphs": [
+            {"context": f"{name}是一座橋。{name}於{year}年建成；很長。今天仍在使用。", "qas": asked}
+        ]
+    }
 
 
 def story(name: str) -> dict:
     text = f"{name}\n \n\n Once there was a  sailor {name}. He lost a very old ship. Then he found another one."
     first = {
-        "responses": [{"response_text": f"The sailor {name} loses it."}, {"response_text": f"{name} finds a ship."}]
+        "responses": [
+            {"response_text": f"The sailor {name} loses it."},
+            {"response_text": f"{name} finds a ship."},
+        ]
     }
     return {"document": text, "questions": [first, {"responses": [{"response_text": "no"}]}]}
 
@@ -61,13 +68,21 @@ def meeting(name: str) -> dict:
 
 FILES = {
     "drcd": json.dumps(
-        {"data": [drcd_article("金門橋", 1937), drcd_article("倫敦塔橋", 1894), drcd_article("錢塘江大橋", 1937)]}
+        {
+            "data": [
+                drcd_article("金門橋", 1937),
+                drcd_article("倫敦塔橋", 1894),
+                drcd_article("錢塘江大橋", 1937),
+            ]
+        }
     ),
     "squality_dev": "".join(json.dumps(story(name)) + "\n" for name in ("Ann", "Bob", "Cid")),
     "qmsum": "".join(json.dumps(meeting(name)) + "\n" for name in ("Ann", "Bob")),
     "ntrex_documents": "a\na\na\na\nb\nb\nb\n",
     "ntrex_en": "".join(f"Sentence {n}.\n" for n in range(7)),
-    "ntrex_de": "".join(f"Satz\u2028{n}.\n" for n in range(7)),  # a line of some kind, that ends none here
+    "ntrex_de": "".join(
+        f"Satz\u2028{n}.\n" for n in range(7)
+    ),  # a line of some kind, that ends none here
     "ntrex_fr": "".join(f"Phrase {n}.\n" for n in range(7)),
     "ntrex_zh": "".join(f"句子{n}。\n" for n in range(7)),
     "tatoeba": "\ufeffHi.\t嗨。\tby x\nHi.\t你好。\tby y\n"
@@ -86,7 +101,11 @@ def mirror(tmp_path: Path, tiny_project: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, text in FILES.items():
         files.write_atomic(folder / f"{name}.txt", text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        entries[name] = entry | {"url": f"https://{name}.invalid/", "path": f"{name}.txt", "sha256": digest}
+        entries[name] = entry | {
+            "url": f"https://{name}.invalid/",
+            "path": f"{name}.txt",
+            "sha256": digest,
+        }
     files.write_json(project / "data" / "sources.yaml", entries)
     monkeypatch.chdir(project)
     monkeypatch.setenv("FARCONTEXT_DATA_MIRROR", str(folder))
@@ -97,7 +116,12 @@ def mirror(tmp_path: Path, tiny_project: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def checkpoint(mirror: Path) -> Path:
     """A random Llama in the place of the checkpoint, with the tiny project's tokenizer."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+    }
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=tiny.VOCABULARY, **sizes))
     model.save_pretrained(realtext.CHECKPOINT)
@@ -111,7 +135,9 @@ def checkpoint(mirror: Path) -> Path:
 def test_a_question_keeps_its_paragraph_and_answers() -> None:
     (first,), (second,), _ = texts.read_drcd(FILES["drcd"])
     assert first.question == "金門橋哪一年建成？" and first.answers == ("1937年", "1937年")
-    assert second.paragraph.startswith("倫敦塔橋是一座橋。") and second.answers[0] in second.paragraph
+    assert (
+        second.paragraph.startswith("倫敦塔橋是一座橋。") and second.answers[0] in second.paragraph
+    )
 
 
 def test_stories_and_meetings_keep_their_summaries() -> None:
@@ -128,7 +154,10 @@ def test_pairs_keep_their_documents_and_of_translations_the_first() -> None:
     assert long == [("One.", "Eins."), ("Two.", "Zw\u2028ei.")] and short == [("Three.", "Drei.")]
     with pytest.raises(ValueError, match="zip"):
         texts.read_ntrex("a\na", "One.", "Eins.\nZwei.")
-    assert texts.read_tatoeba("Hi.\t嗨。\tx\nHi.\t你好。\ty\nRun.\t跑。\tz") == [("Hi.", "嗨。"), ("Run.", "跑。")]
+    assert texts.read_tatoeba("Hi.\t嗨。\tx\nHi.\t你好。\ty\nRun.\t跑。\tz") == [
+        ("Hi.", "嗨。"),
+        ("Run.", "跑。"),
+    ]
 
 
 def test_a_folder_serves_all_and_what_is_whole_is_not_fetched_again(mirror: Path) -> None:
@@ -145,7 +174,11 @@ def test_what_is_missing_or_damaged_is_one_line_and_code_2(mirror: Path) -> None
     files.write_atomic(mirror / "qmsum.txt", FILES["qmsum"][:-3])
     found = call(Path.cwd(), "realtext")
     assert found.code == 2
-    one_line(found.err, "qmsum.txt: cannot be fetched", hashlib.sha256(FILES["qmsum"].encode()).hexdigest())
+    one_line(
+        found.err,
+        "qmsum.txt: cannot be fetched",
+        hashlib.sha256(FILES["qmsum"].encode()).hexdigest(),
+    )
     (mirror / "qmsum.txt").unlink()
     found = call(Path.cwd(), "realtext")
     assert found.code == 2
@@ -156,7 +189,9 @@ def test_a_file_that_was_damaged_later_is_not_read_and_is_fetched_again(mirror: 
     texts.fetch()
     path = Path("build/realtext/drcd/drcd.txt")
     files.write_atomic(path, "{}")
-    with refuses(f"drcd.txt: expected a file with sha256 = {hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"):
+    with refuses(
+        f"drcd.txt: expected a file with sha256 = {hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"
+    ):
         texts.text_of("drcd")
     texts.fetch()
     assert texts.text_of("drcd") == FILES["drcd"]
@@ -172,8 +207,16 @@ def test_the_repository_names_every_source(root: Path, monkeypatch: pytest.Monke
 
 
 def test_answers_are_compared_as_letters_and_digits() -> None:
-    assert realtext.scores("「１９３７年」", ["1937 年"]) == {"exact": 1.0, "f1": 1.0, "contains": 1.0}
-    assert realtext.scores("於1937年", ["1894年", "1937年"]) == {"exact": 0.0, "f1": 10 / 11, "contains": 1.0}
+    assert realtext.scores("「１９３７年」", ["1937 年"]) == {
+        "exact": 1.0,
+        "f1": 1.0,
+        "contains": 1.0,
+    }
+    assert realtext.scores("於1937年", ["1894年", "1937年"]) == {
+        "exact": 0.0,
+        "f1": 10 / 11,
+        "contains": 1.0,
+    }
     assert realtext.scores("。", ["1937年"]) == {"exact": 0.0, "f1": 0.0, "contains": 0.0}
 
 
@@ -182,7 +225,9 @@ def test_baselines_find_what_they_should() -> None:
     for seed in range(5):
         found = realtext.baselines(asked, np.random.default_rng(seed))
         assert found["first"] == "金門橋是一座橋。"
-        assert found["bm25"] == found["random"] == "金門橋於1937年建成；", "the only sentence with a digit"
+        assert found["bm25"] == found["random"] == "金門橋於1937年建成；", (
+            "the only sentence with a digit"
+        )
 
 
 def test_what_stands_before_is_of_the_document_or_of_another() -> None:
@@ -198,14 +243,18 @@ def test_what_stands_before_is_of_the_document_or_of_another() -> None:
 
 
 def test_the_source_as_it_is_is_no_translation_into_chinese() -> None:
-    assert realtext.copy_scores([("Same words here now", "Same words here now")], "de")["bleu"] == pytest.approx(100)
+    assert realtext.copy_scores([("Same words here now", "Same words here now")], "de")[
+        "bleu"
+    ] == pytest.approx(100)
     assert realtext.copy_scores([("Other words", "句子")], "zh")["chrf"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def test_every_arm_is_scored_on_the_same_tokens(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_arm_is_scored_on_the_same_tokens(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of each item: the last tokens of every row, as many as are scored, and between these and what is read nothing moves."""
     seen: list[tuple[int, ...]] = []
 
@@ -219,9 +268,21 @@ def test_every_arm_is_scored_on_the_same_tokens(checkpoint: Path, monkeypatch: p
     same = {"known": [], "seed": 0}
     for protocol, options, arms in (
         (realtext.answer, {"data": "drcd", "questions": 3, "asked": 2}, 3),
-        (realtext.summarize, {"data": "squality", "documents": 3, "read": 2, "length": 24, "sentences": 1}, 3),
-        (realtext.translate, {"data": "ntrex", "language": "de", "translated": 2, "contexts": [1, 2]}, 5),
-        (realtext.translate, {"data": "tatoeba", "language": "zh", "translated": 1, "contexts": [2]}, 2),
+        (
+            realtext.summarize,
+            {"data": "squality", "documents": 3, "read": 2, "length": 24, "sentences": 1},
+            3,
+        ),
+        (
+            realtext.translate,
+            {"data": "ntrex", "language": "de", "translated": 2, "contexts": [1, 2]},
+            5,
+        ),
+        (
+            realtext.translate,
+            {"data": "tatoeba", "language": "zh", "translated": 1, "contexts": [2]},
+            2,
+        ),
     ):
         seen.clear()
         rows = [row for row in protocol(**options, **same) if row["metric"] == "loss"]
@@ -230,10 +291,14 @@ def test_every_arm_is_scored_on_the_same_tokens(checkpoint: Path, monkeypatch: p
             assert len({scored[1:] for scored in seen[start : start + arms]}) == 1, options
             if arms == 3:
                 true, other, none = (scored[0] for scored in seen[start : start + arms])
-                assert true == other > none, "true and other differ in what is read alone, not in how much"
+                assert true == other > none, (
+                    "true and other differ in what is read alone, not in how much"
+                )
 
 
-def test_tables_are_written_whole_and_alike_again(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_written_whole_and_alike_again(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts.fetch()
     found = realtext.run(**SIZES)
     assert set(found) == {"question_answering", "summarization", "translation"}
@@ -253,7 +318,9 @@ def test_tables_are_written_whole_and_alike_again(checkpoint: Path, monkeypatch:
     before = {path.name: path.read_bytes() for path in files.build("realtext").rglob("*.csv")}
     monkeypatch.setenv("FARCONTEXT_CACHE", str(Path("elsewhere").resolve()))
     realtext.run(**SIZES)
-    assert {path.name: path.read_bytes() for path in files.build("realtext").rglob("*.csv")} == before
+    assert {
+        path.name: path.read_bytes() for path in files.build("realtext").rglob("*.csv")
+    } == before
 
 
 def test_sizes_and_a_missing_checkpoint_are_one_line(mirror: Path) -> None:

@@ -36,7 +36,9 @@ def smoke(params: Recurrence, root: Path) -> Iterator[pd.DataFrame]:
 def assertion(root: Path, says: str, table: pd.DataFrame, params: Recurrence) -> None:
     """Run the notebook's own cell that prints `says`."""
     sizes = table[table["metric"].isin(["parameters", "state_numbers"])]
-    run_assertion(root, study.NAME, says, table=table, study=study, params=params, results=tables, sizes=sizes)
+    run_assertion(
+        root, study.NAME, says, table=table, study=study, params=params, results=tables, sizes=sizes
+    )
 
 
 def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:
@@ -47,7 +49,9 @@ def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("says", [EQUAL, VANISHES, LEARNS, KEEPS])
-def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: Recurrence, says: str) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: pd.DataFrame, params: Recurrence, says: str
+) -> None:
     assertion(root, says, smoke, params)
 
 
@@ -55,9 +59,21 @@ def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, param
     ("says", "value", "where"),
     [
         (EQUAL, 40_000.0, {"metric": "parameters", "task": "recall", "arm": "lstm"}),
-        (VANISHES, -0.001, {"metric": "log_slope", "task": "flip_flop", "arm": "rnn", "when": "trained"}),
-        (VANISHES, -0.3, {"metric": "log_slope", "task": "flip_flop", "arm": "attention", "when": "trained"}),
-        (VANISHES, -0.3, {"metric": "log_slope", "task": "flip_flop", "arm": "attention", "when": "start"}),
+        (
+            VANISHES,
+            -0.001,
+            {"metric": "log_slope", "task": "flip_flop", "arm": "rnn", "when": "trained"},
+        ),
+        (
+            VANISHES,
+            -0.3,
+            {"metric": "log_slope", "task": "flip_flop", "arm": "attention", "when": "trained"},
+        ),
+        (
+            VANISHES,
+            -0.3,
+            {"metric": "log_slope", "task": "flip_flop", "arm": "attention", "when": "start"},
+        ),
         (LEARNS, 1 / 32, {"metric": "accuracy", "arm": "lstm"}),
         (LEARNS, 4.5, {"metric": "loss", "task": "recall", "arm": "attention"}),
         (LEARNS, 0.9, {"metric": "oracle_accuracy"}),
@@ -72,11 +88,15 @@ def test_an_effect_that_is_not_there_is_noticed(
         assertion(root, says, changed(smoke, value, **where), params)
 
 
-def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(root: Path, smoke: pd.DataFrame) -> None:
+def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(
+    root: Path, smoke: pd.DataFrame
+) -> None:
     claims = verdicts.read_claims(root / "claims.yaml").claims
     far = smoke[smoke["metric"] == "accuracy"]["distance"].max()
     two = pd.concat([smoke, smoke.assign(seed=smoke["seed"] + 1)])
-    two["distance"] = two["distance"].replace(far, 256)  # the smoke run tests no further than its short rows
+    two["distance"] = two["distance"].replace(
+        far, 256
+    )  # the smoke run tests no further than its short rows
     learned = changed(changed(two, 0.97, metric="accuracy"), 0.0, metric="error", length=64)
     assert verdicts.judge("R2", claims["R2"], learned).verdict == "refuted"
     better = changed(learned, 0.6, metric="accuracy", arm="lstm", distance=256)
@@ -92,7 +112,9 @@ def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(root: 
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu", "smoke"])
-def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(root: Path, profile: str) -> None:
+def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(
+    root: Path, profile: str
+) -> None:
     params = params_of(root, profile).recurrence
     for task, rates in (("recall", params.recall_rates), ("flip_flop", params.flip_flop_rates)):
         wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
@@ -112,7 +134,9 @@ def test_a_distance_is_what_it_says() -> None:
     for distance in params.distances:
         rng = np.random.default_rng(0)
         depth = study.depth_of(params, distance)
-        tokens, scored = study.recall.recall(rng, 3, length, pairs=pairs, span=params.span, depth=depth)
+        tokens, scored = study.recall.recall(
+            rng, 3, length, pairs=pairs, span=params.span, depth=depth
+        )
         told = np.flatnonzero(tokens[0] < study.recall.KEYS + study.recall.VALUES)
         gap = told[2 * pairs] - told[2 * pairs - 1] - 1
         assert gap == distance
@@ -121,9 +145,14 @@ def test_a_distance_is_what_it_says() -> None:
         study.depth_of(params, 400)
 
 
-def test_kept_numbers_of_attention_grow_with_the_row_and_a_state_does_not(params: Recurrence) -> None:
+def test_kept_numbers_of_attention_grow_with_the_row_and_a_state_does_not(
+    params: Recurrence,
+) -> None:
     attention, lstm = (study.model_of(params, "recall", arm) for arm in ("attention", "lstm"))
-    assert study.state_numbers(attention, 10) == 10 * 2 * params.attention_layers * params.attention_width
+    assert (
+        study.state_numbers(attention, 10)
+        == 10 * 2 * params.attention_layers * params.attention_width
+    )
     assert study.state_numbers(lstm, 10) == study.state_numbers(lstm, 1000) == 2 * lstm.mlp_width
 
 
@@ -136,13 +165,22 @@ def test_the_slope_leaves_out_what_fp64_cannot_hold() -> None:
 
 def test_the_crossover_is_where_attention_leads_by_twenty_points() -> None:
     rows = [
-        {"run": "this run", "seed": seed, "arm": arm, "distance": d, "metric": "accuracy", "value": value}
+        {
+            "run": "this run",
+            "seed": seed,
+            "arm": arm,
+            "distance": d,
+            "metric": "accuracy",
+            "value": value,
+        }
         for seed, lstm in ((0, (1.0, 0.9, 0.7)), (1, (1.0, 1.0, 0.9)))
         for arm, curve in (("attention", (1.0, 1.0, 1.0)), ("lstm", lstm))
         for d, value in zip((16, 64, 256), curve, strict=True)
     ]
     found = study.crossover(pd.DataFrame(rows))
-    assert found["this run", 0] == pytest.approx(128)  # halfway between 10 and 30 points, on log distance
+    assert found["this run", 0] == pytest.approx(
+        128
+    )  # halfway between 10 and 30 points, on log distance
     assert math.isinf(found["this run", 1])
 
 
@@ -150,9 +188,19 @@ def test_tuning_takes_the_rate_of_the_least_loss_and_keeps_its_seeds_apart(
     params: Recurrence, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    small = {"flip_flop_steps": 30, "flip_flop_rows": 8, "recall_rates": {}, "flip_flop_rates": {"lstm": 0.5}}
+    small = {
+        "flip_flop_steps": 30,
+        "flip_flop_rows": 8,
+        "recall_rates": {},
+        "flip_flop_rates": {"lstm": 0.5},
+    }
     tried = params.model_copy(update=small | {"tuning_rates": (1e-6, 0.02), "tuning_seeds": (0, 1)})
     best, rows = study.tuned(tried)
     assert best == {"recall": {}, "flip_flop": {"lstm": 0.02}}
-    assert {(row["seed"], row["rate"]) for row in rows} == {(s, r) for s in (0, 1) for r in (1e-6, 0.02)}
-    assert study.tuned(params) == ({"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}, [])
+    assert {(row["seed"], row["rate"]) for row in rows} == {
+        (s, r) for s in (0, 1) for r in (1e-6, 0.02)
+    }
+    assert study.tuned(params) == (
+        {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates},
+        [],
+    )

@@ -44,13 +44,17 @@ def assertion(root: Path, says: str, **known: object) -> None:
 
 
 def documents(**options) -> list[list[language.Sentence]]:
-    return study.tested(**{"sentences": 4, "kind": "gender", "distance": 2, "documents": 2} | options)
+    return study.tested(
+        **{"sentences": 4, "kind": "gender", "distance": 2, "documents": 2} | options
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- assertions
 
 
-def test_assertions_hold_on_the_smoke_run(root: Path, smoke: pd.DataFrame, params: Translation) -> None:
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: pd.DataFrame, params: Translation
+) -> None:
     for says in (ORACLE, TELLS, ASKED, SEEN):
         assertion(root, says, table=smoke, params=params)
 
@@ -72,8 +76,14 @@ def test_an_arm_that_reads_more_than_it_says_is_noticed(
         assertion(root, TELLS, params=params)
 
 
-def test_an_arm_that_is_missing_is_noticed(root: Path, smoke: pd.DataFrame, params: Translation) -> None:
-    for left in (smoke[smoke["arm"] != "random"], smoke[smoke["context"] != 0], smoke[smoke["metric"] != "exact"]):
+def test_an_arm_that_is_missing_is_noticed(
+    root: Path, smoke: pd.DataFrame, params: Translation
+) -> None:
+    for left in (
+        smoke[smoke["arm"] != "random"],
+        smoke[smoke["context"] != 0],
+        smoke[smoke["metric"] != "exact"],
+    ):
         with pytest.raises(AssertionError):
             assertion(root, ASKED, table=left, params=params)
 
@@ -84,7 +94,9 @@ def test_a_contrast_that_is_the_translation_is_noticed(
     honest = study.tested
 
     def alike(**options):
-        return [[*before, last._replace(contrast=last.target)] for *before, last in honest(**options)]
+        return [
+            [*before, last._replace(contrast=last.target)] for *before, last in honest(**options)
+        ]
 
     monkeypatch.setattr(study, "tested", alike)
     with pytest.raises(AssertionError):
@@ -104,7 +116,9 @@ def test_every_sentence_has_its_ids_and_fits(split: str) -> None:
         assert len(study.source_of(before, last, study.source_length(5))) == study.source_length(5)
         for text in (last.target, last.contrast):
             ids = study.target_of(text)
-            assert len(ids) == study.T and ids[0] == BOS and EOS in ids and study.decode(ids) == text
+            assert (
+                len(ids) == study.T and ids[0] == BOS and EOS in ids and study.decode(ids) == text
+            )
     with pytest.raises(KeyError, match="river"):
         study.encode(" rivers")
 
@@ -153,11 +167,15 @@ class Known:
     embedding = SimpleNamespace(weight=torch.zeros(1))
 
     def __init__(self, *, blind: bool, **cells) -> None:
-        told = [study.tested(kind=kind, distance=d, **cells) for kind in language.KINDS for d in (1, 3)]
+        told = [
+            study.tested(kind=kind, distance=d, **cells) for kind in language.KINDS for d in (1, 3)
+        ]
         self.lasts = {document[-1].source: document[-1] for part in told for document in part}
         self.blind = blind
 
-    def __call__(self, source: torch.Tensor, target: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, source: torch.Tensor, target: torch.Tensor, documents: torch.Tensor
+    ) -> torch.Tensor:
         assert ((source == PAD) == (documents == -1)).all()
         logits = torch.zeros(*target.shape, study.MARK + 1 + len(study.vocabulary()))
         for number, row in enumerate(source.tolist()):
@@ -175,22 +193,35 @@ def scores(arm: str, context: int, *, blind: bool = False) -> pd.DataFrame:
     cells = {"sentences": 4, "documents": 40}
     model = Known(blind=blind, **cells | {"documents": 41})
     rows = study.translations(model, arm=arm, context=context, distances=[1, 3], **cells)
-    return pd.DataFrame(rows).fillna({"distance": 0}).pivot_table(index="distance", columns="metric", values="value")
+    return (
+        pd.DataFrame(rows)
+        .fillna({"distance": 0})
+        .pivot_table(index="distance", columns="metric", values="value")
+    )
 
 
 def test_a_perfect_translator_scores_perfectly_as_far_as_it_reads() -> None:
     whole = scores("own", 3)
     assert (whole.loc[[1, 3], ["contrast", "exact", "well_formed"]] == 1).all().all()
     assert whole.loc[[1, 3], ["bleu_at", "chrf_at"]].to_numpy() == pytest.approx(100)
-    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(100)  # of all distances together
+    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(
+        100
+    )  # of all distances together
     part = scores("own", 1)
     assert part.loc[1, "exact"] == 1 and part.loc[1, "bleu_at"] == pytest.approx(100)
-    assert 0.35 <= part.loc[3, "exact"] == part.loc[3, "contrast"] <= 0.65 and part.loc[3, "bleu_at"] < 90
+    assert (
+        0.35 <= part.loc[3, "exact"] == part.loc[3, "contrast"] <= 0.65
+        and part.loc[3, "bleu_at"] < 90
+    )
     assert (part["well_formed"].dropna() == 1).all()
 
 
-@pytest.mark.parametrize(("arm", "context", "blind"), [("own", 3, True), ("own", 0, False), ("random", 3, False)])
-def test_whoever_does_not_read_the_sentence_that_tells_is_at_chance(arm: str, context: int, blind: bool) -> None:
+@pytest.mark.parametrize(
+    ("arm", "context", "blind"), [("own", 3, True), ("own", 0, False), ("random", 3, False)]
+)
+def test_whoever_does_not_read_the_sentence_that_tells_is_at_chance(
+    arm: str, context: int, blind: bool
+) -> None:
     found = scores(arm, context, blind=blind)
     assert abs(found["contrast"].mean() - study.CHANCE) <= 0.12
     assert (found["well_formed"].dropna() == 1).all()

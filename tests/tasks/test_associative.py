@@ -84,7 +84,9 @@ def test_bad_arguments_are_named() -> None:
         made(length=15)
     with pytest.raises(ValueError, match="length = 14: expected an even number, at least 16"):
         made(length=14)
-    with pytest.raises(ValueError, match="vocabulary of 8, pairs = 4: expected 2 pairs or more, fewer than 4"):
+    with pytest.raises(
+        ValueError, match="vocabulary of 8, pairs = 4: expected 2 pairs or more, fewer than 4"
+    ):
         made(vocabulary=range(8))
     with pytest.raises(ValueError, match="length = 9: expected at least 10"):
         CASE.sample(word_toy(), 9)

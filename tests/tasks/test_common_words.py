@@ -32,7 +32,9 @@ def test_the_list_is_as_long_as_fits() -> None:
     for length in (128, 1000, 4096):
         made = CASE.sample(toy, length)
         lines = sum(end - start for start, end in made.queries[0].evidence)
-        assert 0 <= len(made.context) - lines < (3 * 3 + 9) * 3  # once each word: 18 lines of three tokens
+        assert (
+            0 <= len(made.context) - lines < (3 * 3 + 9) * 3
+        )  # once each word: 18 lines of three tokens
 
 
 def test_the_oracle_counts() -> None:
@@ -40,7 +42,10 @@ def test_the_oracle_counts() -> None:
     toy = word_toy()
     made = CASE.sample(toy, 512, common=1)
     (query,) = made.queries
-    (common,), (other,) = query.answer, next(choice for choice in query.choices if choice != query.answer)
+    (common,), (other,) = (
+        query.answer,
+        next(choice for choice in query.choices if choice != query.answer),
+    )
     context = made.context.copy()
     context[made.context == common], context[made.context == other] = other, common
     assert common_words.oracle(replace(made, context=context), toy.decode) == [(other,)]

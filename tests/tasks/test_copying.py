@@ -28,7 +28,9 @@ def test_stretches_stand_at_even_depths(queries: int) -> None:
 
 def test_a_beginning_that_cannot_be_unique_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^cue = 2: expected more"):
-        copying.sample(length=2048, seed=0, encode=BYTES.encode, filler="All work and no play. " * 50, cue=2)
+        copying.sample(
+            length=2048, seed=0, encode=BYTES.encode, filler="All work and no play. " * 50, cue=2
+        )
 
 
 def test_a_beginning_found_twice_has_no_answer() -> None:

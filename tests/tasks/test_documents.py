@@ -24,7 +24,10 @@ def manual(seed: int, count: int = 40) -> str:
 
 def play(seed: int) -> str:
     draw = np.random.default_rng(seed)
-    words = ["".join(draw.choice(list("aeiou"), 2)) + end for end in ("bell", "moor", "wind", "tale", "song", "frost")]
+    words = [
+        "".join(draw.choice(list("aeiou"), 2)) + end
+        for end in ("bell", "moor", "wind", "tale", "song", "frost")
+    ]
     return "\n".join(" ".join(draw.choice(words, 6)).capitalize() for _ in range(60))
 
 
@@ -33,12 +36,20 @@ CASES = {"manual": (manual, members), "play": (play, verses)}
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("length", [600, 900])
-def test_each_answer_stands_behind_the_only_occurrence_of_its_question(name: str, length: int) -> None:
+def test_each_answer_stands_behind_the_only_occurrence_of_its_question(
+    name: str, length: int
+) -> None:
     text, read = CASES[name]
     for seed in range(10):
         toy = BYTES
         made = documents.sample(
-            text(seed), text(seed + 50), length=length, encode=toy.encode, read=read, seed=seed, bos=(7,)
+            text(seed),
+            text(seed + 50),
+            length=length,
+            encode=toy.encode,
+            read=read,
+            seed=seed,
+            bos=(7,),
         )
         assert made is not None
         assert made.context[0] == 7
@@ -47,7 +58,9 @@ def test_each_answer_stands_behind_the_only_occurrence_of_its_question(name: str
         for query in made.queries:
             assert follower(made.context, query) == query.answer
             ((start, end),) = query.evidence
-            assert toy.decode(made.context[start:end].tolist()).startswith(toy.decode(query.question))
+            assert toy.decode(made.context[start:end].tolist()).startswith(
+                toy.decode(query.question)
+            )
         assert toy.decode(made.context[1:].tolist()) == "\n" + text(seed)[: len(made.context) - 2]
         hidden = closed_book(made)
         assert len(hidden.context) == len(made.context)
@@ -57,7 +70,9 @@ def test_each_answer_stands_behind_the_only_occurrence_of_its_question(name: str
 def test_values_take_turns_so_that_the_commonest_is_no_good_guess() -> None:
     shares = []
     for seed in range(20):
-        made = documents.sample(manual(seed), manual(99), length=1600, encode=BYTES.encode, read=members, seed=seed)
+        made = documents.sample(
+            manual(seed), manual(99), length=1600, encode=BYTES.encode, read=members, seed=seed
+        )
         answers = [query.answer for query in made.queries]
         shares.append(max(map(answers.count, answers)) / len(answers))
     assert np.mean(shares) < 0.5  # string is 60 % of the members
@@ -66,9 +81,15 @@ def test_values_take_turns_so_that_the_commonest_is_no_good_guess() -> None:
 def test_a_document_without_two_values_to_ask_for_gives_nothing() -> None:
     toy = word_toy()
     only = "\n".join(f"Member{n} (string): text." for n in range(9))
-    assert documents.sample(only, "x. " * 90, length=60, encode=toy.encode, read=members, seed=0) is None
     assert (
-        documents.sample("Prose alone.\n" * 9, "x. " * 90, length=60, encode=toy.encode, read=members, seed=0) is None
+        documents.sample(only, "x. " * 90, length=60, encode=toy.encode, read=members, seed=0)
+        is None
+    )
+    assert (
+        documents.sample(
+            "Prose alone.\n" * 9, "x. " * 90, length=60, encode=toy.encode, read=members, seed=0
+        )
+        is None
     )
 
 

@@ -32,12 +32,16 @@ def test_lines_asked_for_are_spread_evenly(queries: int) -> None:
 
 def test_a_longer_table_begins_with_the_shorter() -> None:
     toy = word_toy()
-    short, long = (re.findall(r"\n\w+ \w+:", toy.decode(CASE.sample(toy, n).context)) for n in (256, 1024))
+    short, long = (
+        re.findall(r"\n\w+ \w+:", toy.decode(CASE.sample(toy, n).context)) for n in (256, 1024)
+    )
     assert long[: len(short)] == short
 
 
 def test_what_cannot_be_is_named() -> None:
     with pytest.raises(ValueError, match="queries = 1: expected at least 2"):
         CASE.sample(word_toy(), 256, queries=1)
-    with pytest.raises(ValueError, match=r"length = 300000: expected less than [0-9]+, all that the keys give"):
+    with pytest.raises(
+        ValueError, match=r"length = 300000: expected less than [0-9]+, all that the keys give"
+    ):
         CASE.sample(word_toy(), 300_000)

@@ -62,7 +62,9 @@ def test_a_single_key_has_choices_that_do_not_occur() -> None:
     made = CASES["single_needle"].sample(BYTES, 512, filler="zz zz. " * 100)
     (query,) = made.queries
     assert made.chance == 0.25
-    assert [len(places_of(choice, made.context)) for choice in query.choices if choice != query.answer] == [0, 0, 0]
+    assert [
+        len(places_of(choice, made.context)) for choice in query.choices if choice != query.answer
+    ] == [0, 0, 0]
 
 
 def test_the_oracle_follows_the_text() -> None:
@@ -72,7 +74,9 @@ def test_the_oracle_follows_the_text() -> None:
     context = made.context.copy()
     at = [query.evidence[0][1] - 2 for query in made.queries]
     context[at] = context[at[::-1]]
-    assert needles.oracle(replace(made, context=context), toy.decode) == [q.answer for q in made.queries[::-1]]
+    assert needles.oracle(replace(made, context=context), toy.decode) == [
+        q.answer for q in made.queries[::-1]
+    ]
 
 
 @pytest.mark.parametrize("options", [{"keys": 0}, {"keys": 60}, {"values": 0}])

@@ -13,21 +13,29 @@ CASES = [
 ]
 
 
-def made(task, options: dict, length: int, seed: int = 0, rows: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def made(
+    task, options: dict, length: int, seed: int = 0, rows: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
     return task(np.random.default_rng(seed), rows, length, **options)
 
 
 @pytest.mark.parametrize(("task", "module", "options", "length"), CASES)
-def test_oracle_answers_all_from_what_stands_before(task, module, options: dict, length: int) -> None:
+def test_oracle_answers_all_from_what_stands_before(
+    task, module, options: dict, length: int
+) -> None:
     tokens, scored = made(task, options, length)
     assert tokens.shape == scored.shape == (64, length) and scored.any(1).all()
     assert tokens.min() >= 0 and tokens.max() < module.VOCABULARY
-    answers = module.oracle(np.where(scored, -1, tokens), scored)  # it never sees what it is asked for
+    answers = module.oracle(
+        np.where(scored, -1, tokens), scored
+    )  # it never sees what it is asked for
     assert (answers == tokens[scored]).all()
 
 
 @pytest.mark.parametrize(("task", "module", "options", "length"), CASES)
-def test_a_guess_is_right_at_chance_and_a_wrong_evidence_is_noticed(task, module, options, length) -> None:
+def test_a_guess_is_right_at_chance_and_a_wrong_evidence_is_noticed(
+    task, module, options, length
+) -> None:
     tokens, scored = made(task, options, length, rows=400)
     asked = tokens[scored]
     guess = np.random.default_rng(1).permutation(asked)
@@ -54,7 +62,9 @@ def test_packed_pairs_stand_at_their_depth(depth: float) -> None:
     evidence = tokens[:, : 256 - 8] < recall.KEYS + recall.VALUES
     places = np.nonzero(evidence)[1]
     start = round(depth * (256 - 8 - 16))
-    assert start <= places.min() and places.max() < start + 16 and evidence.sum(1).tolist() == [8] * 64
+    assert (
+        start <= places.min() and places.max() < start + 16 and evidence.sum(1).tolist() == [8] * 64
+    )
 
 
 def test_each_key_is_asked_once_and_no_answer_is_scored_before_its_pair() -> None:

@@ -8,7 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import BOS, BYTES, CASE, CASES, FILLER, TEXT_CASE, Case, Toy, narrowed, same, size, smallest, word_toy
+from toys import (
+    BOS,
+    BYTES,
+    CASE,
+    CASES,
+    FILLER,
+    TEXT_CASE,
+    Case,
+    Toy,
+    narrowed,
+    same,
+    size,
+    smallest,
+    word_toy,
+)
 
 from farcontext.data.corpus import load_documents
 from farcontext.data.tokenizer import load_tokenizer
@@ -48,7 +62,11 @@ def toy(request: pytest.FixtureRequest) -> Toy:
 
 
 def evidence_texts(sample: Sample, toy: Toy) -> list[str]:
-    return [toy.decode(sample.context[a:b].tolist()) for query in sample.queries for a, b in query.evidence]
+    return [
+        toy.decode(sample.context[a:b].tolist())
+        for query in sample.queries
+        for a, b in query.evidence
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ every task
@@ -83,7 +101,10 @@ def test_a_seed_decides_all(case: Case, toy: Toy) -> None:
     assert same(one, case.sample(toy, 1024))
     other = case.sample(toy, 1024, seed=1)
     assert not same(one, other)
-    assert one.queries[0].answer != other.queries[0].answer or one.queries[0].question != other.queries[0].question
+    assert (
+        one.queries[0].answer != other.queries[0].answer
+        or one.queries[0].question != other.queries[0].question
+    )
 
 
 @CASE
@@ -110,15 +131,22 @@ def test_an_off_by_one_span_is_caught(case: Case, toy: Toy) -> None:
     made = case.sample(toy, 1024)
     for step in (-1, 1):
         spans = [tuple((a + step, b + step) for a, b in query.evidence) for query in made.queries]
-        moved = tuple(replace(query, evidence=s) for query, s in zip(made.queries, spans, strict=True))
+        moved = tuple(
+            replace(query, evidence=s) for query, s in zip(made.queries, spans, strict=True)
+        )
         with pytest.raises(ValueError, match="expected blocks"):
             replace(made, queries=moved)
         ends = {end for query in moved for _, end in query.evidence}
         if made.blocks[0] + step < 0 or max(ends) > len(made.context):
             continue
         narrow = narrowed(made, moved[0])
-        if case.module in (common_words, world):  # counts survive, and so do events; the lines do not
-            assert not any(re.fullmatch(case.evidence, text) for text in evidence_texts(replace(narrow), toy))
+        if case.module in (
+            common_words,
+            world,
+        ):  # counts survive, and so do events; the lines do not
+            assert not any(
+                re.fullmatch(case.evidence, text) for text in evidence_texts(replace(narrow), toy)
+            )
         else:
             assert case.oracle(narrow, toy) != [made.queries[0].answer]
 
@@ -153,15 +181,22 @@ def test_guesses_are_right_at_chance(case: Case) -> None:
     """A random choice, and always the first one: the order of choices says nothing."""
     toy, rng = word_toy(), np.random.default_rng(0)
     made = [case.sample(toy, 200, seed=seed) for seed in range(300)]
-    for guess in (lambda query: query.choices[rng.integers(len(query.choices))], lambda query: query.choices[0]):
-        right = [accuracy(one, [guess(query) for query in one.queries]) - one.chance for one in made]
+    for guess in (
+        lambda query: query.choices[rng.integers(len(query.choices))],
+        lambda query: query.choices[0],
+    ):
+        right = [
+            accuracy(one, [guess(query) for query in one.queries]) - one.chance for one in made
+        ]
         assert abs(np.mean(right)) <= 3 * np.std(right, ddof=1) / np.sqrt(len(right)) + 1e-12
 
 
 @CASE
 def test_the_oracle_never_looks_at_the_answer(case: Case, toy: Toy) -> None:
     made = case.sample(toy, 1024)
-    wrong = tuple(replace(q, answer=next(c for c in q.choices if c != q.answer)) for q in made.queries)
+    wrong = tuple(
+        replace(q, answer=next(c for c in q.choices if c != q.answer)) for q in made.queries
+    )
     lied = replace(made, queries=wrong)
     assert case.oracle(lied, toy) == [query.answer for query in made.queries]
     assert accuracy(lied, case.oracle(lied, toy)) == 0
@@ -170,7 +205,9 @@ def test_the_oracle_never_looks_at_the_answer(case: Case, toy: Toy) -> None:
 @TEXT_CASE
 def test_real_prose(case: Case, bpe: Toy, corpus_folder: Path) -> None:
     for domain in ("plays", "sanguo"):
-        filler = max((d.text for d in load_documents(corpus_folder, "test") if d.domain == domain), key=len)
+        filler = max(
+            (d.text for d in load_documents(corpus_folder, "test") if d.domain == domain), key=len
+        )
         made = case.sample(bpe, 2048, filler=filler[:200_000])
         assert size(made) == 2048
         assert accuracy(made, case.oracle(made, bpe)) == 1
@@ -189,13 +226,17 @@ def test_a_sample_that_contradicts_itself_is_refused() -> None:
         return replace(made, queries=(replace(query, **parts), *made.queries[1:]))
 
     assert same(changed(), made)
-    with pytest.raises(ValueError, match="expected not to contain its answer"):  # a question that leaks
+    with pytest.raises(
+        ValueError, match="expected not to contain its answer"
+    ):  # a question that leaks
         changed(question=(*query.question[1:], *query.answer))
     with pytest.raises(ValueError, match="the answer among them"):
         changed(answer=(10**6,))
     with pytest.raises(ValueError, match="expected different ones"):
         changed(choices=(query.answer, query.answer))
-    with pytest.raises(ValueError, match="length = 257: expected context, question and choice of so many, not 256"):
+    with pytest.raises(
+        ValueError, match="length = 257: expected context, question and choice of so many, not 256"
+    ):
         replace(made, length=257)
     with pytest.raises(ValueError, match="read-only"):
         made.context[0] = 0
@@ -235,7 +276,8 @@ def test_sentences_are_the_text_again_from_a_sentence_on(text: str) -> None:
 
 def test_sentences_end_where_they_do() -> None:
     found = {
-        "".join(piece) for piece in islice(prose('He left. "Why?" 3.14 cm。好', list, np.random.default_rng(0)), 9)
+        "".join(piece)
+        for piece in islice(prose('He left. "Why?" 3.14 cm。好', list, np.random.default_rng(0)), 9)
     }
     assert found == {"He left.", ' "Why?"', " 3.14 cm。", "好", " "}
 

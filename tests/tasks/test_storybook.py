@@ -32,7 +32,10 @@ def test_every_word_of_the_world_is_one_id_and_prose_is_the_tokenizers(split: st
     for _ in range(40):
         story = world.simulate(rng, people=8, things=5, changes=4, split=split)
         facts = state(story.events)
-        for text in (*story.sentences, *(text for fact in facts for text in (fact.sentence, fact.question))):
+        for text in (
+            *story.sentences,
+            *(text for fact in facts for text in (fact.sentence, fact.question)),
+        ):
             ids = WORDS.encode(text)
             assert min(ids) >= 256
             assert len(ids) == len(re.findall(r"\w+|[^\w\s]", text))
@@ -60,7 +63,9 @@ def test_answers_alone_are_scored_and_each_is_what_the_story_says() -> None:
         context, _, _ = text.partition("\nWh")
         true = state(read(context))
         facts = [
-            fact for fact in asked(text[len(context) :]) if fact.kind != "place" or not fact.subject.startswith("the ")
+            fact
+            for fact in asked(text[len(context) :])
+            if fact.kind != "place" or not fact.subject.startswith("the ")
         ]
         assert len(true) == text.count("\nWh")
         assert facts and set(facts) <= set(true)
@@ -106,7 +111,9 @@ def test_of_a_cloze_the_values_alone_are_scored() -> None:
 
 def test_evidence_stands_anywhere_and_the_tails_take_turns() -> None:
     texts, _ = made("summary", count=300)
-    places = np.array([m.start() / len(text) for text in texts for m in world.TOLD["go"].finditer(text)])
+    places = np.array(
+        [m.start() / len(text) for text in texts for m in world.TOLD["go"].finditer(text)]
+    )
     assert (np.histogram(places, bins=5, range=(0, 0.75))[0] > 0.05 * len(places)).all()
     tokens, _ = rows(
         np.random.default_rng(1),

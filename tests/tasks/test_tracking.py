@@ -35,7 +35,8 @@ def test_assignments_keep_their_order_and_chains_alternate() -> None:
         for query in made.queries:
             assert list(query.evidence) == sorted(query.evidence)
             lines = [
-                toy.decode(made.context[start:end].tolist()).strip("\n.").split(" = ") for start, end in query.evidence
+                toy.decode(made.context[start:end].tolist()).strip("\n.").split(" = ")
+                for start, end in query.evidence
             ]
             assert [value for _, value in lines[1:]] == [name for name, _ in lines[:-1]]
             assert toy.decode(query.question) == f"\nThe value of {lines[-1][0]} is"
@@ -47,7 +48,9 @@ def test_assignments_keep_their_order_and_chains_alternate() -> None:
 def test_assignments_spread_over_the_context() -> None:
     made = CASE.sample(word_toy(), 8192, chains=2, hops=3)
     starts = sorted(start for query in made.queries for start, _ in query.evidence)
-    assert np.array(starts) / len(made.context) == pytest.approx((np.arange(8) + 0.5) / 8, abs=0.025)
+    assert np.array(starts) / len(made.context) == pytest.approx(
+        (np.arange(8) + 0.5) / 8, abs=0.025
+    )
 
 
 @pytest.mark.parametrize("options", [{"chains": 1}, {"hops": -1}, {"chains": 10, "hops": 9}])

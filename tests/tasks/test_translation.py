@@ -13,19 +13,25 @@ DRAWS = 600
 
 
 def documents(count: int = DRAWS, **options) -> list[list[translation.Sentence]]:
-    return [document(np.random.default_rng(seed), **{"length": 6} | options) for seed in range(count)]
+    return [
+        document(np.random.default_rng(seed), **{"length": 6} | options) for seed in range(count)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("distance", [1, 3, 5])
-def test_the_last_sentence_has_two_translations_and_the_oracle_knows_which(kind: str, distance: int) -> None:
+def test_the_last_sentence_has_two_translations_and_the_oracle_knows_which(
+    kind: str, distance: int
+) -> None:
     for told in documents(60, kind=kind, distance=distance):
         last = told[-1]
         assert len(told) == 6
         assert (last.kind, last.setter) == (kind, 5 - distance)
         assert last.target != last.contrast
         different = [
-            pair for pair in zip(last.target.split(), last.contrast.split(), strict=True) if len(set(pair)) > 1
+            pair
+            for pair in zip(last.target.split(), last.contrast.split(), strict=True)
+            if len(set(pair)) > 1
         ]
         assert 1 <= len(different) <= 2
         for choices in ((last.target, last.contrast), (last.contrast, last.target)):
@@ -62,7 +68,9 @@ def test_a_guess_from_the_last_sentence_alone_is_right_in_one_case_of_two(kind: 
 
 
 def test_a_leak_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "THINGS", {thing: noun for thing, noun in THINGS.items() if noun.endswith("a")})
+    monkeypatch.setattr(
+        translation, "THINGS", {thing: noun for thing, noun in THINGS.items() if noun.endswith("a")}
+    )
     with pytest.raises(ValueError, match="high <= 0"):
         documents(60, kind="gender")
 
@@ -78,7 +86,9 @@ def test_every_noun_has_one_of_two_endings_and_every_term_two_meanings() -> None
 def test_people_of_a_split_are_its_own_and_a_seed_repeats_a_document() -> None:
     for split in ("train", "test"):
         known = {" ".join(name) for name in world.full_names(split)}
-        told = [sentence.source for sentences in documents(40, split=split) for sentence in sentences]
+        told = [
+            sentence.source for sentences in documents(40, split=split) for sentence in sentences
+        ]
         found = {match for text in told for match in re.findall(world.NAME, text)}
         assert found and found <= known
     assert documents(20) == documents(20)
@@ -90,7 +100,9 @@ def test_all_kinds_and_distances_come() -> None:
     assert {last.setter for last in told} == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("bad", [{"length": 1}, {"length": 4, "distance": 4}, {"length": 4, "distance": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"length": 1}, {"length": 4, "distance": 4}, {"length": 4, "distance": -1}]
+)
 def test_a_distance_that_does_not_fit_is_named(bad: dict) -> None:
     with pytest.raises(ValueError, match="expected 1 ≤ distance < length"):
         document(np.random.default_rng(0), **bad)

@@ -22,15 +22,30 @@ def test_lists_hold_different_plain_words() -> None:
 def test_no_question_contains_a_word_that_may_be_its_answer() -> None:
     for case in (case for case in CASES.values() if case.text):
         toy = word_toy()
-        texts = [toy.decode(query.question) for seed in range(5) for query in case.sample(toy, 512, seed).queries]
+        texts = [
+            toy.decode(query.question)
+            for seed in range(5)
+            for query in case.sample(toy, 512, seed).queries
+        ]
         if case.module.__name__.rpartition(".")[2] in ("needles", "tracking", "common_words"):
             assert not {word for text in texts for word in re.findall(r"\w+", text)} & set(NOUNS)
 
 
 def test_words_are_of_equal_length_and_few_tokens() -> None:
-    words = ("aa", "bbbb", "c", "ddd", "ee", "ffff", "gggg")  # in bytes, with the space: 3, 5, 2, 4, 3, 5, 5
+    words = (
+        "aa",
+        "bbbb",
+        "c",
+        "ddd",
+        "ee",
+        "ffff",
+        "gggg",
+    )  # in bytes, with the space: 3, 5, 2, 4, 3, 5, 5
     assert drawn(BYTES.encode, 1, words=words) == ["c"]
-    assert {tuple(drawn(BYTES.encode, 2, seed, words=words)) for seed in range(20)} == {("aa", "ee"), ("ee", "aa")}
+    assert {tuple(drawn(BYTES.encode, 2, seed, words=words)) for seed in range(20)} == {
+        ("aa", "ee"),
+        ("ee", "aa"),
+    }
     assert set(drawn(BYTES.encode, 3, words=words)) == {"bbbb", "ffff", "gggg"}
     assert set(drawn(BYTES.encode, 4, words=words)) == {"c", "aa", "ee", "ddd"}
     with pytest.raises(ValueError, match="count = 8: expected at most 7 words"):

@@ -78,12 +78,19 @@ def test_facts_are_said_and_read_back_and_contradicted() -> None:
 def test_splits_share_every_word_but_no_person_and_no_wording() -> None:
     train, test = (set(world.full_names(split)) for split in ("train", "test"))
     assert not train & test and len(test) * world.HELD_OUT == len(train | test)
-    assert {first for first, _ in train} == {first for first, _ in test} == {*world.WOMEN, *world.MEN}
+    assert (
+        {first for first, _ in train} == {first for first, _ in test} == {*world.WOMEN, *world.MEN}
+    )
     assert {family for _, family in train} == {family for _, family in test} == {*world.FAMILIES}
     for kind in world.VERBS:
         train, test = (set(world.wordings(split, kind)) for split in ("train", "test"))
-        assert not train & test and {v for _, v in train} == {v for _, v in test} == {*world.VERBS[kind]}
-    seen = [{sentence for made in stories(split=split) for sentence in made.sentences} for split in ("train", "test")]
+        assert not train & test and {v for _, v in train} == {v for _, v in test} == {
+            *world.VERBS[kind]
+        }
+    seen = [
+        {sentence for made in stories(split=split) for sentence in made.sentences}
+        for split in ("train", "test")
+    ]
     assert not seen[0] & seen[1]
 
 
@@ -106,7 +113,10 @@ def test_a_story_stands_together_where_it_is_asked_to(depth: float) -> None:
 def test_the_story_is_the_same_at_every_length_and_depth() -> None:
     toy = word_toy()
     asked = {
-        tuple((toy.decode(q.question), toy.decode(q.answer)) for q in CASE.sample(toy, length, depth=depth).queries)
+        tuple(
+            (toy.decode(q.question), toy.decode(q.answer))
+            for q in CASE.sample(toy, length, depth=depth).queries
+        )
         for length in (256, 1024)
         for depth in (None, 0.0, 1.0)
     }
@@ -121,7 +131,9 @@ def test_without_its_evidence_the_oracle_knows_nothing(hidden: Callable[[Sample]
 
 
 def test_what_cannot_be_is_named() -> None:
-    with pytest.raises(ValueError, match="people = 0, things = 1: expected 1 to 16 people, at most 16 things"):
+    with pytest.raises(
+        ValueError, match="people = 0, things = 1: expected 1 to 16 people, at most 16 things"
+    ):
         story(0, people=0, things=1)
     with pytest.raises(ValueError, match="people = 1, changes = 1: expected at least 2 people"):
         story(0, people=1, things=1, changes=1)
@@ -129,12 +141,16 @@ def test_what_cannot_be_is_named() -> None:
 
 # ------------------------------------------------------------------------------------------------------- leak checks
 
-Guess = Callable[[Fact, Story, list[Event]], str]  # what is asked, its story, and what is told but for the evidence
+Guess = Callable[
+    [Fact, Story, list[Event]], str
+]  # what is asked, its story, and what is told but for the evidence
 
 
 def asked(made: Story, kind: str) -> tuple[Fact, list[Event]]:
     """Return a story's first fact of a kind, and the events that are no evidence for it."""
-    fact, evidence = next((fact, at) for fact, at in world.state(made.events).items() if fact.kind == kind)
+    fact, evidence = next(
+        (fact, at) for fact, at in world.state(made.events).items() if fact.kind == kind
+    )
     return fact, [event for number, event in enumerate(made.events) if number not in evidence]
 
 
@@ -152,7 +168,11 @@ def among(pick: Callable[[Sequence[str]], str]) -> Guess:
     """Return a guess among the values that the other events name, or among all if they name none."""
 
     def guess(fact: Fact, made: Story, rest: list[Event]) -> str:
-        named = [e.what for e in rest if e.kind == "go"] if fact.kind != "holder" else [e.who for e in rest]
+        named = (
+            [e.what for e in rest if e.kind == "go"]
+            if fact.kind != "holder"
+            else [e.who for e in rest]
+        )
         return pick(named or [*world.PLACES])
 
     return guess
@@ -170,7 +190,9 @@ GUESSES: dict[str, Callable[[str], Guess]] = {
 def score(guess: Guess, kind: str) -> tuple[float, float]:
     """Return the share of right guesses in test stories, and chance."""
     made = [story((2, seed)) for seed in range(STORIES)]
-    right = [guess(fact, one, rest) == fact.value for one in made for fact, rest in [asked(one, kind)]]
+    right = [
+        guess(fact, one, rest) == fact.value for one in made for fact, rest in [asked(one, kind)]
+    ]
     named_people = kind == "holder"
     return float(np.mean(right)), 1 / len(made[0].people) if named_people else 1 / len(world.PLACES)
 
@@ -181,11 +203,17 @@ def test_without_the_evidence_a_guess_is_right_at_chance(name: str, kind: str) -
     found, chance = score(GUESSES[name](kind), kind)
     if (name, kind) == ("question only", "holder"):
         chance = 0.0  # nobody of a training story is in a test story
-    assert abs(found - chance) <= 3 * np.sqrt(chance * (1 - chance) / STORIES), f"{found:.3f}, chance {chance:.3f}"
+    assert abs(found - chance) <= 3 * np.sqrt(chance * (1 - chance) / STORIES), (
+        f"{found:.3f}, chance {chance:.3f}"
+    )
 
 
-@pytest.mark.parametrize(("name", "places"), [("question only", ("mill",) * 8), ("last named", ("mill",) * 8)])
-def test_a_leak_would_be_seen(name: str, places: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "places"), [("question only", ("mill",) * 8), ("last named", ("mill",) * 8)]
+)
+def test_a_leak_would_be_seen(
+    name: str, places: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twin: half of all journeys end at the mill."""
     monkeypatch.setattr(world, "PLACES", (*places, *world.PLACES[:8]))
     found, chance = score(GUESSES[name]("place"), "place")
@@ -196,4 +224,7 @@ def test_a_story_is_the_one_its_sample_tells() -> None:
     for seed in range(20):
         sizes = {"people": 4, "things": 2, "changes": 2}
         made = world.sample(length=900, seed=seed, encode=BYTES.encode, filler=FILLER, **sizes)
-        assert tuple(world.read(BYTES.decode(made.context.tolist()))) == world.story_of(seed, **sizes).events
+        assert (
+            tuple(world.read(BYTES.decode(made.context.tolist())))
+            == world.story_of(seed, **sizes).events
+        )

@@ -21,7 +21,10 @@ def prose(words: int, seed: int = 0) -> str:
     """Return sentences of 4 to 14 made-up words."""
     draw = random.Random(seed)
     lexicon = ["".join(draw.choices("aeioulnrst", k=draw.randint(2, 8))) for _ in range(500)]
-    sentences = (" ".join(draw.choices(lexicon, k=draw.randint(4, 14))).capitalize() for _ in range(words // 9))
+    sentences = (
+        " ".join(draw.choices(lexicon, k=draw.randint(4, 14))).capitalize()
+        for _ in range(words // 9)
+    )
     return ". ".join(sentences) + "."
 
 
@@ -65,7 +68,9 @@ class Case:
 
     def sample(self, toy: Toy, length: int, seed: int = 0, **options: Any) -> Sample:
         text = {"encode": toy.encode, "filler": FILLER} if self.text else {}
-        return getattr(self.module, self.make)(**text | {"length": length, "seed": seed} | self.options | options)
+        return getattr(self.module, self.make)(
+            **text | {"length": length, "seed": seed} | self.options | options
+        )
 
     @property
     def text(self) -> bool:
@@ -80,12 +85,19 @@ CASES = {
     "single_needle": Case(needles, {"keys": 1}, {}, r"\nThe secret word of \w+ is \w+\."),
     "needles": Case(needles, {"keys": 5}, {"keys": 2}, r"\nThe secret word of \w+ is \w+\."),
     "many_values": Case(
-        needles, {"keys": 2, "values": 3}, {"keys": 2, "values": 1}, r"\n(?:A|The) secret word of \w+ is \w+\."
+        needles,
+        {"keys": 2, "values": 3},
+        {"keys": 2, "values": 1},
+        r"\n(?:A|The) secret word of \w+ is \w+\.",
     ),
     "lookup": Case(lookup, {}, {}, r"\n\w+ \w+: \w+"),
-    "tracking": Case(tracking, {"chains": 4, "hops": 2}, {"chains": 2, "hops": 1}, r"\nX\d\d = \w+\."),
+    "tracking": Case(
+        tracking, {"chains": 4, "hops": 2}, {"chains": 2, "hops": 1}, r"\nX\d\d = \w+\."
+    ),
     "common_word": Case(common_words, {}, {"ratio": 2, "choices": 3}, r"\n- \w+"),
-    "common_words": Case(common_words, {"common": 3}, {"common": 1, "ratio": 2, "choices": 2}, r"\n- \w+"),
+    "common_words": Case(
+        common_words, {"common": 3}, {"common": 1, "ratio": 2, "choices": 2}, r"\n- \w+"
+    ),
     "copying": Case(copying, {"cue": 6}, {"cue": 4}, r"[\s\S]+"),
     "story": Case(
         world,
@@ -97,7 +109,9 @@ CASES = {
 }
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 TEXT_CASE = pytest.mark.parametrize(
-    "case", [case for case in CASES.values() if case.text], ids=[name for name, case in CASES.items() if case.text]
+    "case",
+    [case for case in CASES.values() if case.text],
+    ids=[name for name, case in CASES.items() if case.text],
 )
 
 
@@ -108,7 +122,9 @@ def size(sample: Sample) -> int:
 
 def smallest(make: Callable[[int], Sample], length: int) -> int:
     """Return the smallest length that fits, as the refusal of a too short one states it."""
-    with pytest.raises(ValueError, match=f"^length = {length}: expected at least [0-9]+$") as refusal:
+    with pytest.raises(
+        ValueError, match=f"^length = {length}: expected at least [0-9]+$"
+    ) as refusal:
         make(length)
     return int(re.findall(r"\d+", str(refusal.value))[-1])
 

@@ -52,7 +52,9 @@ def owner_of(stream: Stream) -> dict[int, tuple[str, int]]:
 
 
 def config(**changes: object) -> BatchConfig:
-    return BatchConfig(**{"objective": "clm", "length": 8, "rows": 4, "layout": "packed", **changes})
+    return BatchConfig(
+        **{"objective": "clm", "length": 8, "rows": 4, "layout": "packed", **changes}
+    )
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -76,7 +78,10 @@ def test_a_batch_depends_on_its_arguments_alone(objective: str, layout: str) -> 
     batches._permutation.cache_clear()
     np.random.seed(1)
     torch.manual_seed(1)
-    assert all(equal(training_batch(STREAM, options, seed=5, step=s), forward[s]) for s in reversed(range(30)))
+    assert all(
+        equal(training_batch(STREAM, options, seed=5, step=s), forward[s])
+        for s in reversed(range(30))
+    )
     assert not equal(forward[0], forward[1])
     assert not equal(forward[0], training_batch(STREAM, options, seed=6, step=0))
     for batch in forward:
@@ -90,16 +95,22 @@ def epoch_of(stream: Stream, options: BatchConfig, seed: int, epoch: int) -> Bat
         case "packed":
             rows = sum(len(ids) // options.length for ids in stream.tokens.values())
         case "padded":
-            rows = sum(int(np.ceil(np.diff(o) / options.length).sum()) for o in stream.offsets.values())
+            rows = sum(
+                int(np.ceil(np.diff(o) / options.length).sum()) for o in stream.offsets.values()
+            )
     return training_batch(stream, options.model_copy(update={"rows": rows}), seed=seed, step=epoch)
 
 
-LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12).filter(lambda sizes: sum(sizes) >= 30)
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12).filter(
+    lambda sizes: sum(sizes) >= 30
+)
 
 
 @given(LENGTHS, LENGTHS, st.integers(2, 30), st.integers(0, 5), st.integers(0, 3))
 @settings(max_examples=80, deadline=None)
-def test_packed_each_token_comes_at_most_once_an_epoch(a: list, b: list, length: int, seed: int, epoch: int) -> None:
+def test_packed_each_token_comes_at_most_once_an_epoch(
+    a: list, b: list, length: int, seed: int, epoch: int
+) -> None:
     stream = stream_of(a=a, b=b)
     batch = epoch_of(stream, config(length=length), seed, epoch)
     seen = Counter(batch.tokens.flatten().tolist())
@@ -108,12 +119,16 @@ def test_packed_each_token_comes_at_most_once_an_epoch(a: list, b: list, length:
     for domain, ids in stream.tokens.items():
         here = sum(int(t) in seen for t in ids if t != EOS) + (eos if domain == "a" else 0)
         assert len(ids) - here < length + len(a) + len(b)
-    assert batch.tokens.numel() == sum(len(ids) // length * length for ids in stream.tokens.values())
+    assert batch.tokens.numel() == sum(
+        len(ids) // length * length for ids in stream.tokens.values()
+    )
 
 
 @given(LENGTHS, LENGTHS, st.integers(2, 30), st.integers(0, 5))
 @settings(max_examples=80, deadline=None)
-def test_padded_each_token_comes_exactly_once_an_epoch(a: list, b: list, length: int, seed: int) -> None:
+def test_padded_each_token_comes_exactly_once_an_epoch(
+    a: list, b: list, length: int, seed: int
+) -> None:
     stream = stream_of(a=a, b=b)
     batch = epoch_of(stream, config(length=length, layout="padded"), seed, 0)
     seen = Counter(batch.tokens.flatten().tolist())
@@ -130,12 +145,16 @@ def test_padded_each_token_comes_exactly_once_an_epoch(a: list, b: list, length:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @given(LENGTHS, st.integers(2, 30), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_clm_targets_are_the_next_token_of_the_same_document(layout: str, a: list, length: int, seed: int) -> None:
+def test_clm_targets_are_the_next_token_of_the_same_document(
+    layout: str, a: list, length: int, seed: int
+) -> None:
     stream = stream_of(a=a)
     ids, bounds = stream.tokens["a"].astype(int), stream.offsets["a"]
     follows = {int(t): int(n) for t, n in pairwise(ids) if t != EOS}
     batch = epoch_of(stream, config(length=length, layout=layout), seed, 1)
-    for token, target in zip(batch.tokens.flatten().tolist(), batch.targets.flatten().tolist(), strict=True):
+    for token, target in zip(
+        batch.tokens.flatten().tolist(), batch.targets.flatten().tolist(), strict=True
+    ):
         assert target == (IGNORE if token in (EOS, PAD) else follows[token])
     scored = int((batch.targets != IGNORE).sum())
     if layout == "padded":
@@ -184,7 +203,10 @@ def test_windows_move_between_epochs_and_domains_mix_by_their_tokens() -> None:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_each_epoch_has_an_order_of_its_own(layout: str) -> None:
     stream = stream_of(a=[800])
-    orders = [epoch_of(stream, config(layout=layout), 0, epoch).tokens[:, 0].argsort() for epoch in range(3)]
+    orders = [
+        epoch_of(stream, config(layout=layout), 0, epoch).tokens[:, 0].argsort()
+        for epoch in range(3)
+    ]
     assert not torch.equal(orders[0], orders[1]) and not torch.equal(orders[1], orders[2])
 
 
@@ -218,20 +240,28 @@ def test_masks_have_bert_s_shares() -> None:
     selected = targets != IGNORE
     masked, kept = selected & (inputs == MASK), selected & (inputs == tokens)
     random = selected & ~masked & ~kept
-    shares = {"mask": (masked.sum(), 0.12), "random": (random.sum(), 0.015), "kept": (kept.sum(), 0.015)}
+    shares = {
+        "mask": (masked.sum(), 0.12),
+        "random": (random.sum(), 0.015),
+        "kept": (kept.sum(), 0.015),
+    }
     for name, (count, share) in shares.items():
         assert within(int(count), len(tokens), share), name
     assert np.array_equal(targets[selected], tokens[selected])
     assert np.array_equal(inputs[~selected], tokens[~selected])
     assert inputs[random].min() >= FIRST and len(np.unique(inputs[random])) > 0.9 * random.sum()
-    assert not within(int(masked.sum()), len(tokens), 0.125)  # a share half a point off would be seen
+    assert not within(
+        int(masked.sum()), len(tokens), 0.125
+    )  # a share half a point off would be seen
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=50), st.sampled_from([0.0, 0.3, 1.0]))
 def test_specials_are_never_selected(tokens: list[int], rate: float) -> None:
     inputs, targets = mask_tokens(np.array(tokens), np.random.default_rng(1), rate, 10)
     special = np.array(tokens) < FIRST
-    assert (targets[special] == IGNORE).all() and np.array_equal(inputs[special], np.array(tokens)[special])
+    assert (targets[special] == IGNORE).all() and np.array_equal(
+        inputs[special], np.array(tokens)[special]
+    )
     if rate in (0.0, 1.0):
         assert ((targets != IGNORE) == (~special & (rate == 1.0))).all()
     assert set(inputs[~special].tolist()) <= {MASK, *range(FIRST, 10)}
@@ -262,7 +292,9 @@ def test_evaluation_windows_overlap_only_when_they_must() -> None:
         evaluation_starts(stream, "a", 30, 72)
     with pytest.raises(UserError, match="domain = x: expected one of a"):
         evaluation_starts(stream, "x", 30, 1)
-    assert len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2  # no document is that long
+    assert (
+        len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2
+    )  # no document is that long
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -274,16 +306,26 @@ def write_stream(folder: Path, stream: Stream) -> Path:
         np.save(folder / f"train-{domain}.npy", ids)
         np.save(folder / f"train-{domain}.offsets.npy", stream.offsets[domain])
     domains = {domain: {} for domain in stream.tokens}
-    files.write_json(folder / "card.json", {"vocab_size": VOCABULARY, "fingerprint": "f", "domains": domains})
+    files.write_json(
+        folder / "card.json", {"vocab_size": VOCABULARY, "fingerprint": "f", "domains": domains}
+    )
     return folder
 
 
 def test_loading_maps_and_limits(tmp_path: Path) -> None:
     folder = write_stream(tmp_path / "tokens", STREAM)
     whole = Stream.load(folder, "train")
-    assert whole.domains == ("a", "b") and (whole.vocab_size, whole.fingerprint) == (VOCABULARY, "f")
-    assert isinstance(whole.tokens["a"], np.memmap) and np.array_equal(whole.all_tokens(), STREAM.all_tokens())
-    assert equal(training_batch(whole, config(), seed=0, step=3), training_batch(STREAM, config(), seed=0, step=3))
+    assert whole.domains == ("a", "b") and (whole.vocab_size, whole.fingerprint) == (
+        VOCABULARY,
+        "f",
+    )
+    assert isinstance(whole.tokens["a"], np.memmap) and np.array_equal(
+        whole.all_tokens(), STREAM.all_tokens()
+    )
+    assert equal(
+        training_batch(whole, config(), seed=0, step=3),
+        training_batch(STREAM, config(), seed=0, step=3),
+    )
     part = Stream.load(folder, "train", ("a",), limit=42)
     assert part.domains == ("a",) and len(part.tokens["a"]) == 42
     assert part.offsets["a"].tolist() == [0, 40, 42]

@@ -20,7 +20,9 @@ def save(folder: Path, step: int, keep: int = 2) -> dict[str, torch.Tensor]:
     }
     random = {"torch": torch.get_rng_state()}
     rows = [{"loss": 0.1 + step, "norm": 1e-300}]
-    checkpoint.save(folder, step, groups={"model": weights, "random": random}, state={"rows": rows}, keep=keep)
+    checkpoint.save(
+        folder, step, groups={"model": weights, "random": random}, state={"rows": rows}, keep=keep
+    )
     return weights
 
 
@@ -87,7 +89,9 @@ def damage(folder: Path, **changes: object) -> None:
         ({"files": {"gone.safetensors": {"sha256": "0", "bytes": 1}}}, "gone.safetensors: missing"),
     ],
 )
-def test_a_manifest_that_lies_is_refused_in_words(changes: dict, message: str, tmp_path: Path) -> None:
+def test_a_manifest_that_lies_is_refused_in_words(
+    changes: dict, message: str, tmp_path: Path
+) -> None:
     save(tmp_path, 5)
     damage(tmp_path / "step-00000005", **changes)
     with refuses(message):

@@ -31,14 +31,19 @@ SHAPE = {
         ({"window": 129}, ("window = 129", "max_length = 128")),
     ],
 )
-def test_an_impossible_shape_names_every_key_that_takes_part(changes: dict, keys: tuple[str, ...]) -> None:
+def test_an_impossible_shape_names_every_key_that_takes_part(
+    changes: dict, keys: tuple[str, ...]
+) -> None:
     with refuses("expected") as caught:
         validate(ModelConfig, SHAPE | changes, "model")
     assert all(key in str(caught.value) for key in keys)
 
 
 def test_an_odd_head_width_is_fine_without_rope() -> None:
-    assert validate(ModelConfig, SHAPE | {"width": 36, "positions": "learned"}, "model").head_width == 9
+    assert (
+        validate(ModelConfig, SHAPE | {"width": 36, "positions": "learned"}, "model").head_width
+        == 9
+    )
 
 
 def test_a_row_longer_than_the_model_and_an_uneven_accumulation_are_refused() -> None:

@@ -38,7 +38,9 @@ def test_prepared_rows_are_drawn_whole_with_their_marks() -> None:
     tokens, targets = batch_of(keep_rows(TOKENS, SCORED))
     rows = tokens[:, 0] // 6
     assert (tokens == TOKENS[rows]).all()
-    assert (targets == to_predict(TOKENS[rows], SCORED[rows], causal=True, mask=60).targets.numpy()).all()
+    assert (
+        targets == to_predict(TOKENS[rows], SCORED[rows], causal=True, mask=60).targets.numpy()
+    ).all()
     assert len(set(rows.tolist())) > 3
 
 
@@ -52,7 +54,10 @@ def test_a_step_draws_the_same_rows_again_and_another_step_others() -> None:
 
 def test_the_digest_names_tokens_and_marks() -> None:
     assert keep_rows(TOKENS, SCORED) == keep_rows(TOKENS.copy(), SCORED.copy())
-    assert len({keep_rows(TOKENS, SCORED), keep_rows(TOKENS + 1, SCORED), keep_rows(TOKENS, ~SCORED)}) == 3
+    assert (
+        len({keep_rows(TOKENS, SCORED), keep_rows(TOKENS + 1, SCORED), keep_rows(TOKENS, ~SCORED)})
+        == 3
+    )
 
 
 def test_rows_that_are_missing_damaged_or_of_another_length_are_one_line(empty_cache: Path) -> None:
@@ -83,13 +88,27 @@ def test_an_encoder_decoder_learns_to_copy_its_source(empty_cache: Path) -> None
     tokens = np.concatenate((words, padding, start, words), 1)
     scored = np.arange(8) > 4
     digest = keep_rows(tokens, np.broadcast_to(scored, tokens.shape))
-    stage = Stage(steps=1, rows=32, length=8, tasks=(Task(name="prepared", digest=digest),), source=4)
+    stage = Stage(
+        steps=1, rows=32, length=8, tasks=(Task(name="prepared", digest=digest),), source=4
+    )
     batch = task_batch(Curriculum(stages=(stage,)), seed=0, step=0, causal=True, vocab_size=13)
     assert batch.source.shape == batch.tokens.shape == (32, 4)
-    assert (batch.targets[:, :3] == batch.source[:, :3]).all() and (batch.targets[:, 3] == IGNORE).all()
-    shape = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 32, "max_length": 8, "init_std": 0.1, "short_conv": 1}
+    assert (batch.targets[:, :3] == batch.source[:, :3]).all() and (
+        batch.targets[:, 3] == IGNORE
+    ).all()
+    shape = {
+        "width": 32,
+        "layers": 1,
+        "heads": 2,
+        "mlp_width": 32,
+        "max_length": 8,
+        "init_std": 0.1,
+        "short_conv": 1,
+    }
     run = RunConfig(
-        model=ModelConfig(kind="encoder_decoder", vocab_size=13, positions="learned", embedding_std=1.0, **shape),
+        model=ModelConfig(
+            kind="encoder_decoder", vocab_size=13, positions="learned", embedding_std=1.0, **shape
+        ),
         batch=Curriculum(stages=(stage,)),
         optimizer=OptimizerConfig(lr=0.01, warmup=10),
         steps=150,
@@ -101,5 +120,7 @@ def test_an_encoder_decoder_learns_to_copy_its_source(empty_cache: Path) -> None
     padded = model(batch.source, batch.tokens, padding_of(batch.source))
     cut = model(batch.source[:, :3], batch.tokens, padding_of(batch.source[:, :3]))
     assert torch.allclose(padded, cut, atol=1e-5)
-    assert not torch.allclose(padded, model(batch.source.flip(0), batch.tokens, padding_of(batch.source)), atol=0.1)
+    assert not torch.allclose(
+        padded, model(batch.source.flip(0), batch.tokens, padding_of(batch.source)), atol=0.1
+    )
     assert [len(part.source) for part in batch.split(4)] == [8] * 4

@@ -33,7 +33,9 @@ def test_a_process_alone_is_the_first_and_shares_nothing() -> None:
         assert distributed.processes() == 1
 
 
-def test_a_number_of_processes_other_than_the_runs_is_refused_before_anything_is_written(project: Path) -> None:
+def test_a_number_of_processes_other_than_the_runs_is_refused_before_anything_is_written(
+    project: Path,
+) -> None:
     with refuses("processes = 2: 1 started: expected as many (torchrun --nproc-per-node 2"):
         loop.train(in_two(tiny_run()))
     assert not project.exists()
@@ -51,7 +53,9 @@ def test_the_number_of_processes_is_in_the_key_and_divides_the_rows(project: Pat
     assert keys.run_key(tiny_run()) != keys.run_key(in_two(tiny_run()))
     given = tiny_run(rows=6, accumulation=3).model_dump(mode="json")
     assert validate(RunConfig, given | {"processes": 2}, "run.yaml").processes == 2
-    with refuses("batch.rows = 6, optimizer.accumulation = 3, processes = 3: expected accumulation · processes"):
+    with refuses(
+        "batch.rows = 6, optimizer.accumulation = 3, processes = 3: expected accumulation · processes"
+    ):
         validate(RunConfig, given | {"processes": 3}, "run.yaml")
     given = task_run().model_dump(mode="json") | {"processes": 2}
     with refuses("batch.rows = 5"):

@@ -11,7 +11,10 @@ from farcontext.train import fingerprints, keys
 
 TRAINING = ("farcontext.train.loop", "train")
 EVALUATION = ("farcontext.studies.context_extension.study", "recall_by_layout")
-BEFORE = {entry: fingerprints.of_symbol(*entry, without=keys.left_out()) for entry in (TRAINING, EVALUATION)}
+BEFORE = {
+    entry: fingerprints.of_symbol(*entry, without=keys.left_out())
+    for entry in (TRAINING, EVALUATION)
+}
 
 HARMLESS = {
     "the wording of an error": ("nn/positions", "expected H = 2F", "expected twice as many"),
@@ -94,8 +97,13 @@ def test_a_definition_that_moves_changes_no_key(package: Path) -> None:
     start, end = before.index("def learning_rate("), before.index("def optimizer(")
     imported = "from farcontext.train.schedule import learning_rate\n"
     moved = path.with_name("schedule.py")
-    moved.write_text(f"import math\nfrom farcontext.train.config import OptimizerConfig\n{before[start:end]}", "utf-8")
-    path.write_text(before[:start].replace("import math\n", "") + imported + before[end:], encoding="utf-8")
+    moved.write_text(
+        f"import math\nfrom farcontext.train.config import OptimizerConfig\n{before[start:end]}",
+        "utf-8",
+    )
+    path.write_text(
+        before[:start].replace("import math\n", "") + imported + before[end:], encoding="utf-8"
+    )
     try:
         assert fingerprints.of_symbol(*TRAINING, package, keys.left_out()) == BEFORE[TRAINING]
     finally:

@@ -41,7 +41,9 @@ def test_every_schedule_warms_up_linearly_to_its_peak(schedule: str) -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
 @pytest.mark.parametrize("warmup", [0, 10])
-def test_a_falling_schedule_falls_to_its_final_share_at_the_last_step(schedule: str, warmup: int) -> None:
+def test_a_falling_schedule_falls_to_its_final_share_at_the_last_step(
+    schedule: str, warmup: int
+) -> None:
     found = rates(schedule=schedule, warmup=warmup)
     assert found[-1] == pytest.approx(0.2)
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found[warmup:]))
@@ -65,7 +67,9 @@ def test_training_learns_and_every_row_is_there(kind: str, project: Path) -> Non
     result = loop.train(run)
     assert result.steps_trained == run.steps == len(result.rows)
     assert [row["step"] for row in result.rows] == list(range(1, run.steps + 1))
-    start, end = (sum(row["loss"] for row in part) / 5 for part in (result.rows[:5], result.rows[-5:]))
+    start, end = (
+        sum(row["loss"] for row in part) / 5 for part in (result.rows[:5], result.rows[-5:])
+    )
     assert abs(start - math.log(VOCABULARY)) < 1 and end < start - 1
     assert result.cost["tokens"] == run.steps * LENGTH * 4
     model = loop.load_model(run)
@@ -103,7 +107,9 @@ def test_a_curriculum_trains_every_kind_of_model(kind: str, project: Path) -> No
     loop.load_model(run)
 
 
-def test_a_curriculum_with_drawn_positions_resumes_to_the_same_bits(project: Path, monkeypatch) -> None:
+def test_a_curriculum_with_drawn_positions_resumes_to_the_same_bits(
+    project: Path, monkeypatch
+) -> None:
     """Positions come from torch's generator, whose state a checkpoint holds; twin: with it lost, the bits differ."""
 
     class Interrupted(Exception):
@@ -129,7 +135,9 @@ def test_a_curriculum_with_drawn_positions_resumes_to_the_same_bits(project: Pat
     assert bits["resumed"] == bits["whole"] != bits["generator lost"]
 
 
-def test_fine_tuning_starts_from_the_finished_weights_under_another_configuration(project: Path) -> None:
+def test_fine_tuning_starts_from_the_finished_weights_under_another_configuration(
+    project: Path,
+) -> None:
     base = task_run()
     extension = Extension(scheme="linear", scale=2.0, trained_length=2 * LENGTH)
     tuned = task_run(start=base, extension=extension)
@@ -158,8 +166,15 @@ def test_accumulated_gradients_are_those_of_one_big_batch(project: Path) -> None
         run = tiny_run(kind="encoder", rows=8, accumulation=parts, clip=1e9)
         state = loop._fresh(run)
         stream = batches.Stream.load(keys.tokens_folder(), "train")
-        loss, norm, scored = loop._step(state, run, batches.training_batch(stream, run.batch, seed=0, step=0))
-        found[parts] = (loss, norm, scored, {n: p.grad.clone() for n, p in state.model.named_parameters()})
+        loss, norm, scored = loop._step(
+            state, run, batches.training_batch(stream, run.batch, seed=0, step=0)
+        )
+        found[parts] = (
+            loss,
+            norm,
+            scored,
+            {n: p.grad.clone() for n, p in state.model.named_parameters()},
+        )
     for parts in (2, 4):
         assert found[parts][:3] == pytest.approx(found[1][:3], rel=1e-6)
         for name, gradient in found[parts][3].items():
@@ -169,14 +184,21 @@ def test_accumulated_gradients_are_those_of_one_big_batch(project: Path) -> None
 def test_a_batch_without_a_scored_token_has_loss_0_and_gradient_0(project: Path) -> None:
     state = loop._fresh(tiny_run())
     tokens = torch.full((2, LENGTH), 5)
-    loss, scored = loop.scored_loss(state.model, batches.Batch(tokens, torch.full_like(tokens, -100), None))
+    loss, scored = loop.scored_loss(
+        state.model, batches.Batch(tokens, torch.full_like(tokens, -100), None)
+    )
     loss.backward()
     assert (loss.item(), scored) == (0.0, 0)
     assert all(p.grad is None or not p.grad.any() for p in state.model.parameters())
 
 
-def test_the_key_of_a_run_changes_with_its_config_and_its_corpus(project: Path, tmp_path: Path, monkeypatch) -> None:
-    known = {keys.run_key(tiny_run(**changes)) for changes in ({}, {"seed": 1}, {"lr": 0.02}, {"steps": 41})}
+def test_the_key_of_a_run_changes_with_its_config_and_its_corpus(
+    project: Path, tmp_path: Path, monkeypatch
+) -> None:
+    known = {
+        keys.run_key(tiny_run(**changes))
+        for changes in ({}, {"seed": 1}, {"lr": 0.02}, {"steps": 41})
+    }
     assert len(known) == 4
     other = make_project(tmp_path / "other")
     monkeypatch.chdir(other)

@@ -48,16 +48,24 @@ def test_a_sweep_does_each_job_and_a_second_one_trains_nothing(project: Path) ->
 
 def test_what_an_evaluation_needs_is_trained_first(project: Path) -> None:
     (result,) = sweep([EvalConfig(embedding_norm, RUN, {"scale": 2.0})])
-    assert result.rows[0]["norm"] == pytest.approx(2 * next(loop.load_model(RUN).parameters()).norm().item())
+    assert result.rows[0]["norm"] == pytest.approx(
+        2 * next(loop.load_model(RUN).parameters()).norm().item()
+    )
 
 
 def test_a_job_given_twice_is_done_once(project: Path) -> None:
     found = sweep([RUN, EvalConfig(embedding_norm, RUN), RUN, EvalConfig(embedding_norm, RUN)])
     assert found[0].rows == found[2].rows and found[1].rows == found[3].rows
-    assert len(list((project / "runs").iterdir())) == len(list((project / "evaluations").iterdir())) == 1
+    assert (
+        len(list((project / "runs").iterdir()))
+        == len(list((project / "evaluations").iterdir()))
+        == 1
+    )
 
 
-def test_another_option_another_run_or_another_protocol_is_another_evaluation(project: Path) -> None:
+def test_another_option_another_run_or_another_protocol_is_another_evaluation(
+    project: Path,
+) -> None:
     keys = {
         EvalConfig(embedding_norm, RUN).key,
         EvalConfig(embedding_norm, RUN, {"scale": 2.0}).key,
@@ -75,7 +83,9 @@ def test_two_processes_give_the_bits_of_one(project: Path, monkeypatch) -> None:
     together = sweep([RUN, OTHER])
     assert [result.rows for result in together] == [result.rows for result in alone]
     assert [result.steps_trained for result in together] == [6, 6]
-    twice = sweep([EvalConfig(constant, options={"value": 1})] * 2)  # two workers must not meet in one folder
+    twice = sweep(
+        [EvalConfig(constant, options={"value": 1})] * 2
+    )  # two workers must not meet in one folder
     assert [result.rows for result in twice] == [[{"value": 1}]] * 2
     for one, two in zip(alone, together, strict=True):
         name = "step-00000006/model.safetensors"

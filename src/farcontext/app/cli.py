@@ -59,7 +59,9 @@ def tokenizer() -> None:
 
     root = _root()
     params = schema.read_params(root / "params.yaml")
-    tokenizer.build_tokenizer(params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer")
+    tokenizer.build_tokenizer(
+        params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer"
+    )
 
 
 @app.command()
@@ -116,24 +118,36 @@ def _launch(count: int, arguments: list[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": f"farcontext-{os.getpid()}"}
-    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **rendezvous)
+    rendezvous = {
+        "rdzv_backend": "c10d",
+        "rdzv_endpoint": "localhost:0",
+        "run_id": f"farcontext-{os.getpid()}",
+    }
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **rendezvous
+    )
     try:
         elastic_launch(config, sys.executable)("-m", "farcontext", *arguments)
     except ChildFailedError as error:
         which, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise UserError(f"process {which} of {count} ended by {name}: the others stopped; {AGAIN}") from None
+            raise UserError(
+                f"process {which} of {count} ended by {name}: the others stopped; {AGAIN}"
+            ) from None
         return failure.exitcode
     return 0
 
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML: model, batch, optimizer, steps, save_every, seed, …")],
+    config: Annotated[
+        Path, typer.Argument(help="YAML: model, batch, optimizer, steps, save_every, seed, …")
+    ],
     *,
-    processes: Annotated[int, typer.Option(min=1, help="So many on this machine; torchrun starts more.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="So many on this machine; torchrun starts more.")
+    ] = 1,
 ) -> None:
     """Train one run, alone or in several processes.
 
@@ -146,11 +160,15 @@ def train(
     path = config.resolve()
     _root()
     with distributed.group():
-        given = distributed.on_first(lambda: {"processes": distributed.processes()} | read_yaml(path))
+        given = distributed.on_first(
+            lambda: {"processes": distributed.processes()} | read_yaml(path)
+        )
         run = distributed.together(lambda: validate(RunConfig, given, str(config)))
         result = loop.train(run)
         if distributed.first():
-            console.print(f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}")
+            console.print(
+                f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}"
+            )
 
 
 @app.command()
@@ -195,9 +213,13 @@ def compare() -> None:
 
 @app.command()
 def repro(
-    stages: Annotated[list[str] | None, typer.Argument(help="Stages of dvc.yaml; default: all, then compare.")] = None,
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Stages of dvc.yaml; default: all, then compare.")
+    ] = None,
     *,
-    profile: Annotated[str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")] = "laptop",
+    profile: Annotated[
+        str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")
+    ] = "laptop",
 ) -> None:
     """Run `dvc repro`, then compare.
 
@@ -223,7 +245,9 @@ def realtext() -> None:
 
     os.environ["FARCONTEXT_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
     texts.fetch()
-    from farcontext.studies.realtext import study as realtext  # This needs torch; the fetch may fail without it.
+    from farcontext.studies.realtext import (
+        study as realtext,
+    )  # This needs torch; the fetch may fail without it.
 
     console.print("\n".join(realtext.lines(realtext.run())))
 
@@ -243,7 +267,9 @@ def notebooks(
         path = notebooks.path_of(name)
         console.print(f"{name} …")
         notebooks.refresh(path)
-    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False)
+    subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False
+    )
 
 
 @app.command()
@@ -279,7 +305,9 @@ def main() -> None:
     A foreseen failure is one line on stderr and exit code 2.
     """
     try:
-        sys.exit(app(standalone_mode=False) or 0)  # The code of a typer.Exit is returned here, not raised.
+        sys.exit(
+            app(standalone_mode=False) or 0
+        )  # The code of a typer.Exit is returned here, not raised.
     except UserError as error:
         if not error.told:
             print(f"farcontext: {printable(one_line(error))}", file=sys.stderr)
@@ -289,6 +317,8 @@ def main() -> None:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
-        if message := " ".join(error.format_message().split()):  # It is empty where the help was printed instead.
+        if message := " ".join(
+            error.format_message().split()
+        ):  # It is empty where the help was printed instead.
             print(f"farcontext: {printable(message)}", file=sys.stderr)
         sys.exit(2)

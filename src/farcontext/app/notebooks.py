@@ -39,7 +39,9 @@ def path_of(study: str) -> Path:
     """
     found = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
     if study not in STUDIES or len(found) != 1:
-        raise UserError(f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}")
+        raise UserError(
+            f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}"
+        )
     return found[0]
 
 
@@ -74,7 +76,9 @@ def defaults(path: Path) -> dict[str, Any]:
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
-        raise UserError(f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}") from None
+        raise UserError(
+            f"{path}: parameters cell: expected Python: {error.msg}, line {error.lineno}"
+        ) from None
     for node in body:
         try:
             (target,) = node.targets
@@ -99,7 +103,9 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
     written = defaults(path)
     validate(STUDIES[study], written, f"{path}: parameters cell")
     if missing := set(STUDIES[study].model_fields) - set(written):
-        raise UserError(f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml")
+        raise UserError(
+            f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml"
+        )
     return params
 
 
@@ -130,9 +136,16 @@ def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_S
             )
         except papermill.exceptions.PapermillExecutionError as error:
             where = f"{path}: cell {error.cell_index}"
-            raise UserError(f"{where}: {error.ename}: {' '.join(str(error.evalue).split())}") from None
-        except (RuntimeError, TimeoutError) as error:  # nbclient raises DeadKernelError or CellTimeoutError.
-            raise UserError(f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+            raise UserError(
+                f"{where}: {error.ename}: {' '.join(str(error.evalue).split())}"
+            ) from None
+        except (
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # nbclient raises DeadKernelError or CellTimeoutError.
+            raise UserError(
+                f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from None
         notebook = normalise(read(draft))
     files.write_atomic(output, nbformat.writes(notebook) + "\n")
 
@@ -160,13 +173,21 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     These are stamps, random cell ids, stderr, the language version and papermill's marks; how
     stdout was cut into pieces depends on timing.
     """
-    notebook, _ = ClearMetadataPreprocessor(preserve_cell_metadata_mask={"tags"}).preprocess(notebook, {})
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": KERNEL}
+    notebook, _ = ClearMetadataPreprocessor(preserve_cell_metadata_mask={"tags"}).preprocess(
+        notebook, {}
+    )
+    notebook.metadata["kernelspec"] = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": KERNEL,
+    }
     notebook.metadata["language_info"] = {"name": "python"}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell["outputs"] = [_clean(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell["outputs"] = [
+                _clean(output) for output in cell.outputs if output.get("name") != "stderr"
+            ]
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
@@ -186,7 +207,10 @@ def refresh(path: Path) -> None:
     """
     notebook = read(path)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name=KERNEL, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=600,
+        kernel_name=KERNEL,
+        resources={"metadata": {"path": str(path.parent)}},
     )
     try:
         client.execute()
@@ -201,4 +225,7 @@ def code_cells(path: Path) -> str:
     The parameters cell is left out: its values come from params.yaml.
     """
     cells = (cell for cell in read(path).cells if cell.cell_type == "code")
-    return "\n".join(cell.source for cell in cells if PARAMETERS not in cell.metadata.get("tags", [])) + "\n"
+    return (
+        "\n".join(cell.source for cell in cells if PARAMETERS not in cell.metadata.get("tags", []))
+        + "\n"
+    )

@@ -31,11 +31,21 @@ def _plain(value: object) -> str:
 @lru_cache
 def _templates() -> Environment:
     loader = PackageLoader("farcontext.app")
-    return Environment(loader=loader, finalize=_plain, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=loader,
+        finalize=_plain,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _page(name: str, **values: Any) -> str:
-    said = {"estimate": claims.estimate, "observations": claims.observations, "threshold": claims.threshold}
+    said = {
+        "estimate": claims.estimate,
+        "observations": claims.observations,
+        "threshold": claims.threshold,
+    }
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
@@ -43,7 +53,9 @@ def _verdict(f: claims.Finding, elsewhere: Mapping[str, str]) -> str:
     """Return a verdict, with its note, and with what a second machine said where that is something else."""
     note = f" ({f.note})" if f.note else ""
     other = elsewhere.get(f.id, f.verdict)
-    return f"**{f.verdict}**{note}" + (f"; *not the same on a second machine: {other}*" if other != f.verdict else "")
+    return f"**{f.verdict}**{note}" + (
+        f"; *not the same on a second machine: {other}*" if other != f.verdict else ""
+    )
 
 
 def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) -> str:
@@ -57,23 +69,37 @@ def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) 
     both = [f for f in findings if f.id in elsewhere]
     same = sum(f.verdict == elsewhere[f.id] for f in both)
     verdict = {f.id: _verdict(f, elsewhere) for f in findings}
-    return _page("verdicts", findings=findings, verdict=lambda f: verdict[f.id], same=same, both=len(both))
+    return _page(
+        "verdicts", findings=findings, verdict=lambda f: verdict[f.id], same=same, both=len(both)
+    )
 
 
 def _cost(study: str) -> str:
     path = tables.path_in(tables.published_folder(), study, "cost")
-    return f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes" if path.is_file() else "seconds"
+    return (
+        f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"
+        if path.is_file()
+        else "seconds"
+    )
 
 
 def experiments_page(
-    findings: list[claims.Finding], given: claims.Claims, notebook_of: Mapping[str, str], elsewhere: Mapping[str, str]
+    findings: list[claims.Finding],
+    given: claims.Claims,
+    notebook_of: Mapping[str, str],
+    elsewhere: Mapping[str, str],
 ) -> str:
     """Return EXPERIMENTS.md.
 
     It says what was claimed, how it was tested, what came out, and what it cost.
     """
     verdict = {f.id: _verdict(f, elsewhere) for f in findings}
-    told = {"findings": findings, "notebook_of": notebook_of, "tolerances": given.tolerances, "cost": _cost}
+    told = {
+        "findings": findings,
+        "notebook_of": notebook_of,
+        "tolerances": given.tolerances,
+        "cost": _cost,
+    }
     return _page("experiments", verdict=lambda f: verdict[f.id], **told)
 
 
@@ -93,10 +119,14 @@ def cost_block() -> str:
     for name, shape in PLANNED.items():
         config = cost.shape(name, **shape)
         size = cost.size_of(config).parameters
-        found = cost.estimate(config, PLANNED_LENGTHS, cost.published(), dtype="bfloat16", rate=PLANNED_RATE)
+        found = cost.estimate(
+            config, PLANNED_LENGTHS, cost.published(), dtype="bfloat16", rate=PLANNED_RATE
+        )
         for row in found.to_dict("records"):
             speed = row["length"] / row["training_seconds"]
             hours = PLANNED_TOKENS * size / speed / 3600
-            rows.append({"name": name, "length": int(row["length"]), "speed": speed, "hours": hours})
+            rows.append(
+                {"name": name, "length": int(row["length"]), "speed": speed, "hours": hours}
+            )
             rows[-1]["gigabytes"] = row["training_bytes"] / 1e9
     return _page("costs", rows=rows)

@@ -50,7 +50,9 @@ def write_code(root: Path) -> None:
 def _dvc(*arguments: str, root: Path, **environment: str) -> int:
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False).returncode
+    return subprocess.run(
+        command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False
+    ).returncode
 
 
 def prepare(root: Path) -> None:
@@ -58,7 +60,9 @@ def prepare(root: Path) -> None:
 
     That is so where an archive was unpacked.
     """
-    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(encoding="utf-8"):
+    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(
+        encoding="utf-8"
+    ):
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
@@ -73,13 +77,22 @@ def params_of(root: Path, profile: str) -> Any:
     """
     if profile == "smoke":
         values = read_yaml(root / "params.yaml") | {"profile": profile}
-        return checked(values | {study: notebooks.defaults(notebooks.path_of(study)) for study in STUDIES}, "smoke")
+        return checked(
+            values | {study: notebooks.defaults(notebooks.path_of(study)) for study in STUDIES},
+            "smoke",
+        )
     here = read_params(root / "params.yaml")
     if profile == here.profile:
         return here
-    known = [here.profile, "smoke", *sorted(path.stem for path in (root / "profiles").glob("*.yaml"))]
+    known = [
+        here.profile,
+        "smoke",
+        *sorted(path.stem for path in (root / "profiles").glob("*.yaml")),
+    ]
     if profile not in known:
-        raise UserError(f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}")
+        raise UserError(
+            f"profile = {profile}: expected one of {', '.join(known)}{did_you_mean(profile, known)}"
+        )
     return read_profile(root, profile)
 
 
@@ -120,9 +133,13 @@ def _export(root: Path, copy: Path) -> None:
         check=False,
     )
     names = listed.stdout.split("\0") if listed.returncode == 0 else []
-    names = names or [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"]
+    names = names or [
+        str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"
+    ]
     for name in filter(None, names):
-        if (root / name).is_file() and not name.startswith((".dvc/", "build/", ".venv/", ".farcontext/")):
+        if (root / name).is_file() and not name.startswith(
+            (".dvc/", "build/", ".venv/", ".farcontext/")
+        ):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
     if not (copy / ".dvc").is_dir():
@@ -145,7 +162,9 @@ def diagnose(root: Path) -> list[str]:
         except UserError:
             whole = False
         if not whole:
-            problems.append(f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back")
+            problems.append(
+                f"{lock}: cut or empty: expected DVC's lock; `git checkout dvc.lock` brings it back"
+            )
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     if rwlock.exists():
         try:

@@ -26,7 +26,9 @@ def write_verdicts(root: Path) -> None:
     """Write build/<profile>/metrics.json and verdicts.csv."""
     made = root / "build" / read_params(root / "params.yaml").profile
     findings = _findings(root, made / "studies")
-    table = verdicts.as_table(findings).to_csv(index=False, float_format=f"%.{verdicts.DIGITS}g", lineterminator="\n")
+    table = verdicts.as_table(findings).to_csv(
+        index=False, float_format=f"%.{verdicts.DIGITS}g", lineterminator="\n"
+    )
     files.write_atomic(made / "verdicts.csv", table)
     files.write_json(made / "metrics.json", verdicts.as_metrics(findings))
 
@@ -41,7 +43,10 @@ def compile_paper(root: Path) -> None:
     source = root / "paper" / "paper.typ"
     try:
         pdf, warnings = typst.compile_with_warnings(
-            str(source), root=str(root), ignore_system_fonts=True, sys_inputs={"build": f"/build/{profile}"}
+            str(source),
+            root=str(root),
+            ignore_system_fonts=True,
+            sys_inputs={"build": f"/build/{profile}"},
         )
     except typst.TypstError as error:
         raise UserError(f"{source}: {error}") from None
@@ -97,7 +102,10 @@ def _publish_study(made: Path, target: Path) -> None:
     listed = [path for path in made.rglob("*") if path.is_file()]
     for path in (path for path in listed if path.parent.name in ("tables", "figures")):
         files.write_atomic(target / path.relative_to(made), path.read_bytes())
-    known = {path.relative_to(made).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in listed}
+    known = {
+        path.relative_to(made).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in listed
+    }
     files.write_json(target / "manifest.json", known)
 
 
@@ -125,5 +133,7 @@ def print_comparison(root: Path, console: Console) -> bool:
     old = pd.read_csv(target / "verdicts.csv").set_index("claim")["verdict"]
     new = pd.read_csv(made / "verdicts.csv").set_index("claim")["verdict"].reindex(old.index)
     equal = int((old == new).sum())
-    console.print(f"compare: rows within tolerance {within} of {rows}, verdicts equal {equal} of {len(old)}")
+    console.print(
+        f"compare: rows within tolerance {within} of {rows}, verdicts equal {equal} of {len(old)}"
+    )
     return within == rows and equal == len(old)

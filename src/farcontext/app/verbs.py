@@ -13,7 +13,9 @@ from farcontext import files
 from farcontext.messages import printable
 
 HELP = "Longer contexts, measured: a checkpoint's, your own text's, and the pipeline behind every published number."
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP
+)
 
 
 class Terminal(Console):
@@ -26,7 +28,10 @@ class Terminal(Console):
 
 console = Terminal(highlight=False, markup=False, soft_wrap=True)
 Checkpoint = Annotated[
-    Path | None, typer.Option("--model", help="A Hugging Face folder or GGUF file; default: the embedded SmolLM2.")
+    Path | None,
+    typer.Option(
+        "--model", help="A Hugging Face folder or GGUF file; default: the embedded SmolLM2."
+    ),
 ]
 Context = Annotated[int, typer.Option(help="Tokens that the model reads and writes together.")]
 
@@ -41,17 +46,27 @@ def _list_schemes(wanted: bool) -> None:
 
 @app.command()
 def extend(
-    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; transformers loads it unchanged.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to write; transformers loads it unchanged.")
+    ],
     *,
     scheme: Annotated[str, typer.Option(help="How to change RoPE; see --list.")] = "yarn",
     factor: Annotated[float, typer.Option(help="Wanted length / trained length.")] = 4.0,
-    tune: Annotated[Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")] = None,
+    tune: Annotated[
+        Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="With --tune: steps of one row.")] = 50,
     length: Annotated[int, typer.Option(help="With --tune: tokens in a row.")] = 1024,
     lr: Annotated[float, typer.Option(help="With --tune: learning rate of AdamW.")] = 2e-5,
-    measure: Annotated[int | None, typer.Option(help="Tokens of the before/after table; 0: none.")] = None,
-    _list: Annotated[bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")] = False,
+    measure: Annotated[
+        int | None, typer.Option(help="Tokens of the before/after table; 0: none.")
+    ] = None,
+    _list: Annotated[
+        bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")
+    ] = False,
 ) -> None:
     """Write a checkpoint whose context is extended.
 
@@ -62,25 +77,48 @@ def extend(
 
     exit_on_signals()
     tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
-    report = extend.extend(checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure)
+    report = extend.extend(
+        checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure
+    )
     console.print(
-        "\n".join([*extend.table(report), f"{out}: max_position_embeddings = {report['max_position_embeddings']}"])
+        "\n".join(
+            [
+                *extend.table(report),
+                f"{out}: max_position_embeddings = {report['max_position_embeddings']}",
+            ]
+        )
     )
 
 
 @app.command()
 def probe(
-    checkpoint: Annotated[Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A Hugging Face folder, a GGUF file, or a run of farcontext.")
+    ],
     *,
-    text: Annotated[Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")] = None,
-    lengths: Annotated[str, typer.Option(help="Tokens, ascending, as 256,512,1024; default: 256 to 2,048.")] = "",
-    precision: Annotated[float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")] = 0.07,
+    text: Annotated[
+        Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Tokens, ascending, as 256,512,1024; default: 256 to 2,048.")
+    ] = "",
+    precision: Annotated[
+        float, typer.Option(help="Half-width of the 95 % interval at which sampling stops.")
+    ] = 0.07,
     max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16; auto: the faster here.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="float32 or bfloat16; auto: the faster here.")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of report.html; default: probe-NAME.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    rope_only: Annotated[bool, typer.Option("--rope-only", help="Only check how the model rotates; no text.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of report.html; default: probe-NAME.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+    ] = False,
+    rope_only: Annotated[
+        bool, typer.Option("--rope-only", help="Only check how the model rotates; no text.")
+    ] = False,
 ) -> None:
     """Measure how long a checkpoint's context really is.
 
@@ -98,7 +136,11 @@ def probe(
         return
     folder = out or Path(f"probe-{loaded.name}")
     found = report.write(probing.measure(loaded, options, text), folder)
-    console.print(report.as_json(found) if json else "\n".join([*report.lines(found), f"{folder / 'report.html'}"]))
+    console.print(
+        report.as_json(found)
+        if json
+        else "\n".join([*report.lines(found), f"{folder / 'report.html'}"])
+    )
 
 
 @app.command()
@@ -116,9 +158,15 @@ def cost(
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, sdpa or reference (plain).")] = "auto",
     batch: Annotated[int, typer.Option(help="Rows.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16: of activations and cache.")] = "float32",
-    tflops: Annotated[float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    dtype: Annotated[
+        str, typer.Option(help="float32 or bfloat16: of activations and cache.")
+    ] = "float32",
+    tflops: Annotated[
+        float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+    ] = False,
 ) -> None:
     """Compute what a model would cost.
 
@@ -153,7 +201,9 @@ def ask(
     *,
     model: Checkpoint = None,
     context: Context = 1024,
-    tokens: Annotated[int, typer.Option(min=1, help="Of the answer, at most; it ends with its line.")] = 40,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Of the answer, at most; it ends with its line.")
+    ] = 40,
 ) -> None:
     """Answer a question about your own text.
 
@@ -188,6 +238,8 @@ def go_on(
     from farcontext.checkpoints.load import load
 
     loaded = load(_checkpoint(model))
-    for part in asking.write(loaded, asking.end_of(loaded, file, context, tokens), tokens, seed=seed):
+    for part in asking.write(
+        loaded, asking.end_of(loaded, file, context, tokens), tokens, seed=seed
+    ):
         console.print(part, end="")
     console.print()

@@ -105,7 +105,12 @@ def _limit(pretrained: Pretrained, context: int) -> int:
 
 @torch.inference_mode()
 def write(
-    pretrained: Pretrained, ids: Sequence[int], new: int, *, seed: int | None = None, one_line: bool = False
+    pretrained: Pretrained,
+    ids: Sequence[int],
+    new: int,
+    *,
+    seed: int | None = None,
+    one_line: bool = False,
 ) -> Iterator[str]:
     """Yield the text that follows a prompt, as it comes.
 
@@ -153,7 +158,9 @@ def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> l
     words = {word.lower() for word in re.findall(r"\w{3,}", answer)}
 
     def share(passage: Passage) -> float:
-        return len(words & {word.lower() for word in re.findall(r"\w{3,}", passage.text)}) / max(1, len(words))
+        return len(words & {word.lower() for word in re.findall(r"\w{3,}", passage.text)}) / max(
+            1, len(words)
+        )
 
     where = sorted(prompt.read, key=lambda passage: -share(passage))[:3]
     lines = [f"read of {path}: {prompt.why}; {len(prompt.ids)} tokens"]
@@ -165,7 +172,11 @@ def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> l
     ids = encoder(pretrained.tokenizer)(f" {answer.strip()}")
     if ids:
         read, blind = (cost_of(pretrained, before, ids) for before in (prompt.ids, prompt.without))
-        lines.append(f"the answer costs the model {read:.2f} nats a token with the text, {blind:.2f} without it")
+        lines.append(
+            f"the answer costs the model {read:.2f} nats a token with the text, {blind:.2f} without it"
+        )
     size = sum(parameter.numel() for parameter in pretrained.model.parameters())
-    lines.append(f"{pretrained.name}: {size / 1e6:,.0f} M parameters: it copies and guesses; check what it says above")
+    lines.append(
+        f"{pretrained.name}: {size / 1e6:,.0f} M parameters: it copies and guesses; check what it says above"
+    )
     return lines

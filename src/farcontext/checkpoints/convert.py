@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedModel,
+)
 
 from farcontext.nn.config import Extension, ModelConfig
 from farcontext.nn.positions import OPTIONS, inverse_frequencies
@@ -75,7 +81,9 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
             raise ValueError(f"model = {name}: expected ModernBertForMaskedLM or LlamaForCausalLM")
     theirs = hf_model.state_dict()
     model = model.to(next(hf_model.parameters()).dtype)
-    model.load_state_dict({name: torch.cat([theirs[part] for part in parts]) for name, parts in _pairs(model)})
+    model.load_state_dict(
+        {name: torch.cat([theirs[part] for part in parts]) for name, parts in _pairs(model)}
+    )
     return model.train(hf_model.training)
 
 
@@ -90,7 +98,9 @@ def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
     """
     config = model.config
     if model.logit_scale != 1:
-        raise ValueError(f"embedding_std = {config.embedding_std}: expected logits that are not scaled")
+        raise ValueError(
+            f"embedding_std = {config.embedding_std}: expected logits that are not scaled"
+        )
     hf_model = (
         ModernBertForMaskedLM(_ours_to_modernbert(config))
         if isinstance(model, Encoder)
@@ -100,7 +110,9 @@ def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
     theirs, ours = hf_model.state_dict(), model.state_dict()
     with torch.no_grad():
         for name, parts in _pairs(model):
-            for part, piece in zip(parts, ours[name].split([len(theirs[p]) for p in parts]), strict=True):
+            for part, piece in zip(
+                parts, ours[name].split([len(theirs[p]) for p in parts]), strict=True
+            ):
                 theirs[part].copy_(piece)
     return hf_model.train(model.training)
 
@@ -114,7 +126,11 @@ def _pairs(model: Encoder | Decoder) -> list[tuple[str, tuple[str, ...]]]:
             pairs.append((name, (end,)))
             continue
         layer, inner = name.removeprefix("stack.blocks.").split(".", 1)
-        inside = (MODERNBERT[inner],) if isinstance(model, Encoder) else tuple(f"{p}.weight" for p in LLAMA[inner])
+        inside = (
+            (MODERNBERT[inner],)
+            if isinstance(model, Encoder)
+            else tuple(f"{p}.weight" for p in LLAMA[inner])
+        )
         pairs.append((name, tuple(f"model.layers.{layer}.{part}" for part in inside)))
     return pairs
 
@@ -142,7 +158,9 @@ def extension_of(rope: dict[str, Any], max_position_embeddings: int) -> Extensio
     if (kind := rope["rope_type"]) not in schemes:
         raise ValueError(f"rope_type = {kind!r}: expected one of {', '.join(schemes)}")
     absent = {"mscale": None, "mscale_all_dim": None}
-    _require({"partial_rotary_factor": 1.0} | absent | rope, {"partial_rotary_factor": 1.0} | absent)
+    _require(
+        {"partial_rotary_factor": 1.0} | absent | rope, {"partial_rotary_factor": 1.0} | absent
+    )
     if kind == "default":
         return None
     original = rope.get("original_max_position_embeddings", max_position_embeddings)
@@ -152,7 +170,9 @@ def extension_of(rope: dict[str, Any], max_position_embeddings: int) -> Extensio
     scheme = schemes[kind] if rope.get("truncate", True) else "yarn_untruncated"
     # transformers too takes 0 for none.
     options = {name: rope[name] for name in ROPE_TYPES[schemes[kind]][1] if rope.get(name)}
-    numbers = {k: tuple(map(float, v)) if isinstance(v, list) else float(v) for k, v in options.items()}
+    numbers = {
+        k: tuple(map(float, v)) if isinstance(v, list) else float(v) for k, v in options.items()
+    }
     return Extension(scheme=scheme, scale=scale, trained_length=original, **numbers)
 
 
@@ -177,25 +197,43 @@ def rope_parameters(extension: Extension | None, theta: float, head_dim: int) ->
     if scheme in ("ntk", "abf"):
         reach = {"scale": scale, "trained_length": extension.trained_length, **extension.options}
         second = float(inverse_frequencies(scheme, head_dim=head_dim, theta=theta, **reach)[1])
-        return {"rope_type": "default", "rope_theta": second ** (-head_dim / 2)}  # Pair 1 turns by θ^(−2/H).
+        return {
+            "rope_type": "default",
+            "rope_theta": second ** (-head_dim / 2),
+        }  # Pair 1 turns by θ^(−2/H).
     if kind is None:
-        raise ValueError(f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, {', '.join(ROPE_TYPES)}")
-    options = (OPTIONS[scheme] if kind == "llama3" else {}) | {k: v for k, v in extension if v is not None}
+        raise ValueError(
+            f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, {', '.join(ROPE_TYPES)}"
+        )
+    options = (OPTIONS[scheme] if kind == "llama3" else {}) | {
+        k: v for k, v in extension if v is not None
+    }
     found = {"rope_type": kind, "rope_theta": theta, "factor": scale}
-    found |= {name: list(v) if isinstance(v := options[name], tuple) else v for name in names if name in options}
+    found |= {
+        name: list(v) if isinstance(v := options[name], tuple) else v
+        for name in names
+        if name in options
+    }
     if kind not in ("linear", "dynamic"):
         found["original_max_position_embeddings"] = extension.trained_length
     return found | ({"truncate": False} if scheme == "yarn_untruncated" else {})
 
 
 def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
-    plain = {"hidden_activation": "gelu", "classifier_activation": "gelu", "norm_bias": False, "mlp_bias": False}
+    plain = {
+        "hidden_activation": "gelu",
+        "classifier_activation": "gelu",
+        "norm_bias": False,
+        "mlp_bias": False,
+    }
     plain |= {"attention_bias": False, "classifier_bias": False, "decoder_bias": True}
     _require(vars(hf), plain)
     local = [kind == "sliding_attention" for kind in hf.layer_types]
     every = next((i for i, is_local in enumerate(local[1:], 1) if not is_local), len(local))
     if local != [layer % every != 0 for layer in range(len(local))]:
-        raise ValueError(f"layer_types = {hf.layer_types}: expected full attention in layers 0, g, 2g, …")
+        raise ValueError(
+            f"layer_types = {hf.layer_types}: expected full attention in layers 0, g, 2g, …"
+        )
     wide, narrow = (hf.rope_parameters[kind] for kind in ("full_attention", "sliding_attention"))
     for rope in (wide, narrow):
         _require(rope, {"rope_type": "default"})
@@ -211,7 +249,9 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
         theta=float(wide["rope_theta"]),
         local_theta=float(narrow["rope_theta"]),
         max_length=hf.max_position_embeddings,
-        window=hf.local_attention // 2 if any(local) else None,  # local_attention = 128 means |i − j| ≤ 64.
+        window=hf.local_attention // 2
+        if any(local)
+        else None,  # local_attention = 128 means |i − j| ≤ 64.
         global_every=every if any(local) else 1,
         embedding_norm=True,
         tied=hf.tie_word_embeddings,
@@ -256,10 +296,22 @@ def _shared(config: ModelConfig) -> dict[str, object]:
 
 
 def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
-    wanted = {"norm": "layer", "mlp": "geglu", "positions": "rope", "pairing": "half", "embedding_norm": True}
+    wanted = {
+        "norm": "layer",
+        "mlp": "geglu",
+        "positions": "rope",
+        "pairing": "half",
+        "embedding_norm": True,
+    }
     wanted |= PLAIN | {"extension": None}
-    _require(vars(config) | {"kv_heads": config.kv_heads or config.heads}, wanted | {"kv_heads": config.heads})
-    kinds = ["full_attention" if config.is_global(layer) else "sliding_attention" for layer in range(config.layers)]
+    _require(
+        vars(config) | {"kv_heads": config.kv_heads or config.heads},
+        wanted | {"kv_heads": config.heads},
+    )
+    kinds = [
+        "full_attention" if config.is_global(layer) else "sliding_attention"
+        for layer in range(config.layers)
+    ]
     thetas = {"full_attention": config.theta, "sliding_attention": config.local_theta}
     return ModernBertConfig(
         **_shared(config),
@@ -267,17 +319,27 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
         sep_token_id=None,
         layer_types=kinds,
         local_attention=2 * (config.window or 64),
-        rope_parameters={kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
+        rope_parameters={
+            kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
+        },
         norm_eps=config.norm_eps,
     )
 
 
 def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
-    wanted = {"kind": "decoder", "norm": "rms", "mlp": "swiglu", "positions": "rope", "pairing": "half"}
+    wanted = {
+        "kind": "decoder",
+        "norm": "rms",
+        "mlp": "swiglu",
+        "positions": "rope",
+        "pairing": "half",
+    }
     _require(vars(config), wanted | PLAIN | {"window": None, "embedding_norm": False})
     shared = _shared(config)
     if config.extension and config.extension.scheme in ("dynamic_ntk", "dynamic_ntk_hf"):
-        shared["max_position_embeddings"] = config.extension.trained_length  # transformers counts from this L.
+        shared["max_position_embeddings"] = (
+            config.extension.trained_length
+        )  # transformers counts from this L.
     return LlamaConfig(
         **shared,
         num_key_value_heads=config.kv_heads or config.heads,
@@ -336,7 +398,10 @@ def from_torch(transformer: nn.Transformer, vocab_size: int, max_length: int) ->
 
 
 def _copy_layer(block: nn.Module, layer: nn.Module) -> None:
-    pairs = [(block.attention, layer.self_attn), (block.cross, getattr(layer, "multihead_attn", None))]
+    pairs = [
+        (block.attention, layer.self_attn),
+        (block.cross, getattr(layer, "multihead_attn", None)),
+    ]
     for ours, theirs in pairs:
         if ours is not None:
             ours.qkv.weight.copy_(theirs.in_proj_weight)

@@ -69,7 +69,9 @@ class Tuning:
     length: int = 1024
     rows: int = 1
     lr: float = 2e-5
-    dtype: Literal["float32", "bfloat16"] = "float32"  # The arithmetic has it; weights and their updates stay fp32.
+    dtype: Literal["float32", "bfloat16"] = (
+        "float32"  # The arithmetic has it; weights and their updates stay fp32.
+    )
     seed: int = 0
 
 
@@ -79,7 +81,9 @@ def scheme_lines() -> list[str]:
     They say what each scheme does, and whether and when to choose it.
     """
     lines = ["Schemes that transformers loads (s: --factor, L: the trained length):"]
-    lines += [f"  {name:<15}{SCHEME_NOTES[name]}\n{'':<17}→ {advice}" for name, advice in ADVICE.items()]
+    lines += [
+        f"  {name:<15}{SCHEME_NOTES[name]}\n{'':<17}→ {advice}" for name, advice in ADVICE.items()
+    ]
     lines += ["Not here:"]
     return lines + [f"  {name:<17}{why}" for name, why in REFUSED.items()]
 
@@ -130,9 +134,21 @@ def extend(
         if tuning:
             _tune(folder, tuned_on, tuning)
             files.write_json(folder / "config.json", stored)  # transformers wrote its own.
-        versions = {name: importlib.metadata.version(name) for name in ("farcontext", "torch", "transformers")}
-        report = {"scheme": scheme, "factor": factor, "checkpoint": source.name, "trained_length": original}
-        report |= {"rope_parameters": parameters, "max_position_embeddings": longest, "versions": versions}
+        versions = {
+            name: importlib.metadata.version(name)
+            for name in ("farcontext", "torch", "transformers")
+        }
+        report = {
+            "scheme": scheme,
+            "factor": factor,
+            "checkpoint": source.name,
+            "trained_length": original,
+        }
+        report |= {
+            "rope_parameters": parameters,
+            "max_position_embeddings": longest,
+            "versions": versions,
+        }
         report["tuning"] = asdict(tuning) | {"text": tuning.text.name} if tuning else None
         lengths = [length for length in _lengths(original, factor) if length < measure] + [measure]
         report["loss"] = before_after(source.path, folder, tokens, lengths) if measure else []
@@ -151,7 +167,9 @@ def before_after(
     at that length.
     """
     row = tokens[: max(lengths)]
-    losses = [load.token_losses(load.load(path).model.to(device()), row) for path in (before, after)]
+    losses = [
+        load.token_losses(load.load(path).model.to(device()), row) for path in (before, after)
+    ]
     rows = []
     for low, high in pairwise([1, *sorted(lengths)]):
         old, new = (loss[low - 1 : high - 1] for loss in losses)
@@ -165,17 +183,23 @@ def before_after(
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-def _check(out: Path, scheme: str, factor: float, theta: float | None, tuning: Tuning | None) -> None:
+def _check(
+    out: Path, scheme: str, factor: float, theta: float | None, tuning: Tuning | None
+) -> None:
     """Refuse what can be refused before anything is read."""
     if scheme not in ADVICE:
         why = REFUSED.get("rope" if scheme == "none" else scheme)
         hint = "" if why else did_you_mean(scheme, ADVICE)
         expected = f"expected one of {', '.join(ADVICE)}{hint} (farcontext extend --list)"
-        raise UserError(f"scheme = {scheme}: {why}: {expected}" if why else f"scheme = {scheme}: {expected}")
+        raise UserError(
+            f"scheme = {scheme}: {why}: {expected}" if why else f"scheme = {scheme}: {expected}"
+        )
     if not (math.isfinite(factor) and factor > 1):
         raise UserError(f"factor = {factor}: expected a number above 1")
     if theta is not None and not (scheme == "abf" and math.isfinite(theta) and theta > 1):
-        raise UserError(f"theta = {theta}, scheme = {scheme}: expected a base above 1, with scheme abf alone")
+        raise UserError(
+            f"theta = {theta}, scheme = {scheme}: expected a base above 1, with scheme abf alone"
+        )
     if out.exists() or out.is_symlink():
         raise UserError(f"{out}: exists: expected a folder that is not there yet")
     for name, least in (("steps", 1), ("length", 2), ("rows", 1)):
@@ -185,16 +209,22 @@ def _check(out: Path, scheme: str, factor: float, theta: float | None, tuning: T
         raise UserError(f"lr = {tuning.lr}: expected a number above 0")
 
 
-def _extended(source: load.Pretrained, scheme: str, factor: float, theta: float | None) -> tuple[dict[str, Any], int]:
+def _extended(
+    source: load.Pretrained, scheme: str, factor: float, theta: float | None
+) -> tuple[dict[str, Any], int]:
     """Return the new rope_parameters and the new max_position_embeddings."""
     config: PreTrainedConfig = source.model.config
     rope = getattr(config, "rope_parameters", None)
     if not rope or "rope_type" not in rope:
         found = f"model_type = {config.model_type}, whose positions are not RoPE"
-        raise UserError(f"{source.path}: {found}: expected a model with RoPE, such as Llama or Qwen")
+        raise UserError(
+            f"{source.path}: {found}: expected a model with RoPE, such as Llama or Qwen"
+        )
     if rope["rope_type"] != "default":
         found = f"rope_type = {rope['rope_type']}, extended already"
-        raise UserError(f"{source.path}: {found}: expected the checkpoint that it was made from (rope_type default)")
+        raise UserError(
+            f"{source.path}: {found}: expected the checkpoint that it was made from (rope_type default)"
+        )
     original, share = config.max_position_embeddings, rope.get("partial_rotary_factor") or 1.0
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     try:
@@ -205,7 +235,9 @@ def _extended(source: load.Pretrained, scheme: str, factor: float, theta: float 
     if share != 1:
         parameters["partial_rotary_factor"] = share
     # transformers counts dynamic NTK from max_position_embeddings: a larger one would turn it off.
-    return parameters, original if scheme == "dynamic_ntk_hf" else math.floor(factor * original + 1e-6)
+    return parameters, original if scheme == "dynamic_ntk_hf" else math.floor(
+        factor * original + 1e-6
+    )
 
 
 def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
@@ -214,7 +246,11 @@ def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
     Copies, not links: whoever trains the extended folder in place would change the original's weights as well.
     Pickles stay behind; `pretrained` reads none. Returns config.json.
     """
-    if source.path.is_dir() and any(source.path.glob(WEIGHTS[0])) and (source.path / "tokenizer_config.json").exists():
+    if (
+        source.path.is_dir()
+        and any(source.path.glob(WEIGHTS[0]))
+        and (source.path / "tokenizer_config.json").exists()
+    ):
         for path in sorted(source.path.rglob("*")):
             inner = path.relative_to(source.path)
             hidden = any(part.startswith(".") for part in inner.parts)
@@ -223,7 +259,9 @@ def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
     else:  # It is a GGUF file or a run of ours.
         source.model.save_pretrained(folder)
         source.tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():  # Written again, it is on the disk for good, readable as the umask says.
+        for path in (
+            folder.iterdir()
+        ):  # Written again, it is on the disk for good, readable as the umask says.
             _copy_file(path, path)
     return files.read_json(folder / "config.json")
 
@@ -248,11 +286,17 @@ def _tokens(text: Path | None, tokenizer: PreTrainedTokenizerBase, least: int) -
     if text is None:
         whole = "\n\n".join(topics[name] for name in sorted(topics))[: 10 * least + 1000]
     else:
-        found = sorted(p for p in text.rglob("*") if p.suffix in (".txt", ".md")) if text.is_dir() else [text]
+        found = (
+            sorted(p for p in text.rglob("*") if p.suffix in (".txt", ".md"))
+            if text.is_dir()
+            else [text]
+        )
         if not found or not text.exists():
             raise UserError(f"{text}: expected a .txt or .md file, or a folder with some")
         whole = "\n\n".join(read_text(path) for path in found)
-    tokens = torch.tensor(tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
+    tokens = torch.tensor(
+        tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long
+    )
     if len(tokens) <= least:
         name = "Python's language reference" if text is None else text
         raise UserError(f"{name}: {len(tokens)} tokens: expected more than {least}")
@@ -266,12 +310,18 @@ def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
     generator = torch.Generator().manual_seed(tuning.seed)
     with tqdm(range(tuning.steps), unit="step", desc="tuning", disable=None) as bar:
         for step in bar:
-            starts = torch.randint(len(tokens) - tuning.length + 1, (tuning.rows,), generator=generator).tolist()
-            rows_BT = torch.stack([tokens[start : start + tuning.length] for start in starts]).to(device())
+            starts = torch.randint(
+                len(tokens) - tuning.length + 1, (tuning.rows,), generator=generator
+            ).tolist()
+            rows_BT = torch.stack([tokens[start : start + tuning.length] for start in starts]).to(
+                device()
+            )
             with torch.autocast(device().type, torch.bfloat16, enabled=tuning.dtype == "bfloat16"):
                 loss = model(input_ids=rows_BT, labels=rows_BT, use_cache=False).loss
             if not loss.isfinite():
-                raise UserError(f"step {step}: loss = {loss.item()}: expected a number; try a smaller lr")
+                raise UserError(
+                    f"step {step}: loss = {loss.item()}: expected a number; try a smaller lr"
+                )
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -289,7 +339,9 @@ def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
 
 def table(report: dict[str, Any]) -> list[str]:
     """Return a report's lines to print: loss by position, before and after."""
-    lines = [f"{'position':>15}{'before':>10}{'after':>10}{'after − before':>24}   (loss, nats a token)"]
+    lines = [
+        f"{'position':>15}{'before':>10}{'after':>10}{'after − before':>24}   (loss, nats a token)"
+    ]
     for row in report["loss"]:
         error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"
         change = f"{row['after'] - row['before']:+.3f}{error}"

@@ -18,7 +18,11 @@ Row = dict[str, Any]
 
 
 def far_context_loss(
-    pretrained: Pretrained, documents: Sequence[Sequence[int]], *, lengths: Sequence[int], targets: int = 128
+    pretrained: Pretrained,
+    documents: Sequence[Sequence[int]],
+    *,
+    lengths: Sequence[int],
+    targets: int = 128,
 ) -> list[Row]:
     """Return losses of the same last tokens after different text.
 
@@ -48,7 +52,9 @@ def far_context_loss(
             for far, source in (("true", document), ("other", other)):
                 before = list(source[len(source) - length : len(source) - targets])
                 loss = token_losses(pretrained.model, [*before, *document[-targets:]], targets)
-                rows.append({"document": number, "length": length, "far": far, "loss": float(loss.mean())})
+                rows.append(
+                    {"document": number, "length": length, "far": far, "loss": float(loss.mean())}
+                )
     return rows
 
 
@@ -66,7 +72,9 @@ def loss_by_position(
     if bucket < 2 or length % bucket:
         raise ValueError(f"bucket = {bucket}: expected a divisor of length = {length}, 2 or more")
     if min(map(len, documents)) < length:
-        raise ValueError(f"documents of {min(map(len, documents))} tokens: expected {length} or more")
+        raise ValueError(
+            f"documents of {min(map(len, documents))} tokens: expected {length} or more"
+        )
     rows = []
     for number, document in enumerate(documents):
         losses = token_losses(pretrained.model, document[:length])
@@ -107,7 +115,11 @@ def position_gap(
                 positions = torch.where(at_T < half, at_T, at_T + gap)[None]
                 for number, document in enumerate(documents):
                     loss = token_losses(
-                        pretrained.model, document[: 2 * half], half, position_ids=positions, attention_mask=mask
+                        pretrained.model,
+                        document[: 2 * half],
+                        half,
+                        position_ids=positions,
+                        attention_mask=mask,
                     )
                     found = {"scheme": scheme, "gap": gap, "document": number}
                     rows.append(found | {"loss": float(loss.mean())})

@@ -20,7 +20,9 @@ FAR = {"true": ("its own text", "C0", "o"), "other": ("another document's", "C3"
 
 def _lengths(axis: Axes, lengths: Sequence[int]) -> None:
     axis.set_xscale("log", base=2)
-    axis.set_xticks(list(lengths), [f"{length:,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0)
+    axis.set_xticks(
+        list(lengths), [f"{length:,}" for length in lengths], rotation=30 if len(lengths) > 6 else 0
+    )
     axis.minorticks_off()
     axis.set_xlabel("tokens in the context")
 
@@ -39,14 +41,31 @@ def score_by_length(lengths: pd.DataFrame, effective: Mapping[str, Any], chance:
     x, y = lengths["length"], lengths["exact"]
     if effective["checked"]:
         high = effective["high"] or x.iloc[-1]
-        axis.axvspan(max(effective["low"], x.iloc[0]), min(high, x.iloc[-1]), color="C0", alpha=0.12, lw=0)
+        axis.axvspan(
+            max(effective["low"], x.iloc[0]), min(high, x.iloc[-1]), color="C0", alpha=0.12, lw=0
+        )
         axis.axvline(effective["length"], color="C0", lw=1.5, ls=(0, (4, 2)))
     axis.axhline(effective["threshold"], color="0.25", lw=1, ls="--")
     axis.axhline(chance, color="0.45", lw=1, ls=":")
     error = np.abs([y - lengths["exact_low"], lengths["exact_high"] - y])
-    axis.errorbar(x, y, yerr=error, fmt="o-", color="C0", ms=6, capsize=3, label="word reproduced exactly")
-    axis.plot(x, lengths["choice"], "s--", color="C1", ms=4, lw=1, label="right one among the needles' words")
-    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    axis.errorbar(
+        x, y, yerr=error, fmt="o-", color="C0", ms=6, capsize=3, label="word reproduced exactly"
+    )
+    axis.plot(
+        x,
+        lengths["choice"],
+        "s--",
+        color="C1",
+        ms=4,
+        lw=1,
+        label="right one among the needles' words",
+    )
+    beside = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": 8,
+    }
     axis.annotate("threshold", (1, effective["threshold"]), (4, 0), color="0.25", **beside)
     axis.annotate("chance", (1, chance), (4, 0), color="0.35", **beside)
     _lengths(axis, x)
@@ -68,8 +87,17 @@ def score_by_depth(needles: pd.DataFrame) -> Figure:
     cells.index = [f"{(number + 0.5) / count:.0%}" for number in cells.index]
     cells.columns = [f"{length:,}" for length in cells.columns]
     figure, (axis,) = grid(1, height=1.2 + 0.24 * count)
-    look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
-    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar=False, **look)  # A colour bar would be a picture within the SVG.
+    look = {
+        "vmin": 0,
+        "vmax": 1,
+        "cmap": "viridis",
+        "annot": True,
+        "fmt": ".2f",
+        "annot_kws": {"size": 8},
+    }
+    sns.heatmap(
+        cells, ax=axis, linewidths=0.5, cbar=False, **look
+    )  # A colour bar would be a picture within the SVG.
     axis.set(xlabel="tokens in the context", ylabel="depth (0 %: first)")
     axis.tick_params(axis="y", rotation=0)
     return figure
@@ -91,7 +119,12 @@ def losses(position: pd.DataFrame, far: pd.DataFrame) -> Figure:
         axes[0].plot(one["middle"], one["loss"], color="0.75", lw=0.8)
     mean = middle.groupby("middle")["loss"].mean()
     axes[0].plot(mean.index, mean, "o-", color="C0", ms=4)
-    axes[0].set(title="by position", xlabel="position in the text, tokens", ylabel="loss, nats a token", xlim=(0, None))
+    axes[0].set(
+        title="by position",
+        xlabel="position in the text, tokens",
+        ylabel="loss, nats a token",
+        xlim=(0, None),
+    )
     if far.empty:
         return figure
     for name, (label, color, marker) in FAR.items():

@@ -16,7 +16,12 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from tokenizers import Tokenizer as BPETokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import PreTrainedTokenizerFast as WrappedTokenizer
 from transformers.utils import logging
 
@@ -40,7 +45,9 @@ IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_imple
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 SHARDS = ".safetensors.index.json"
-CHOSEN_WEIGHTS = "transformers_weights"  # transformers opens the file that this key of config.json names.
+CHOSEN_WEIGHTS = (
+    "transformers_weights"  # transformers opens the file that this key of config.json names.
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
 
@@ -104,7 +111,9 @@ def convert_gguf(source: Path, out: Path) -> None:
     with files.folder_atomic(out) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():  # Written again, it is on the disk for good, readable as the umask says.
+        for path in (
+            folder.iterdir()
+        ):  # Written again, it is on the disk for good, readable as the umask says.
             files.write_atomic(path, path.read_bytes())
 
 
@@ -122,9 +131,13 @@ def _config(folder: Path) -> dict:
                 _refuse_code(folder / name, key, value)
     for key, value in _settings(config):
         if key == CHOSEN_WEIGHTS and value is not None:
-            _expect_own_weights(folder, folder / "config.json", key, value, (".safetensors", SHARDS))
+            _expect_own_weights(
+                folder, folder / "config.json", key, value, (".safetensors", SHARDS)
+            )
     if (folder / "adapter_config.json").exists():
-        raise UserError(f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another model")
+        raise UserError(
+            f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another model"
+        )
     return config
 
 
@@ -132,21 +145,35 @@ def _settings(value: object) -> Iterator[tuple[str, object]]:
     """Yield every key and value of a JSON document, at any depth."""
     if isinstance(value, dict):
         yield from value.items()
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for inner in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from _settings(inner)
 
 
 def _refuse_code(path: Path, key: str, value: object) -> None:
     if key in FROM_ELSEWHERE:
-        raise UserError(f"{path}: {key}: names code of its own: expected a model of transformers' own, without {key}")
-    named = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
+        raise UserError(
+            f"{path}: {key}: names code of its own: expected a model of transformers' own, without {key}"
+        )
+    named = (
+        [value]
+        if isinstance(value, str)
+        else list(value.values())
+        if isinstance(value, dict)
+        else []
+    )
     if key.removesuffix("_internal") in IMPLEMENTATIONS and any("/" in str(name) for name in named):
-        raise UserError(f"{path}: {key} = {value!r:.60}: names code in a repository: expected sdpa or no such key")
+        raise UserError(
+            f"{path}: {key} = {value!r:.60}: names code in a repository: expected sdpa or no such key"
+        )
 
 
 def _expect_family(where: Path, model_type: object) -> None:
     if model_type not in FAMILIES:
-        raise UserError(f"{where}: model_type = {model_type!r:.60}: expected one of {', '.join(FAMILIES)}")
+        raise UserError(
+            f"{where}: model_type = {model_type!r:.60}: expected one of {', '.join(FAMILIES)}"
+        )
 
 
 def _expect_safetensors(folder: Path) -> None:
@@ -165,16 +192,24 @@ def _expect_own_shards(folder: Path, index: Path) -> None:
     content = files.read_json(index)
     named = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(named, dict):
-        raise UserError(f"{index}: weight_map: expected a JSON object: name of a weight to name of a file")
+        raise UserError(
+            f"{index}: weight_map: expected a JSON object: name of a weight to name of a file"
+        )
     for weight, shard in named.items():
         _expect_own_weights(folder, index, weight, shard, (".safetensors",))
 
 
-def _expect_own_weights(folder: Path, where: Path, key: str, name: object, endings: tuple[str, ...]) -> None:
+def _expect_own_weights(
+    folder: Path, where: Path, key: str, name: object, endings: tuple[str, ...]
+) -> None:
     """Refuse a file of weights that is not a safetensors file here."""
-    plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
+    plain = (
+        isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
+    )
     if not plain or not name.endswith(endings) or not (folder / name).is_file():
-        raise UserError(f"{where}: {key!r:.60} = {name!r:.60}: expected a {endings[0]} file in the same folder")
+        raise UserError(
+            f"{where}: {key!r:.60} = {name!r:.60}: expected a {endings[0]} file in the same folder"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ loading
@@ -184,7 +219,9 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     _expect_family(folder / "config.json", config.get("model_type"))
     _expect_safetensors(folder)
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(f"{folder}: no tokenizer: expected {TOKENIZERS[0]} (or {' or '.join(TOKENIZERS[1:])})")
+        raise UserError(
+            f"{folder}: no tokenizer: expected {TOKENIZERS[0]} (or {' or '.join(TOKENIZERS[1:])})"
+        )
     model = _model(folder, folder, dtype, use_safetensors=True)
     return Pretrained(model, _tokenizer(folder, folder), folder.resolve().name, folder)
 
@@ -231,7 +268,10 @@ def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
 
 @torch.inference_mode()
 def token_losses(
-    model: PreTrainedModel, tokens_T: Int[Tensor, " T"] | Sequence[int], last: int | None = None, **inputs: Tensor
+    model: PreTrainedModel,
+    tokens_T: Int[Tensor, " T"] | Sequence[int],
+    last: int | None = None,
+    **inputs: Tensor,
 ) -> Float[Tensor, " t"]:
     """Return −log p of each token but the first, in nats.
 
@@ -241,13 +281,17 @@ def token_losses(
         inputs: further keywords of the model, such as `position_ids`.
     """
     tokens_T = torch.as_tensor(tokens_T, device=model.device)
-    hidden_TD = model.base_model(input_ids=tokens_T[None], use_cache=False, **inputs).last_hidden_state[0, :-1]
+    hidden_TD = model.base_model(
+        input_ids=tokens_T[None], use_cache=False, **inputs
+    ).last_hidden_state[0, :-1]
     wanted_T = tokens_T[1:]
     if last is not None:
         hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
     output = model.get_output_embeddings()
     slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
-    return torch.cat([F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]).cpu()
+    return torch.cat(
+        [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
+    ).cpu()
 
 
 def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreTrainedModel:
@@ -264,21 +308,35 @@ def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreT
             output_loading_info=True,
             **how,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
-    except Exception as error:  # huggingface_hub's strict checks of a configuration have classes of their own.
+    except (
+        Exception
+    ) as error:  # huggingface_hub's strict checks of a configuration have classes of their own.
         if type(error).__module__.split(".")[0] not in ("huggingface_hub", "transformers"):
             raise
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if bad := sorted(map(str, report[kind])):
-            raise UserError(f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's weights")
+            raise UserError(
+                f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's weights"
+            )
     return _still(model)
 
 
 def _tokenizer(named: Path, folder: Path, **how: object) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
+        return AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **how
+        )
     except Exception as error:  # The tokenizers library raises bare Exception.
         raise UserError(f"{named}: its tokenizer cannot be loaded: {_short(error)}") from None
 

@@ -59,12 +59,18 @@ class Options:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0.005 <= self.precision <= 0.5:
-            raise UserError(f"precision = {self.precision:g}: expected a half-width from 0.005 to 0.5")
+            raise UserError(
+                f"precision = {self.precision:g}: expected a half-width from 0.005 to 0.5"
+            )
         if self.max_contexts < LEAST:
             raise UserError(f"max-contexts = {self.max_contexts}: expected {LEAST} or more")
-        if self.lengths is not None and (not self.lengths or np.any(np.diff([0, *self.lengths]) <= 0)):
+        if self.lengths is not None and (
+            not self.lengths or np.any(np.diff([0, *self.lengths]) <= 0)
+        ):
             shown = ",".join(map(str, self.lengths))
-            raise UserError(f"lengths = {shown}: expected numbers of tokens, ascending, as 256,512,1024")
+            raise UserError(
+                f"lengths = {shown}: expected numbers of tokens, ascending, as 256,512,1024"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ def lengths_of(text: str) -> tuple[int, ...] | None:
     """Return "256,512" as numbers, nothing as None, or raise UserError."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdecimal() for part in parts):
-        raise UserError(f"lengths = {text}: expected numbers of tokens with commas between, as 256,512,1024")
+        raise UserError(
+            f"lengths = {text}: expected numbers of tokens with commas between, as 256,512,1024"
+        )
     return tuple(map(int, parts)) or None
 
 
@@ -139,7 +147,9 @@ def measure(pretrained: Pretrained, options: Options, text: Path | None = None) 
     lengths = _lengths(pretrained, options)
     found = read(pretrained, text)
     if (tokens := sum(map(len, found.ids))) < lengths[-1]:
-        raise UserError(f"{found.source}: {tokens} tokens: expected at least {lengths[-1]}, the longest length")
+        raise UserError(
+            f"{found.source}: {tokens} tokens: expected at least {lengths[-1]}, the longest length"
+        )
     keys = needles_that_fit(pretrained.tokenizer, lengths[0], KEYS)
     if keys < 2:
         raise UserError(f"lengths = {lengths[0]}: expected room for two needles and a question")
@@ -153,8 +163,17 @@ def measure(pretrained: Pretrained, options: Options, text: Path | None = None) 
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     key = files.sha256_json(identity | versions | {"code": code_fingerprint(measure)})[:16]
     folder = files.cache() / "probe" / key
-    used = identity | {"lengths": [*lengths], "precision": options.precision, "max_contexts": options.max_contexts}
-    used |= {"source": found.source, "chance": 1 / keys, "threads": torch.get_num_threads(), "key": key}
+    used = identity | {
+        "lengths": [*lengths],
+        "precision": options.precision,
+        "max_contexts": options.max_contexts,
+    }
+    used |= {
+        "source": found.source,
+        "chance": 1 / keys,
+        "threads": torch.get_num_threads(),
+        "key": key,
+    }
     with files.lock(folder), _bar() as bar:
         files.sweep_leftovers(folder)
         asking = _Probe(pretrained, found, keys, options, folder, bar)
@@ -196,7 +215,9 @@ class _Probe:
             number = len(scores)
             found = self.kept(
                 f"{part}-{length}-{number}",
-                lambda number=number: observe(self.pretrained.model, self.sample(length, number, part)),
+                lambda number=number: observe(
+                    self.pretrained.model, self.sample(length, number, part)
+                ),
                 length,
             )
             rows += [{"length": length, "context": number} | row for row in found]
@@ -222,7 +243,9 @@ class _Probe:
         """Return whether the interval is narrow enough, or contexts run out."""
         if len(scores) < LEAST:
             return False
-        return len(scores) >= self.options.max_contexts or half_width(scores) <= self.options.precision
+        return (
+            len(scores) >= self.options.max_contexts or half_width(scores) <= self.options.precision
+        )
 
     def losses(self, longest: int) -> _Losses:
         """Return losses by position, after foreign text, and under other bases."""
@@ -234,24 +257,42 @@ class _Probe:
         bucket = max(2, longest // BUCKETS)
         within = {"length": longest // bucket * bucket, "bucket": bucket}
         cost = len(pieces) * longest
-        found.position.extend(self.kept(f"position-{longest}", lambda: loss_by_position(model, pieces, **within), cost))
+        found.position.extend(
+            self.kept(
+                f"position-{longest}", lambda: loss_by_position(model, pieces, **within), cost
+            )
+        )
         if sum(len(ids) >= longest for ids in self.text.ids) < 2:
-            found.notes.append(f"another document's text: needs two documents of {longest} tokens or more")
+            found.notes.append(
+                f"another document's text: needs two documents of {longest} tokens or more"
+            )
         else:
             targets, lengths = far_lengths(longest)
             cost = 2 * len(pieces) * sum(lengths)
             found.far.extend(
                 self.kept(
-                    f"far-{longest}", lambda: far_context_loss(model, pieces, lengths=lengths, targets=targets), cost
+                    f"far-{longest}",
+                    lambda: far_context_loss(model, pieces, lengths=lengths, targets=targets),
+                    cost,
                 )
             )
-        tokens_BT = torch.tensor([piece[:CONFIRMED] for piece in pieces[:2]], device=model.model.device)
+        tokens_BT = torch.tensor(
+            [piece[:CONFIRMED] for piece in pieces[:2]], device=model.model.device
+        )
         if tokens_BT.shape[1] < 4 * rope_check.BLOCK:
-            found.notes.append(f"rope_theta by loss: needs lengths of {4 * rope_check.BLOCK} tokens or more")
+            found.notes.append(
+                f"rope_theta by loss: needs lengths of {4 * rope_check.BLOCK} tokens or more"
+            )
         elif rope_check.rotary_modules(model.model):
-            rows = self.kept(f"bases-{longest}", lambda: [asdict(r) for r in rope_check.confirm(model, tokens_BT)], 0)
+            rows = self.kept(
+                f"bases-{longest}",
+                lambda: [asdict(r) for r in rope_check.confirm(model, tokens_BT)],
+                0,
+            )
             used = float(model.model.config.rope_parameters["rope_theta"])
-            found.findings.append(rope_check.confirmed([rope_check.Candidate(**row) for row in rows], used))
+            found.findings.append(
+                rope_check.confirmed([rope_check.Candidate(**row) for row in rows], used)
+            )
         return found
 
     def kept(self, name: str, compute: Callable[[], list[Row]], cost: int) -> list[Row]:
@@ -269,7 +310,13 @@ class _Probe:
 
         Answers are assumed to have share 1/2, and two in a context to tell as much as one.
         """
-        return int(np.clip(2 * (1.96 / self.options.precision) ** 2 / 4 / self.keys, LEAST, self.options.max_contexts))
+        return int(
+            np.clip(
+                2 * (1.96 / self.options.precision) ** 2 / 4 / self.keys,
+                LEAST,
+                self.options.max_contexts,
+            )
+        )
 
     def expect(self, lengths: Sequence[int]) -> None:
         """Tell the bar how many tokens there will be to read, about."""
@@ -297,13 +344,24 @@ def read(pretrained: Pretrained, path: Path | None) -> Text:
     if path is None:
         folder = files.project() / "build" / "corpus"
         if not (folder / "test.jsonl").is_file():
-            raise UserError(f"{folder}: expected the corpus (`dvc repro corpus` makes it), or your own: --text FILE")
-        texts, source = [d.text for d in load_documents(folder, "test", "plays")], "plays of the test split"
+            raise UserError(
+                f"{folder}: expected the corpus (`dvc repro corpus` makes it), or your own: --text FILE"
+            )
+        texts, source = (
+            [d.text for d in load_documents(folder, "test", "plays")],
+            "plays of the test split",
+        )
     else:
         kinds = EXTENSIONS[:2]
         if not path.exists():
-            raise UserError(f"{path}: expected a text file, or a folder of {', '.join(kinds)} files")
-        inside = sorted(p for p in path.rglob("*") if p.suffix in kinds and p.is_file()) if path.is_dir() else [path]
+            raise UserError(
+                f"{path}: expected a text file, or a folder of {', '.join(kinds)} files"
+            )
+        inside = (
+            sorted(p for p in path.rglob("*") if p.suffix in kinds and p.is_file())
+            if path.is_dir()
+            else [path]
+        )
         texts, source = [read_text(p) for p in inside], str(path)
     texts = [text for text in texts if text.strip()]
     if not texts:
@@ -320,7 +378,11 @@ def windows(documents: Sequence[Sequence[int]], length: int) -> list[tuple[int, 
     """
     fitting = [ids for ids in documents if len(ids) >= length][:WINDOWS]
     rounds = WINDOWS // len(fitting) if fitting else 0
-    starts = [(ids, round((turn + 0.5) / rounds * (len(ids) - length))) for turn in range(rounds) for ids in fitting]
+    starts = [
+        (ids, round((turn + 0.5) / rounds * (len(ids) - length)))
+        for turn in range(rounds)
+        for ids in fitting
+    ]
     return [tuple(ids[start : start + length]) for ids, start in starts]
 
 
@@ -336,7 +398,9 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         return files.sha256_file(path)[:16]
     found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return files.sha256_json([(p.relative_to(path).as_posix(), files.sha256_file(p)) for p in found])[:16]
+    return files.sha256_json(
+        [(p.relative_to(path).as_posix(), files.sha256_file(p)) for p in found]
+    )[:16]
 
 
 def _lengths(pretrained: Pretrained, options: Options) -> tuple[int, ...]:

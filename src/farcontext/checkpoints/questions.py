@@ -35,7 +35,9 @@ def observe(model: PreTrainedModel, sample: Sample) -> list[Row]:
     Rows: question (its number), depth, exact and choice (0 or 1), loss (nats of the whole answer).
     """
     suffixes = sorted({(*q.question, *choice[:-1]) for q in sample.queries for choice in q.choices})
-    scores = dict(zip(suffixes, suffix_scores(model, sample.context.tolist(), suffixes), strict=True))
+    scores = dict(
+        zip(suffixes, suffix_scores(model, sample.context.tolist(), suffixes), strict=True)
+    )
     ordered = sorted(sample.queries, key=lambda query: query.depth)
     return [{"question": number} | _scored(query, scores) for number, query in enumerate(ordered)]
 
@@ -46,7 +48,9 @@ def _scored(query: Query, scores: dict[Ids, Tensor]) -> Row:
     def after(choice: Ids) -> Tensor:
         return scores[*query.question, *choice[:-1]][start:]
 
-    totals = [float(after(choice)[range(len(choice)), list(choice)].sum()) for choice in query.choices]
+    totals = [
+        float(after(choice)[range(len(choice)), list(choice)].sum()) for choice in query.choices
+    ]
     answer = query.choices.index(query.answer)
     return {
         "depth": query.depth,
@@ -73,10 +77,18 @@ def suffix_scores(
         repeated = copy.deepcopy(cache)
         repeated.batch_repeat_interleave(len(batch))
         width = max(map(len, batch))
-        rows = torch.tensor([[*suffix, *[suffix[-1]] * (width - len(suffix))] for suffix in batch], device=model.device)
+        rows = torch.tensor(
+            [[*suffix, *[suffix[-1]] * (width - len(suffix))] for suffix in batch],
+            device=model.device,
+        )
         seen = torch.ones(len(batch), ids.shape[1] + width, dtype=torch.int64, device=model.device)
-        scores = model(input_ids=rows, attention_mask=seen, past_key_values=repeated, use_cache=True).logits
-        found += [s[: len(suffix)].float().log_softmax(-1).cpu() for s, suffix in zip(scores, batch, strict=True)]
+        scores = model(
+            input_ids=rows, attention_mask=seen, past_key_values=repeated, use_cache=True
+        ).logits
+        found += [
+            s[: len(suffix)].float().log_softmax(-1).cpu()
+            for s, suffix in zip(scores, batch, strict=True)
+        ]
     return found
 
 

@@ -83,7 +83,9 @@ def summarise(found: "Measured") -> Summary:
         "checkpoint": found.name,
         "options": found.options,
         "effective_length": _effective(effective_length(tested, scores, floor=floor)),
-        "effective_length_absolute": _effective(effective_length(tested, scores, absolute=SHARE, floor=floor)),
+        "effective_length_absolute": _effective(
+            effective_length(tested, scores, absolute=SHARE, floor=floor)
+        ),
         "floor": floor,
         "lengths": lengths,
         "control": {
@@ -116,7 +118,12 @@ def _far(far: pd.DataFrame) -> list[Summary]:
     for length, part in far.groupby("length") if len(far) else ():
         by = part.pivot_table(index="document", columns="far", values="loss")
         gap = t_interval(by["other"] - by["true"])
-        difference = {"difference": gap.estimate, "low": _finite(gap.low), "high": _finite(gap.high), "windows": gap.n}
+        difference = {
+            "difference": gap.estimate,
+            "low": _finite(gap.low),
+            "high": _finite(gap.high),
+            "windows": gap.n,
+        }
         losses = {name: float(by[name].mean()) for name in ("true", "other")}
         rows.append({"length": int(length)} | losses | difference)
     return rows
@@ -135,7 +142,9 @@ def headline(summary: Summary) -> str:
     low = f"{found['low']:,.0f}" if found["low"] else f"below {summary['lengths'][0]['length']:,}"
     high = f"{found['high']:,.0f}" if found["high"] is not None else f"beyond {last:,}"
     about = (
-        f"at least {last:,} tokens, the longest tested" if found["at_least"] else f"about {found['length']:,.0f} tokens"
+        f"at least {last:,} tokens, the longest tested"
+        if found["at_least"]
+        else f"about {found['length']:,.0f} tokens"
     )
     return f"Reads reliably up to {about} (95 %: {low}–{high})"
 
@@ -156,7 +165,8 @@ def lines(summary: Summary) -> list[str]:
     faults = [finding for finding in summary["rope"] if not finding["ok"]]
     said.append(control_sentence(summary))
     said.append(
-        f"RoPE: {len(faults)} of {len(summary['rope'])} checks failed" + "".join(f"; {f['name']}" for f in faults)
+        f"RoPE: {len(faults)} of {len(summary['rope'])} checks failed"
+        + "".join(f"; {f['name']}" for f in faults)
     )
     said += [
         f"loss after another document's text, {row['length']} tokens: {row['difference']:+.2f} nats"
@@ -174,14 +184,22 @@ def meaning(summary: Summary) -> str:
     )
     if not absolute["checked"]:
         return f"{says} RULER's absolute threshold of {SHARE:.1%} is not reached at any length that counts."
-    until = "at least the longest tested" if absolute["at_least"] else f"about {absolute['length']:,.0f} tokens"
+    until = (
+        "at least the longest tested"
+        if absolute["at_least"]
+        else f"about {absolute['length']:,.0f} tokens"
+    )
     return f"{says} By RULER's absolute threshold of {SHARE:.1%}: {until}."
 
 
 def control_sentence(summary: Summary) -> str:
     """Return what the control without needles says."""
     row, chance = summary["control"], summary["options"]["chance"]
-    verdict = "at chance, as it should be" if row["at_chance"] else "NOT at chance: the scores above are suspect"
+    verdict = (
+        "at chance, as it should be"
+        if row["at_chance"]
+        else "NOT at chance: the scores above are suspect"
+    )
     return (
         f"Control without needles, {row['length']:,} tokens: {row['choice']:.2f} by choice "
         f"({row['choice_low']:.2f}–{row['choice_high']:.2f}; chance {chance:.2f}), {row['exact']:.2f} exactly: {verdict}."
@@ -198,7 +216,10 @@ def write(found: "Measured", folder: Path) -> Summary:
         UserError: the disk refused.
     """
     summary = summarise(found)
-    files.write_atomic(folder / "table.csv", table(found).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    files.write_atomic(
+        folder / "table.csv",
+        table(found).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+    )
     files.write_atomic(folder / "report.html", page(found, summary))
     files.write_json(folder / "probe.json", summary)
     return summary
@@ -211,13 +232,22 @@ def as_json(summary: Summary) -> str:
 
 def table(found: "Measured") -> pd.DataFrame:
     """Return every observation as a row: the keys below, metric, value."""
-    parts = {"needles": found.needles, "control": found.control, "far": found.far, "position": found.position}
+    parts = {
+        "needles": found.needles,
+        "control": found.control,
+        "far": found.far,
+        "position": found.position,
+    }
     keys = ["part", "length", "context", "document", "question", "depth", "position", "far"]
     long = []
     for part, frame in parts.items():
         named = frame.assign(part=part)
         known = [key for key in keys if key in named]
-        long.append(named.melt(known, [name for name in ("exact", "choice", "loss") if name in named], "metric"))
+        long.append(
+            named.melt(
+                known, [name for name in ("exact", "choice", "loss") if name in named], "metric"
+            )
+        )
     whole = pd.concat(long, ignore_index=True).reindex(columns=[*keys, "metric", "value"])
     counts = ["length", "context", "document", "question", "position"]
     return whole.astype(dict.fromkeys(counts, "Int64"))
@@ -255,7 +285,10 @@ def page(found: "Measured", summary: Summary) -> str:
         _lengths_table(summary),
         _paragraph(control_sentence(summary)),
         "<h2>Where in the context it finds them</h2>",
-        svg(figures.score_by_depth(found.needles), "Share of needles found by depth and length, as a heat map."),
+        svg(
+            figures.score_by_depth(found.needles),
+            "Share of needles found by depth and length, as a heat map.",
+        ),
         "<h2>RoPE: does the model rotate as its configuration says?</h2>",
         _rope_table(summary["rope"]),
     ]
@@ -267,7 +300,9 @@ def page(found: "Measured", summary: Summary) -> str:
                 "Loss by position, and after true and foreign text by length.",
             ),
             _far_table(summary["far_context"]),
-            _paragraph("Thin lines: single windows of text. Lower is better. Less by position: more context helps."),
+            _paragraph(
+                "Thin lines: single windows of text. Lower is better. Less by position: more context helps."
+            ),
         ]
     parts += ["<h2>What was measured, and what not</h2>", _measured(summary)]
     return (
@@ -287,13 +322,23 @@ def _html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = []
     for row in rows:
         look = ' class="flag"' if row[0] == FLAG else ""
-        body.append(f"<tr{look}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
+        body.append(
+            f"<tr{look}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        )
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def _lengths_table(summary: Summary) -> str:
     wanted = summary["options"]["precision"]
-    head = ("tokens", "exact", "95 %", "right among choices", "95 %", "contexts", f"half-width (asked: {wanted:g})")
+    head = (
+        "tokens",
+        "exact",
+        "95 %",
+        "right among choices",
+        "95 %",
+        "contexts",
+        f"half-width (asked: {wanted:g})",
+    )
     rows = [
         (
             f"{row['length']:,}",
@@ -311,7 +356,10 @@ def _lengths_table(summary: Summary) -> str:
 
 def _rope_table(findings: Sequence[Summary]) -> str:
     ordered = sorted(findings, key=lambda finding: finding["ok"])
-    rows = [("ok" if f["ok"] else FLAG, f["name"], f["found"], f["expected"], f["says"]) for f in ordered]
+    rows = [
+        ("ok" if f["ok"] else FLAG, f["name"], f["found"], f["expected"], f["says"])
+        for f in ordered
+    ]
     return _html_table(("", "checked", "found", "expected", "in words"), rows)
 
 
@@ -329,7 +377,9 @@ def _far_table(rows: Sequence[Summary]) -> str:
         )
         for row in rows
     ]
-    return _html_table(("tokens", "after its own text", "after another's", "difference", "95 %", "windows"), cells)
+    return _html_table(
+        ("tokens", "after its own text", "after another's", "difference", "95 %", "windows"), cells
+    )
 
 
 def _measured(summary: Summary) -> str:

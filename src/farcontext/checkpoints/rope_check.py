@@ -58,13 +58,19 @@ def check(pretrained: Pretrained) -> list[Finding]:
     config, raw = _on_disk(pretrained)
     modules = rotary_modules(pretrained.model)
     if not modules:
-        says = "the model has no rotary module: its positions are learned, there is nothing to check"
+        says = (
+            "the model has no rotary module: its positions are learned, there is nothing to check"
+        )
         return [Finding("rotary modules", "rope_parameters" not in raw, "none", "none", says)]
     findings = []
     for name, module in modules.items():
         findings += _module_findings(name, module, config)
     longest = getattr(pretrained.tokenizer, "model_max_length", None)
-    return [*findings, _logit_scale(pretrained.model), *configuration_findings(config, raw, longest)]
+    return [
+        *findings,
+        _logit_scale(pretrained.model),
+        *configuration_findings(config, raw, longest),
+    ]
 
 
 def rotary_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -76,7 +82,12 @@ def lines(findings: Sequence[Finding]) -> list[str]:
     """Return one line a finding, FAULT first, as they are printed."""
     ordered = sorted(findings, key=lambda finding: finding.ok)
     shown = [
-        (f, "ok   " if f.ok else "FAULT", "" if f.ok else f": found {f.found}, expected {f.expected}") for f in ordered
+        (
+            f,
+            "ok   " if f.ok else "FAULT",
+            "" if f.ok else f": found {f.found}, expected {f.expected}",
+        )
+        for f in ordered
     ]
     return [f"{mark} {f.name}{values}; {f.says}" for f, mark, values in shown]
 
@@ -88,7 +99,9 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
     if "model_type" not in raw:
         config = copy.deepcopy(pretrained.model.config)
         return config, config.to_dict()
-    config = AutoConfig.from_pretrained(pretrained.path, trust_remote_code=False, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        pretrained.path, trust_remote_code=False, local_files_only=True
+    )
     return config, raw
 
 
@@ -128,7 +141,10 @@ def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
             scheme, trained = "dynamic_ntk_hf", limit
         case "yarn":
             scheme = "yarn" if rope.get("truncate", True) else "yarn_untruncated"
-            options = {"beta_fast": rope.get("beta_fast") or 32.0, "beta_slow": rope.get("beta_slow") or 1.0}
+            options = {
+                "beta_fast": rope.get("beta_fast") or 32.0,
+                "beta_slow": rope.get("beta_slow") or 1.0,
+            }
         case "llama3":
             options = {name: rope[name] for name in ("low_freq_factor", "high_freq_factor")}
         case "longrope":
@@ -137,7 +153,12 @@ def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
             scheme, width, options = "p_rope", head_dim, {"p": share}
         case other:
             raise ValueError(f"rope_type = {other!r}: expected a scheme of positions")
-    common = {"head_dim": width, "theta": rope["rope_theta"], "trained_length": trained, "length": length}
+    common = {
+        "head_dim": width,
+        "theta": rope["rope_theta"],
+        "trained_length": trained,
+        "length": length,
+    }
     freq_F = inverse_frequencies(scheme, scale=rope.get("factor") or 1.0, **common, **options)
     return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
 
@@ -154,7 +175,9 @@ def _turned(module: nn.Module, length: int) -> tuple[Tensor, Tensor]:
     """Return the frequencies in use at a length, and the amplitude √(cos² + sin²) of what the module returns."""
     at = torch.tensor([[0, 1, length - 1]], device=module.inv_freq.device)
     cos, sin = module(torch.zeros(1, 1, 1, device=at.device), at)
-    return module.inv_freq.detach().float().cpu(), (cos.float() ** 2 + sin.float() ** 2).sqrt().cpu()
+    return module.inv_freq.detach().float().cpu(), (
+        cos.float() ** 2 + sin.float() ** 2
+    ).sqrt().cpu()
 
 
 def _apart(found: Tensor, wanted: Tensor) -> float:
@@ -162,7 +185,9 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
     if found.shape != wanted.shape:
         return math.inf
     found, wanted = found.double().cpu(), wanted.double().cpu()
-    return float(((found - wanted).abs() / wanted.abs().clamp(min=1e-12)).nan_to_num(math.inf).max())
+    return float(
+        ((found - wanted).abs() / wanted.abs().clamp(min=1e-12)).nan_to_num(math.inf).max()
+    )
 
 
 def _base(freq_F: Tensor) -> str:
@@ -179,13 +204,25 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
     module = copy.deepcopy(module)  # Its buffers change with the length.
     held, factor = module.inv_freq.detach().float().cpu(), expected(module, config)[1]
     start = expected(module, config)[0]
-    seen = int(getattr(module, "max_seq_len_cached", limit)) if rope_type == "dynamic" else 2 * max(original, limit)
+    seen = (
+        int(getattr(module, "max_seq_len_cached", limit))
+        if rope_type == "dynamic"
+        else 2 * max(original, limit)
+    )
     if grows and _apart(held, after := expected(module, config, seen)[0]) <= TOLERANCE:
         start = after  # A longer text came before.
     says = f"{name} holds the frequencies of rope_type {rope_type} in config.json"
-    yield Finding(f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says)
+    yield Finding(
+        f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says
+    )
     within, beyond = min(original, limit), 2 * max(original, limit)
-    lengths = [2 * beyond, within // 2, within, beyond, within // 2]  # Beyond comes first: a short text may heal.
+    lengths = [
+        2 * beyond,
+        within // 2,
+        within,
+        beyond,
+        within // 2,
+    ]  # Beyond comes first: a short text may heal.
     bad, amplitudes, gap = None, [], 0.0
     for length in lengths:
         found, amplitude = _turned(module, length)
@@ -196,7 +233,11 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
         gap = max(gap, _apart(wanted, _ours_or_nothing(config, length)))
     length, found, wanted = bad or (within, found, wanted)
     kind = "change with the length as they should" if grows else "stay the same at every length"
-    says = f"frequencies {kind}" if bad is None else f"at {length} tokens the frequencies are not those of {rope_type}"
+    says = (
+        f"frequencies {kind}"
+        if bad is None
+        else f"at {length} tokens the frequencies are not those of {rope_type}"
+    )
     if bad and grows and length > within and _apart(found, start) <= TOLERANCE:
         says = f"{rope_type} is constant: at {length} tokens the frequencies are still those of the shortest text"
     yield Finding(f"{name}: by length", bad is None, _base(found), _base(wanted), says)
@@ -210,13 +251,20 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
         f"cos and sin are multiplied by it{how_often(worst, factor)}",
     )
     says = "transformers' functions and farcontext.nn.positions agree on config.json"
-    yield Finding(f"{name}: two computations", gap <= TOLERANCE, f"{gap:.1e} apart", f"at most {TOLERANCE:g}", says)
+    yield Finding(
+        f"{name}: two computations",
+        gap <= TOLERANCE,
+        f"{gap:.1e} apart",
+        f"at most {TOLERANCE:g}",
+        says,
+    )
 
 
 def _logit_scale(model: PreTrainedModel) -> Finding:
     """Compare the scale of attention logits with 1/√H: a second place where a factor may be applied."""
     scales = [
-        float(module.scaling) * math.sqrt(module.head_dim if hasattr(module, "head_dim") else module.head_size)
+        float(module.scaling)
+        * math.sqrt(module.head_dim if hasattr(module, "head_dim") else module.head_size)
         for module in model.modules()
         if isinstance(getattr(module, "scaling", None), float)
         and (hasattr(module, "head_dim") or hasattr(module, "head_size"))
@@ -248,7 +296,9 @@ def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedMod
 
 
 def confirm(
-    pretrained: Pretrained, tokens_BT: Int[Tensor, "B T"], thetas: Sequence[float] = CANDIDATE_THETAS
+    pretrained: Pretrained,
+    tokens_BT: Int[Tensor, "B T"],
+    thetas: Sequence[float] = CANDIDATE_THETAS,
 ) -> list[Candidate]:
     """Compare the loss as loaded with that under other bases.
 
@@ -296,5 +346,9 @@ def confirmed(rows: Sequence[Candidate], used: float) -> Finding:
     best = min(rows, key=lambda row: row.difference)
     bad = any(row.better for row in rows)
     found = f"{best.theta:g} predicts {best.difference:+.3f} ± {best.standard_error:.3f} nats a token against {used:g}"
-    says = "no other base predicts the text better" if not bad else "the weights were trained with another base"
+    says = (
+        "no other base predicts the text better"
+        if not bad
+        else "the weights were trained with another base"
+    )
     return Finding("rope_theta by loss", not bad, found, "no base that predicts better", says)

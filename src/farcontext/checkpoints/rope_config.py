@@ -32,43 +32,68 @@ class Finding:
     says: str
 
 
-def configuration_findings(config: PreTrainedConfig, raw: dict, tokenizer_length: int | None = None) -> list[Finding]:
+def configuration_findings(
+    config: PreTrainedConfig, raw: dict, tokenizer_length: int | None = None
+) -> list[Finding]:
     """Return the findings on a configuration.
 
     `raw` is its JSON, `config` what transformers makes of it. `tokenizer_length` is the longest
     text that the tokenizer's configuration names, in tokens.
     """
-    return [*_theta(config, raw), *_original(config, raw), *_growth(config, raw, tokenizer_length), *_factor(config)]
+    return [
+        *_theta(config, raw),
+        *_original(config, raw),
+        *_growth(config, raw, tokenizer_length),
+        *_factor(config),
+    ]
 
 
 def _theta(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     """Yield whether the base is given, once, and fits the window."""
-    sections = [raw.get(key) for key in ("rope_parameters", "rope_scaling") if isinstance(raw.get(key), dict)]
-    places = [section.get("rope_theta") for section in sections] + [raw.get("rope_theta"), raw.get("rotary_emb_base")]
+    sections = [
+        raw.get(key)
+        for key in ("rope_parameters", "rope_scaling")
+        if isinstance(raw.get(key), dict)
+    ]
+    places = [section.get("rope_theta") for section in sections] + [
+        raw.get("rope_theta"),
+        raw.get("rotary_emb_base"),
+    ]
     given = [float(value) for value in places if value is not None]
     used, window = float(config.rope_parameters["rope_theta"]), config.max_position_embeddings
     modern = config.model_type in ("qwen2", "qwen3") or window > LONG_WINDOW // 2
     says = f"the base that config.json gives; without one transformers takes {used:g}"
     yield Finding(
-        "rope_theta given", bool(given) or not modern, "none" if not given else f"{given[0]:g}", "a number", says
+        "rope_theta given",
+        bool(given) or not modern,
+        "none" if not given else f"{given[0]:g}",
+        "a number",
+        says,
     )
     one = len(set(given)) <= 1 and (not given or given[0] == used)
     wanted = f"{given[0] if given else used:g}"
     yield Finding(
-        "rope_theta once", one, ", ".join(f"{v:g}" for v in [*given, used]), wanted, "all places give one base"
+        "rope_theta once",
+        one,
+        ", ".join(f"{v:g}" for v in [*given, used]),
+        wanted,
+        "all places give one base",
     )
-    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    sliding = getattr(config, "sliding_window", None) and getattr(
+        config, "use_sliding_window", True
+    )
     scaled = config.rope_parameters["rope_type"] != "default"
     original = _trained(config)
     short = used <= 10_000 and original >= LONG_WINDOW and not sliding and not scaled
-    says = (
-        f"a window of {original} tokens with full attention goes with a base above 10,000; `confirm` asks the weights"
-    )
+    says = f"a window of {original} tokens with full attention goes with a base above 10,000; `confirm` asks the weights"
     yield Finding("rope_theta for the window", not short, f"{used:g}", "more than 10000", says)
 
 
 def _trained(config: PreTrainedConfig) -> int:
-    return config.rope_parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+    return (
+        config.rope_parameters.get("original_max_position_embeddings")
+        or config.max_position_embeddings
+    )
 
 
 def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
@@ -79,24 +104,39 @@ def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     name = "original_max_position_embeddings"
     if rope_type not in WITH_ORIGINAL:
         extra = sorted(
-            set(rope) & {"original_max_position_embeddings", "attention_factor", "short_factor", "beta_fast"}
+            set(rope)
+            & {"original_max_position_embeddings", "attention_factor", "short_factor", "beta_fast"}
         )
         extra += ["factor"] if rope_type == "default" and factor is not None else []
         says = f"rope_type {rope_type} uses nothing but its own keys"
         yield Finding("keys of another scheme", not extra, ", ".join(extra) or "none", "none", says)
         return
     if not given:
-        yield Finding(name, False, "none", "the trained length", f"transformers then takes {limit} for {rope_type}")
+        yield Finding(
+            name,
+            False,
+            "none",
+            "the trained length",
+            f"transformers then takes {limit} for {rope_type}",
+        )
         return
     original, ratio = given[0], limit / given[0]
     same = len(set(given)) == 1
-    yield Finding(f"{name} once", same, ", ".join(map(str, given)), str(original), "all places give one trained length")
+    yield Finding(
+        f"{name} once",
+        same,
+        ", ".join(map(str, given)),
+        str(original),
+        "all places give one trained length",
+    )
     whole = isinstance(original, int) and original % 32 == 0
     says = "a trained length is a round number of tokens"
     yield Finding(f"{name} is a length", whole, str(original), "a multiple of 32", says)
     if factor is None:
         factor = ratio
-    slack = 2.0 if rope_type == "llama3" else 1.01  # Llama 3.1 and 3.2 themselves have 8 against 16 and 32 against 16.
+    slack = (
+        2.0 if rope_type == "llama3" else 1.01
+    )  # Llama 3.1 and 3.2 themselves have 8 against 16 and 32 against 16.
     fits = factor / slack <= ratio <= factor * slack and (ratio > 1 or factor <= 1)
     says = f"max_position_embeddings / original = {ratio:g} goes with factor = {factor:g}; one of the three is wrong if not"
     yield Finding(f"{name} × factor", fits, str(original), f"about {limit / factor:g}", says)
@@ -111,14 +151,24 @@ def _growth(config: PreTrainedConfig, raw: dict, tokenizer_length: int | None) -
         return
     limit = config.max_position_embeddings
     trained = min([*_originals(raw), tokenizer_length or limit, limit])
-    says = "dynamic NTK is constant up to max_position_embeddings, which has to be the trained length"
-    yield Finding("dynamic: trained length", trained == limit, f"max_position_embeddings {limit}", str(trained), says)
+    says = (
+        "dynamic NTK is constant up to max_position_embeddings, which has to be the trained length"
+    )
+    yield Finding(
+        "dynamic: trained length",
+        trained == limit,
+        f"max_position_embeddings {limit}",
+        str(trained),
+        says,
+    )
 
 
 def _originals(raw: dict) -> list[int]:
     name = "original_max_position_embeddings"
     sections = [raw, raw.get("rope_parameters"), raw.get("rope_scaling")]
-    return [section[name] for section in sections if isinstance(section, dict) and section.get(name)]
+    return [
+        section[name] for section in sections if isinstance(section, dict) and section.get(name)
+    ]
 
 
 def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
@@ -131,10 +181,14 @@ def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
     other = copy.deepcopy(config)
     other.rope_parameters = plain
     formula = ROPE_INIT_FUNCTIONS[rope["rope_type"]](other)[1]
-    says = (
-        f"config.json sets it itself; the formula of {rope['rope_type']} is the other value{how_often(given, formula)}"
+    says = f"config.json sets it itself; the formula of {rope['rope_type']} is the other value{how_often(given, formula)}"
+    yield Finding(
+        "attention_factor given",
+        abs(given - formula) <= 1e-3,
+        f"{given:.4f}",
+        f"{formula:.4f}",
+        says,
     )
-    yield Finding("attention_factor given", abs(given - formula) <= 1e-3, f"{given:.4f}", f"{formula:.4f}", says)
 
 
 def how_often(found: float, factor: float) -> str:

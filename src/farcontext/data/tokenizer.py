@@ -29,7 +29,9 @@ MAX_VOCABULARY = 1 << 16  # Token files are uint16.
 # tokens.
 PIECE = 1 << 16
 TOGETHER = 16  # So many pieces are encoded at once, on all cores.
-BREAK = re.compile(r"(?<=\S)(?=[ \n])")  # No token can lie across this place: words begin with their space.
+BREAK = re.compile(
+    r"(?<=\S)(?=[ \n])"
+)  # No token can lie across this place: words begin with their space.
 
 
 def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
@@ -50,7 +52,9 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
         UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the text.
     """
     if config.vocab_size > MAX_VOCABULARY:
-        raise UserError(f"tokenizer: vocab_size = {config.vocab_size}: expected at most {MAX_VOCABULARY}")
+        raise UserError(
+            f"tokenizer: vocab_size = {config.vocab_size}: expected at most {MAX_VOCABULARY}"
+        )
     tokenizer = BPETokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -60,13 +64,17 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(each_document(corpus, "train"), config.characters), trainer)
+    tokenizer.train_from_iterator(
+        _sample(each_document(corpus, "train"), config.characters), trainer
+    )
     if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
             f"tokenizer: vocab_size = {config.vocab_size}: expected at most {tokenizer.get_vocab_size()}, "
             "all that this text gives"
         )
-    tokenizer.encode_special_tokens = True  # tokenizer.json does not keep this, so load_tokenizer sets it again.
+    tokenizer.encode_special_tokens = (
+        True  # tokenizer.json does not keep this, so load_tokenizer sets it again.
+    )
     return tokenizer
 
 
@@ -133,7 +141,9 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
 def _header(length: int) -> bytes:
     """Return the head of a .npy file of uint16; NumPy leaves room in it, so that it is as long for any `length`."""
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<u2", "fortran_order": False, "shape": (length,)})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<u2", "fortran_order": False, "shape": (length,)}
+    )
     return buffer.getvalue()
 
 
@@ -187,11 +197,16 @@ def build_tokenizer(config: Tokenizer, corpus: Path, destination: Path) -> dict:
         files.write_atomic(folder / "tokenizer.json", text)
         _write_array(folder / "token_bytes.npy", lengths)
         for split in SPLITS:
-            by_domain = itertools.groupby(each_document(corpus, split), key=lambda document: document.domain)
+            by_domain = itertools.groupby(
+                each_document(corpus, split), key=lambda document: document.domain
+            )
             for domain, documents in by_domain:
                 found = _write_tokens(folder / f"{split}-{domain}", tokenizer, lengths, documents)
                 counts.setdefault(domain, {})[split] = found
-        identity = {"corpus": files.read_json(corpus / "card.json")["fingerprint"], "tokenizer": text}
+        identity = {
+            "corpus": files.read_json(corpus / "card.json")["fingerprint"],
+            "tokenizer": text,
+        }
         card = {
             "vocab_size": tokenizer.get_vocab_size(),
             "domains": counts,

@@ -41,9 +41,13 @@ def shape(name: str, **values: object) -> ModelConfig:
         UserError: one line for the first value that does not fit, `name` in front.
     """
     width = values.get("width")
-    usual = math.ceil(width / 12) * 32 if isinstance(width, int) else None  # With SwiGLU, M is usually 8/3 of D.
+    usual = (
+        math.ceil(width / 12) * 32 if isinstance(width, int) else None
+    )  # With SwiGLU, M is usually 8/3 of D.
     given = {key: value for key, value in values.items() if value is not None}
-    return validate(ModelConfig, {"kind": "decoder", "mlp_width": usual, "max_length": 2**40} | given, name)
+    return validate(
+        ModelConfig, {"kind": "decoder", "mlp_width": usual, "max_length": 2**40} | given, name
+    )
 
 
 # ---------------------------------------------------------------------------------- attention and a model by formula
@@ -61,17 +65,29 @@ def attention_flop(rows: int, heads: int, head_width: int, pairs: float) -> floa
 
 def attention_bytes(rows: int, heads: int, head_width: int, T: int, S: int, element: int) -> int:
     """Return the fewest bytes that attention moves."""
-    return element * rows * heads * 2 * (T + S) * head_width  # Q, K and V are read once, O is written once.
+    return (
+        element * rows * heads * 2 * (T + S) * head_width
+    )  # Q, K and V are read once, O is written once.
 
 
 def score_bytes(rows: int, heads: int, T: int, S: int, element: int) -> int:
     """Return the bytes that the T × S scores take once."""
-    return element * rows * heads * T * S  # Materialised S and P, written and read, move four times this.
+    return (
+        element * rows * heads * T * S
+    )  # Materialised S and P, written and read, move four times this.
 
 
 def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int = 2) -> int:
     """Return the bytes of the keys and values kept for generation: 2·L·G·H·T·B·b."""
-    return 2 * config.layers * (config.kv_heads or config.heads) * config.head_width * length * rows * element
+    return (
+        2
+        * config.layers
+        * (config.kv_heads or config.heads)
+        * config.head_width
+        * length
+        * rows
+        * element
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,9 @@ def size_of(config: ModelConfig) -> Size:
 def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
     """Return (layers, pattern) for each pattern that some layers have."""
     causal, L = config.kind == "decoder", config.layers
-    whole = Pattern.causal() if causal else Pattern()  # A layer sees everything, everything before, or a band.
+    whole = (
+        Pattern.causal() if causal else Pattern()
+    )  # A layer sees everything, everything before, or a band.
     if config.window is None:
         return [(L, whole)]
     wide = sum(map(config.is_global, range(L)))
@@ -108,12 +126,16 @@ def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
     return [(n, p) for n, p in ((wide, whole), (L - wide, band)) if n]
 
 
-def flop(config: ModelConfig, length: int, rows: int = 1, scored: int | None = None) -> dict[str, float]:
+def flop(
+    config: ModelConfig, length: int, rows: int = 1, scored: int | None = None
+) -> dict[str, float]:
     """Return the forward FLOPs by part: attention, layers' matrices and the output."""
     tokens = rows * length
     visible = sum(n * p.count(length, length) for n, p in patterns(config))
     return {
-        "attention": attention_flop(rows, config.heads, config.head_width, visible),  # Only visible pairs count.
+        "attention": attention_flop(
+            rows, config.heads, config.head_width, visible
+        ),  # Only visible pairs count.
         "layers": 2.0 * size_of(config).matrices * tokens,
         "output": 2.0 * config.vocab_size * config.width * (tokens if scored is None else scored),
     }
@@ -127,8 +149,12 @@ def training_flop(forward: Mapping[str, float]) -> float:
 def break_even(config: ModelConfig) -> float:
     """Return T at which attention's forward FLOPs equal all others'."""
     others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
-    each = 4 * config.layers * config.heads * config.head_width  # A token takes so many FLOPs for each that it sees.
-    return others / each * (2 if config.kind == "decoder" else 1)  # A window is ignored; the form is closed.
+    each = (
+        4 * config.layers * config.heads * config.head_width
+    )  # A token takes so many FLOPs for each that it sees.
+    return (
+        others / each * (2 if config.kind == "decoder" else 1)
+    )  # A window is ignored; the form is closed.
 
 
 # --------------------------------------------------------------------------------------------------- the cost model
@@ -146,8 +172,14 @@ class Work:
 
     def scored(self, config: ModelConfig) -> int:
         """Return the number of positions whose logits are computed."""
-        tokens = self.rows * self.length  # An encoder in training scores the 30 % masked ones, a decoder all.
-        return self.rows if self.kind == "inference" else round(tokens * (0.3 if config.kind == "encoder" else 1.0))
+        tokens = (
+            self.rows * self.length
+        )  # An encoder in training scores the 30 % masked ones, a decoder all.
+        return (
+            self.rows
+            if self.kind == "inference"
+            else round(tokens * (0.3 if config.kind == "encoder" else 1.0))
+        )
 
 
 def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
@@ -193,8 +225,12 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
         times = n if work.kind == "training" else 1
         match path:
             case "reference":
-                terms["scores"] += times * score_bytes(work.rows, config.heads, T, T, b) if kept else 0.0
-                terms["score"] = score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T  # The offsets are int64.
+                terms["scores"] += (
+                    times * score_bytes(work.rows, config.heads, T, T, b) if kept else 0.0
+                )
+                terms["score"] = (
+                    score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T
+                )  # The offsets are int64.
             case "masked":
                 terms["masks"] += times * b * T * T
             case "local":
@@ -209,7 +245,12 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     training = work.kind == "training"
     forward = flop(config, work.length, work.rows, work.scored(config))
     memory = memory_terms(config, work)
-    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}  # Pairs count as attention computes them.
+    pairs = {
+        "fused": 0.0,
+        "masked": 0.0,
+        "reference": 0.0,
+        "local": 0.0,
+    }  # Pairs count as attention computes them.
     for n, pattern, path in _paths(config, work):
         T = work.length
         match path:
@@ -220,7 +261,8 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
             case "local":
                 pairs[path] += n * T * (block_size(pattern) + pattern.before + pattern.after)
     attention = {
-        path: (1 + BACKWARD * training) * attention_flop(work.rows, config.heads, config.head_width, n)
+        path: (1 + BACKWARD * training)
+        * attention_flop(work.rows, config.heads, config.head_width, n)
         for path, n in pairs.items()
     }
     products = (3 if training else 1) * (forward["layers"] + forward["output"])
@@ -236,7 +278,9 @@ def fit(terms: Sequence[Mapping[str, float]], measured: Sequence[float]) -> dict
     """Return a coefficient ≥ 0 for each term, by least squares."""
     names = list(terms[0])
     y = np.asarray(measured, float)
-    X = np.array([[row[name] for name in names] for row in terms]) / y[:, None]  # The residuals are relative errors.
+    X = (
+        np.array([[row[name] for name in names] for row in terms]) / y[:, None]
+    )  # The residuals are relative errors.
     scale = np.maximum(X.max(0), 1e-300)
     found, _ = scipy.optimize.nnls(X / scale, np.ones(len(y)))
     return {name: float(value) for name, value in zip(names, found / scale, strict=True)}
@@ -247,19 +291,28 @@ def predict(coefficients: Mapping[str, float], terms: Mapping[str, float]) -> fl
     return float(sum(coefficients[name] * value for name, value in terms.items()))
 
 
-Coefficients = Mapping[tuple[str, str], Mapping[str, float]]  # Keys are ("memory" | "time", kind of work), then term.
+Coefficients = Mapping[
+    tuple[str, str], Mapping[str, float]
+]  # Keys are ("memory" | "time", kind of work), then term.
 
 
 def as_frame(coefficients: Coefficients) -> pd.DataFrame:
     """Return coefficients as the table to publish: one row a term."""
-    rows = [(q, kind, term, f"{x:.4g}") for (q, kind), of in coefficients.items() for term, x in of.items()]
+    rows = [
+        (q, kind, term, f"{x:.4g}")
+        for (q, kind), of in coefficients.items()
+        for term, x in of.items()
+    ]
     return pd.DataFrame(rows, columns=["quantity", "kind", "term", "value"])
 
 
 def from_frame(frame: pd.DataFrame) -> Coefficients:
     """Return what `as_frame` wrote."""
     grouped = frame.groupby(["quantity", "kind"])
-    return {key: dict(zip(part["term"], part["value"].astype(float), strict=True)) for key, part in grouped}
+    return {
+        key: dict(zip(part["term"], part["value"].astype(float), strict=True))
+        for key, part in grouped
+    }
 
 
 def published() -> Coefficients:
@@ -270,7 +323,9 @@ def published() -> Coefficients:
     """
     path = files.project() / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
     if not path.is_file():
-        raise UserError(f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; farcontext publish)")
+        raise UserError(
+            f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; farcontext publish)"
+        )
     return from_frame(pd.read_csv(path))
 
 
@@ -307,8 +362,14 @@ def estimate(
         UserError: an unknown backend or dtype, or a number below 1.
     """
     if backend not in BACKENDS or dtype not in ELEMENT:
-        raise UserError(f"backend = {backend}, dtype = {dtype}: expected {', '.join(BACKENDS)}; {', '.join(ELEMENT)}")
-    for name, value in [("batch", rows), ("rate", rate or 1), *(("length", length) for length in lengths)]:
+        raise UserError(
+            f"backend = {backend}, dtype = {dtype}: expected {', '.join(BACKENDS)}; {', '.join(ELEMENT)}"
+        )
+    for name, value in [
+        ("batch", rows),
+        ("rate", rate or 1),
+        *(("length", length) for length in lengths),
+    ]:
         if value < 1:
             raise UserError(f"{name} = {value}: expected at least 1")
     found = []
@@ -323,11 +384,15 @@ def estimate(
             if rate is not None:
                 row[f"{kind}_seconds"] = total / rate
             elif dtype == "float32":
-                row[f"{kind}_seconds"] = predict(coefficients["time", kind], time_terms(config, work))
+                row[f"{kind}_seconds"] = predict(
+                    coefficients["time", kind], time_terms(config, work)
+                )
             else:
                 row[f"{kind}_seconds"] = math.nan
             row[f"{kind}_flop"] = total
-        row["kv_cache_bytes"] = kv_cache_bytes(config, length, rows, ELEMENT[dtype]) if config.kind == "decoder" else 0
+        row["kv_cache_bytes"] = (
+            kv_cache_bytes(config, length, rows, ELEMENT[dtype]) if config.kind == "decoder" else 0
+        )
         found.append(row | {"attention_share": forward["attention"] / sum(forward.values())})
     return pd.DataFrame(found)
 
@@ -335,12 +400,19 @@ def estimate(
 def lines(config: ModelConfig, found: pd.DataFrame) -> list[str]:
     """Return what `estimate` found as a table for a terminal."""
     said = [f"computed, not measured: {size_of(config).parameters / 1e6:,.1f} M parameters"]
-    said.append(f"{'tokens':>9}  {'training step':>22}  {'forward pass':>22}  {'KV cache':>10}  attention")
+    said.append(
+        f"{'tokens':>9}  {'training step':>22}  {'forward pass':>22}  {'KV cache':>10}  attention"
+    )
     for _, row in found.iterrows():
-        both = ((row[f"{kind}_bytes"] / 2**30, row[f"{kind}_seconds"]) for kind in ("training", "inference"))
+        both = (
+            (row[f"{kind}_bytes"] / 2**30, row[f"{kind}_seconds"])
+            for kind in ("training", "inference")
+        )
         kinds = (f"{gib:8.2f} GiB {seconds:8.3g} s" for gib, seconds in both)
         cache, share = row["kv_cache_bytes"] / 2**30, row["attention_share"]
-        said.append(f"{row['length']:9.0f}  {'  '.join(kinds)}  {cache:6.2f} GiB  {share:.0%} of FLOPs")
+        said.append(
+            f"{row['length']:9.0f}  {'  '.join(kinds)}  {cache:6.2f} GiB  {share:.0%} of FLOPs"
+        )
     return [line.replace("nan s", " –  ") for line in said]
 
 

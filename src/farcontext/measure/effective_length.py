@@ -75,15 +75,23 @@ def margin(
     Each is a weighted sum of independent means, whose bounds combine those of the means: the method of variance
     estimates recovery (Zou & Donner 2008), pointwise, not simultaneous.
     """
-    mean, low, high = (np.array([getattr(s, name) for s in scores]) for name in ("estimate", "low", "high"))
+    mean, low, high = (
+        np.array([getattr(s, name) for s in scores]) for name in ("estimate", "low", "high")
+    )
     at = np.linspace(0, len(mean) - 1, STEPS * (len(mean) - 1) + 1)
-    weights = np.column_stack([np.interp(at, np.arange(len(mean)), one) for one in np.eye(len(mean))])
+    weights = np.column_stack(
+        [np.interp(at, np.arange(len(mean)), one) for one in np.eye(len(mean))]
+    )
     fine = np.exp(weights @ np.log(lengths))
     weights[:, 0] -= share
     plus, minus = np.square(np.maximum(weights, 0)), np.square(np.minimum(weights, 0))
     below, above = np.square(mean - low), np.square(high - mean)
     found = weights @ mean
-    return fine, found - np.sqrt(plus @ below + minus @ above), found + np.sqrt(plus @ above + minus @ below)
+    return (
+        fine,
+        found - np.sqrt(plus @ below + minus @ above),
+        found + np.sqrt(plus @ above + minus @ below),
+    )
 
 
 def effective_length(
@@ -119,7 +127,9 @@ def effective_length(
     """
     means = [score_interval(s, confidence) for s in scores]
     if not means or not all(s.n for s in means):
-        raise ValueError(f"scores = {[s.n for s in means]} contexts: expected at least one a length")
+        raise ValueError(
+            f"scores = {[s.n for s in means]} contexts: expected at least one a length"
+        )
     first, last = means[0].estimate, float(lengths[-1])
     threshold = share * first if absolute is None else absolute
     length = crossing(lengths, [s.estimate for s in means], threshold)
@@ -129,4 +139,6 @@ def effective_length(
             return EffectiveLength(math.nan, math.nan, math.nan, False, False, threshold, reason)
     fine, lower, upper = margin(lengths, means, share if absolute is None else 0.0)
     low, high = (crossing(fine, bound, absolute or 0.0) for bound in (lower, upper))
-    return EffectiveLength(min(length, last), min(low, last), high, math.isinf(length), True, threshold)
+    return EffectiveLength(
+        min(length, last), min(low, last), high, math.isinf(length), True, threshold
+    )

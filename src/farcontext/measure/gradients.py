@@ -29,7 +29,12 @@ from farcontext.train.loop import build_model
 
 
 def gradient_by_distance(
-    model: Decoder | Recurrent, *, task: Mapping[str, Any], length: int, distances: Sequence[int], rows: int
+    model: Decoder | Recurrent,
+    *,
+    task: Mapping[str, Any],
+    length: int,
+    distances: Sequence[int],
+    rows: int,
 ) -> list[Row]:
     """Return the log norm of the loss's gradient, by distance.
 
@@ -55,12 +60,18 @@ def gradient_by_distance(
     # This position is the last that predicts a scored token.
     last_B = length - 1 - marked.flip(1).argmax(1)
     if not 0 <= min(distances) <= max(distances) <= int(last_B.min()):
-        raise ValueError(f"distances = {list(distances)}: expected 0 to {int(last_B.min())}, the first token")
+        raise ValueError(
+            f"distances = {list(distances)}: expected 0 to {int(last_B.min())}, the first token"
+        )
     target_B = batch.targets.gather(1, last_B[:, None]).squeeze(1)
-    norm_BT = gradient_norms(model, batch.tokens.to(device()), last_B.to(device()), target_B.to(device()))
+    norm_BT = gradient_norms(
+        model, batch.tokens.to(device()), last_B.to(device()), target_B.to(device())
+    )
     log_BT = norm_BT.log().cpu()
     means = [float(log_BT.gather(1, (last_B - d)[:, None]).mean()) for d in distances]
-    return [{"distance": int(d), "log_norm": mean} for d, mean in zip(distances, means, strict=True)]
+    return [
+        {"distance": int(d), "log_norm": mean} for d, mean in zip(distances, means, strict=True)
+    ]
 
 
 def gradient_before_training(model: Decoder | Recurrent, *, seed: int, **options: Any) -> list[Row]:
@@ -73,7 +84,10 @@ def gradient_before_training(model: Decoder | Recurrent, *, seed: int, **options
 
 
 def gradient_norms(
-    model: Decoder | Recurrent, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"], target: Int[Tensor, " B"]
+    model: Decoder | Recurrent,
+    tokens: Int[Tensor, "B T"],
+    at: Int[Tensor, " B"],
+    target: Int[Tensor, " B"],
 ) -> Float[Tensor, "B T"]:
     """Return ‖∂loss/∂x_t‖ for every token t, where x is its embedding.
 

@@ -55,7 +55,9 @@ def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
 # --------------------------------------------------------------------------------------------- M1: loss in nats a byte
 
 
-def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float) -> list[Row]:
+def masked_loss(
+    model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float
+) -> list[Row]:
     """Return summed loss, scored tokens and bytes for each domain.
 
     Every scored token is replaced by [MASK].
@@ -74,7 +76,13 @@ def masked_loss(model: Encoder, *, domains: Sequence[str], length: int, rows: in
 
 
 def ngram_loss(
-    *, domains: Sequence[str], length: int, rows: int, rate: float, orders: Sequence[int], limit: int | None
+    *,
+    domains: Sequence[str],
+    length: int,
+    rows: int,
+    rate: float,
+    orders: Sequence[int],
+    limit: int | None,
 ) -> list[Row]:
     """Return what `masked_loss` returns, for n-grams on the same targets.
 
@@ -90,7 +98,8 @@ def ngram_loss(
             tokens, _ = test_rows(domain, length, rows)
             scored = masked_positions(tokens, rate)
             found.append(
-                {"order": order} | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
+                {"order": order}
+                | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
             )
     return found
 
@@ -104,14 +113,18 @@ def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
     }
 
 
-def _losses(model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray) -> np.ndarray:
+def _losses(
+    model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray
+) -> np.ndarray:
     """Return the loss of each scored position (n,), in row order; the head runs on those alone."""
     parts = []
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         at = slice(start, start + ROWS_AT_ONCE)
         select = torch.from_numpy(scored[at]).to(device())
         logits_nV = model(_tensor(inputs[at]), select=select)
-        parts.append(F.cross_entropy(logits_nV.float(), _tensor(targets[at])[select], reduction="none"))
+        parts.append(
+            F.cross_entropy(logits_nV.float(), _tensor(targets[at])[select], reduction="none")
+        )
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -157,9 +170,15 @@ def context_loss(
     }
     found = []
     for context in contexts:
-        kept = slice(start - context, length) if causal else slice(start - context // 2, start + block + context // 2)
+        kept = (
+            slice(start - context, length)
+            if causal
+            else slice(start - context // 2, start + block + context // 2)
+        )
         for far in FAR:
-            known = np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
+            known = (
+                np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
+            )
             if not known.any():  # There are too few rows for two of one document.
                 continue
             inputs = tokens[known].copy()
@@ -167,7 +186,9 @@ def context_loss(
                 inputs = tokens[foreign[far][known]].copy()
                 inputs[:, kept] = tokens[known][:, kept]
             cut = kept if far == "truncated" else slice(None)
-            means = _block_means(model, inputs[:, cut], tokens[known][:, cut], targets[known][:, cut], block)
+            means = _block_means(
+                model, inputs[:, cut], tokens[known][:, cut], targets[known][:, cut], block
+            )
             found += [
                 {
                     "context": context,
@@ -189,9 +210,13 @@ def _block_means(
     The encoder's targets are every third token of the block, so that their neighbours stay known.
     """
     if isinstance(model, Decoder):
-        return _losses(model, inputs[:, :-1], truth[:, 1:], targets[:, 1:]).reshape(-1, block).mean(1)
+        return (
+            _losses(model, inputs[:, :-1], truth[:, 1:], targets[:, 1:]).reshape(-1, block).mean(1)
+        )
     third = targets & (np.cumsum(targets, axis=1) % 3 == 2)
-    return _losses(model, np.where(third, MASK, inputs), truth, third).reshape(len(inputs), -1).mean(1)
+    return (
+        _losses(model, np.where(third, MASK, inputs), truth, third).reshape(len(inputs), -1).mean(1)
+    )
 
 
 def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
@@ -212,7 +237,13 @@ def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
 
 
 def hidden_against_truncated(
-    model: Encoder | Decoder, *, domain: str, length: int, rows: int, context: int, block: int = TARGETS
+    model: Encoder | Decoder,
+    *,
+    domain: str,
+    length: int,
+    rows: int,
+    context: int,
+    block: int = TARGETS,
 ) -> list[Row]:
     """Return the largest difference between hiding and cutting off far tokens.
 
@@ -295,9 +326,13 @@ def task_accuracy(
             tokens, scored = task_rows(asked, rng, rows, length)
             for start in range(0, rows, at_once):
                 part = slice(start, start + at_once)
-                batch = to_predict(tokens[part], scored[part], causal=causal, mask=model.config.vocab_size - 1)
+                batch = to_predict(
+                    tokens[part], scored[part], causal=causal, mask=model.config.vocab_size - 1
+                )
                 chosen = (batch.targets != IGNORE).to(device())
                 best_n = model(batch.tokens.to(device()), select=chosen, **seen).argmax(-1)
                 hits.append((best_n == batch.targets.to(device())[chosen]).float().cpu())
-            found.append({"length": length, "depth": depth, "accuracy": float(torch.cat(hits).mean())})
+            found.append(
+                {"length": length, "depth": depth, "accuracy": float(torch.cat(hits).mean())}
+            )
     return found

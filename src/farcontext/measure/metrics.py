@@ -42,7 +42,9 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
     An empty prediction is right only where nothing was asked for.
     """
-    return max(_f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers)
+    return max(
+        _f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers
+    )
 
 
 def _f1(found: list[str], true: list[str]) -> float:
@@ -55,13 +57,17 @@ def _f1(found: list[str], true: list[str]) -> float:
 # --------------------------------------------------------------------------------------- translations and summaries
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> tuple[float, str]:
+def bleu(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a"
+) -> tuple[float, str]:
     """Return corpus BLEU, 0 to 100, and sacreBLEU's signature.
 
     BLEU is by Papineni et al. (2002), the signature by Post (2018).
     """
     metric = sacrebleu.metrics.BLEU(tokenize=tokenize)
-    return metric.corpus_score(list(hypotheses), [list(references)]).score, str(metric.get_signature())
+    return metric.corpus_score(list(hypotheses), [list(references)]).score, str(
+        metric.get_signature()
+    )
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], words: int = 0) -> tuple[float, str]:
@@ -70,7 +76,9 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], words: int = 0) -
     It is chrF++ with words = 2 (Popović 2015, 2017).
     """
     metric = sacrebleu.metrics.CHRF(word_order=words)
-    return metric.corpus_score(list(hypotheses), [list(references)]).score, str(metric.get_signature())
+    return metric.corpus_score(list(hypotheses), [list(references)]).score, str(
+        metric.get_signature()
+    )
 
 
 def rouge(candidate: str, reference: str, *, stemmed: bool = False) -> dict[str, float]:

@@ -17,7 +17,11 @@ import numpy as np
 from farcontext.files import UserError
 from farcontext.schema import EOS
 
-FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts serve where too few n-grams occur once to estimate them.
+FALLBACK = (
+    0.5,
+    1.0,
+    1.5,
+)  # KenLM's discounts serve where too few n-grams occur once to estimate them.
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class NGram:
     # Each order below the highest has one level, by different left neighbours.
     lowers: tuple[Level, ...]
 
-    def log_prob(self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None) -> np.ndarray:
+    def log_prob(
+        self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
+    ) -> np.ndarray:
         """Return the natural log-probability of each scored token.
 
         The true tokens to its left in its row are given.
@@ -69,7 +75,9 @@ class NGram:
             raise UserError(f"ngrams: order = {order}: expected 1 to {self.order}")
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < self.vocab_size:
-            raise UserError(f"ngrams: vocab_size = {self.vocab_size}: expected ids below it, found {rows.max()}")
+            raise UserError(
+                f"ngrams: vocab_size = {self.vocab_size}: expected ids below it, found {rows.max()}"
+            )
         row, column = np.nonzero(scored)
         target = rows[row, column]
         room = _left(rows)[row, column]
@@ -78,7 +86,9 @@ class NGram:
             inside = room >= n - 1
             context = self._context(rows, row[inside], column[inside], n)
             known = context >= 0
-            known[known] = level.total[context[known]] > 0  # Other contexts were seen only at the end of documents.
+            known[known] = (
+                level.total[context[known]] > 0
+            )  # Other contexts were seen only at the end of documents.
             inside[inside] = known
             context = context[known]
             found = _find(level.keys, context * self.vocab_size + target[inside])
@@ -90,7 +100,9 @@ class NGram:
         """Return the ids, at order n - 1, of the n - 1 tokens before each position; -1 if never seen."""
         ids = np.zeros(len(row), dtype=np.int64)  # Order 0 has one n-gram, the empty one.
         for level, back in zip(self.tops, range(n - 1, 0, -1), strict=False):
-            ids = np.where(ids >= 0, _find(level.keys, ids * self.vocab_size + rows[row, column - back]), -1)
+            ids = np.where(
+                ids >= 0, _find(level.keys, ids * self.vocab_size + rows[row, column - back]), -1
+            )
         return ids
 
 
@@ -125,7 +137,9 @@ def estimate_discounts(counts: np.ndarray) -> tuple[float, float, float]:
     return estimates if all(0 <= d <= k for k, d in enumerate(estimates, 1)) else FALLBACK
 
 
-def _level(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int, fixed: float | None) -> Level:
+def _level(
+    keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int, fixed: float | None
+) -> Level:
     context = keys // vocab_size
     discounts = estimate_discounts(counts) if fixed is None else (fixed,) * 3
     discounted = np.maximum(counts - np.array([0.0, *discounts])[np.minimum(counts, 3)], 0.0)
@@ -151,9 +165,13 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
     """
     tokens = np.asarray(tokens, dtype=np.int64)
     if order < 1 or len(tokens) == 0:
-        raise UserError(f"ngrams: order = {order}, {len(tokens)} tokens: expected order 1 or more and some tokens")
+        raise UserError(
+            f"ngrams: order = {order}, {len(tokens)} tokens: expected order 1 or more and some tokens"
+        )
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise UserError(f"ngrams: vocab_size = {vocab_size}: expected ids below it, found {tokens.max()}")
+        raise UserError(
+            f"ngrams: vocab_size = {vocab_size}: expected ids below it, found {tokens.max()}"
+        )
     left = _left(tokens)
     tops: list[Level] = []
     lowers: list[Level] = []
@@ -171,7 +189,9 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
         if tops:
             neighbours = np.bincount(ids[ends[first]], minlength=contexts)
             neighbours[np.unique(ids[left == n - 2])] += 1  # A document's start counts too.
-            lowers.append(_level(tops[-1].keys, neighbours, len(tops[-1].total), vocab_size, discount))
+            lowers.append(
+                _level(tops[-1].keys, neighbours, len(tops[-1].total), vocab_size, discount)
+            )
         tops.append(_level(keys, counts, contexts, vocab_size, discount))
         ids[ends] = inverse
     return NGram(order, vocab_size, tuple(tops), tuple(lowers))

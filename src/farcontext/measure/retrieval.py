@@ -17,8 +17,14 @@ import numpy as np
 
 from farcontext.tasks.sample import Decode, Query, Sample
 
-EXTRACTS = ("lead", "random", "bm25")  # These summaries copy sentences, and are the baselines of every summary.
-PASSAGE = 120  # A passage has so many words at most, so that a long paragraph has more than one place.
+EXTRACTS = (
+    "lead",
+    "random",
+    "bm25",
+)  # These summaries copy sentences, and are the baselines of every summary.
+PASSAGE = (
+    120  # A passage has so many words at most, so that a long paragraph has more than one place.
+)
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # A paragraph's lines are not blank.
 
 
@@ -54,7 +60,9 @@ def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[
         "random": np.random.default_rng(seed).permutation(len(sentences)),
         "bm25": ranking(sentences, " ".join(sentences)),
     }
-    return {name: [sentences[number] for number in sorted(numbers[name][:count])] for name in EXTRACTS}
+    return {
+        name: [sentences[number] for number in sorted(numbers[name][:count])] for name in EXTRACTS
+    }
 
 
 def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.ndarray:
@@ -64,10 +72,14 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
 
     A block that does not fit any more is passed over; what stands before the first block stays.
     """
-    blocks = [sample.context[start:end] for start, end in pairwise([*sample.blocks, len(sample.context)])]
+    blocks = [
+        sample.context[start:end] for start, end in pairwise([*sample.blocks, len(sample.context)])
+    ]
     ranked = ranking([decode(block.tolist()) for block in blocks], decode(query.question))
     kept = _packed(ranked, [len(block) for block in blocks], window - sample.blocks[0])
-    return np.concatenate([sample.context[: sample.blocks[0]], *(blocks[number] for number in kept)])
+    return np.concatenate(
+        [sample.context[: sample.blocks[0]], *(blocks[number] for number in kept)]
+    )
 
 
 def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:

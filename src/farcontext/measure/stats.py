@@ -107,7 +107,9 @@ def half_width(scores: Sequence[float], confidence: float = CONFIDENCE) -> float
     return (found.high - found.low) / 2
 
 
-def decide(interval: Interval, threshold: float, side: Side) -> Literal["supported", "refuted", "undecided"]:
+def decide(
+    interval: Interval, threshold: float, side: Side
+) -> Literal["supported", "refuted", "undecided"]:
     """Say on which side of the threshold an interval lies.
 
     It lies wholly on the claimed side, wholly on the other, or across the threshold.
@@ -140,7 +142,9 @@ def seeds_to_decide(
     n = np.arange(2, MOST_SEEDS)
     halves = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * s / np.sqrt(n)
     x = interval.estimate
-    found = (int(k) for k, h in zip(n, halves, strict=True) if decides(Interval(x, x - h, x + h, int(k))))
+    found = (
+        int(k) for k, h in zip(n, halves, strict=True) if decides(Interval(x, x - h, x + h, int(k)))
+    )
     return next(found, None)
 
 
@@ -202,7 +206,9 @@ def partial_r2(response: Sequence[float], terms: np.ndarray, given: np.ndarray) 
     y = np.asarray(response, dtype=np.float64)
     both = [np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (given, terms)]
     if any(len(x) != len(y) for x in both) or len(y) <= 1 + sum(x.shape[1] for x in both):
-        raise ValueError(f"terms = {[x.shape for x in both]} for {len(y)} responses: expected more rows than columns")
+        raise ValueError(
+            f"terms = {[x.shape for x in both]} for {len(y)} responses: expected more rows than columns"
+        )
 
     def sse(*columns: np.ndarray) -> float:
         design = np.column_stack((np.ones(len(y)), *columns))

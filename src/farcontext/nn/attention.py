@@ -90,7 +90,9 @@ def recorded() -> Iterator[list[str]]:
         _ran.reset(token)
 
 
-def choose(q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], pattern: Pattern) -> Choice:
+def choose(
+    q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], pattern: Pattern
+) -> Choice:
     """Return the backend that `auto` takes, and why.
 
     It is the same on CUDA, until a recorded timing says otherwise.
@@ -98,7 +100,9 @@ def choose(q_BTNH: Float[Tensor, "B T N H"], k_BSGH: Float[Tensor, "B S G H"], p
     T, S = q_BTNH.shape[1], k_BSGH.shape[1]
     if is_local(pattern, T, S):
         band = pattern.before + pattern.after + 1
-        return Choice("sdpa_local", f"a band of {band} keys in {S}: blocks against their neighbours")
+        return Choice(
+            "sdpa_local", f"a band of {band} keys in {S}: blocks against their neighbours"
+        )
     return Choice("sdpa", "torch's fused kernel takes every pattern, in memory linear in T and S")
 
 
@@ -131,7 +135,9 @@ def attend(
     N, G = q_BTNH.shape[2], k_BSGH.shape[2]
     if k_BSGH.shape != v_BSGH.shape or q_BTNH.shape[-1] != k_BSGH.shape[-1] or N % G:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q_BTNH, k_BSGH, v_BSGH))
-        raise ValueError(f"q, k, v = {shapes}: expected (B,T,N,H), (B,S,G,H), (B,S,G,H), G dividing N")
+        raise ValueError(
+            f"q, k, v = {shapes}: expected (B,T,N,H), (B,S,G,H), (B,S,G,H), G dividing N"
+        )
     if pattern.log_n:
         T, S = q_BTNH.shape[1], k_BSGH.shape[1]
         q_BTNH = q_BTNH * pattern.query_scale(T, S, q_BTNH.device)[:, None, None].to(q_BTNH.dtype)

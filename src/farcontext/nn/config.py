@@ -52,23 +52,39 @@ class ModelConfig(Frozen):
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
-    pairing: Literal["half", "interleaved"] = "half"  # RoPE turns channels i, i+F together, or 2i, 2i+1.
+    pairing: Literal["half", "interleaved"] = (
+        "half"  # RoPE turns channels i, i+F together, or 2i, 2i+1.
+    )
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
-    extension: Extension | None = None  # It extends RoPE; with a learned table, "linear" reads between its rows.
-    random_positions: Count | None = None  # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
-    log_n: Count | None = None  # L: a query with n > L keys has its logits multiplied by ln n / ln L.
+    extension: Extension | None = (
+        None  # It extends RoPE; with a learned table, "linear" reads between its rows.
+    )
+    random_positions: Count | None = (
+        None  # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
+    )
+    log_n: Count | None = (
+        None  # L: a query with n > L keys has its logits multiplied by ln n / ln L.
+    )
     max_length: Count  # It is the longest trained length; a learned table has this many rows.
-    window: Count | None = None  # Local layers see |i - j| <= h, this half-width; None makes every layer global.
+    window: Count | None = (
+        None  # Local layers see |i - j| <= h, this half-width; None makes every layer global.
+    )
     # With a window, layers 0, g, 2g, … stay global (ModernBERT: 3); with 0 none does.
     global_every: Annotated[int, Field(ge=0)] = 1
     smear: bool = False  # Each key is mixed with its neighbour's, so one layer can look for "what followed this?".
-    short_conv: Count | None = None  # Each embedding takes up so many tokens before it, by channel (Allen-Zhu 2025).
-    embedding_norm: bool = False  # ModernBERT normalises the embedding and has no attention norm in layer 0.
+    short_conv: Count | None = (
+        None  # Each embedding takes up so many tokens before it, by channel (Allen-Zhu 2025).
+    )
+    embedding_norm: bool = (
+        False  # ModernBERT normalises the embedding and has no attention norm in layer 0.
+    )
     tied: bool = True
     init_std: Positive = 0.02
     embedding_std: Positive | None = None  # None means init_std.
-    norm_eps: Positive = 1e-5  # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
+    norm_eps: Positive = (
+        1e-5  # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
+    )
 
     @property
     def head_width(self) -> int:
@@ -86,9 +102,13 @@ class ModelConfig(Frozen):
     def _fits(self) -> Self:
         kv_heads = self.kv_heads or self.heads
         if self.width % self.heads:
-            raise ValueError(f"width = {self.width}, heads = {self.heads}: expected heads to divide width")
+            raise ValueError(
+                f"width = {self.width}, heads = {self.heads}: expected heads to divide width"
+            )
         if self.heads % kv_heads:
-            raise ValueError(f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads")
+            raise ValueError(
+                f"heads = {self.heads}, kv_heads = {kv_heads}: expected kv_heads to divide heads"
+            )
         if self.positions == "rope" and self.head_width % 2:
             raise ValueError(
                 f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "

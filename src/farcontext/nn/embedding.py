@@ -47,11 +47,19 @@ class Embedding(nn.Module):
         if config.positions == "learned":
             rows = config.extension.trained_length if config.extension else config.max_length
             self.positions = nn.Parameter(torch.empty(rows, config.width))
-        self.before = nn.Parameter(torch.empty(config.short_conv, config.width)) if config.short_conv else None
+        self.before = (
+            nn.Parameter(torch.empty(config.short_conv, config.width))
+            if config.short_conv
+            else None
+        )
         self.norm = Norm(config) if config.embedding_norm else nn.Identity()
 
     def forward(
-        self, tokens_BT: Tensor, documents_BT: Tensor | None, start: int = 0, before_Bk: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        documents_BT: Tensor | None,
+        start: int = 0,
+        before_Bk: Tensor | None = None,
     ) -> Tensor:
         """Return the embedded tokens, (B, T, D).
 
@@ -69,13 +77,18 @@ class Embedding(nn.Module):
                 x_BTD = x_BTD * math.sqrt(width) + F.embedding(at_T, table_TD)
         return self.norm(x_BTD)
 
-    def _neighbours(self, tokens_BT: Tensor, documents_BT: Tensor | None, before_Bk: Tensor | None) -> Tensor:
+    def _neighbours(
+        self, tokens_BT: Tensor, documents_BT: Tensor | None, before_Bk: Tensor | None
+    ) -> Tensor:
         """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D): a channel-wise convolution over the tokens before each.
 
         Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document looks
         into another; before the first token stands nothing.
         """
-        T, history_BT = tokens_BT.shape[1], tokens_BT if before_Bk is None else torch.cat((before_Bk, tokens_BT), 1)
+        T, history_BT = (
+            tokens_BT.shape[1],
+            tokens_BT if before_Bk is None else torch.cat((before_Bk, tokens_BT), 1),
+        )
         e_BTD, mixed_BTD = F.embedding(history_BT, self.weight), 0
         for distance, weight_D in enumerate(self.before, 1):
             earlier_BTD = F.pad(e_BTD, (0, 0, distance, 0))[:, : e_BTD.shape[1]][:, -T:]
@@ -95,10 +108,14 @@ class Embedding(nn.Module):
         low_T = (at_T / scale).floor().long()
         high_T = (low_T + 1).clamp(max=len(self.positions) - 1)
         share_T = (at_T / scale - low_T)[..., None].to(self.positions.dtype)
-        return torch.lerp(F.embedding(low_T, self.positions), F.embedding(high_T, self.positions), share_T)
+        return torch.lerp(
+            F.embedding(low_T, self.positions), F.embedding(high_T, self.positions), share_T
+        )
 
 
-def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Float[Tensor, " F"], float]:
+def frequencies(
+    config: ModelConfig, length: int, wide: bool = True
+) -> tuple[Float[Tensor, " F"], float]:
     """Return RoPE's frequencies at a current length, and the attention factor.
 
     Frequencies are fp64, and 0 where a pair does not turn. Local layers (`wide` False) turn by
@@ -107,10 +124,17 @@ def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Fl
     head_dim, extension = config.head_width, config.extension
     if extension is None or not wide:
         theta = config.theta if wide else config.local_theta
-        return inverse_frequencies("rope", head_dim=head_dim, theta=theta, trained_length=config.max_length), 1.0
+        return inverse_frequencies(
+            "rope", head_dim=head_dim, theta=theta, trained_length=config.max_length
+        ), 1.0
     reach = {"scale": extension.scale, "trained_length": extension.trained_length}
     inv_freq = inverse_frequencies(
-        extension.scheme, head_dim=head_dim, theta=config.theta, length=length, **reach, **extension.options
+        extension.scheme,
+        head_dim=head_dim,
+        theta=config.theta,
+        length=length,
+        **reach,
+        **extension.options,
     )
     # Partial rotation leaves channels alone: these are pairs of frequency 0.
     inv_freq = F.pad(inv_freq, (0, head_dim // 2 - len(inv_freq)))
@@ -119,7 +143,9 @@ def frequencies(config: ModelConfig, length: int, wide: bool = True) -> tuple[Fl
 
 
 @lru_cache(maxsize=32)
-def rotation_of(config: ModelConfig, length: int, wide: bool, dtype: torch.dtype, device: torch.device) -> Rotation:
+def rotation_of(
+    config: ModelConfig, length: int, wide: bool, dtype: torch.dtype, device: torch.device
+) -> Rotation:
     """Return cos and sin (T, F) of the first T positions.
 
     One table, of positions 0 … T − 1, serves all layers and steps of a length.
@@ -127,14 +153,18 @@ def rotation_of(config: ModelConfig, length: int, wide: bool, dtype: torch.dtype
     return _rotation(config, torch.arange(length), length, wide, dtype, device)
 
 
-def drawn_rotation(config: ModelConfig, length: int, training: bool, x_BTD: Tensor, dtype: torch.dtype) -> Rotation:
+def drawn_rotation(
+    config: ModelConfig, length: int, training: bool, x_BTD: Tensor, dtype: torch.dtype
+) -> Rotation:
     """Return the table of sorted positions below `random_positions`.
 
     They are drawn anew in training, else spread evenly. Ruoss et al. 2023 draw them at test time
     too; when they are spread evenly, an evaluation repeats.
     """
     if length > config.random_positions:
-        raise ValueError(f"length = {length}: expected at most random_positions = {config.random_positions} tokens")
+        raise ValueError(
+            f"length = {length}: expected at most random_positions = {config.random_positions} tokens"
+        )
     if training:
         at_T = torch.randperm(config.random_positions)[:length].sort().values
     else:
@@ -143,7 +173,12 @@ def drawn_rotation(config: ModelConfig, length: int, training: bool, x_BTD: Tens
 
 
 def _rotation(
-    config: ModelConfig, at_T: Tensor, length: int, wide: bool, dtype: torch.dtype, device: torch.device
+    config: ModelConfig,
+    at_T: Tensor,
+    length: int,
+    wide: bool,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Rotation:
     inv_freq, factor = frequencies(config, length, wide)
     cos, sin = rotation_table(inv_freq, at_T, torch.float64)

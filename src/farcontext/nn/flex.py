@@ -31,10 +31,18 @@ def flex(
         ValueError: gradients wanted without CUDA, or a relative bias that is being learned.
     """
     fused = q_BTNH.device.type == "cuda"
-    if not fused and torch.is_grad_enabled() and any(x.requires_grad for x in (q_BTNH, k_BSGH, v_BSGH)):
-        raise ValueError("backend = flex: its backward pass needs CUDA; on the CPU use sdpa, or torch.no_grad()")
+    if (
+        not fused
+        and torch.is_grad_enabled()
+        and any(x.requires_grad for x in (q_BTNH, k_BSGH, v_BSGH))
+    ):
+        raise ValueError(
+            "backend = flex: its backward pass needs CUDA; on the CPU use sdpa, or torch.no_grad()"
+        )
     if pattern.relative is not None and pattern.relative.requires_grad:
-        raise ValueError("backend = flex: expected a relative bias without gradient; sdpa and reference learn it")
+        raise ValueError(
+            "backend = flex: expected a relative bias without gradient; sdpa and reference learn it"
+        )
     q_BNTH, k_BGSH, v_BGSH = (x.transpose(1, 2) for x in (q_BTNH, k_BSGH, v_BSGH))
     attention, blocks_of = _flex(fused)
     options = {
@@ -53,7 +61,11 @@ def _flex(fused: bool) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
     from torch.nn.attention import flex_attention as module  # noqa: PLC0415 (brings in torch's compiler)
 
     functions = module.flex_attention, module.create_block_mask
-    return tuple(torch.compile(function, dynamic=False) for function in functions) if fused else functions
+    return (
+        tuple(torch.compile(function, dynamic=False) for function in functions)
+        if fused
+        else functions
+    )
 
 
 def _score_mod(pattern: Pattern, q_BNTH: Tensor, S: int) -> Callable[..., Tensor] | None:
@@ -61,7 +73,9 @@ def _score_mod(pattern: Pattern, q_BNTH: Tensor, S: int) -> Callable[..., Tensor
     shift, dtype = S - q_BNTH.shape[2], torch.promote_types(q_BNTH.dtype, torch.float32)
     if pattern.relative is not None:
         table, furthest = pattern.relative.to(q_BNTH.device, dtype), pattern.relative.shape[1] // 2
-        return lambda score, b, n, i, j: score + table[n, (j - i - shift).clamp(-furthest, furthest) + furthest]
+        return lambda score, b, n, i, j: (
+            score + table[n, (j - i - shift).clamp(-furthest, furthest) + furthest]
+        )
     if pattern.slopes is not None:
         slopes = pattern.slopes.to(q_BNTH.device, dtype)
         return lambda score, b, n, i, j: score - slopes[n] * (j - i - shift).abs()
@@ -77,11 +91,15 @@ def _block_mask(pattern: Pattern, q_BNTH: Tensor, S: int, blocks_of: Callable[..
     if key not in pattern.built:
         with torch.inference_mode(False):
             rows = None if pattern.documents is None else B
-            pattern.built[key] = blocks_of(_mask_mod(pattern, B, T, S, device), rows, None, T, S, device=str(device))
+            pattern.built[key] = blocks_of(
+                _mask_mod(pattern, B, T, S, device), rows, None, T, S, device=str(device)
+            )
     return pattern.built[key]
 
 
-def _mask_mod(pattern: Pattern, B: int, T: int, S: int, device: torch.device) -> Callable[..., Tensor]:
+def _mask_mod(
+    pattern: Pattern, B: int, T: int, S: int, device: torch.device
+) -> Callable[..., Tensor]:
     """Return the same test of a query i and a key j as `Pattern.allowed`."""
     shift, sinks = S - T, pattern.sinks
     before, after = (T + S if limit is None else limit for limit in (pattern.before, pattern.after))
@@ -91,7 +109,9 @@ def _mask_mod(pattern: Pattern, B: int, T: int, S: int, device: torch.device) ->
 
     if pattern.documents is None:
         return in_band
-    theirs, mine = (x.to(device).expand(B, -1) for x in (pattern.documents, pattern.query_documents(T)))
+    theirs, mine = (
+        x.to(device).expand(B, -1) for x in (pattern.documents, pattern.query_documents(T))
+    )
 
     def in_document(b: Tensor, n: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return in_band(b, n, i, j) & (mine[b, i] == theirs[b, j]) & (theirs[b, j] >= 0)

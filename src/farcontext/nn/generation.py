@@ -66,14 +66,20 @@ def distribution(logits_BV: Float[Tensor, "B V"], sampling: Sampling) -> Float[T
     p_BV = logits_BV.softmax(-1)
     if sampling.top_p < 1:
         sorted_BV, order_BV = p_BV.sort(-1, descending=True)
-        before_BV = sorted_BV.cumsum(-1) - sorted_BV  # It sums the likelier tokens, so the one that crosses p stays.
-        kept_BV = torch.zeros_like(p_BV).scatter(-1, order_BV, sorted_BV.masked_fill(before_BV >= sampling.top_p, 0))
+        before_BV = (
+            sorted_BV.cumsum(-1) - sorted_BV
+        )  # It sums the likelier tokens, so the one that crosses p stays.
+        kept_BV = torch.zeros_like(p_BV).scatter(
+            -1, order_BV, sorted_BV.masked_fill(before_BV >= sampling.top_p, 0)
+        )
         p_BV = kept_BV / kept_BV.sum(-1, keepdim=True)
     return p_BV
 
 
 def drawn(
-    logits_BV: Float[Tensor, "B V"], sampling: Sampling = GREEDY, generator: torch.Generator | None = None
+    logits_BV: Float[Tensor, "B V"],
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
 ) -> Int[Tensor, " B"]:
     """Return a drawn token for each row.
 
@@ -93,13 +99,19 @@ class Reader:
         ValueError: a model whose keys a cache cannot hold, or no room.
     """
 
-    def __init__(self, model: Decoder, rows: int, capacity: int, pattern: Pattern | None = None) -> None:
+    def __init__(
+        self, model: Decoder, rows: int, capacity: int, pattern: Pattern | None = None
+    ) -> None:
         if not isinstance(model, Decoder):
             raise ValueError(f"model = {type(model).__name__}: expected a Decoder")
         if model.config.smear:
-            raise ValueError("smear = True: expected False, a cached key would need its neighbour's")
+            raise ValueError(
+                "smear = True: expected False, a cached key would need its neighbour's"
+            )
         if model.training and model.config.random_positions:
-            raise ValueError("training = True: expected model.eval(), or positions would be drawn anew for every token")
+            raise ValueError(
+                "training = True: expected model.eval(), or positions would be drawn anew for every token"
+            )
         if rows < 1 or capacity < 1:
             raise ValueError(f"rows = {rows}, capacity = {capacity}: expected 1 or more")
         self.model, self.pattern = model, pattern
@@ -119,14 +131,18 @@ class Reader:
         """
         (B, T), cache = tokens_BT.shape, self.caches[0]
         if cache.length + T > cache.capacity or T < 1:
-            raise ValueError(f"length = {cache.length} + {T}: expected at most capacity = {cache.capacity} tokens")
+            raise ValueError(
+                f"length = {cache.length} + {T}: expected at most capacity = {cache.capacity} tokens"
+            )
         pattern = self.pattern
         if pattern is None and T == 1:
             pattern = Pattern()  # The last token sees every key, so it needs no mask.
         ends_B = torch.arange(1, B + 1, device=tokens_BT.device) * T - 1
         before, reach = self.before, self.model.config.short_conv or 0
         self.before = torch.cat((before, tokens_BT), 1)[:, -reach:] if reach else before
-        return self.model.logits(self.model.hidden(tokens_BT, None, pattern, ends_B, self.caches, before))
+        return self.model.logits(
+            self.model.hidden(tokens_BT, None, pattern, ends_B, self.caches, before)
+        )
 
 
 def stream(
@@ -169,7 +185,9 @@ def stream(
         tokens_BT = token_B[:, None]
 
 
-def generate(model: Decoder, prompt_BT: Int[Tensor, "B T"], new: int, **options: object) -> Int[Tensor, "B n"]:
+def generate(
+    model: Decoder, prompt_BT: Int[Tensor, "B T"], new: int, **options: object
+) -> Int[Tensor, "B n"]:
     """Return the new tokens (B, n), n ≤ `new`.
 
     The options are those of `stream`.

@@ -62,7 +62,9 @@ class Cache:
         self.values_BGCH[:, :, self.length : end] = v_BTGH.transpose(1, 2)
         self.length = end
         seen = slice(pattern.keys_of(slice(0, T), T, end).start, end)
-        return self.keys_BGCH[:, :, seen].transpose(1, 2), self.values_BGCH[:, :, seen].transpose(1, 2)
+        return self.keys_BGCH[:, :, seen].transpose(1, 2), self.values_BGCH[:, :, seen].transpose(
+            1, 2
+        )
 
 
 class Norm(nn.Module):
@@ -114,7 +116,9 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
         self.head_width, self.pairing = config.head_width, config.pairing
-        self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * config.head_width, bias=False)
+        self.qkv = nn.Linear(
+            config.width, (self.heads + 2 * self.kv_heads) * config.head_width, bias=False
+        )
         self.out = nn.Linear(config.width, config.width, bias=False)
         self.mix = nn.Parameter(torch.zeros(self.kv_heads)) if config.smear and not cross else None
         if config.positions == "rope" and config.pairing == "half" and not cross:
@@ -137,11 +141,17 @@ class Attention(nn.Module):
         """
         split = (self.heads, self.kv_heads, self.kv_heads)
         if memory_BSD is not None:
-            w_q, w_kv = self.qkv.weight.split((split[0] * self.head_width, 2 * split[1] * self.head_width))
+            w_q, w_kv = self.qkv.weight.split(
+                (split[0] * self.head_width, 2 * split[1] * self.head_width)
+            )
             q_BTNH = F.linear(x_BTD, w_q).unflatten(-1, (-1, self.head_width))
-            k_BSGH, v_BSGH = F.linear(memory_BSD, w_kv).unflatten(-1, (-1, self.head_width)).split(split[1:], 2)
+            k_BSGH, v_BSGH = (
+                F.linear(memory_BSD, w_kv).unflatten(-1, (-1, self.head_width)).split(split[1:], 2)
+            )
         elif rotation is None:
-            q_BTNH, k_BSGH, v_BSGH = self.qkv(x_BTD).unflatten(-1, (-1, self.head_width)).split(split, 2)
+            q_BTNH, k_BSGH, v_BSGH = (
+                self.qkv(x_BTD).unflatten(-1, (-1, self.head_width)).split(split, 2)
+            )
             k_BSGH = smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)
         else:
             qk_BTKH, v_BSGH = self._rotated(x_BTD, rotation, pattern)
@@ -152,7 +162,9 @@ class Attention(nn.Module):
             q_BTNH = q_BTNH[:, -last:]
         return self.out(attend(q_BTNH, k_BSGH, v_BSGH, pattern).flatten(2))
 
-    def _rotated(self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    def _rotated(
+        self, x_BTD: Tensor, rotation: Rotation, pattern: Pattern
+    ) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys in one tensor, and the values.
 
         Scores do not change when q and k change the order of their channels alike. So for pairing "half" the rows of
@@ -166,7 +178,9 @@ class Attention(nn.Module):
         qk_BTKH, v_BTGH = qkv_BTKH.tensor_split([turned], 2)
         if self.mix is not None:
             q_BTNH, k_BSGH = qk_BTKH.tensor_split([self.heads], 2)
-            qk_BTKH = torch.cat((q_BTNH, smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)), 2)
+            qk_BTKH = torch.cat(
+                (q_BTNH, smear(k_BSGH, self.mix, pattern.documents, causal=pattern.after == 0)), 2
+            )
         return rotate(qk_BTKH, *rotation, "interleaved"), v_BTGH
 
 
@@ -202,7 +216,9 @@ class Block(nn.Module):
         """
         # A memory's pattern tells every query's document, so all queries are kept there.
         last = trailing_queries(select) if self.cross is None else None
-        mixed_BTD = self.attention(self.attention_norm(x_BTD), pattern, rotation, last=last, cache=cache)
+        mixed_BTD = self.attention(
+            self.attention_norm(x_BTD), pattern, rotation, last=last, cache=cache
+        )
         if last is not None:
             x_BTD, select = x_BTD[:, -last:], select[:, -last:]
         x_BTD = x_BTD + mixed_BTD

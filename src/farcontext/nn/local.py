@@ -47,7 +47,9 @@ def sdpa_local(
     """
     B, T = q_BTNH.shape[:2]
     if not pattern.banded or k_BSGH.shape[1] != T or pattern.queries is not None:
-        raise ValueError(f"T = {T}, S = {k_BSGH.shape[1]}, {pattern}: expected T = S and a plain band")
+        raise ValueError(
+            f"T = {T}, S = {k_BSGH.shape[1]}, {pattern}: expected T = S and a plain band"
+        )
     c = block_size(pattern)
     q_bcNH = _pad(q_BTNH, 0, -T % c).unflatten(1, (-1, c)).flatten(0, 1)
     k_bWGH, v_bWGH = (_neighbours(x, pattern, c).flatten(0, 1) for x in (k_BSGH, v_BSGH))
@@ -64,11 +66,15 @@ def _pad(x_BT: Tensor, left: int, right: int, value: int = 0) -> Tensor:
 def _neighbours(x_BT: Tensor, pattern: Pattern, c: int, value: int = 0) -> Tensor:
     """Return (B, C, W, …): for each block of c queries its span of keys, `value` beyond both ends."""
     right = pattern.after + -x_BT.shape[1] % c
-    windows = _pad(x_BT, pattern.before, right, value).unfold(1, c + pattern.before + pattern.after, c)
+    windows = _pad(x_BT, pattern.before, right, value).unfold(
+        1, c + pattern.before + pattern.after, c
+    )
     return windows.movedim(-1, 2)
 
 
-def _local_allowed(pattern: Pattern, T: int, c: int, device: torch.device) -> Bool[Tensor, "#B C c W"]:
+def _local_allowed(
+    pattern: Pattern, T: int, c: int, device: torch.device
+) -> Bool[Tensor, "#B C c W"]:
     """Return the mask of `sdpa_local`, built once a pattern and length."""
     key = ("local", T, c, str(device))
     if key not in pattern.built:
@@ -80,7 +86,9 @@ def _local_mask(pattern: Pattern, T: int, c: int, device: torch.device) -> Bool[
     keys_1CW = _neighbours(torch.arange(T, device=device)[None], pattern, c, value=-1)
     queries_1Cc = torch.arange(T + -T % c, device=device).view(1, -1, c)
     offset = keys_1CW[:, :, None, :] - queries_1Cc[..., None]
-    allowed = (keys_1CW >= 0)[:, :, None, :] & (offset >= -pattern.before) & (offset <= pattern.after)
+    allowed = (
+        (keys_1CW >= 0)[:, :, None, :] & (offset >= -pattern.before) & (offset <= pattern.after)
+    )
     if pattern.documents is None:
         return allowed
     theirs_BCW = _neighbours(pattern.documents, pattern, c, value=-1)

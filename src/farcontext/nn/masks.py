@@ -27,13 +27,19 @@ class Pattern:
     after: int | None = None
     sinks: int = 0  # The first keys stay visible whatever `before` says, but not beyond `after`.
     slopes: Float[Tensor, " N"] | None = None  # ALiBi adds −slope·distance to the scaled score.
-    relative: Float[Tensor, "N O"] | None = None  # A bias by offset −R … R is added; beyond ±R, that of ±R holds.
-    log_n: int | None = None  # L: the scores of a query at position n > L are multiplied by ln n / ln L.
+    relative: Float[Tensor, "N O"] | None = (
+        None  # A bias by offset −R … R is added; beyond ±R, that of ±R holds.
+    )
+    log_n: int | None = (
+        None  # L: the scores of a query at position n > L are multiplied by ln n / ln L.
+    )
     # Each key has a document; a negative one is padding, which sees nothing and is unseen.
     documents: Int[Tensor, "B S"] | None = None
     # The queries have these documents; None takes those of the last T keys.
     queries: Int[Tensor, "B T"] | None = None
-    built: dict = field(default_factory=dict, repr=False)  # Kernels keep their masks here for the next layer.
+    built: dict = field(
+        default_factory=dict, repr=False
+    )  # Kernels keep their masks here for the next layer.
 
     def __post_init__(self) -> None:
         for name in ("before", "after", "sinks"):
@@ -64,7 +70,9 @@ class Pattern:
         """
         return cls(before=half_width, after=half_width)
 
-    def within(self, documents: Int[Tensor, "B S"], queries: Int[Tensor, "B T"] | None = None) -> "Pattern":
+    def within(
+        self, documents: Int[Tensor, "B S"], queries: Int[Tensor, "B T"] | None = None
+    ) -> "Pattern":
         """Return the same pattern within documents.
 
         No query sees a key of another document.
@@ -93,7 +101,12 @@ class Pattern:
         return self.before is None and self.after == 0 and self.documents is None and self.plain
 
     def allowed(
-        self, T: int, S: int, device: torch.device | str = "cpu", rows: slice = ALL, columns: slice = ALL
+        self,
+        T: int,
+        S: int,
+        device: torch.device | str = "cpu",
+        rows: slice = ALL,
+        columns: slice = ALL,
     ) -> Bool[Tensor, "#B 1 t s"]:
         """Return the dense mask, True where the key may be seen.
 
@@ -114,7 +127,12 @@ class Pattern:
         return mask
 
     def bias(
-        self, T: int, S: int, device: torch.device | str = "cpu", rows: slice = ALL, columns: slice = ALL
+        self,
+        T: int,
+        S: int,
+        device: torch.device | str = "cpu",
+        rows: slice = ALL,
+        columns: slice = ALL,
     ) -> Float[Tensor, "1 N t s"] | None:
         """Return what is added to the scaled scores, None if nothing is.
 
@@ -130,7 +148,9 @@ class Pattern:
             return self.relative.to(device)[:, offset.clamp(-furthest, furthest) + furthest][None]
         return -self.slopes.double().to(device)[None, :, None, None] * offset.abs()
 
-    def query_scale(self, T: int, S: int, device: torch.device | str = "cpu") -> Float[Tensor, " T"]:
+    def query_scale(
+        self, T: int, S: int, device: torch.device | str = "cpu"
+    ) -> Float[Tensor, " T"]:
         """Return the factor by which each query's scores are multiplied.
 
         It is max(1, ln n / ln L) at position n, counted from 1. Log-n scaling keeps the entropy of
@@ -144,7 +164,9 @@ class Pattern:
         if self.queries is not None:
             return self.queries
         if self.documents.shape[1] < T:
-            raise ValueError(f"T = {T}, S = {self.documents.shape[1]}: expected `queries` where T exceeds S")
+            raise ValueError(
+                f"T = {T}, S = {self.documents.shape[1]}: expected `queries` where T exceeds S"
+            )
         return self.documents[:, self.documents.shape[1] - T :]
 
     def keys_of(self, rows: slice, T: int, S: int) -> slice:
@@ -182,6 +204,8 @@ class Pattern:
             return None
         return layers * (self.before + self.after) + 1
 
-    def _offsets(self, T: int, S: int, device: torch.device | str, rows: slice, columns: slice) -> Int[Tensor, "t s"]:
+    def _offsets(
+        self, T: int, S: int, device: torch.device | str, rows: slice, columns: slice
+    ) -> Int[Tensor, "t s"]:
         at = torch.arange(S - T, S, device=device)[rows]
         return torch.arange(S, device=device)[columns] - at[:, None]

@@ -47,7 +47,9 @@ def online_with_logsumexp(
         ValueError: a relative bias that is being learned: the blockwise backward does not reach it.
     """
     if pattern.relative is not None and pattern.relative.requires_grad:
-        raise ValueError("backend = online: expected a relative bias without gradient; sdpa and reference learn it")
+        raise ValueError(
+            "backend = online: expected a relative bias without gradient; sdpa and reference learn it"
+        )
     G = k_BSGH.shape[2]
     q_BGRTH = q_BTNH.unflatten(2, (G, -1)).permute(0, 2, 3, 1, 4)
     k_BG1SH, v_BG1SH = (x.transpose(1, 2)[:, :, None] for x in (k_BSGH, v_BSGH))
@@ -59,7 +61,9 @@ def _blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
     return (slice(i, min(i + block, length)) for i in range(start, length, block))
 
 
-def _scores(q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple) -> Tensor:
+def _scores(
+    q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple
+) -> Tensor:
     """Return one block of scaled scores, bias added, −inf where hidden."""
     scores_BGRts = q_BGRtH @ k_BG1sH.mT / math.sqrt(q_BGRtH.shape[-1])
     bias = pattern.bias(*lengths, q_BGRtH.device, *at)
@@ -73,7 +77,9 @@ class _Online(torch.autograd.Function):
     """Forward keeps the output and one logsumexp a row; backward computes the weights again from it, block by block."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, block: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, block: int
+    ) -> tuple[Tensor, Tensor]:
         T, S = q.shape[-2], k.shape[-2]
         out, logsumexp = torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"))
         for rows in _blocks(T, block):
@@ -117,7 +123,9 @@ class _Online(torch.autograd.Function):
             seen = ctx.pattern.keys_of(rows, T, S)
             for columns in _blocks(seen.stop, ctx.block, seen.start):
                 k_s, v_s = k[..., columns, :], v[..., columns, :]
-                p = torch.exp(_scores(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :])
+                p = torch.exp(
+                    _scores(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :]
+                )
                 d_scores = p * (d_t @ v_s.mT - D[..., rows, :]) * scale
                 dq[..., rows, :] += d_scores @ k_s
                 # A key/value head serves R query heads, so its gradient is their sum.

@@ -63,7 +63,9 @@ def _blend(plain_F: Tensor, scale: float, kept_F: Tensor) -> Float[Tensor, " F"]
     return plain_F * (kept_F + (1 - kept_F) / scale)
 
 
-def _by_rotations(plain_F: Tensor, scale: float, trained_length: int, slow: float, fast: float) -> Float[Tensor, " F"]:
+def _by_rotations(
+    plain_F: Tensor, scale: float, trained_length: int, slow: float, fast: float
+) -> Float[Tensor, " F"]:
     """Ramp over the turns within the trained length: up to `slow` is interpolated, from `fast` kept (eq. 17-20)."""
     turns_F = trained_length * plain_F / (2 * math.pi)
     return _blend(plain_F, scale, (turns_F - slow) / (fast - slow))
@@ -73,7 +75,9 @@ def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[T
     """Ramp over the pair index: up to `low` is kept, from `high` interpolated; both within 0 … H−1, as released."""
     low, high = max(low, 0), min(high, 2 * len(plain_F) - 1)
     high = max(high, low + 0.001)  # The ramp becomes a step where it has no width.
-    return _blend(plain_F, scale, (high - torch.arange(len(plain_F), dtype=torch.float64)) / (high - low))
+    return _blend(
+        plain_F, scale, (high - torch.arange(len(plain_F), dtype=torch.float64)) / (high - low)
+    )
 
 
 def _pair_turning(times: float, head_dim: int, theta: float, trained_length: int) -> float:
@@ -86,12 +90,24 @@ def _larger_base(theta: float, scale: float, trained_length: int, new_theta: flo
     if new_theta is not None:
         _expect(new_theta > 1, "new_theta", new_theta, "a number above 1")
         return new_theta
-    _expect(trained_length > 2 * math.pi, "trained_length", trained_length, "7 tokens or more, or a new_theta")
-    return theta ** (math.log(scale * trained_length / (2 * math.pi)) / math.log(trained_length / (2 * math.pi)))
+    _expect(
+        trained_length > 2 * math.pi,
+        "trained_length",
+        trained_length,
+        "7 tokens or more, or a new_theta",
+    )
+    return theta ** (
+        math.log(scale * trained_length / (2 * math.pi)) / math.log(trained_length / (2 * math.pi))
+    )
 
 
 def _ends(options: dict, slow: str, fast: str) -> tuple[float, float]:
-    _expect(0 < options[slow] < options[fast], slow, options[slow], f"a number between 0 and {fast} = {options[fast]}")
+    _expect(
+        0 < options[slow] < options[fast],
+        slow,
+        options[slow],
+        f"a number between 0 and {fast} = {options[fast]}",
+    )
     return options[slow], options[fast]
 
 
@@ -102,7 +118,11 @@ def _share(p: float | None) -> float:
 
 def _factors(options: dict, name: str, head_dim: int) -> Float[Tensor, " F"]:
     values = options[name]
-    fits = isinstance(values, Sequence) and len(values) == head_dim // 2 and all(value > 0 for value in values)
+    fits = (
+        isinstance(values, Sequence)
+        and len(values) == head_dim // 2
+        and all(value > 0 for value in values)
+    )
     _expect(fits, name, values, f"{head_dim // 2} positive numbers")
     return torch.tensor(values, dtype=torch.float64)
 
@@ -111,12 +131,22 @@ def _options(scheme: str, given: dict) -> dict:
     _expect(scheme in SCHEMES, "scheme", scheme, f"one of {', '.join(SCHEMES)}")
     known = OPTIONS.get(scheme, {})
     for name, value in given.items():
-        _expect(name in known, name, value, f"an option of {scheme} ({', '.join(known) or 'it takes none'})")
+        _expect(
+            name in known,
+            name,
+            value,
+            f"an option of {scheme} ({', '.join(known) or 'it takes none'})",
+        )
     return known | given
 
 
 def _check(head_dim: int, theta: float, scale: float, trained_length: int, length: int) -> None:
-    _expect(head_dim % 2 == 0 < head_dim, "head_dim", head_dim, "an even number, RoPE turns channels in pairs")
+    _expect(
+        head_dim % 2 == 0 < head_dim,
+        "head_dim",
+        head_dim,
+        "an even number, RoPE turns channels in pairs",
+    )
     _expect(theta > 1, "theta", theta, "a number above 1")
     _expect(scale > 0, "scale", scale, "a positive number")
     _expect(trained_length > 0, "trained_length", trained_length, "a positive number of tokens")
@@ -158,28 +188,42 @@ def inverse_frequencies(
         case "linear":
             freq_F = freq_F / scale
         case "ntk" | "dynamic_ntk" | "dynamic_ntk_hf":
-            wider = {"ntk": scale, "dynamic_ntk": stretch, "dynamic_ntk_hf": 1 + scale * (stretch - 1)}
+            wider = {
+                "ntk": scale,
+                "dynamic_ntk": stretch,
+                "dynamic_ntk_hf": 1 + scale * (stretch - 1),
+            }
             freq_F = _ntk(head_dim, theta, wider[scheme])
         case "yarn" | "yarn_untruncated":
             slow, fast = _ends(options, "beta_slow", "beta_fast")
-            low, high = (_pair_turning(times, head_dim, theta, trained_length) for times in (fast, slow))
+            low, high = (
+                _pair_turning(times, head_dim, theta, trained_length) for times in (fast, slow)
+            )
             rounded = math.floor(low), math.ceil(high)
             freq_F = _by_index(freq_F, scale, *(rounded if scheme == "yarn" else (low, high)))
         case "yarn_rotations":
-            freq_F = _by_rotations(freq_F, scale, trained_length, *_ends(options, "beta_slow", "beta_fast"))
+            freq_F = _by_rotations(
+                freq_F, scale, trained_length, *_ends(options, "beta_slow", "beta_fast")
+            )
         case "llama3":  # This is the same with another ramp.
             ends = _ends(options, "low_freq_factor", "high_freq_factor")
             freq_F = _by_rotations(freq_F, scale, trained_length, *ends)
         case "longrope":
-            freq_F = freq_F / _factors(options, "long_factor" if stretch > 1 else "short_factor", head_dim)
+            freq_F = freq_F / _factors(
+                options, "long_factor" if stretch > 1 else "short_factor", head_dim
+            )
         case "p_rope":
-            freq_F = freq_F * (torch.arange(head_dim // 2) < int(_share(options["p"]) * head_dim // 2))
+            freq_F = freq_F * (
+                torch.arange(head_dim // 2) < int(_share(options["p"]) * head_dim // 2)
+            )
         case "partial_rotary":
             width = int(_share(options["p"]) * head_dim)
             _expect(width % 2 == 0, "p", options["p"], f"an even number of channels, not {width}")
             freq_F = _rope(width, theta)
         case "abf":
-            freq_F = _rope(head_dim, _larger_base(theta, scale, trained_length, options["new_theta"]))
+            freq_F = _rope(
+                head_dim, _larger_base(theta, scale, trained_length, options["new_theta"])
+            )
     return freq_F
 
 
@@ -237,9 +281,15 @@ def rotate(
     match pairing:
         case "half":  # This is x·(cos, cos) + (second half, first half)·(−sin, sin).
             swapped_BTNH = wide_BTNH.roll(cos.shape[-1], -1)
-            turned = torch.addcmul(wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1))
-        case "interleaved":  # Neighbours form a complex number: one pass over memory is 4× faster than "half".
-            turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
+            turned = torch.addcmul(
+                wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1)
+            )
+        case (
+            "interleaved"
+        ):  # Neighbours form a complex number: one pass over memory is 4× faster than "half".
+            turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(
+                cos, sin
+            )
             turned = torch.view_as_real(turned).flatten(-2)
         case _:
             raise ValueError(f"pairing = {pairing!r}: expected half or interleaved")
@@ -278,7 +328,9 @@ def alibi_slopes(heads: int) -> Float[Tensor, " N"]:
     """
     _expect(heads > 0, "heads", heads, "a positive number")
     lower = 2 ** (heads.bit_length() - 1)
-    exponents = [8 * n / lower for n in range(1, lower + 1)] + [4 * n / lower for n in range(1, 2 * lower, 2)]
+    exponents = [8 * n / lower for n in range(1, lower + 1)] + [
+        4 * n / lower for n in range(1, 2 * lower, 2)
+    ]
     return 2.0 ** -torch.tensor(exponents[:heads], dtype=torch.float64)
 
 
@@ -298,12 +350,24 @@ def t5_bucket(
     """
     half = buckets if causal else buckets // 2
     single = half // 2
-    _expect(half > 1 and (causal or buckets % 2 == 0), "buckets", buckets, "2 or more, or an even 4 if not causal")
     _expect(
-        max_distance > single, "max_distance", max_distance, f"more than {single}, the distances of one bucket each"
+        half > 1 and (causal or buckets % 2 == 0),
+        "buckets",
+        buckets,
+        "2 or more, or an even 4 if not causal",
+    )
+    _expect(
+        max_distance > single,
+        "max_distance",
+        max_distance,
+        f"more than {single}, the distances of one bucket each",
     )
     distance = (-relative).clamp(min=0) if causal else relative.abs()
-    steps = (distance.double().clamp(min=single) / single).log() / math.log(max_distance / single) * (half - single)
+    steps = (
+        (distance.double().clamp(min=single) / single).log()
+        / math.log(max_distance / single)
+        * (half - single)
+    )
     grown = single + (steps + 1e-9).long()  # An exact power may come out a rounding error too low.
     bucket = torch.where(distance < single, distance, grown.clamp(max=half - 1))
     return bucket if causal else bucket + half * (relative > 0)

@@ -31,7 +31,9 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        self.recurrence = KINDS[config.kind](config.width, config.mlp_width, config.layers, batch_first=True)
+        self.recurrence = KINDS[config.kind](
+            config.width, config.mlp_width, config.layers, batch_first=True
+        )
         self.out = nn.Linear(config.mlp_width, config.width, bias=False)
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.initialise()
@@ -58,7 +60,9 @@ class Recurrent(nn.Module):
             if "bias" in name:
                 nn.init.zeros_(parameter)
                 if self.config.kind == "lstm" and name.startswith("bias_ih"):
-                    nn.init.ones_(parameter[S : 2 * S])  # torch orders the gates input, forget, cell, output.
+                    nn.init.ones_(
+                        parameter[S : 2 * S]
+                    )  # torch orders the gates input, forget, cell, output.
             else:
                 fill = nn.init.orthogonal_ if "weight_hh" in name else nn.init.xavier_uniform_
                 for gate in parameter.split(S):

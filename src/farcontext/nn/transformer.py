@@ -59,10 +59,14 @@ class Stack(nn.Module):
             wide = self.config.is_global(layer)
             chosen = select if layer == len(self.blocks) - 1 else None
             seen, cache = whole if wide else band, caches[layer] if caches else None
-            x_BTD = block(x_BTD, seen, rotations[wide], memory_BSD, memory_pattern, chosen, cache=cache)
+            x_BTD = block(
+                x_BTD, seen, rotations[wide], memory_BSD, memory_pattern, chosen, cache=cache
+            )
         return self.norm(x_BTD)
 
-    def _patterns(self, documents_BT: Tensor | None, pattern: Pattern | None) -> tuple[Pattern, Pattern | None]:
+    def _patterns(
+        self, documents_BT: Tensor | None, pattern: Pattern | None
+    ) -> tuple[Pattern, Pattern | None]:
         """Return the patterns of global and of local layers: half-width h, or in a causal stack the last h keys."""
         whole = pattern or (Pattern.causal() if self.causal else Pattern())
         band = None
@@ -98,7 +102,9 @@ class LanguageModel(nn.Module):
         self.config = config
         self.embedding = Embedding(config)
         self.stack = Stack(config, causal)
-        self.output = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.output = (
+            None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        )
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size)) if output_bias else None
         # PaLM (Chowdhery et al. 2022, §2) ties embeddings of s.d. 1 and multiplies the logits by
         # 1/√D. Then, and for any large s.d., logits of a normalised hidden state start with s.d. 1.
@@ -118,7 +124,9 @@ class LanguageModel(nn.Module):
             if name.endswith(("embedding.weight", "embedding.positions")):
                 std = config.embedding_std or std
             elif name.endswith("embedding.before"):
-                std = (3 * len(parameter)) ** -0.5  # torch takes this for a convolution of that reach.
+                std = (
+                    3 * len(parameter)
+                ) ** -0.5  # torch takes this for a convolution of that reach.
             elif name.endswith("out.weight"):
                 std /= math.sqrt(2 * config.layers)
             nn.init.normal_(parameter, std=std)
@@ -126,7 +134,9 @@ class LanguageModel(nn.Module):
     def logits(self, x_nD: Tensor) -> Tensor:
         """Return the scores of all V tokens for final hidden states."""
         x_nD = x_nD * self.logit_scale if self.logit_scale != 1 else x_nD
-        return F.linear(x_nD, self.embedding.weight if self.output is None else self.output, self.output_bias)
+        return F.linear(
+            x_nD, self.embedding.weight if self.output is None else self.output, self.output_bias
+        )
 
     def hidden(
         self,

@@ -51,12 +51,16 @@ def xformers(
     """
     if q_BTNH.device.type != "cuda":
         where = q_BTNH.device.type
-        raise ValueError(f"backend = xformers: expected CUDA tensors on Linux, not {where}; sdpa runs everywhere")
+        raise ValueError(
+            f"backend = xformers: expected CUDA tensors on Linux, not {where}; sdpa runs everywhere"
+        )
     try:
         return packed(q_BTNH, k_BSGH, v_BSGH, pattern, fmha().memory_efficient_attention)
     except NotImplementedError as error:
         reasons = " ".join(str(error).split())
-        raise ValueError(f"backend = xformers: no kernel of it takes this: {reasons[:1000]}") from error
+        raise ValueError(
+            f"backend = xformers: no kernel of it takes this: {reasons[:1000]}"
+        ) from error
 
 
 def packed(
@@ -94,7 +98,12 @@ def packed(
 
 
 def xformers_bias(
-    pattern: Pattern, B: int, T: int, S: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    pattern: Pattern,
+    B: int,
+    T: int,
+    S: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Packed:
     """Return the `attn_bias` that says what the pattern says.
 
@@ -109,7 +118,9 @@ def xformers_bias(
             causal pattern, whose last query is not at their last key.
     """
     if pattern.relative is not None and pattern.relative.requires_grad:
-        raise ValueError("backend = xformers: expected a relative bias without gradient; sdpa and reference learn it")
+        raise ValueError(
+            "backend = xformers: expected a relative bias without gradient; sdpa and reference learn it"
+        )
     key = ("xformers", B, T, S, str(device), dtype)
     if key not in pattern.built:
         with torch.inference_mode(False):
@@ -117,7 +128,9 @@ def xformers_bias(
     return pattern.built[key]
 
 
-def _xformers_bias(pattern: Pattern, B: int, T: int, S: int, device: torch.device, dtype: torch.dtype) -> Packed:
+def _xformers_bias(
+    pattern: Pattern, B: int, T: int, S: int, device: torch.device, dtype: torch.dtype
+) -> Packed:
     before, after = pattern.before, pattern.after
     typed = pattern.plain and not (pattern.sinks and before is not None)
     early = after is not None and S + after < T  # The first queries stand before every key.
@@ -139,7 +152,11 @@ def _band_bias(before: int | None, after: int | None, T: int, S: int) -> Any:
         case None, None:
             return None
         case None, 0:
-            return masks.LowerTriangularMask() if T == S else masks.LowerTriangularFromBottomRightMask()
+            return (
+                masks.LowerTriangularMask()
+                if T == S
+                else masks.LowerTriangularFromBottomRightMask()
+            )
         case _, 0:
             return masks.LowerTriangularFromBottomRightLocalAttentionMask(before + 1)
     left, right = (T + S if limit is None else limit for limit in (before, after))
@@ -159,11 +176,15 @@ def _block_bias(
     return causal if before is None else causal.make_local_attention_from_bottomright(before + 1)
 
 
-def _blocks(pattern: Pattern, B: int, T: int, S: int) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+def _blocks(
+    pattern: Pattern, B: int, T: int, S: int
+) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
     """Return flat query and key positions, document by document, and how many of each a document has."""
     theirs, mine = torch.zeros(B, S, dtype=torch.long), torch.zeros(B, T, dtype=torch.long)
     if pattern.documents is not None:
-        theirs, mine = (x.cpu().expand(B, -1) for x in (pattern.documents, pattern.query_documents(T)))
+        theirs, mine = (
+            x.cpu().expand(B, -1) for x in (pattern.documents, pattern.query_documents(T))
+        )
     queries, keys, spans = [], [], []
     for b in range(B):
         key_runs = _runs(theirs[b])
@@ -172,9 +193,13 @@ def _blocks(pattern: Pattern, B: int, T: int, S: int) -> tuple[Tensor, Tensor, l
                 continue
             first, end = key_runs[document]
             if pattern.after is not None and stop + S - T != end:
-                raise ValueError(f"document {document}: expected its last query at its last key for xformers; use sdpa")
+                raise ValueError(
+                    f"document {document}: expected its last query at its last key for xformers; use sdpa"
+                )
             # Queries before the document's first key see none.
-            seen = start if pattern.after is None else max(start, stop - (end - first) - pattern.after)
+            seen = (
+                start if pattern.after is None else max(start, stop - (end - first) - pattern.after)
+            )
             queries.append(torch.arange(b * T + seen, b * T + stop))
             keys.append(torch.arange(b * S + first, b * S + end))
             spans.append((stop - seen, end - first))
@@ -189,7 +214,9 @@ def _runs(documents_T: Tensor) -> dict[int, tuple[int, int]]:
     runs = zip(ids.tolist(), (stops - counts).tolist(), stops.tolist(), strict=True)
     runs = [(document, (start, stop)) for document, start, stop in runs if document >= 0]
     if len(dict(runs)) < len(runs):
-        raise ValueError("documents: expected each in one run of tokens for xformers' block-diagonal masks; use sdpa")
+        raise ValueError(
+            "documents: expected each in one run of tokens for xformers' block-diagonal masks; use sdpa"
+        )
     return dict(runs)
 
 
@@ -199,7 +226,9 @@ def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
     seeing = allowed.any(-1, keepdim=True)
     bias_BNTS = torch.where(~allowed & seeing, float("-inf"), bias.to(dtype))
-    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[..., :S]  # cutlass wants rows of a multiple of 8 elements.
+    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[
+        ..., :S
+    ]  # cutlass wants rows of a multiple of 8 elements.
     return Packed(bias_BNTS, keyless=None if seeing.all() else ~seeing.transpose(1, 2))
 
 
@@ -219,5 +248,7 @@ def fmha() -> ModuleType:
     try:
         from xformers.ops import fmha as module  # noqa: PLC0415 (takes seconds, and is not everywhere)
     except ImportError as error:
-        raise ValueError(f"backend = xformers: {error}; it has wheels for Linux, and kernels for CUDA") from error
+        raise ValueError(
+            f"backend = xformers: {error}; it has wheels for Linux, and kernels for CUDA"
+        ) from error
     return module

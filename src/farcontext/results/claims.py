@@ -30,7 +30,9 @@ class Effect(Frozen):
 
     name: str
     where: Where
-    minus: Where | None = None  # The other arm is paired on seed, and holds the keys that differ from `where`.
+    minus: Where | None = (
+        None  # The other arm is paired on seed, and holds the keys that differ from `where`.
+    )
     times: float = 1.0
     at_least: float | None = None
     at_most: float | None = None
@@ -68,7 +70,9 @@ class Claim(Frozen):
     literature: str
     range: str  # The verdict holds here.
     effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # All must hold.
-    checks: Annotated[tuple[Effect, ...], Field(strict=False)] = ()  # Manipulation checks come before any verdict.
+    checks: Annotated[
+        tuple[Effect, ...], Field(strict=False)
+    ] = ()  # Manipulation checks come before any verdict.
 
 
 class Claims(Frozen):
@@ -116,8 +120,12 @@ def per_seed(table: pd.DataFrame, effect: Effect, study: str) -> pd.Series:
     """
     values = _select(table, effect.where, study).groupby("seed")["value"].mean()
     if effect.minus is not None:
-        other = _select(table, {**effect.where, **effect.minus}, study).groupby("seed")["value"].mean()
-        values = (values - other).dropna() if set(values.index) & set(other.index) else values.iloc[:0]
+        other = (
+            _select(table, {**effect.where, **effect.minus}, study).groupby("seed")["value"].mean()
+        )
+        values = (
+            (values - other).dropna() if set(values.index) & set(other.index) else values.iloc[:0]
+        )
     return effect.times * values
 
 
@@ -153,7 +161,8 @@ def _check_holds(table: pd.DataFrame, check: Effect, claim: Claim) -> bool:
     worst = values.min() if check.side == "at_least" else values.max()
     return (
         bool(len(values))
-        and decide(Interval(worst, worst, worst, len(values)), check.threshold, check.side) == "supported"
+        and decide(Interval(worst, worst, worst, len(values)), check.threshold, check.side)
+        == "supported"
     )
 
 
@@ -164,7 +173,9 @@ def _favour(effect: Effect, verdict: Verdict, interval: Interval, unit: float) -
     """
     distance = interval.estimate - effect.threshold
     margin = (distance if effect.side == "at_least" else -distance) / (unit or 1.0)
-    return ("refuted", "undecided", "supported").index(verdict), -math.inf if math.isnan(margin) else margin
+    return ("refuted", "undecided", "supported").index(verdict), -math.inf if math.isnan(
+        margin
+    ) else margin
 
 
 def _least_favourable(claim: Claim, table: pd.DataFrame) -> tuple[Effect, Verdict, Interval]:
@@ -173,7 +184,9 @@ def _least_favourable(claim: Claim, table: pd.DataFrame) -> tuple[Effect, Verdic
     def key(judged: tuple[Effect, Verdict, Interval]) -> tuple[int, float]:
         effect, _, interval = judged
         half = (interval.high - interval.low) / 2
-        return _favour(*judged, unit=half if claim.decided_by == "interval" else abs(effect.threshold))
+        return _favour(
+            *judged, unit=half if claim.decided_by == "interval" else abs(effect.threshold)
+        )
 
     return min(((effect, *_judge(table, effect, claim)) for effect in claim.effects), key=key)
 
@@ -186,11 +199,24 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     effect, verdict, interval = _least_favourable(claim, table)
     failed = [check.name for check in claim.checks if not _check_holds(table, check, claim)]
     if failed:
-        return Finding(name, claim, "undecided (check failed)", effect, interval, f"failed: {', '.join(failed)}")
+        return Finding(
+            name,
+            claim,
+            "undecided (check failed)",
+            effect,
+            interval,
+            f"failed: {', '.join(failed)}",
+        )
     note = ""
     if verdict == "undecided":
-        seeds = seeds_to_decide(interval, lambda narrower: _decided(narrower, effect) != "undecided")
-        would = f"about {seeds} {claim.over} would decide" if seeds else f"no number of {claim.over} alone would decide"
+        seeds = seeds_to_decide(
+            interval, lambda narrower: _decided(narrower, effect) != "undecided"
+        )
+        would = (
+            f"about {seeds} {claim.over} would decide"
+            if seeds
+            else f"no number of {claim.over} alone would decide"
+        )
         note = f"interval {interval.high - interval.low:.3g} wide; {would}"
     return Finding(name, claim, verdict, effect, interval, note)
 
@@ -236,13 +262,19 @@ def estimate(f: Finding) -> str:
 
 def threshold(effect: Effect) -> str:
     """Return an effect's threshold with its side, as people read it."""
-    least = "" if effect.refuted_below is None else f" (≤ {show_number(effect.refuted_below)} refutes)"
+    least = (
+        "" if effect.refuted_below is None else f" (≤ {show_number(effect.refuted_below)} refutes)"
+    )
     return f"{'≥' if effect.side == 'at_least' else '≤'} {show_number(effect.threshold)}{least}"
 
 
 def observations(f: Finding) -> str:
     """Return what the reported number rests on, counted in its table."""
-    return f"{f.interval.n} {f.claim.over}" if f.claim.decided_by == "interval" else f"{f.interval.n} rows"
+    return (
+        f"{f.interval.n} {f.claim.over}"
+        if f.claim.decided_by == "interval"
+        else f"{f.interval.n} rows"
+    )
 
 
 def as_table(findings: list[Finding]) -> pd.DataFrame:

@@ -60,8 +60,12 @@ def save(figure: Figure, study: str, name: str) -> Path:
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)  # An open figure would be shown twice in a notebook, also as the cell's value.
-    return files.write_atomic(files.build("studies", study, "figures", f"{name}.svg"), buffer.getvalue())
+    plt.close(
+        figure
+    )  # An open figure would be shown twice in a notebook, also as the cell's value.
+    return files.write_atomic(
+        files.build("studies", study, "figures", f"{name}.svg"), buffer.getvalue()
+    )
 
 
 def grid(columns: int, rows: int = 1, height: float = 3.0) -> tuple[Figure, list[Axes]]:
@@ -91,7 +95,14 @@ def band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:
     """
     published, ours = (frame[frame["run"] == run] for run in ("published", "this run"))
     if len(published):
-        sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), ax=axis, label="published, range over seeds")
+        sns.lineplot(
+            published,
+            x=x,
+            y="value",
+            errorbar=("pi", 100),
+            ax=axis,
+            label="published, range over seeds",
+        )
     if len(ours):
         axis.plot(ours[x], ours["value"], "o", mfc="none", mec="C1", ms=5, label="this run")
     axis.legend(frameon=False)

@@ -40,7 +40,12 @@ def path_in(base: Path, study: str, name: str = "") -> Path:
 
 
 def write_table(
-    frame: pd.DataFrame, study: str, params: Frozen, cost: pd.DataFrame | None = None, *, base: Path | None = None
+    frame: pd.DataFrame,
+    study: str,
+    params: Frozen,
+    cost: pd.DataFrame | None = None,
+    *,
+    base: Path | None = None,
 ) -> Path:
     """Write a study's long-form table, its sidecar and, apart, what it cost.
 
@@ -75,9 +80,15 @@ def write_table(
 
 def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
     for column in frame.select_dtypes(exclude="number"):
-        bad = [v for v in frame[column].dropna().unique() if str(v)[:1] in ("=", "+", "-", "@", "\t", "\r")]
+        bad = [
+            v
+            for v in frame[column].dropna().unique()
+            if str(v)[:1] in ("=", "+", "-", "@", "\t", "\r")
+        ]
         if bad:
-            raise UserError(f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula")
+            raise UserError(
+                f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula"
+            )
 
 
 def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
@@ -85,7 +96,9 @@ def write_text(frame: pd.DataFrame, study: str, name: str) -> Path:
 
     The file is <study>.<name>.csv. It holds examples, and is never compared.
     """
-    return files.write_atomic(path_in(made(), study, name), frame.to_csv(index=False, lineterminator="\n"))
+    return files.write_atomic(
+        path_in(made(), study, name), frame.to_csv(index=False, lineterminator="\n")
+    )
 
 
 def published_text(study: str, name: str) -> pd.DataFrame:
@@ -174,7 +187,9 @@ class Comparison:
     worst: str  # It tells in words the row that differs most; it is empty when all are within.
 
 
-def compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float) -> Comparison:
+def compare_tables(
+    ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float
+) -> Comparison:
     """Count the published rows that a new table meets.
 
     It meets a row where |difference| ≤ tolerance · max(1, |published|).

@@ -18,7 +18,9 @@ from farcontext.studies.section import Study
 
 def _studies() -> dict[str, type[Study]]:
     names = (path.parent.name for path in Path(__file__).parent.glob("*/params.py"))
-    found = {name: importlib.import_module(f"farcontext.studies.{name}.params").Params for name in names}
+    found = {
+        name: importlib.import_module(f"farcontext.studies.{name}.params").Params for name in names
+    }
     return dict(sorted(found.items(), key=lambda item: item[1].number))
 
 

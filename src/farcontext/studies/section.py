@@ -19,4 +19,8 @@ class Study(Frozen):
     @classmethod
     def of(cls, names: Mapping[str, Any]) -> Self:
         """Build the section from a notebook's globals(): `params = Params.of(globals())`."""
-        return validate(cls, {name: names[name] for name in cls.model_fields if name in names}, "parameters cell")
+        return validate(
+            cls,
+            {name: names[name] for name in cls.model_fields if name in names},
+            "parameters cell",
+        )

@@ -39,7 +39,10 @@ LAYOUTS = {
     "spread": None,
     "near": 1.0,
 }  # A story's sentences stand at even depths, or all right before what follows.
-ROWS_SEED, SAMPLE_SEED = 0, 100_000  # The first is for training rows; tested stories count on from the second.
+ROWS_SEED, SAMPLE_SEED = (
+    0,
+    100_000,
+)  # The first is for training rows; tested stories count on from the second.
 
 
 # ------------------------------------------------------------------------------------------------ words, prose, rows
@@ -49,7 +52,9 @@ ROWS_SEED, SAMPLE_SEED = 0, 100_000  # The first is for training rows; tested st
 def vocabulary() -> Vocabulary:
     """Return the project's tokenizer, and the world's words as ids."""
     tokenizer = load_tokenizer(tokens_folder())
-    return Vocabulary(lambda text: tokenizer.encode(text).ids, tokenizer.decode, tokenizer.get_vocab_size())
+    return Vocabulary(
+        lambda text: tokenizer.encode(text).ids, tokenizer.decode, tokenizer.get_vocab_size()
+    )
 
 
 @functools.cache
@@ -59,7 +64,9 @@ def prose(split: str) -> str:
     return "\n".join(document.text for document in documents)[:PROSE]
 
 
-def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, things: int, changes: int) -> list[Row]:
+def make_rows(
+    *, length: int, tails: Sequence[str], rows: int, people: int, things: int, changes: int
+) -> list[Row]:
     """Keep rows for training and return their digest."""
     words = vocabulary()
     made = storybook.rows(
@@ -82,7 +89,9 @@ def make_rows(*, length: int, tails: Sequence[str], rows: int, people: int, thin
 def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
     """Return the task that draws from rows of one length, made once."""
     sizes = {"people": params.people, "things": params.things, "changes": params.changes}
-    job = EvalConfig(make_rows, None, {"length": length, "tails": list(tails), "rows": params.rows} | sizes)
+    job = EvalConfig(
+        make_rows, None, {"length": length, "tails": list(tails), "rows": params.rows} | sizes
+    )
     return prepared_task(job, length)
 
 
@@ -114,15 +123,25 @@ def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
 
     A recipe's phases cost together what another's do.
     """
-    short, long = (_step_flop(params, length) for length in (params.short_length, params.long_length))
+    short, long = (
+        _step_flop(params, length) for length in (params.short_length, params.long_length)
+    )
     base, more = params.short_steps * short, params.long_steps * long
     match recipe:
         case "none":
             return {"tuning": (0, params.tune_steps + round((base + more) / long))}
         case "short":
-            return {"base": (params.short_steps, 0), "more": (round(more / short), 0), "tuning": (0, params.tune_steps)}
+            return {
+                "base": (params.short_steps, 0),
+                "more": (round(more / short), 0),
+                "tuning": (0, params.tune_steps),
+            }
         case "long":
-            return {"base": (params.short_steps, 0), "more": (0, params.long_steps), "tuning": (0, params.tune_steps)}
+            return {
+                "base": (params.short_steps, 0),
+                "more": (0, params.long_steps),
+                "tuning": (0, params.tune_steps),
+            }
     raise ValueError(f"recipe = {recipe}: expected one of {', '.join(RECIPES)}")
 
 
@@ -135,7 +154,9 @@ def flop_of(params: Params, recipe: str) -> float:
 
 def _step_flop(params: Params, length: int) -> float:
     """Few tokens of a row are scored, so the output is left out."""
-    return cost.training_flop(cost.flop(model_of(params), length, params.step_tokens // length, scored=0))
+    return cost.training_flop(
+        cost.flop(model_of(params), length, params.step_tokens // length, scored=0)
+    )
 
 
 def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
@@ -146,11 +167,15 @@ def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
     run = None
     for phase, steps in steps_of(params, recipe).items():
         rate = params.lr * (params.tune_share if run else 1)
-        run = _run(params, ("questions",) if phase == "tuning" else ("cloze",), steps, seed, rate, run)
+        run = _run(
+            params, ("questions",) if phase == "tuning" else ("cloze",), steps, seed, rate, run
+        )
     return run
 
 
-def writer_of(params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int) -> RunConfig:
+def writer_of(
+    params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int
+) -> RunConfig:
     """Return the run of who writes summaries or statements.
 
     Statements are of what is so. Their run starts from that of summaries.
@@ -173,15 +198,28 @@ def cost_of(run: RunConfig) -> dict[str, float]:
     It has the seconds, steps and tokens of all, and the largest memory and size.
     """
     each = costs({phase: {} for phase in phases_of(run)})
-    return each[["seconds", "steps", "tokens"]].sum().to_dict() | each[["peak_bytes", "parameters"]].max().to_dict()
+    return (
+        each[["seconds", "steps", "tokens"]].sum().to_dict()
+        | each[["peak_bytes", "parameters"]].max().to_dict()
+    )
 
 
 def _run(
-    params: Params, tails: Sequence[str], steps: tuple[int, int], seed: int, lr: float, start: RunConfig | None
+    params: Params,
+    tails: Sequence[str],
+    steps: tuple[int, int],
+    seed: int,
+    lr: float,
+    start: RunConfig | None,
 ) -> RunConfig:
     lengths = (params.short_length, params.long_length)
     stages = tuple(
-        Stage(steps=n, rows=params.step_tokens // length, length=length, tasks=(rows_of(params, length, tails),))
+        Stage(
+            steps=n,
+            rows=params.step_tokens // length,
+            length=length,
+            tasks=(rows_of(params, length, tails),),
+        )
         for n, length in zip(steps, lengths, strict=True)
         if n
     )
@@ -207,7 +245,9 @@ def sizes_of(params: Params) -> dict[str, int]:
     return {"people": params.people, "things": params.things, "changes": 0}
 
 
-def stories(sizes: Mapping[str, int], *, length: int, count: int, depth: float | None) -> list[Sample]:
+def stories(
+    sizes: Mapping[str, int], *, length: int, count: int, depth: float | None
+) -> list[Sample]:
     """Return stories of test people in test prose, with all questions.
 
     Their contexts fill `length`.
@@ -221,7 +261,9 @@ def story_of(sizes: Mapping[str, int], number: int) -> world.Story:
 
 
 @functools.lru_cache(4096)  # Every reader is asked about the same ones.
-def _story(number: int, length: int, depth: float | None, *, people: int, things: int, changes: int) -> Sample:
+def _story(
+    number: int, length: int, depth: float | None, *, people: int, things: int, changes: int
+) -> Sample:
     return world.sample(
         length=length,
         seed=SAMPLE_SEED + number,
@@ -236,13 +278,18 @@ def _story(number: int, length: int, depth: float | None, *, people: int, things
 
 
 @torch.inference_mode()
-def likeliest(model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]) -> list[torch.Tensor]:
+def likeliest(
+    model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]
+) -> list[torch.Tensor]:
     """Return the logits at each answer's tokens, (answer, V) each.
 
     A context, a question and the true answer before are given. Rows are filled up on the right,
     where a causal model does not look.
     """
-    rows = [[*context, *question, *answer] for context, (question, answer) in zip(contexts, asked, strict=True)]
+    rows = [
+        [*context, *question, *answer]
+        for context, (question, answer) in zip(contexts, asked, strict=True)
+    ]
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     select = torch.zeros(tokens.shape, dtype=torch.bool)
     for number, (row, (_, answer)) in enumerate(zip(rows, asked, strict=True)):

@@ -54,7 +54,10 @@ def sample(
     others = np.setdiff1d(vocabulary, keys)
     stream = ((int(id_),) for _ in iter(int, 1) for id_ in rng.choice(others, 1024))
     choices = tuple((value,) for value in values)
-    asks = [Ask((key,), (value,), choices, (i,)) for i, (key, value) in enumerate(zip(keys, values, strict=True))]
+    asks = [
+        Ask((key,), (value,), choices, (i,))
+        for i, (key, value) in enumerate(zip(keys, values, strict=True))
+    ]
     pieces = list(zip(keys, values, strict=True))
     return assemble(pieces, 1 - gaps / max(room, 1), asks, length=length, filler=stream, bos=bos)
 
@@ -107,11 +110,15 @@ def gap_law(count: int, power: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _pairs(rng: np.random.Generator, rows: int, vocabulary: Sequence[int], pairs: int) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(
+    rng: np.random.Generator, rows: int, vocabulary: Sequence[int], pairs: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return different keys of a vocabulary's first half and different values of its second, (R, pairs) each."""
     ids, half = np.asarray(vocabulary), len(vocabulary) // 2
     if not 2 <= pairs < half:
-        raise ValueError(f"vocabulary of {len(ids)}, pairs = {pairs}: expected 2 pairs or more, fewer than {half}")
+        raise ValueError(
+            f"vocabulary of {len(ids)}, pairs = {pairs}: expected 2 pairs or more, fewer than {half}"
+        )
     keys = ids[:half][np.argsort(rng.random((rows, half)), 1)[:, :pairs]]
     values = ids[half:][np.argsort(rng.random((rows, len(ids) - half)), 1)[:, :pairs]]
     return keys, values

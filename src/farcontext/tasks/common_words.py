@@ -71,7 +71,9 @@ def sample(
         ValueError: too few choices or ratio, or too short a length; it says what fits.
     """
     if common < 1 or choices < 2 or ratio < 2:
-        raise ValueError(f"common = {common}, choices = {choices}, ratio = {ratio}: expected at least 1, 2 and 2")
+        raise ValueError(
+            f"common = {common}, choices = {choices}, ratio = {ratio}: expected at least 1, 2 and 2"
+        )
     rng = np.random.default_rng((COMMON_WORDS, seed))
     words = np.reshape(draw_words(rng, encode, common * choices), (choices, common))
     sets = tuple(listing(encode, row) for row in words)
@@ -81,7 +83,14 @@ def sample(
     times = (length - len(bos) - longest(ask)) // sum(map(len, once))
     pieces = [once[i] for i in rng.permutation(np.tile(np.arange(len(once)), max(times, 1)))]
     ask = Ask(ask.question, ask.answer, ask.choices, tuple(range(len(pieces))))
-    return assemble(pieces, np.ones(len(pieces)), [ask], length=length, filler=prose(filler, encode, rng), bos=bos)
+    return assemble(
+        pieces,
+        np.ones(len(pieces)),
+        [ask],
+        length=length,
+        filler=prose(filler, encode, rng),
+        bos=bos,
+    )
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
@@ -93,5 +102,7 @@ def oracle(sample: Sample, decode: Decode) -> list[Ids]:
     answers = []
     for query in sample.queries:
         wanted = len(re.findall(r"\w+", decode(query.choices[0])))
-        answers.append(choice_reading(query, sorted(word for word, _ in counts.most_common(wanted)), decode))
+        answers.append(
+            choice_reading(query, sorted(word for word, _ in counts.most_common(wanted)), decode)
+        )
     return answers

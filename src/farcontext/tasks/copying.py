@@ -73,19 +73,29 @@ def sample(
     return _copying(stream, length, queries, cue, span, bos)
 
 
-def _copying(stream: Iterator[Ids], length: int, queries: int, cue: int, span: int, bos: Sequence[int]) -> Sample:
+def _copying(
+    stream: Iterator[Ids], length: int, queries: int, cue: int, span: int, bos: Sequence[int]
+) -> Sample:
     if min(queries - 1, cue, span) < 1:
-        raise ValueError(f"queries = {queries}, cue = {cue}, span = {span}: expected at least 2, 1 and 1")
+        raise ValueError(
+            f"queries = {queries}, cue = {cue}, span = {span}: expected at least 2, 1 and 1"
+        )
     for _ in range(TRIES):
         stretches = [tuple(take(stream, cue + span)[0]) for _ in range(queries)]
         choices = tuple(stretch[cue:] for stretch in stretches)
         asks = [Ask(s[:cue], s[cue:], choices, (number,)) for number, s in enumerate(stretches)]
-        if len(set(choices)) < queries or any(len(places_of(ask.answer, ask.question)) for ask in asks):
+        if len(set(choices)) < queries or any(
+            len(places_of(ask.answer, ask.question)) for ask in asks
+        ):
             continue
-        made = assemble(stretches, even_depths(queries), asks, length=length, filler=stream, bos=bos)
+        made = assemble(
+            stretches, even_depths(queries), asks, length=length, filler=stream, bos=bos
+        )
         if all(len(places_of(query.question, made.context)) == 1 for query in made.queries):
             return made
-    raise ValueError(f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} tokens")
+    raise ValueError(
+        f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} tokens"
+    )
 
 
 def oracle(sample: Sample) -> list[Ids]:

@@ -17,8 +17,12 @@ import numpy as np
 
 from farcontext.tasks.sample import Encode, Ids, Query, Sample, places_of
 
-MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")  # A manual's line reads: name (type, …): what it is.
-VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")  # A play's line is read as four words and the next one.
+MEMBER = re.compile(
+    r"^(\w+ \()(\w+)[^)\n]*\): "
+)  # A manual's line reads: name (type, …): what it is.
+VERSE = re.compile(
+    r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b"
+)  # A play's line is read as four words and the next one.
 
 Split = tuple[str, str]  # A line is split into its beginning and the value that follows.
 
@@ -87,12 +91,24 @@ def sample(
         blocks.append(len(context))
         context.extend(line)
     ends = [*blocks[1:], len(context)]
-    asked = _asked(rng, splits[: sum(number < len(blocks) for number, _, _ in splits)], context, encode, queries)
+    asked = _asked(
+        rng,
+        splits[: sum(number < len(blocks) for number, _, _ in splits)],
+        context,
+        encode,
+        queries,
+    )
     if len({answer for _, _, answer in asked}) < 2:
         return None
     choices = tuple(sorted({answer for _, _, answer in asked}))
     found = [
-        Query(question, answer, choices, ((blocks[n], ends[n]),), (blocks[n] + ends[n]) / 2 / len(context))
+        Query(
+            question,
+            answer,
+            choices,
+            ((blocks[n], ends[n]),),
+            (blocks[n] + ends[n]) / 2 / len(context),
+        )
         for n, question, answer in asked
     ]
     size = len(context) + max(len(q.question) + max(map(len, choices)) for q in found)
@@ -101,14 +117,20 @@ def sample(
 
 
 def _asked(
-    rng: np.random.Generator, splits: Sequence[tuple[int, str, str]], context: list[int], encode: Encode, queries: int
+    rng: np.random.Generator,
+    splits: Sequence[tuple[int, str, str]],
+    context: list[int],
+    encode: Encode,
+    queries: int,
 ) -> list[tuple[int, Ids, Ids]]:
     """Return (line, question, answer) of lines whose beginning stands once in a context; the values take turns."""
     by_value: dict[Ids, list[tuple[int, Ids, Ids]]] = {}
     for number in rng.permutation(len(splits)):
         line, begin, value = splits[number]
         question, answer = tuple(encode(f"\n{begin}")), tuple(encode(value))
-        once = len(places_of((*question, *answer), context)) == len(places_of(question, context)) == 1
+        once = (
+            len(places_of((*question, *answer), context)) == len(places_of(question, context)) == 1
+        )
         if once and not len(places_of(answer, question)):
             by_value.setdefault(answer, []).append((line, question, answer))
     dealt = [some.pop() for _ in range(queries) for some in by_value.values() if some]

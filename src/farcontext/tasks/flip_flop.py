@@ -35,7 +35,9 @@ def flip_flop(
     if length % 2 or length < 4:
         raise ValueError(f"length = {length}: expected an even number, at least 4")
     acting = (1 - ignores) / 2
-    instructions = rng.choice([WRITE, READ, IGNORE], size=(rows, length // 2), p=[acting, acting, ignores])
+    instructions = rng.choice(
+        [WRITE, READ, IGNORE], size=(rows, length // 2), p=[acting, acting, ignores]
+    )
     instructions[:, 0], instructions[:, -1] = WRITE, READ
     bits = rng.integers(2, size=instructions.shape)
     at = np.arange(length // 2)

@@ -29,7 +29,15 @@ from farcontext.tasks.words import NOUNS, draw_words
 OTHER_VALUES = 24  # Lines that nobody asks for share so many words.
 
 
-def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int = 4, bos: Sequence[int] = ()) -> Sample:
+def sample(
+    *,
+    length: int,
+    seed: int,
+    encode: Encode,
+    filler: str,
+    queries: int = 4,
+    bos: Sequence[int] = (),
+) -> Sample:
     r"""Return as many lines as fit, and questions for some.
 
     The lines asked for stand at even depths. Prose before the first line fills the rest.
@@ -78,16 +86,24 @@ def sample(*, length: int, seed: int, encode: Encode, filler: str, queries: int 
     if lines < queries:
         raise ValueError(f"length = {length}: expected at least {needs[queries - 1]}")
     if lines == len(keys):
-        raise ValueError(f"length = {length}: expected less than {needs[-1]}, all that the keys give")
+        raise ValueError(
+            f"length = {length}: expected less than {needs[-1]}, all that the keys give"
+        )
     asked = (even_depths(queries) * lines).astype(int).tolist()
     others = rng.integers(queries, len(values), lines)
     others[asked] = np.arange(queries)
     pieces = [(*key, *values[value]) for key, value in zip(keys, others, strict=False)]
-    asks = [Ask(keys[line], values[i], tuple(values[:queries]), (line,)) for i, line in enumerate(asked)]
-    return assemble(pieces, np.ones(lines), asks, length=length, filler=prose(filler, encode, rng), bos=bos)
+    asks = [
+        Ask(keys[line], values[i], tuple(values[:queries]), (line,)) for i, line in enumerate(asked)
+    ]
+    return assemble(
+        pieces, np.ones(lines), asks, length=length, filler=prose(filler, encode, rng), bos=bos
+    )
 
 
-def _keys(rng: np.random.Generator, encode: Encode, words: list[str], least: int, tokens: int) -> list[Ids]:
+def _keys(
+    rng: np.random.Generator, encode: Encode, words: list[str], least: int, tokens: int
+) -> list[Ids]:
     """Return different keys in random order, at least so many and until they have so many tokens."""
     keys: list[Ids] = []
     for pair in rng.permutation(len(words) ** 2):

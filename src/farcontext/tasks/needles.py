@@ -76,16 +76,28 @@ def sample(
         ValueError: too many keys or values for the lists of words, or too short a length; it says what fits.
     """
     if not 1 <= keys <= len(NAMES) or values < 1:
-        raise ValueError(f"keys = {keys}, values = {values}: expected 1 to {len(NAMES)} keys, 1 value or more")
+        raise ValueError(
+            f"keys = {keys}, values = {values}: expected 1 to {len(NAMES)} keys, 1 value or more"
+        )
     rng = np.random.default_rng((NEEDLES, seed))
     names = rng.choice(NAMES, keys, replace=False)
-    words = np.reshape(draw_words(rng, encode, (keys if keys > 1 else 1 + ABSENT) * values), (-1, values))
+    words = np.reshape(
+        draw_words(rng, encode, (keys if keys > 1 else 1 + ABSENT) * values), (-1, values)
+    )
     owners = rng.permutation(np.repeat(np.arange(keys), values))  # Each needle has its key here.
     left = [list(row) for row in words]
-    pieces = [needle(encode, names[owner], left[owner].pop(), "The" if values == 1 else "A") for owner in owners]
+    pieces = [
+        needle(encode, names[owner], left[owner].pop(), "The" if values == 1 else "A")
+        for owner in owners
+    ]
     choices = tuple(listing(encode, row) for row in words)
     asks = [
-        Ask(question(encode, name, values), choices[key], choices, tuple(np.flatnonzero(owners == key).tolist()))
+        Ask(
+            question(encode, name, values),
+            choices[key],
+            choices,
+            tuple(np.flatnonzero(owners == key).tolist()),
+        )
         for key, name in enumerate(names)
     ]
     depths = even_depths(len(pieces)) if depths is None else depths
@@ -105,7 +117,13 @@ def question(encode: Encode, name: str, values: int = 1) -> Ids:
 
     The question for one value is the needle's own beginning.
     """
-    return tuple(encode(f"\nThe secret word of {name} is" if values == 1 else f"\nSecret words of {name}, A to Z:"))
+    return tuple(
+        encode(
+            f"\nThe secret word of {name} is"
+            if values == 1
+            else f"\nSecret words of {name}, A to Z:"
+        )
+    )
 
 
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
@@ -113,9 +131,13 @@ def oracle(sample: Sample, decode: Decode) -> list[Ids]:
 
     An answer is () where the text gives none. The oracle never looks at `answer` or spans.
     """
-    found = re.findall(r"\n\s*(?:The|A) secret word of (\w+) is\s+(\w+)\.", decode(sample.context.tolist()))
+    found = re.findall(
+        r"\n\s*(?:The|A) secret word of (\w+) is\s+(\w+)\.", decode(sample.context.tolist())
+    )
     answers = []
     for query in sample.queries:
         (name,) = re.findall(r"words? of (\w+)", decode(query.question))
-        answers.append(choice_reading(query, sorted(word for key, word in found if key == name), decode))
+        answers.append(
+            choice_reading(query, sorted(word for key, word in found if key == name), decode)
+        )
     return answers

@@ -12,7 +12,9 @@ VOCABULARY = KEYS + VALUES + FILLER  # The ids are keys, then values, then fille
 CHANCE = 1 / VALUES
 
 
-def dense_recall(rng: np.random.Generator, rows: int, length: int, *, pairs: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def dense_recall(
+    rng: np.random.Generator, rows: int, length: int, *, pairs: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a stream that repeats a few pairs over and over.
 
     Every repeat's value is scored. Training on it makes induction heads quickly.
@@ -27,10 +29,14 @@ def dense_recall(rng: np.random.Generator, rows: int, length: int, *, pairs: int
         ValueError: odd length, or more pairs than keys.
     """
     if length % 2 or pairs > KEYS:
-        raise ValueError(f"length = {length}, pairs = {pairs}: expected an even length and at most {KEYS} pairs")
+        raise ValueError(
+            f"length = {length}, pairs = {pairs}: expected an even length and at most {KEYS} pairs"
+        )
     keys, values = _pairs(rng, rows, pairs)
     which = rng.integers(pairs, size=(rows, length // 2))
-    tokens = np.stack((np.take_along_axis(keys, which, 1), np.take_along_axis(values, which, 1)), -1)
+    tokens = np.stack(
+        (np.take_along_axis(keys, which, 1), np.take_along_axis(values, which, 1)), -1
+    )
     # Each pair is shown first at this place.
     first = np.stack([(which == pair).argmax(1) for pair in range(pairs)], 1)
     repeated = np.arange(length // 2) > np.take_along_axis(first, which, 1)
@@ -74,7 +80,9 @@ def recall(
         )
     keys, values = _pairs(rng, rows, pairs)
     tokens = rng.integers(KEYS + VALUES, VOCABULARY, size=(rows, length))
-    start = np.round((rng.random(rows) if depth is None else np.full(rows, depth)) * (room - span)).astype(int)
+    start = np.round(
+        (rng.random(rows) if depth is None else np.full(rows, depth)) * (room - span)
+    ).astype(int)
     # Each pair takes two places. Places are drawn among span − pairs, and the rank is added to
     # each, so that there is room for both.
     places = np.argsort(rng.random((rows, span - pairs)), 1)[:, :pairs]

@@ -25,7 +25,9 @@ Decode = Callable[[Sequence[int]], str]
 # Each task has one random stream.
 NEEDLES, LOOKUP, TRACKING, COMMON_WORDS, COPYING, ASSOCIATIVE, SHUFFLE, STORIES = range(8)
 SNAP = 0.02  # A piece moves to the nearest sentence start within this share of the filler.
-SENTENCE = re.compile(r"[\s\S]{1,400}?(?:[.!?][\"'”’)]*(?=\s)|[。！？][”’』」]*|(?=\n\n)|\Z)|[\s\S]{400}")
+SENTENCE = re.compile(
+    r"[\s\S]{1,400}?(?:[.!?][\"'”’)]*(?=\s)|[。！？][”’』」]*|(?=\n\n)|\Z)|[\s\S]{400}"
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,21 @@ class Sample:
         """Check that the parts agree."""
         whole = len(self.context) + max(map(longest, self.queries))
         if whole != self.length:
-            raise ValueError(f"length = {self.length}: expected context, question and choice of so many, not {whole}")
+            raise ValueError(
+                f"length = {self.length}: expected context, question and choice of so many, not {whole}"
+            )
         known = set(pairwise([*self.blocks, len(self.context)]))
         for number, query in enumerate(self.queries):
             if query.answer not in query.choices or len(set(query.choices)) < len(query.choices):
-                raise ValueError(f"queries[{number}].choices: expected different ones, the answer among them")
+                raise ValueError(
+                    f"queries[{number}].choices: expected different ones, the answer among them"
+                )
             if len(places_of(query.answer, query.question)):
                 raise ValueError(f"queries[{number}].question: expected not to contain its answer")
             if not known.issuperset(query.evidence):
-                raise ValueError(f"queries[{number}].evidence = {query.evidence}: expected blocks of the context")
+                raise ValueError(
+                    f"queries[{number}].evidence = {query.evidence}: expected blocks of the context"
+                )
         self.context.setflags(write=False)
 
     def sequence(self, query: Query) -> np.ndarray:
@@ -171,7 +179,9 @@ def assemble(
     if length < need:
         raise ValueError(f"length = {length}: expected at least {need}")
     if len(depths) != len(pieces) or np.any(np.diff([0, *depths, 1]) < 0):
-        raise ValueError(f"depths = {[*depths]}: expected {len(pieces)} ascending numbers from 0 to 1")
+        raise ValueError(
+            f"depths = {[*depths]}: expected {len(pieces)} ascending numbers from 0 to 1"
+        )
     room = length - need
     ids, starts = take(filler, room)
     edges = np.array([*starts, room])
@@ -186,7 +196,8 @@ def assemble(
             blocks.append(len(context))
             context.extend(ids[left:right])
     queries = tuple(
-        _query(ask.question, ask.answer, ask.choices, [spans[i] for i in ask.pieces], len(context)) for ask in asks
+        _query(ask.question, ask.answer, ask.choices, [spans[i] for i in ask.pieces], len(context))
+        for ask in asks
     )
     return Sample(
         context=np.array(context, dtype=np.int64),
@@ -204,7 +215,9 @@ def _place(depth: float, edges: np.ndarray, room: int) -> int:
     return nearest if abs(nearest - exact) <= SNAP * room else exact
 
 
-def _query(question: Ids, answer: Ids, choices: tuple[Ids, ...], spans: list[tuple[int, int]], size: int) -> Query:
+def _query(
+    question: Ids, answer: Ids, choices: tuple[Ids, ...], spans: list[tuple[int, int]], size: int
+) -> Query:
     depth = float(np.mean(spans)) / size
     return Query(question, answer, tuple(sorted(choices)), tuple(spans), depth)
 
@@ -242,7 +255,9 @@ def reading(sample: Sample, queries: Sequence[Query], context: np.ndarray) -> Sa
     That context is all that there is to read.
     """
     size = len(context) + max(map(longest, queries))
-    return replace(sample, context=context, queries=_without_evidence(queries), blocks=(0,), length=size)
+    return replace(
+        sample, context=context, queries=_without_evidence(queries), blocks=(0,), length=size
+    )
 
 
 def _without_evidence(queries: Sequence[Query]) -> tuple[Query, ...]:
@@ -265,7 +280,9 @@ def shuffled(sample: Sample, seed: int) -> Sample:
         for q in sample.queries
     )
     starts = tuple(sorted(start for start, _ in moved.values()))
-    return replace(sample, context=np.array(context, dtype=np.int64), queries=queries, blocks=starts)
+    return replace(
+        sample, context=np.array(context, dtype=np.int64), queries=queries, blocks=starts
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- answers
@@ -296,7 +313,9 @@ def choice_reading(query: Query, words: Sequence[str], decode: Decode) -> Ids:
 
     It returns () if there is none.
     """
-    return next((choice for choice in query.choices if re.findall(r"\w+", decode(choice)) == [*words]), ())
+    return next(
+        (choice for choice in query.choices if re.findall(r"\w+", decode(choice)) == [*words]), ()
+    )
 
 
 def accuracy(sample: Sample, answers: Sequence[Ids]) -> float:
@@ -304,4 +323,8 @@ def accuracy(sample: Sample, answers: Sequence[Ids]) -> float:
 
     There is one answer for each question.
     """
-    return float(np.mean([query.answer == given for query, given in zip(sample.queries, answers, strict=True)]))
+    return float(
+        np.mean(
+            [query.answer == given for query, given in zip(sample.queries, answers, strict=True)]
+        )
+    )

@@ -45,30 +45,49 @@ class Vocabulary:
         ids: list[int] = []
         for known, run in groupby(PIECE.findall(text), self.ids.__contains__):
             pieces = list(run)
-            ids.extend([self.ids[piece] for piece in pieces] if known else self.outer_encode("".join(pieces)))
+            ids.extend(
+                [self.ids[piece] for piece in pieces]
+                if known
+                else self.outer_encode("".join(pieces))
+            )
         return tuple(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids."""
         runs = groupby(map(int, ids), lambda token: token >= self.first)
         return "".join(
-            "".join(self.words[token - self.first] for token in run) if known else self.outer_decode(list(run))
+            "".join(self.words[token - self.first] for token in run)
+            if known
+            else self.outer_decode(list(run))
             for known, run in runs
         )
 
 
 def _words() -> list[str]:
     """Return every word and mark that the world says, with the space or newline before it, sorted."""
-    names = [*world.FIRSTS, *world.FAMILIES, *world.PLACES, *world.THINGS, *world.DAYS, "the", "The", "to"]
+    names = [
+        *world.FIRSTS,
+        *world.FAMILIES,
+        *world.PLACES,
+        *world.THINGS,
+        *world.DAYS,
+        "the",
+        "The",
+        "to",
+    ]
     told = [*world.OPENINGS, *(verb for verbs in world.VERBS.values() for verb in verbs), *names]
     asked = [*world.QUESTIONS.values(), *world.FACTS.values(), SUMMARY, STATEMENTS, END]
     texts = [*(f" {text}" for text in told), *asked]
-    return sorted({piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "})
+    return sorted(
+        {piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "}
+    )
 
 
 def sentences_of(text: str, encode: Encode) -> list[Ids]:
     """Return a prose's sentences as ids, each with the space before it."""
-    return [tuple(encode(found.group())) for found in SENTENCE.finditer(text) if found.group().strip()]
+    return [
+        tuple(encode(found.group())) for found in SENTENCE.finditer(text) if found.group().strip()
+    ]
 
 
 def rows(
@@ -99,7 +118,9 @@ def rows(
     """
     tokens, scored = np.empty((count, length), np.int64), np.zeros((count, length), bool)
     for number in range(count):
-        story = simulate(rng, people=people, things=things, changes=int(rng.integers(changes + 1)), split="train")
+        story = simulate(
+            rng, people=people, things=things, changes=int(rng.integers(changes + 1)), split="train"
+        )
         parts = following(rng, story, vocabulary.encode, tails[number % len(tails)])
         tail = [token for ids, _ in parts for token in ids]
         told = [vocabulary.encode(sentence) for sentence in story.sentences]
@@ -109,7 +130,9 @@ def rows(
     return tokens, scored
 
 
-def laid(rng: np.random.Generator, pieces: Sequence[Ids], filler: Sequence[Ids], length: int) -> list[int]:
+def laid(
+    rng: np.random.Generator, pieces: Sequence[Ids], filler: Sequence[Ids], length: int
+) -> list[int]:
     """Return pieces between a prose's sentences, as `length` ids.
 
     The pieces keep their order and all stand within a random stretch of the sentences.
@@ -147,23 +170,36 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
     facts = in_order(story)
     kinds = sorted({fact.kind for fact in facts})
     alike = [
-        [fact for fact in facts if fact.kind == kinds[number]] for number in rng.integers(len(kinds), size=len(facts))
+        [fact for fact in facts if fact.kind == kinds[number]]
+        for number in rng.integers(len(kinds), size=len(facts))
     ]
     drawn = [some[rng.integers(len(some))] for some in alike]
     match tail:
         case "questions":
             return [
-                part for fact in drawn for part in ((encode(fact.question), False), (encode(f" {fact.value}"), True))
+                part
+                for fact in drawn
+                for part in ((encode(fact.question), False), (encode(f" {fact.value}"), True))
             ]
         case "cloze":
-            return [(encode(STATEMENTS), False), *(part for fact in drawn for part in _cloze(fact, encode))]
+            return [
+                (encode(STATEMENTS), False),
+                *(part for fact in drawn for part in _cloze(fact, encode)),
+            ]
         case "summary":
             told = summary_of(story)
-            return [(encode(SUMMARY), False), *((encode(fact.sentence), True) for fact in told), (encode(END), True)]
+            return [
+                (encode(SUMMARY), False),
+                *((encode(fact.sentence), True) for fact in told),
+                (encode(END), True),
+            ]
         case "statements":
             told = summary_of(story)
             some = [told[number] for number in rng.integers(len(told), size=len(told))]
-            return [(encode(brief(rng, story)), False), *((encode(fact.sentence), True) for fact in some)]
+            return [
+                (encode(brief(rng, story)), False),
+                *((encode(fact.sentence), True) for fact in some),
+            ]
 
 
 def brief(rng: np.random.Generator, story: Story) -> str:
@@ -177,7 +213,11 @@ def brief(rng: np.random.Generator, story: Story) -> str:
 
 def _cloze(fact: Fact, encode: Encode) -> list[Part]:
     begin, end = world.FACTS[fact.kind].split(" {value}")
-    return [(encode(begin.format(subject=fact.subject)), False), (encode(f" {fact.value}"), True), (encode(end), False)]
+    return [
+        (encode(begin.format(subject=fact.subject)), False),
+        (encode(f" {fact.value}"), True),
+        (encode(end), False),
+    ]
 
 
 def summary_of(story: Story) -> list[Fact]:

@@ -75,7 +75,9 @@ def sample(
         ValueError: more variables than 90, or too short a length; it says what fits.
     """
     if chains < 2 or hops < 0 or chains * (hops + 1) > len(VARIABLES):
-        raise ValueError(f"chains = {chains}, hops = {hops}: expected 2 chains or more, of at most 90 variables in all")
+        raise ValueError(
+            f"chains = {chains}, hops = {hops}: expected 2 chains or more, of at most 90 variables in all"
+        )
     rng = np.random.default_rng((TRACKING, seed))
     names = [f"X{number}" for number in rng.choice(VARIABLES, chains * (hops + 1), replace=False)]
     values = draw_words(rng, encode, chains)
@@ -84,11 +86,21 @@ def sample(
     choices = tuple(tuple(encode(f" {word}")) for word in values)
     asks = [
         Ask(
-            tuple(encode(f"\nThe value of {name} is")), choices[i], choices, tuple(np.flatnonzero(owners == i).tolist())
+            tuple(encode(f"\nThe value of {name} is")),
+            choices[i],
+            choices,
+            tuple(np.flatnonzero(owners == i).tolist()),
         )
         for i, name in enumerate(last)
     ]
-    return assemble(pieces, even_depths(len(pieces)), asks, length=length, filler=prose(filler, encode, rng), bos=bos)
+    return assemble(
+        pieces,
+        even_depths(len(pieces)),
+        asks,
+        length=length,
+        filler=prose(filler, encode, rng),
+        bos=bos,
+    )
 
 
 def _assignments(

@@ -26,8 +26,22 @@ Kind = Literal["gender", "formality", "term"]
 
 KINDS: tuple[Kind, ...] = ("gender", "formality", "term")
 THINGS = {  # The key is English; the ending of the second language's noun is its gender.
-    **{"lamp": "lampa", "letter": "littera", "cup": "tazza", "key": "clava", "rope": "corda", "ring": "anella"},
-    **{"book": "libro", "hat": "cappo", "clock": "orologo", "drum": "tamburo", "coin": "moneto", "map": "mappo"},
+    **{
+        "lamp": "lampa",
+        "letter": "littera",
+        "cup": "tazza",
+        "key": "clava",
+        "rope": "corda",
+        "ring": "anella",
+    },
+    **{
+        "book": "libro",
+        "hat": "cappo",
+        "clock": "orologo",
+        "drum": "tamburo",
+        "coin": "moneto",
+        "map": "mappo",
+    },
 }
 TERMS = {  # An English word has two meanings, each (topic in both languages, noun).
     "bank": ((("money", "mona"), "banka"), (("the river", "la riva"), "bordo")),
@@ -84,7 +98,9 @@ def _formality(rng: np.random.Generator, names: Sequence[str]) -> tuple[Sentence
     kinds = list(FORMAL)
     one, other = (kinds[i] for i in rng.permutation(2))
     english, verb = list(ASKED.items())[rng.integers(len(ASKED))]
-    setter = Sentence(f" {first} and {second} are {one}.", f" {first} e {second} sona {FORMAL[one][0]}.")
+    setter = Sentence(
+        f" {first} and {second} are {one}.", f" {first} e {second} sona {FORMAL[one][0]}."
+    )
     said = (f" {first} demanda a {second}: {verb}{FORMAL[kind][1]}?" for kind in (one, other))
     return setter, Sentence(f" {first} asks {second}: do you {english}?", *said)
 
@@ -127,7 +143,9 @@ def document(
         ValueError: the distance does not fit.
     """
     if length < 2 or not 1 <= (distance or 1) < length:
-        raise ValueError(f"length = {length}, distance = {distance}: expected 1 ≤ distance < length")
+        raise ValueError(
+            f"length = {length}, distance = {distance}: expected 1 ≤ distance < length"
+        )
     distance = distance or int(rng.integers(1, length))
     kind = kind or KINDS[rng.integers(len(KINDS))]
     people = [" ".join(name) for name in full_names(split)]

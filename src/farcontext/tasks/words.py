@@ -33,7 +33,9 @@ NOUNS = tuple(
 )
 
 
-def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequence[str] = NOUNS) -> list[str]:
+def draw_words(
+    rng: np.random.Generator, encode: Encode, count: int, words: Sequence[str] = NOUNS
+) -> list[str]:
     """Return different words of few tokens, in random order.
 
     The words have as few tokens as this tokenizer allows.
@@ -52,7 +54,11 @@ def draw_words(rng: np.random.Generator, encode: Encode, count: int, words: Sequ
         raise ValueError(f"count = {count}: expected at most {len(tokens)} words")
     sizes = Counter(map(len, tokens))
     enough = min((size for size, found in sizes.items() if found >= count), default=None)
-    pool = sorted(tokens, key=len)[:count] if enough is None else [ids for ids in tokens if len(ids) == enough]
+    pool = (
+        sorted(tokens, key=len)[:count]
+        if enough is None
+        else [ids for ids in tokens if len(ids) == enough]
+    )
     return [tokens[pool[number]] for number in rng.choice(len(pool), count, replace=False)]
 
 
@@ -78,7 +84,10 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return a text's ids."""
-        return [self.ids.setdefault(word, len(self.ids)) for word in re.findall(r"\s?\w+|\s?[^\w\s]|\s", text)]
+        return [
+            self.ids.setdefault(word, len(self.ids))
+            for word in re.findall(r"\s?\w+|\s?[^\w\s]|\s", text)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text that was encoded."""

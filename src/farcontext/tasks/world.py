@@ -18,7 +18,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from farcontext.tasks.sample import STORIES, Ask, Decode, Encode, Ids, Sample, assemble, even_depths, prose
+from farcontext.tasks.sample import (
+    STORIES,
+    Ask,
+    Decode,
+    Encode,
+    Ids,
+    Sample,
+    assemble,
+    even_depths,
+    prose,
+)
 
 Split = Literal["train", "test"]
 Kind = Literal["place", "holder", "thing_place"]
@@ -66,7 +76,9 @@ NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
 TOLD = {
     "go": re.compile(rf"(?P<who>{NAME}) (?:{'|'.join(VERBS['go'])}) the (?P<what>\w+)\."),
     "take": re.compile(rf"[Tt]he (?P<what>\w+) (?:{'|'.join(VERBS['take'])}) (?P<who>{NAME})\."),
-    "give": re.compile(rf"(?P<who>{NAME}) (?:{'|'.join(VERBS['give'])}) the (?P<what>\w+) to (?P<to>{NAME})\."),
+    "give": re.compile(
+        rf"(?P<who>{NAME}) (?:{'|'.join(VERBS['give'])}) the (?P<what>\w+) to (?P<to>{NAME})\."
+    ),
 }
 STATED = {
     "place": re.compile(rf"(?P<subject>{NAME}) is in the (?P<value>\w+)\."),
@@ -130,7 +142,11 @@ def full_names(split: Split) -> list[tuple[str, str]]:
 
     Every first and every family name is in both splits, but no person is.
     """
-    pairs = [(i + j, first, family) for i, first in enumerate(FIRSTS) for j, family in enumerate(FAMILIES)]
+    pairs = [
+        (i + j, first, family)
+        for i, first in enumerate(FIRSTS)
+        for j, family in enumerate(FAMILIES)
+    ]
     return [(first, family) for number, first, family in pairs if _is_in(split, number)]
 
 
@@ -139,7 +155,11 @@ def wordings(split: Split, kind: str) -> list[tuple[str, str]]:
 
     Every opening and every verb is in both splits, but no combination is.
     """
-    pairs = [(i + j, opening, verb) for i, opening in enumerate(OPENINGS) for j, verb in enumerate(VERBS[kind])]
+    pairs = [
+        (i + j, opening, verb)
+        for i, opening in enumerate(OPENINGS)
+        for j, verb in enumerate(VERBS[kind])
+    ]
     return [(opening, verb) for number, opening, verb in pairs if _is_in(split, number)]
 
 
@@ -147,7 +167,9 @@ def _is_in(split: Split, number: int) -> bool:
     return (number % HELD_OUT == 0) == (split == "test")
 
 
-def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int = 0, split: Split = "test") -> Story:
+def simulate(
+    rng: np.random.Generator, *, people: int, things: int, changes: int = 0, split: Split = "test"
+) -> Story:
     """Return a random story about some people and things.
 
     Everybody goes somewhere, somebody takes each thing, and `changes` more events follow.
@@ -168,7 +190,9 @@ def simulate(rng: np.random.Generator, *, people: int, things: int, changes: int
     known: dict[str, list[str]] = {}
     for first, family in full_names(split):
         known.setdefault(first, []).append(family)
-    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]  # No two people share a first name.
+    chosen = [
+        FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]
+    ]  # No two people share a first name.
     names = tuple(f"{first} {known[first][rng.integers(len(known[first]))]}" for first in chosen)
     goods = tuple(THINGS[i] for i in rng.permutation(len(THINGS))[:things])
     turns = rng.permutation([*range(people + things), *rng.integers(people + things, size=changes)])
@@ -198,7 +222,9 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
         choices = wordings(split, event.kind)
         opening, verb = choices[rng.integers(len(choices))]
         said = TELLINGS[event.kind].format(verb=verb, **event._asdict())
-        told.append(f" {opening.format(day=DAYS[day])}{said if opening else said[0].upper() + said[1:]}")
+        told.append(
+            f" {opening.format(day=DAYS[day])}{said if opening else said[0].upper() + said[1:]}"
+        )
     return told
 
 
@@ -216,7 +242,9 @@ def read(text: str) -> list[Event]:
 def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, dict[str, str]]]:
     """Return the name and the groups of every match of some patterns, in the text's order."""
     found = [(match, kind) for kind, said in patterns.items() for match in said.finditer(text)]
-    return [(kind, match.groupdict()) for match, kind in sorted(found, key=lambda one: one[0].start())]
+    return [
+        (kind, match.groupdict()) for match, kind in sorted(found, key=lambda one: one[0].start())
+    ]
 
 
 def state(events: Sequence[Event]) -> dict[Fact, Ids]:
@@ -246,7 +274,9 @@ def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
     A fact about an unknown subject contradicts nothing.
     """
     known = {(fact.kind, fact.subject): fact.value for fact in true}
-    return [fact for fact in stated if known.get((fact.kind, fact.subject), fact.value) != fact.value]
+    return [
+        fact for fact in stated if known.get((fact.kind, fact.subject), fact.value) != fact.value
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- a sample
@@ -306,7 +336,12 @@ def sample(
     story = simulate(rng, people=people, things=things, changes=changes, split=split)
     choices = {False: _encoded(encode, PLACES), True: _encoded(encode, story.people)}
     asks = [
-        Ask(tuple(encode(fact.question)), tuple(encode(f" {fact.value}")), choices[fact.kind == "holder"], evidence)
+        Ask(
+            tuple(encode(fact.question)),
+            tuple(encode(f" {fact.value}")),
+            choices[fact.kind == "holder"],
+            evidence,
+        )
         for fact, evidence in state(story.events).items()
     ]
     pieces = [tuple(encode(sentence)) for sentence in story.sentences]
@@ -314,7 +349,9 @@ def sample(
     return assemble(pieces, depths, asks, length=length, filler=prose(filler, encode, rng), bos=bos)
 
 
-def story_of(seed: int, *, people: int = 4, things: int = 2, changes: int = 0, split: Split = "test") -> Story:
+def story_of(
+    seed: int, *, people: int = 4, things: int = 2, changes: int = 0, split: Split = "test"
+) -> Story:
     """Return the story that `sample` tells, at any length and depth."""
     return simulate(_stream(seed), people=people, things=things, changes=changes, split=split)
 
@@ -336,5 +373,7 @@ def oracle(sample: Sample, decode: Decode) -> list[Ids]:
     answers = []
     for query in sample.queries:
         value = known.get(decode(query.question))
-        answers.append(next((choice for choice in query.choices if decode(choice) == f" {value}"), ()))
+        answers.append(
+            next((choice for choice in query.choices if decode(choice) == f" {value}"), ())
+        )
     return answers

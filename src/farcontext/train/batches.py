@@ -23,7 +23,9 @@ from farcontext.schema import EOS, MASK, PAD, SPECIAL
 from farcontext.train.config import BatchConfig
 
 IGNORE = -100  # A target of this value is not scored.
-PERMUTATION, OFFSET, MASKING, TASKS = range(4)  # Each purpose draws from a random stream of its own.
+PERMUTATION, OFFSET, MASKING, TASKS = range(
+    4
+)  # Each purpose draws from a random stream of its own.
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Stream:
         return tuple(self.tokens)
 
     @classmethod
-    def load(cls, folder: Path, split: str, domains: Sequence[str] = (), limit: int | None = None) -> Self:
+    def load(
+        cls, folder: Path, split: str, domains: Sequence[str] = (), limit: int | None = None
+    ) -> Self:
         """Map a split's tokens into memory.
 
         Args:
@@ -94,7 +98,9 @@ class Stream:
             if limit is not None and limit < len(ids):
                 ids, starts = ids[:limit], np.append(starts[starts < limit], limit)
             tokens[domain], offsets[domain] = ids, starts
-        return cls(f"{folder.name}/{split}", card["vocab_size"], card["fingerprint"], tokens, offsets)
+        return cls(
+            f"{folder.name}/{split}", card["vocab_size"], card["fingerprint"], tokens, offsets
+        )
 
     def document_of(self, domain: str, positions: np.ndarray) -> np.ndarray:
         """Return the document index of each position of a domain.
@@ -122,7 +128,9 @@ def _load_array(path: Path, dtype: type) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: expected an array: {' '.join(str(error).split())}") from None
     if array.dtype != dtype or array.ndim != 1:
-        raise UserError(f"{path}: dtype = {array.dtype}, {array.ndim} axes: expected {np.dtype(dtype)}, 1 axis")
+        raise UserError(
+            f"{path}: dtype = {array.dtype}, {array.ndim} axes: expected {np.dtype(dtype)}, 1 axis"
+        )
     return array
 
 
@@ -150,7 +158,9 @@ def _windows(stream: Stream, length: int) -> np.ndarray:
     for domain, count in zip(stream.domains, counts, strict=True):
         if count == 0:
             found = len(stream.tokens[domain])
-            raise UserError(f"{stream.name}-{domain}: {found} tokens: expected at least length = {length}")
+            raise UserError(
+                f"{stream.name}-{domain}: {found} tokens: expected at least length = {length}"
+            )
     return counts
 
 
@@ -163,7 +173,9 @@ def _pieces_of(offsets: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.minimum(starts + length, bounds[owner])
 
 
-def _draw(counts: np.ndarray, rows: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw(
+    counts: np.ndarray, rows: int, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the epoch, the domain and the window of each row of a step, each (B,).
 
     All domains' windows are shuffled together, so domains mix in proportion to their tokens, and each window
@@ -180,7 +192,9 @@ def _draw(counts: np.ndarray, rows: int, seed: int, step: int) -> tuple[np.ndarr
     return epochs, domains, shuffled - (np.cumsum(counts) - counts)[domains]
 
 
-def _packed(stream: Stream, config: BatchConfig, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _packed(
+    stream: Stream, config: BatchConfig, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and documents, both (B, T + 1): windows of a domain's stream and the token after each.
 
     The stream is a ring that an epoch enters at an offset of its own, so windows differ between epochs; of
@@ -196,11 +210,15 @@ def _packed(stream: Stream, config: BatchConfig, seed: int, step: int) -> tuple[
         starts = offsets[now] % len(ids) + windows[now] * config.length
         laps, places = np.divmod(starts[:, None] + np.arange(config.length + 1), len(ids))
         tokens[now] = ids[places]
-        documents[now] = stream.document_of(name, places) + count * laps  # The ring's seam is a boundary too.
+        documents[now] = (
+            stream.document_of(name, places) + count * laps
+        )  # The ring's seam is a boundary too.
     return tokens, documents
 
 
-def _padded(stream: Stream, config: BatchConfig, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _padded(
+    stream: Stream, config: BatchConfig, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and documents, both (B, T + 1): a piece of one document, the token after it, padding.
 
     Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for padding.
@@ -284,8 +302,12 @@ def evaluation_starts(
         UserError: no such domain, or fewer than `rows` different windows of that length.
     """
     if domain not in stream.tokens:
-        raise UserError(f"{stream.name}: domain = {domain}: expected one of {', '.join(stream.domains)}")
-    bounds = stream.offsets[domain] if within_document else np.array([0, len(stream.tokens[domain])])
+        raise UserError(
+            f"{stream.name}: domain = {domain}: expected one of {', '.join(stream.domains)}"
+        )
+    bounds = (
+        stream.offsets[domain] if within_document else np.array([0, len(stream.tokens[domain])])
+    )
     if np.diff(bounds).max(initial=0) < length:
         bounds = np.array([0, len(stream.tokens[domain])])
     for stride in (length, 1):
@@ -296,4 +318,6 @@ def evaluation_starts(
             chosen = ((np.arange(rows) + 0.5) * total / rows).astype(np.int64)
             document = np.searchsorted(np.cumsum(room), chosen, side="right")
             return bounds[document] + stride * (chosen - (np.cumsum(room) - room)[document])
-    raise UserError(f"{stream.name}-{domain}: length = {length}, rows = {rows}: expected at most {total} rows")
+    raise UserError(
+        f"{stream.name}-{domain}: length = {length}, rows = {rows}: expected at most {total} rows"
+    )

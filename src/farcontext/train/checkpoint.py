@@ -17,7 +17,15 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from farcontext.files import UserError, folder_atomic, read_json, sha256_file, sha256_json, write_atomic, write_json
+from farcontext.files import (
+    UserError,
+    folder_atomic,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_atomic,
+    write_json,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,7 +50,9 @@ class Checkpoint:
         try:
             return safetensors.torch.load(path.read_bytes())
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: expected safetensors: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"{path}: expected safetensors: {' '.join(str(error).split())}"
+            ) from None
 
 
 def save(
@@ -70,7 +80,10 @@ def save(
         body = {
             "format": FORMAT,
             "step": step,
-            "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
+            "files": {
+                path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+                for path in files
+            },
         }
         write_json(temporary / MANIFEST, body | {"sha256": sha256_json(body)})
     for old in steps(folder)[:-keep]:
@@ -123,7 +136,9 @@ def _check_manifest(folder: Path, manifest: object) -> None:
     if manifest["format"] != FORMAT:
         raise UserError(f"{path}: format = {manifest['format']}: expected {FORMAT}")
     if not isinstance(manifest["step"], int) or f"step-{manifest['step']:08d}" != folder.name:
-        raise UserError(f"{path}: step = {manifest['step']}: expected the step of its folder, {folder.name}")
+        raise UserError(
+            f"{path}: step = {manifest['step']}: expected the step of its folder, {folder.name}"
+        )
     if any(Path(name).name != name for name in manifest["files"]):
         raise UserError(f"{path}: expected plain file names")
 
@@ -144,7 +159,9 @@ def latest(folder: Path) -> Checkpoint | None:
             reasons.append(str(error))
             continue
         if reasons:
-            warnings.warn(f"damaged checkpoint skipped, step {found.step} used: {reasons[0]}", stacklevel=2)
+            warnings.warn(
+                f"damaged checkpoint skipped, step {found.step} used: {reasons[0]}", stacklevel=2
+            )
         return found
     if reasons:
         raise UserError(f"{folder}: every checkpoint is damaged: {'; '.join(reasons)}")

@@ -22,7 +22,9 @@ from farcontext.train.batches import IGNORE, TASKS, Batch, generator, tensor
 from farcontext.train.config import Curriculum, Task
 
 
-def task_rows(task: Task, rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def task_rows(
+    task: Task, rng: np.random.Generator, rows: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a task's tokens and which of them are scored.
 
     Both are (rows, length).
@@ -50,8 +52,14 @@ def keep_rows(tokens: np.ndarray, scored: np.ndarray) -> str:
     Raises:
         ValueError: shapes differ, or an id that 16 bits do not hold.
     """
-    if tokens.shape != scored.shape or tokens.ndim != 2 or not 0 <= tokens.min() <= tokens.max() < 1 << 16:
-        raise ValueError(f"tokens {tokens.shape}, scored {scored.shape}: expected (rows, length) each, ids of 16 bits")
+    if (
+        tokens.shape != scored.shape
+        or tokens.ndim != 2
+        or not 0 <= tokens.min() <= tokens.max() < 1 << 16
+    ):
+        raise ValueError(
+            f"tokens {tokens.shape}, scored {scored.shape}: expected (rows, length) each, ids of 16 bits"
+        )
     memory = io.BytesIO()
     np.save(memory, np.stack((tokens, scored)).astype(np.uint16))
     digest = hashlib.sha256(memory.getvalue()).hexdigest()
@@ -67,11 +75,15 @@ def _kept_rows(path: Path) -> np.ndarray:
         UserError: the rows are not there, or others than their name says.
     """
     if not path.is_file() or files.sha256_file(path) != path.stem:
-        raise UserError(f"{path}: expected the rows of this digest; the study that trains on them makes them again")
+        raise UserError(
+            f"{path}: expected the rows of this digest; the study that trains on them makes them again"
+        )
     return np.load(path, allow_pickle=False)
 
 
-def prepared(rng: np.random.Generator, rows: int, length: int, *, digest: str) -> tuple[np.ndarray, np.ndarray]:
+def prepared(
+    rng: np.random.Generator, rows: int, length: int, *, digest: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return rows drawn, with replacement, from those that `keep_rows` kept.
 
     Raises:
@@ -79,7 +91,9 @@ def prepared(rng: np.random.Generator, rows: int, length: int, *, digest: str) -
     """
     kept = _kept_rows(_rows_file(digest))
     if kept.shape[2] != length:
-        raise UserError(f"{_rows_file(digest)}: rows of {kept.shape[2]} tokens: expected length = {length}")
+        raise UserError(
+            f"{_rows_file(digest)}: rows of {kept.shape[2]} tokens: expected length = {length}"
+        )
     tokens, scored = kept[:, rng.integers(kept.shape[1], size=rows)]
     return tokens.astype(np.int64), scored.astype(bool)
 
@@ -94,10 +108,14 @@ def to_predict(tokens: np.ndarray, scored: np.ndarray, *, causal: bool, mask: in
         targets = np.full(tokens.shape, IGNORE)
         targets[:, :-1] = np.where(scored[:, 1:], tokens[:, 1:], IGNORE)
         return Batch(tensor(tokens), tensor(targets), None)
-    return Batch(tensor(np.where(scored, mask, tokens)), tensor(np.where(scored, tokens, IGNORE)), None)
+    return Batch(
+        tensor(np.where(scored, mask, tokens)), tensor(np.where(scored, tokens, IGNORE)), None
+    )
 
 
-def task_batch(curriculum: Curriculum, *, seed: int, step: int, causal: bool, vocab_size: int) -> Batch:
+def task_batch(
+    curriculum: Curriculum, *, seed: int, step: int, causal: bool, vocab_size: int
+) -> Batch:
     """Return the batch of a step of a curriculum.
 
     It is a pure function of its arguments, as `training_batch` is.
@@ -105,9 +123,14 @@ def task_batch(curriculum: Curriculum, *, seed: int, step: int, causal: bool, vo
     stage, rng = curriculum.at(step), generator(TASKS, seed, step)
     share, rest = divmod(stage.rows, len(stage.tasks))
     counts = [share + (place < rest) for place in range(len(stage.tasks))]
-    made = [task_rows(task, rng, rows, stage.length) for task, rows in zip(stage.tasks, counts, strict=True)]
+    made = [
+        task_rows(task, rng, rows, stage.length)
+        for task, rows in zip(stage.tasks, counts, strict=True)
+    ]
     tokens, scored = (np.concatenate(parts) for parts in zip(*made, strict=True))
     if stage.source is None:
         return to_predict(tokens, scored, causal=causal, mask=vocab_size - 1)
     source, target = np.split(tokens, [stage.source], axis=1)
-    return replace(to_predict(target, scored[:, stage.source :], causal=True, mask=PAD), source=tensor(source))
+    return replace(
+        to_predict(target, scored[:, stage.source :], causal=True, mask=PAD), source=tensor(source)
+    )

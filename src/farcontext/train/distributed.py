@@ -63,7 +63,9 @@ def group() -> Iterator[None]:
     if torch.cuda.is_available():
         local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= here:
-            raise UserError(f"torchrun: --nproc-per-node > {here}: expected at most one process a GPU")
+            raise UserError(
+                f"torchrun: --nproc-per-node > {here}: expected at most one process a GPU"
+            )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"  # gloo serves the small talk below.
     else:
@@ -87,7 +89,9 @@ def group() -> Iterator[None]:
 
 
 def _over(what: str) -> UserError:
-    error = UserError(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: {what}: stopped; {AGAIN}")
+    error = UserError(
+        f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: {what}: stopped; {AGAIN}"
+    )
     error.told = LAUNCHED in os.environ
     return error
 
@@ -147,7 +151,9 @@ def agree(value: str, what: str) -> None:
         problem = f"{what} = {values[0]} in process 0, {values[different]} in process {different}"
 
         def refuse() -> None:
-            raise UserError(f"{problem}: expected the same code and files (FARCONTEXT_CACHE) for all")
+            raise UserError(
+                f"{problem}: expected the same code and files (FARCONTEXT_CACHE) for all"
+            )
 
         on_first(refuse)
 
@@ -198,7 +204,9 @@ def parallel(model: nn.Module) -> nn.Module:
     """
     if processes() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return nn.parallel.DistributedDataParallel(
+        model, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def unsynchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:

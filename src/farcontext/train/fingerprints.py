@@ -23,7 +23,12 @@ PACKAGE = "farcontext"
 SOURCES = Path(__file__).parent.parent.parent
 # These move bytes and words and compute nothing: no result depends on how.
 PLUMBING = frozenset(
-    {"farcontext.files", "farcontext.messages", "farcontext.train.fingerprints", "farcontext.train.syntax"}
+    {
+        "farcontext.files",
+        "farcontext.messages",
+        "farcontext.train.fingerprints",
+        "farcontext.train.syntax",
+    }
 )
 IMPORTS = "on import"  # It names what modules do beside defining names.
 
@@ -47,7 +52,9 @@ class Definition:
     resolved: bool = False
 
 
-def of_function(function: Callable[..., Any], without: Collection[str] = PLUMBING) -> dict[str, str]:
+def of_function(
+    function: Callable[..., Any], without: Collection[str] = PLUMBING
+) -> dict[str, str]:
     """Return name → digest of all definitions that a function can reach.
 
     Args:
@@ -70,10 +77,14 @@ def of_source(source: str, root: Path = SOURCES) -> dict[str, str]:
     """
     code = _installed() if root == SOURCES else Code(root)
     module = code.read("source", source)
-    return code.digests([Symbol("source", name) for name in (*module.definitions, IMPORTS)], PLUMBING)
+    return code.digests(
+        [Symbol("source", name) for name in (*module.definitions, IMPORTS)], PLUMBING
+    )
 
 
-def of_symbol(module: str, name: str, root: Path = SOURCES, without: Collection[str] = PLUMBING) -> dict[str, str]:
+def of_symbol(
+    module: str, name: str, root: Path = SOURCES, without: Collection[str] = PLUMBING
+) -> dict[str, str]:
     """Return name → digest of all that one definition of a checkout can reach."""
     code = _installed() if root == SOURCES else Code(root)
     return code.digests([Symbol(module, name)], without)
@@ -104,7 +115,9 @@ class Module:
     def _add(self, statement: ast.stmt) -> None:
         self.aliases |= dict(self.code.imported(statement))
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            self.others |= {name: origin for name, origin in _origins(statement) if name not in self.aliases}
+            self.others |= {
+                name: origin for name, origin in _origins(statement) if name not in self.aliases
+            }
             return
         bound = syntax.bound_names([statement])
         for name in sorted(bound):
@@ -186,7 +199,11 @@ class Code:
     def imported(self, statement: ast.stmt) -> Iterator[tuple[str, str | Symbol]]:
         """Yield name → module or symbol of the package's imports anywhere in a statement."""
         for node in ast.walk(statement):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.split(".")[0] == PACKAGE
+            ):
                 for alias in node.names:
                     yield alias.asname or alias.name, self.member(node.module, alias.name)
             elif isinstance(node, ast.Import):
@@ -194,7 +211,9 @@ class Code:
                     if alias.name.split(".")[0] == PACKAGE:
                         yield (alias.asname, alias.name) if alias.asname else (PACKAGE, PACKAGE)
 
-    def reached(self, entries: Collection[Symbol], without: Collection[str]) -> dict[Symbol, Definition]:
+    def reached(
+        self, entries: Collection[Symbol], without: Collection[str]
+    ) -> dict[Symbol, Definition]:
         """Return all definitions that some can reach, themselves among them."""
         reached: dict[Symbol, Definition] = {}
         waiting = list(entries)
@@ -210,7 +229,10 @@ class Code:
             waiting += definition.uses | {Symbol(symbol.module, IMPORTS)}
             for whole in definition.modules:
                 waiting += self._behind(whole)
-            waiting += {Symbol(x if isinstance(x, str) else x.module, IMPORTS) for x in module.aliases.values()}
+            waiting += {
+                Symbol(x if isinstance(x, str) else x.module, IMPORTS)
+                for x in module.aliases.values()
+            }
         return reached
 
     def _has(self, module: str) -> bool:

@@ -14,12 +14,16 @@ from farcontext import files
 from farcontext.train import fingerprints
 from farcontext.train.config import Curriculum, RunConfig
 
-CUDA_ONLY = frozenset({"farcontext.nn.xformers", "farcontext.nn.flex"})  # On a CPU no result depends on these.
+CUDA_ONLY = frozenset(
+    {"farcontext.nn.xformers", "farcontext.nn.flex"}
+)  # On a CPU no result depends on these.
 
 
 def left_out() -> frozenset[str]:
     """Return the modules that no result of this device depends on."""
-    return fingerprints.PLUMBING | {__name__} | (frozenset() if device().type == "cuda" else CUDA_ONLY)
+    return (
+        fingerprints.PLUMBING | {__name__} | (frozenset() if device().type == "cuda" else CUDA_ONLY)
+    )
 
 
 @memoize

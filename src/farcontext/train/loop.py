@@ -31,7 +31,10 @@ from farcontext.train.curriculum import task_batch
 from farcontext.train.keys import device, run_folder, tokens_folder
 from farcontext.train.optimizer import learning_rate, optimizer
 
-VALIDATION_SEED, VALIDATION_BATCHES = 1_000_003, 4  # Every run has the same batches, so that curves compare.
+VALIDATION_SEED, VALIDATION_BATCHES = (
+    1_000_003,
+    4,
+)  # Every run has the same batches, so that curves compare.
 
 Network = Encoder | Decoder | EncoderDecoder | Recurrent
 
@@ -42,9 +45,13 @@ class RunResult:
 
     key: str
     folder: Path
-    rows: list[Row]  # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
+    rows: list[
+        Row
+    ]  # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
     steps_trained: int = 0  # This call trained so many: 0 when the cache already held the result.
-    cost: Row = field(default_factory=dict)  # Seconds and peak bytes are never part of a published table.
+    cost: Row = field(
+        default_factory=dict
+    )  # Seconds and peak bytes are never part of a published table.
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -80,7 +87,9 @@ def scored_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         logits = model(batch.tokens, documents=batch.documents, select=scored)
     else:
         logits = model(batch.source, batch.tokens, padding_of(batch.source), select=scored)
-    return F.cross_entropy(logits.float(), batch.targets[scored], reduction="sum"), int(scored.sum())
+    return F.cross_entropy(logits.float(), batch.targets[scored], reduction="sum"), int(
+        scored.sum()
+    )
 
 
 @dataclass
@@ -96,7 +105,11 @@ class _State:
     def save(self, folder: Path) -> None:
         names = dict(enumerate(name for name, _ in self._parameters()))
         moments = self.optimizer.state_dict()["state"]
-        flat = {f"{names[i]}|{part}": tensor for i, parts in moments.items() for part, tensor in parts.items()}
+        flat = {
+            f"{names[i]}|{part}": tensor
+            for i, parts in moments.items()
+            for part, tensor in parts.items()
+        }
         checkpoint.save(
             folder,
             self.step,
@@ -128,7 +141,11 @@ class _State:
 def _fresh(run: RunConfig) -> _State:
     torch.manual_seed(run.seed)
     model = distributed.together(
-        lambda: build_model(run.model) if run.start is None else load_model(run.start, run.model).train()
+        lambda: (
+            build_model(run.model)
+            if run.start is None
+            else load_model(run.start, run.model).train()
+        )
     ).to(device())
     return _State(model, distributed.parallel(model), optimizer(model, run.optimizer), 0, [])
 
@@ -141,14 +158,21 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
     """
     if isinstance(run.batch, Curriculum):
         same = {"causal": run.model.kind != "encoder", "vocab_size": run.model.vocab_size}
-        last = range(run.steps, run.steps + VALIDATION_BATCHES)  # These steps lie in the last stage.
+        last = range(
+            run.steps, run.steps + VALIDATION_BATCHES
+        )  # These steps lie in the last stage.
         fixed = [task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same) for step in last]
         return lambda step: task_batch(run.batch, seed=run.seed, step=step, **same), fixed
     stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
     if stream.vocab_size != run.model.vocab_size:
-        raise UserError(f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}")
+        raise UserError(
+            f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}"
+        )
     held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
-    fixed = [training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i) for i in range(VALIDATION_BATCHES)]
+    fixed = [
+        training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i)
+        for i in range(VALIDATION_BATCHES)
+    ]
     return lambda step: training_batch(stream, run.batch, seed=run.seed, step=step), fixed
 
 
@@ -156,7 +180,11 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
     """Stop before the update when the loss or the gradient is not finite; the weights of the step before are kept."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    bad = (n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+    bad = (
+        n
+        for n, p in state.model.named_parameters()
+        if p.grad is not None and not p.grad.isfinite().all()
+    )
     name = f"gradient of {next(bad, 'all')}" if math.isfinite(loss) else "loss"
     found = {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name}
 
@@ -227,7 +255,9 @@ def finished(folder: Path) -> RunResult | None:
     if not (folder / "result.json").is_file():
         return None
     result = files.read_json(folder / "result.json")
-    return RunResult(folder.name, folder, result["rows"], cost=files.read_json(folder / "cost.json"))
+    return RunResult(
+        folder.name, folder, result["rows"], cost=files.read_json(folder / "cost.json")
+    )
 
 
 def _forget(folder: Path) -> None:
@@ -236,10 +266,14 @@ def _forget(folder: Path) -> None:
         (folder / f"step-{step:08d}" / checkpoint.MANIFEST).unlink()
 
 
-def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda step: None) -> RunResult:
+def _train(
+    run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda step: None
+) -> RunResult:
     """The loop. `on_step` is called after each update (tests kill the process there)."""
     started = time.perf_counter()
-    distributed.on_first(lambda: files.write_json(folder / "config.json", run.model_dump(mode="json")))
+    distributed.on_first(
+        lambda: files.write_json(folder / "config.json", run.model_dump(mode="json"))
+    )
     batch_of, fixed = distributed.together(lambda: _batches(run))
     state = _fresh(run)
     distributed.on_first(lambda: files.sweep_leftovers(folder))
@@ -247,7 +281,11 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
         distributed.together(lambda: state.load(found))
     distributed.agree(str(state.step), f"{folder}: first step")
     start, tokens, writes = state.step, 0, distributed.first()
-    board = SummaryWriter(folder / "tensorboard", purge_step=start) if writes else contextlib.nullcontext()
+    board = (
+        SummaryWriter(folder / "tensorboard", purge_step=start)
+        if writes
+        else contextlib.nullcontext()
+    )
     label = {"unit": "step", "desc": folder.name, "disable": None if writes else True}
     with board, tqdm(total=run.steps, initial=start, **label) as bar:
         while state.step < run.steps:
@@ -263,14 +301,18 @@ def _train(run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
             row = {"step": state.step, "loss": loss, "norm": norm, "rate": rate, "scored": scored}
-            if run.evaluate_every and (state.step % run.evaluate_every == 0 or state.step == run.steps):
+            if run.evaluate_every and (
+                state.step % run.evaluate_every == 0 or state.step == run.steps
+            ):
                 row["validation_loss"] = _validation_loss(state.model, run, fixed)
             state.rows.append(row)
             for name in ("loss", "norm", "rate", "validation_loss"):
                 if writes and name in row:
                     board.add_scalar(name, row[name], state.step)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", tokens_s=f"{tokens / (time.perf_counter() - started):.0f}")
+            bar.set_postfix(
+                loss=f"{loss:.3f}", tokens_s=f"{tokens / (time.perf_counter() - started):.0f}"
+            )
             if state.step % run.save_every == 0 or state.step == run.steps:
                 distributed.on_first(lambda: state.save(folder))
             on_step(state.step)

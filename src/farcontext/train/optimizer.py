@@ -20,7 +20,9 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
             share = 1.0
         case "cosine":
             done = (step - config.warmup) / max(1, steps - 1 - config.warmup)
-            share = config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+            share = config.final + (1 - config.final) * 0.5 * (
+                1 + math.cos(math.pi * min(1.0, done))
+            )
         case "wsd":
             falling = max(1, round(config.decay * steps))
             left = max(0, steps - 1 - step)

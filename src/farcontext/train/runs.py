@@ -82,7 +82,9 @@ def evaluate(job: EvalConfig) -> RunResult:
     with files.lock(job.folder):
         with torch.inference_mode():
             rows = (
-                job.protocol(load_model(job.run, job.model), **job.options) if job.run else job.protocol(**job.options)
+                job.protocol(load_model(job.run, job.model), **job.options)
+                if job.run
+                else job.protocol(**job.options)
             )
         files.write_json(job.folder / "rows.json", rows)
     return RunResult(job.key, job.folder, rows, steps_trained=1)
@@ -151,10 +153,14 @@ def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: 
         try:
             os.chdir(project)
         except OSError as error:
-            raise UserError(f"{socket.gethostname()}: {project}: {error.strerror}: expected the same files") from None
+            raise UserError(
+                f"{socket.gethostname()}: {project}: {error.strerror}: expected the same files"
+            ) from None
         os.environ["FARCONTEXT_CACHE"] = str(cache)
         if (found := _key(job)) != key:
-            raise UserError(f"{socket.gethostname()}: key = {found}: expected {key}: other code, texts or versions")
+            raise UserError(
+                f"{socket.gethostname()}: key = {found}: expected {key}: other code, texts or versions"
+            )
         return _do_and_log(job)
 
 
@@ -180,7 +186,9 @@ def _cluster(address: str) -> Iterator[None]:
             f"FARCONTEXT_DASK = {address}: expected the package distributed: pip install distributed"
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"FARCONTEXT_DASK = {address}: expected a scheduler's address: {error}") from None
+        raise UserError(
+            f"FARCONTEXT_DASK = {address}: expected a scheduler's address: {error}"
+        ) from None
     with client, joblib.parallel_config("dask"):
         yield
 
@@ -194,7 +202,9 @@ def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
             calls = [joblib.delayed(_do_on_cluster)(job, _key(job), *there) for job in todo]
             yield from joblib.Parallel(n_jobs=-1, **at_once)(calls)
     elif (workers := min(jobs(), len(todo))) > 1:
-        yield from joblib.Parallel(n_jobs=workers, **at_once)(joblib.delayed(_do_in_worker)(job) for job in todo)
+        yield from joblib.Parallel(n_jobs=workers, **at_once)(
+            joblib.delayed(_do_in_worker)(job) for job in todo
+        )
     else:
         yield from map(_do, todo)
 
@@ -231,7 +241,10 @@ def sweep(jobs: Mapping[Name, RunConfig | EvalConfig]) -> dict[Name, RunResult]:
         trained |= zip(generation, _phase(generation, "training"), strict=True)
     evaluations = {job.key: job for job in jobs.values() if isinstance(job, EvalConfig)}
     scored = dict(zip(evaluations, _phase(list(evaluations.values()), "evaluation"), strict=True))
-    return {name: trained[job] if isinstance(job, RunConfig) else scored[job.key] for name, job in jobs.items()}
+    return {
+        name: trained[job] if isinstance(job, RunConfig) else scored[job.key]
+        for name, job in jobs.items()
+    }
 
 
 def result_of(job: RunConfig | EvalConfig) -> RunResult:
@@ -248,7 +261,10 @@ def grid(**axes: Iterable[Any]) -> list[Any]:
 def costs(trainings: Mapping[RunConfig, Row]) -> pd.DataFrame:
     """Return what each training took, beside its columns: seconds, steps, tokens, memory."""
     return pd.DataFrame(
-        [trainings[run] | result.cost for run, result in sweep({run: run for run in trainings}).items()]
+        [
+            trainings[run] | result.cost
+            for run, result in sweep({run: run for run in trainings}).items()
+        ]
     )
 
 

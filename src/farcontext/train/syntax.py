@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-SPEAKING = {"warn", "expect", "_expect"}  # A statement that only calls one of these warns, or refuses.
+SPEAKING = {
+    "warn",
+    "expect",
+    "_expect",
+}  # A statement that only calls one of these warns, or refuses.
 
 
 class _Bare(ast.NodeTransformer):
@@ -21,7 +25,11 @@ class _Bare(ast.NodeTransformer):
     def _body(self, node: Any) -> Any:
         self.generic_visit(node)
         first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
             node.body = node.body[1:] or [ast.Pass()]
         return node
 
@@ -62,7 +70,9 @@ def dump(node: Any, names: Mapping[str, str]) -> str:
     if isinstance(node, ast.arg):
         left_out.add("annotation")
     fields = ((key, value) for key, value in ast.iter_fields(node) if key not in left_out)
-    inner = ",".join(f"{key}={dump(value, names)}" for key, value in fields if value is not None and value != [])
+    inner = ",".join(
+        f"{key}={dump(value, names)}" for key, value in fields if value is not None and value != []
+    )
     return f"{type(node).__name__}({inner})"
 
 
@@ -102,7 +112,9 @@ def free_names(node: ast.AST) -> set[str]:
         outer = [part for part in parts if part not in body]
         return _all_free(outer) | (_all_free(body) - bound_names(body) - set(arguments))
     if isinstance(node, COMPREHENSIONS):
-        targets = {x.id for one in node.generators for x in ast.walk(one.target) if isinstance(x, ast.Name)}
+        targets = {
+            x.id for one in node.generators for x in ast.walk(one.target) if isinstance(x, ast.Name)
+        }
         return free_names(node.generators[0].iter) | (_all_free(parts) - targets)
     return _all_free(parts)
 
@@ -124,7 +136,9 @@ def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
             bound.add(node.id)
         elif isinstance(node, ast.alias):
             bound.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+        elif isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
+        ):
             bound |= {node.name} if node.name else set()
         elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
             bound |= {name for key in ("name", "rest") if (name := getattr(node, key, None))}

@@ -34,7 +34,9 @@ def logit_scaling(table: pd.DataFrame, keys: int) -> Figure:
             published, ours = (at[at["run"] == run] for run in ("published", "this run"))
             words = "divided by √H" if prefix == "scaled" else "as they are"
             if len(published):
-                sns.lineplot(published, x="head_width", y="value", color=color, errorbar=("pi", 100), ax=axis)
+                sns.lineplot(
+                    published, x="head_width", y="value", color=color, errorbar=("pi", 100), ax=axis
+                )
             axis.plot(ours["head_width"], ours["value"], "o", mfc="none", mec=color, label=words)
         axis.set_xscale("log", base=2)
         axis.set_xticks(widths, [str(int(width)) for width in widths])

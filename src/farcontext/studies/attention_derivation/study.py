@@ -63,8 +63,12 @@ def three_steps(
     out_TH = []
     for q_H in q_TH:
         raw = [math.exp(float(q_H @ k_H) / math.sqrt(len(q_H))) for k_H in k_TH]
-        weights = [number / sum(raw) for number in raw]  # Step 2: the weights are positive and sum to 1.
-        out_TH.append(sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True)))  # Step 3 mixes values.
+        weights = [
+            number / sum(raw) for number in raw
+        ]  # Step 2: the weights are positive and sum to 1.
+        out_TH.append(
+            sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True))
+        )  # Step 3 mixes values.
     return torch.stack(out_TH)
 
 
@@ -107,7 +111,10 @@ def partial(z_S: Float[Tensor, " S"], v_SH: Float[Tensor, "S H"]) -> Partial:
 def merge(a: Partial, b: Partial) -> Partial:
     """Merge two states, in either order (Milakov & Gimelshein 2018, eq. 4)."""
     m = torch.maximum(a.m, b.m)
-    worth_a, worth_b = torch.exp(a.m - m), torch.exp(b.m - m)  # Each is at most 1, so nothing overflows.
+    worth_a, worth_b = (
+        torch.exp(a.m - m),
+        torch.exp(b.m - m),
+    )  # Each is at most 1, so nothing overflows.
     return Partial(m, worth_a * a.l + worth_b * b.l, worth_a * a.o + worth_b * b.o)
 
 
@@ -167,7 +174,9 @@ def mask_identities(seed: int, params: Params, name: str) -> Iterator[dict]:
     online, logsumexp = online_with_logsumexp(*inputs, pattern, block=max(1, T // 3))
     heads_first = [x.detach()[0].transpose(0, 1) for x in (q, k, v, d_out)]
     by_hand = [x.transpose(0, 1)[None] for x in hand_gradients(*heads_first, allowed)]
-    scores_NTS = (heads_first[0] @ heads_first[1].mT / math.sqrt(H)).masked_fill(~allowed, -math.inf)
+    scores_NTS = (heads_first[0] @ heads_first[1].mT / math.sqrt(H)).masked_fill(
+        ~allowed, -math.inf
+    )
     truth = {"forward": out, "logsumexp": scores_NTS.logsumexp(-1)[None]}
     truth |= zip(("dq", "dk", "dv"), torch.autograd.grad(out, inputs, d_out), strict=True)
     ours = {"reference forward": attention.reference(*inputs, pattern), "online forward": online}
@@ -184,7 +193,9 @@ def row_identities(seed: int, params: Params) -> Iterator[dict]:
     embedding_VD, tokens = normal(random, T, H), torch.randint(T, (T,), generator=random)
     projections = [normal(random, H, H) / math.sqrt(H) for _ in range(3)]
     q, k, v = (embedding_VD[tokens] @ w for w in projections)
-    one_head = (x[None, :, None] for x in (q, k, v))  # The three steps need one head, the others one row.
+    one_head = (
+        x[None, :, None] for x in (q, k, v)
+    )  # The three steps need one head, the others one row.
     truth = {"steps": torch_attention(*one_head, predicted("full", T, 1))[0, :, 0]}
     z_S = q[-1] @ k.T / math.sqrt(H)
     p_S = z_S.softmax(0)
@@ -199,7 +210,11 @@ def row_identities(seed: int, params: Params) -> Iterator[dict]:
     yield from _differences(ours, truth)
     eigenvalues = torch.linalg.eigvalsh(softmax_jacobian(p_S))
     for which, value in (("smallest", eigenvalues[0]), ("largest", eigenvalues[-1])):
-        yield {"identity": "softmax jacobian", "metric": f"{which}_eigenvalue", "value": float(value)}
+        yield {
+            "identity": "softmax jacobian",
+            "metric": f"{which}_eigenvalue",
+            "value": float(value),
+        }
 
 
 # ------------------------------------------------------------------------------------------------ A1, why divide by √H
@@ -229,7 +244,10 @@ def saturation(seed: int, head_width: int, keys: int) -> Iterator[dict]:
         p_rS = z_rS.softmax(-1)
         square, cube = p_rS.square().sum(-1), p_rS.pow(3).sum(-1)
         norm_r = (square - 2 * cube + square.square()).clamp(min=0).sqrt()
-        yield {"metric": f"{prefix}_entropy", "value": float(-torch.xlogy(p_rS, p_rS).sum(-1).mean())}
+        yield {
+            "metric": f"{prefix}_entropy",
+            "value": float(-torch.xlogy(p_rS, p_rS).sum(-1).mean()),
+        }
         yield {"metric": f"{prefix}_jacobian", "value": float(norm_r.mean())}
 
 
@@ -247,7 +265,9 @@ def random_decoder(seed: int, layers: int, length: int) -> Decoder:
         return Decoder(config).double().requires_grad_(False)
 
 
-def jacobian_norms(seed: int, layers: int, length: int, pattern: Pattern) -> Float[np.ndarray, "T T"]:
+def jacobian_norms(
+    seed: int, layers: int, length: int, pattern: Pattern
+) -> Float[np.ndarray, "T T"]:
     """Return ‖∂output_t/∂input_s‖ (Frobenius) of a random decoder.
 
     Output t is a row, input s a column. The whole Jacobian is taken at once: there is one copy of
@@ -290,7 +310,9 @@ def tokenised(tokenizer: Tokenizer, sentence: str) -> pd.DataFrame:
     encoding = tokenizer.encode(sentence)
     frame = pd.DataFrame({"id": encoding.ids, "span": encoding.offsets})
     frame["token"] = [sentence[start:end] for start, end in frame["span"]]
-    labels = frame["token"].map(lambda text: "".join(PINYIN.get(c, c) for c in text).replace(" ", "_"))
+    labels = frame["token"].map(
+        lambda text: "".join(PINYIN.get(c, c) for c in text).replace(" ", "_")
+    )
     same = frame.groupby("span")["id"]
     number = "/" + (same.cumcount() + 1).astype(str)
     frame["label"] = labels.where(same.transform("size") == 1, labels + number)
@@ -318,10 +340,17 @@ def match_weights(ids: Int[np.ndarray, " T"], seed: int, offset: int) -> Float[n
 def _observations(params: Params) -> Iterator[tuple[str, dict]]:
     """Yield the stage and the row of each observation."""
     for seed in params.seeds:
-        rows = [row for name in patterns(params.window) for row in mask_identities(seed, params, name)]
-        yield from (("identities", {**row, "seed": seed}) for row in (*rows, *row_identities(seed, params)))
+        rows = [
+            row for name in patterns(params.window) for row in mask_identities(seed, params, name)
+        ]
+        yield from (
+            ("identities", {**row, "seed": seed}) for row in (*rows, *row_identities(seed, params))
+        )
         for width in params.head_widths:
-            for row in (*variances(seed, width, params.samples), *saturation(seed, width, params.length)):
+            for row in (
+                *variances(seed, width, params.samples),
+                *saturation(seed, width, params.length),
+            ):
                 yield "scaling", {**row, "head_width": width, "seed": seed}
         for layers in params.layers:
             for name in patterns(params.window):

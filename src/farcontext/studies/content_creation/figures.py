@@ -34,20 +34,36 @@ def by_window(scores: pd.DataFrame, whole: int) -> Figure:
         scores: rows of metrics "contradictions" and "persistence" of stories that are spread, with run, arm and value.
         whole: tokens of a whole story.
     """
-    shown = scores.assign(tokens=tokens_read(scores["arm"], whole)).dropna(subset=["tokens", "value"])
+    shown = scores.assign(tokens=tokens_read(scores["arm"], whole)).dropna(
+        subset=["tokens", "value"]
+    )
     figure, axes = grid(len(COUNTED), height=3.0)
     for axis, (metric, (title, unit)) in zip(axes, COUNTED.items(), strict=True):
         published, ours = (
-            shown[(shown["run"] == run) & (shown["metric"] == metric)] for run in ("published", "this run")
+            shown[(shown["run"] == run) & (shown["metric"] == metric)]
+            for run in ("published", "this run")
         )
         if len(published):
-            sns.lineplot(published, x="tokens", y="value", errorbar=("pi", 100), marker="o", color="C0", ax=axis)
+            sns.lineplot(
+                published,
+                x="tokens",
+                y="value",
+                errorbar=("pi", 100),
+                marker="o",
+                color="C0",
+                ax=axis,
+            )
         axis.plot(ours["tokens"], ours["value"], "o", mfc="none", mec="C1", ms=5)
         ticks = sorted((published if len(published) else ours)["tokens"].unique())
         axis.set_xscale("log", base=2)
         axis.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
         axis.minorticks_off()
-        axis.set(title=title, xlabel="tokens read", ylabel=unit, ylim=(0, 104 if metric == "contradictions" else 1.04))
+        axis.set(
+            title=title,
+            xlabel="tokens read",
+            ylabel=unit,
+            ylim=(0, 104 if metric == "contradictions" else 1.04),
+        )
         axis.title.set_size("small")
     return figure
 
@@ -65,12 +81,26 @@ def variety(scores: pd.DataFrame) -> Figure:
     figure, axes = grid(len(VARIED), height=2.6)
     for axis, (metric, title) in zip(axes, VARIED.items(), strict=True):
         at = shown[shown["metric"] == metric]
-        bars = {"y": "arm", "x": "value", "order": order, "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}}
+        bars = {
+            "y": "arm",
+            "x": "value",
+            "order": order,
+            "errorbar": ("pi", 100),
+            "err_kws": {"linewidth": 1},
+        }
         sns.barplot(at, **bars, color="C0", ax=axis)
         axis.axvline(
-            at.loc[at["arm"] == "oracle", "value"].mean(), ls=":", color="0.3", label="true statements at random"
+            at.loc[at["arm"] == "oracle", "value"].mean(),
+            ls=":",
+            color="0.3",
+            label="true statements at random",
         )
-        axis.set(title=title, xlabel="share", ylabel="tokens read" if axis is axes[0] else "", xlim=(0, 1.02))
+        axis.set(
+            title=title,
+            xlabel="share",
+            ylabel="tokens read" if axis is axes[0] else "",
+            xlim=(0, 1.02),
+        )
     handles, words = axes[-1].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", frameon=False, fontsize="small")
     return figure
@@ -90,9 +120,18 @@ def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
     figure, axes = grid(2, height=3.2)
     shown = leading(loss)
     own = shown.assign(tokens=tokens_read(shown["arm"], whole)).dropna(subset=["tokens"])
-    sns.lineplot(own, x="tokens", y="value", units="seed", estimator=None, color="0.7", lw=1, ax=axes[0])
     sns.lineplot(
-        own, x="tokens", y="value", errorbar=None, marker="o", color="C0", ax=axes[0], label="its own text, mean"
+        own, x="tokens", y="value", units="seed", estimator=None, color="0.7", lw=1, ax=axes[0]
+    )
+    sns.lineplot(
+        own,
+        x="tokens",
+        y="value",
+        errorbar=None,
+        marker="o",
+        color="C0",
+        ax=axes[0],
+        label="its own text, mean",
     )
     other = shown.loc[shown["arm"] == "other", "value"].mean()
     axes[0].plot([whole], [other], "X", color="C3", label="far text of another play, mean")
@@ -104,9 +143,21 @@ def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
     found = leading(counts)
     order = [*sorted(set(found["arm"]) - {"full", "human"}, key=int), "full", "human"]
     found = found.assign(count=found["metric"].map(COUNTS))
-    look = {"order": order, "hue_order": list(COUNTS.values()), "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}}
+    look = {
+        "order": order,
+        "hue_order": list(COUNTS.values()),
+        "errorbar": ("pi", 100),
+        "err_kws": {"linewidth": 1},
+    }
     sns.barplot(found, x="arm", y="value", hue="count", **look, ax=axes[1])
-    axes[1].set(title="what is drawn, and what follows", xlabel="tokens read", ylabel="share", ylim=(0, 1.04))
+    axes[1].set(
+        title="what is drawn, and what follows",
+        xlabel="tokens read",
+        ylabel="share",
+        ylim=(0, 1.04),
+    )
     for axis in axes:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), frameon=False, fontsize="small")
+        axis.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.24), frameon=False, fontsize="small"
+        )
     return figure

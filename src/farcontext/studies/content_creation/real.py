@@ -31,7 +31,9 @@ from farcontext.studies.content_creation.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 
-SPEAKER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)  # A speaker is written as **CALIBAN**, at the start of a line.
+SPEAKER = re.compile(
+    r"^\*\*(.+?)\*\*", re.MULTILINE
+)  # A speaker is written as **CALIBAN**, at the start of a line.
 CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any stretch needs.
 SHOWN = 48  # So many tokens at the stretch's end are shown before its continuations.
 
@@ -54,7 +56,12 @@ def run(params: Params) -> list[Row]:
     metric: loss (nats a token of what truly follows) · of a drawn text and of the true one (arm human): distinct_2,
     repetition_4 (of words), names (share of its speakers that the stretch names; no row where nobody speaks).
     """
-    return [{"tier": "real"} | row for rows in _results(params) for row in rows if row["metric"] != "text"]
+    return [
+        {"tier": "real"} | row
+        for rows in _results(params)
+        for row in rows
+        if row["metric"] != "text"
+    ]
 
 
 def continuations(params: Params, number: int) -> dict[str, str]:
@@ -70,10 +77,16 @@ def _results(params: Params) -> list[list[Row]]:
     if params.checkpoint is None:
         return []
     folder = files.project() / params.checkpoint
-    same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
+    same = {
+        "checkpoint": params.checkpoint,
+        "weights": files.sha256_file(folder / "model.safetensors"),
+    }
     same |= {"length": params.real_length, "windows": params.real_windows, "new": params.real_new}
     same |= {"temperature": params.temperature, "top_p": params.top_p}
-    jobs = {number: EvalConfig(go_on, None, same | {"number": number}) for number in range(params.real_documents)}
+    jobs = {
+        number: EvalConfig(go_on, None, same | {"number": number})
+        for number in range(params.real_documents)
+    }
     return [result.rows for result in sweep(jobs).values()]
 
 
@@ -93,8 +106,14 @@ def go_on(
     `weights` only names the evaluation in the cache. Every arm draws alike.
     """
     pretrained = load(files.project() / checkpoint, dtype="float32")
-    made, decode = stretch(number, length, new, encoder(pretrained.tokenizer)), pretrained.tokenizer.decode
-    before, sampling = first_tokens(pretrained.tokenizer), Sampling(temperature=temperature, top_p=top_p)
+    made, decode = (
+        stretch(number, length, new, encoder(pretrained.tokenizer)),
+        pretrained.tokenizer.decode,
+    )
+    before, sampling = (
+        first_tokens(pretrained.tokenizer),
+        Sampling(temperature=temperature, top_p=top_p),
+    )
     rows, texts = [], {"before": decode(made.read[-SHOWN:]), "human": decode(made.follows)}
     for arm, context in contexts(made, windows).items():
         loss, cache, logits = scored(pretrained.model, (*before, *context), made.follows)
@@ -104,7 +123,10 @@ def go_on(
             texts[arm] = decode(ids)
     for arm, text in texts.items():
         found = counts(text, decode(made.read)) if arm != "before" else {}
-        rows += [{"arm": arm, "metric": name, "value": value} for name, value in [*found.items(), ("text", text)]]
+        rows += [
+            {"arm": arm, "metric": name, "value": value}
+            for name, value in [*found.items(), ("text", text)]
+        ]
     return [{"recipe": "plays", "seed": number, "length": length} | row for row in rows]
 
 
@@ -122,7 +144,9 @@ def stretch(number: int, length: int, new: int, encode: Encode) -> Stretch:
     plays = corpus.load_documents(files.project() / "build" / "corpus", "test", "plays")
     if number >= len(plays) or len(plays) < 2:
         raise ValueError(f"plays: {len(plays)} documents: expected {max(2, number + 1)}")
-    own, other = (_from_middle(plays[n % len(plays)].text, length + new, encode) for n in (number, number + 1))
+    own, other = (
+        _from_middle(plays[n % len(plays)].text, length + new, encode) for n in (number, number + 1)
+    )
     return Stretch(own[:length], own[length:], other[:length])
 
 
@@ -130,7 +154,9 @@ def _from_middle(text: str, tokens: int, encode: Encode) -> Ids:
     start = SPEAKER.search(text, len(text) // 2).start()
     ids = encode(text[start:][: CHARACTERS * tokens])[:tokens]
     if len(ids) < tokens:
-        raise ValueError(f"a play of {len(text)} characters: expected {tokens} tokens after its middle")
+        raise ValueError(
+            f"a play of {len(text)} characters: expected {tokens} tokens after its middle"
+        )
     return tuple(ids)
 
 
@@ -145,7 +171,9 @@ def contexts(made: Stretch, windows: Sequence[int]) -> dict[str, Ids]:
         ValueError: a window as long as the stretch.
     """
     if max(windows) >= len(made.read):
-        raise ValueError(f"real_windows = {[*windows]}: expected less than real_length = {len(made.read)}")
+        raise ValueError(
+            f"real_windows = {[*windows]}: expected less than real_length = {len(made.read)}"
+        )
     return {str(window): made.read[-window:] for window in windows} | {
         "full": made.read,
         "other": made.other[: -min(windows)] + made.read[-min(windows) :],
@@ -164,7 +192,9 @@ def scored(model: PreTrainedModel, context: Ids, follows: Ids) -> tuple[float, C
     ids, wanted = (torch.tensor(tokens, device=model.device) for tokens in (context, follows))
     found = model(input_ids=ids[None], use_cache=True, logits_to_keep=1)
     cache, first = found.past_key_values, found.logits[:, -1].float()
-    rest = model(input_ids=wanted[None, :-1], past_key_values=cache, use_cache=True).logits[0].float()
+    rest = (
+        model(input_ids=wanted[None, :-1], past_key_values=cache, use_cache=True).logits[0].float()
+    )
     cache.crop(-rest.shape[0])  # What is drawn next must not read what truly follows.
     return float(F.cross_entropy(torch.cat([first, rest]), wanted)), cache, first
 
@@ -198,7 +228,13 @@ def counts(text: str, before: str) -> dict[str, float]:
     """
     words, speakers = text.split(), {name.strip().casefold() for name in SPEAKER.findall(text)}
     # \b does not serve: in "_Enter PUCK_" it takes the underline for a letter.
-    known = [bool(re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z])", before.casefold())) for name in speakers]
-    found = {"distinct_2": metrics.distinct([words], 2), "repetition_4": metrics.repetition(words, 4)}
+    known = [
+        bool(re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z])", before.casefold()))
+        for name in speakers
+    ]
+    found = {
+        "distinct_2": metrics.distinct([words], 2),
+        "repetition_4": metrics.repetition(words, 4),
+    }
     found |= {"names": sum(known) / len(known)} if known else {}
     return {name: value for name, value in found.items() if not math.isnan(value)}

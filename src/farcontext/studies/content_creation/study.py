@@ -68,11 +68,22 @@ def continuations(
         window: last tokens of the story that are read; None: all.
     """
     words, prompts = vocabulary(), []
-    for number, sample in enumerate(stories(sizes, length=length, count=count, depth=LAYOUTS[layout])):
-        prompts.append([*sample.context.tolist()[-window if window else 0 :], *words.encode(brief_of(sizes, number))])
-    texts = written(model, prompts, new, sampling=Sampling(temperature=temperature, top_p=top_p), seed=0)
+    for number, sample in enumerate(
+        stories(sizes, length=length, count=count, depth=LAYOUTS[layout])
+    ):
+        prompts.append(
+            [
+                *sample.context.tolist()[-window if window else 0 :],
+                *words.encode(brief_of(sizes, number)),
+            ]
+        )
+    texts = written(
+        model, prompts, new, sampling=Sampling(temperature=temperature, top_p=top_p), seed=0
+    )
     whole = [text[: text.rfind(".") + 1] for text in texts]
-    return [scores([story_of(sizes, number) for number in range(count)], whole) | {"text": whole[0]}]
+    return [
+        scores([story_of(sizes, number) for number in range(count)], whole) | {"text": whole[0]}
+    ]
 
 
 def truths(*, sizes: dict[str, int], count: int, statements: int) -> list[Row]:
@@ -84,7 +95,9 @@ def truths(*, sizes: dict[str, int], count: int, statements: int) -> list[Row]:
     for number in range(count):
         rng, facts = np.random.default_rng(number), storybook.summary_of(story_of(sizes, number))
         texts.append("".join(facts[i].sentence for i in rng.integers(len(facts), size=statements)))
-    return [scores([story_of(sizes, number) for number in range(count)], texts) | {"text": texts[0]}]
+    return [
+        scores([story_of(sizes, number) for number in range(count)], texts) | {"text": texts[0]}
+    ]
 
 
 def brief_of(sizes: dict[str, int], number: int) -> str:
@@ -110,7 +123,9 @@ def scores(told: Sequence[Story], texts: Sequence[str]) -> Row:
         mine = [fact for fact in stated if fact.subject in known]
         about, total = about + len(mine), total + len(stated)
         wrong += len(world.contradictions(mine, world.state(story.events)))
-        quarrels += sum(bool(world.contradictions([fact], mine[:number])) for number, fact in enumerate(mine))
+        quarrels += sum(
+            bool(world.contradictions([fact], mine[:number])) for number, fact in enumerate(mine)
+        )
     words = [text.split() for text in texts]
     found = {
         "contradictions": 100 * wrong / about if about else np.nan,
@@ -132,7 +147,12 @@ def falls(rows: Sequence[Row]) -> list[Row]:
     """
     values = {(row["arm"], row["seed"]): row["value"] for row in rows}
     return [
-        {"arm": arm, "seed": seed, "metric": "fall", "value": 100 * (1 - values["full", seed] / value)}
+        {
+            "arm": arm,
+            "seed": seed,
+            "metric": "fall",
+            "value": 100 * (1 - values["full", seed] / value),
+        }
         for (arm, seed), value in values.items()
         if arm.isdecimal() and value and ("full", seed) in values
     ]
@@ -151,10 +171,21 @@ def run(params: Params) -> pd.DataFrame:
     """
     rows = []
     for (arm, seed, layout), result in _results(params).items():
-        base = {"tier": "controlled", "arm": arm, "seed": seed, "length": params.length, "layout": layout}
-        rows += [base | {"metric": name, "value": result[name]} for name in METRICS if name in result]
+        base = {
+            "tier": "controlled",
+            "arm": arm,
+            "seed": seed,
+            "length": params.length,
+            "layout": layout,
+        }
+        rows += [
+            base | {"metric": name, "value": result[name]} for name in METRICS if name in result
+        ]
     wrong = [row for row in rows if row["metric"] == "contradictions" and row["layout"] == "spread"]
-    rows += [{"tier": "controlled", "length": params.length, "layout": "spread"} | row for row in falls(wrong)]
+    rows += [
+        {"tier": "controlled", "length": params.length, "layout": "spread"} | row
+        for row in falls(wrong)
+    ]
     rows += real.run(params)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
@@ -169,10 +200,16 @@ def texts(params: Params) -> pd.DataFrame:
     """
     found = _results(params)
     ours = {
-        arm: row["text"] for (arm, seed, layout), row in found.items() if (seed, layout) == (params.seeds[0], "spread")
+        arm: row["text"]
+        for (arm, seed, layout), row in found.items()
+        if (seed, layout) == (params.seeds[0], "spread")
     }
     plays = {} if params.checkpoint is None else real.continuations(params, 0)
-    rows = [(tier, arm, text) for tier, some in (("controlled", ours), ("real", plays)) for arm, text in some.items()]
+    rows = [
+        (tier, arm, text)
+        for tier, some in (("controlled", ours), ("real", plays))
+        for arm, text in some.items()
+    ]
     told = [{"tier": tier, "arm": arm, "text": f"… {text.strip()}"} for tier, arm, text in rows]
     return pd.DataFrame(told, columns=["tier", "arm", "text"])
 
@@ -189,13 +226,22 @@ def _results(params: Params) -> dict[tuple[str, int, str], Row]:
     for seed in params.seeds:
         writer = writer_of(params.story_reader, params.story_writer, "statements", seed)
         for arm, layout in [*((arm, "spread") for arm in windows), ("full", "near")]:
-            options = same | sampling | {"length": params.length, "layout": layout, "window": windows[arm]}
+            options = (
+                same
+                | sampling
+                | {"length": params.length, "layout": layout, "window": windows[arm]}
+            )
             jobs[arm, seed, layout] = EvalConfig(continuations, writer, options)
-        jobs["oracle", seed, "spread"] = EvalConfig(truths, None, same | {"statements": params.new // STATEMENT})
+        jobs["oracle", seed, "spread"] = EvalConfig(
+            truths, None, same | {"statements": params.new // STATEMENT}
+        )
     return {key: result.rows[0] for key, result in sweep(jobs).items()}
 
 
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table; what it started from is part of it."""
-    runs = {seed: writer_of(params.story_reader, params.story_writer, "statements", seed) for seed in params.seeds}
+    runs = {
+        seed: writer_of(params.story_reader, params.story_writer, "statements", seed)
+        for seed in params.seeds
+    }
     return pd.DataFrame([{"seed": seed} | cost_of(run) for seed, run in runs.items()])

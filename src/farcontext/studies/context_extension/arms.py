@@ -12,7 +12,9 @@ from farcontext.tasks import recall
 from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
 
 SHORT_SPAN = 4  # A row of the first stage has L / SHORT_SPAN tokens.
-SMEARED_STEPS = 3  # Smeared bases are compared only with one another; they learn in a third of the steps.
+SMEARED_STEPS = (
+    3  # Smeared bases are compared only with one another; they learn in a third of the steps.
+)
 # The first is the share of pairs that turn, the second that of channels.
 P_ROPE, PARTIAL = 0.75, 0.5
 TURNS = 4.0  # This is YaRN's fast end of the ramp, in turns: L is too short for the published 32.
@@ -52,7 +54,9 @@ ARMS = {
         Arm("random", "random"),
         Arm("alibi", "alibi"),
         Arm("nope", "nope"),
-        Arm("rope_smeared", "rope_smeared"),  # Keys are mixed with their neighbour's: this base learns in minutes.
+        Arm(
+            "rope_smeared", "rope_smeared"
+        ),  # Keys are mixed with their neighbour's: this base learns in minutes.
         Arm("nope_smeared", "nope_smeared"),
         Arm("t5", "t5"),
         Arm("sinusoidal", "sinusoidal"),
@@ -76,7 +80,9 @@ def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
         case "p_rope":
             encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=P_ROPE)}
         case "partial_rotary":
-            encoding = {"extension": Extension(scheme=base, trained_length=params.length, p=PARTIAL)}
+            encoding = {
+                "extension": Extension(scheme=base, trained_length=params.length, p=PARTIAL)
+            }
         case name:
             encoding = {"positions": name}
     return ModelConfig(
@@ -89,7 +95,9 @@ def base_model(params: Params, base: str, kind: str = "decoder") -> ModelConfig:
         mlp="gelu",
         max_length=params.length,
         init_std=params.init_std,
-        embedding_std=None if base == "sinusoidal" else 1.0,  # A table of sines must not drown in the embedding.
+        embedding_std=None
+        if base == "sinusoidal"
+        else 1.0,  # A table of sines must not drown in the embedding.
         tied=False,
         smear=base.endswith("_smeared"),
         **encoding,
@@ -107,7 +115,9 @@ def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> M
     if arm.scheme is None:
         return model
     scale = scale if arm.scheme in FOLLOWS or arm.scheme == "dynamic_ntk_hf" else 1.0
-    extension = Extension(scheme=arm.scheme, scale=scale, trained_length=params.length, **dict(arm.options))
+    extension = Extension(
+        scheme=arm.scheme, scale=scale, trained_length=params.length, **dict(arm.options)
+    )
     return model.model_copy(update={"extension": extension})
 
 
@@ -125,7 +135,12 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
         (params.long_steps, params.length, (dense, once)),
     ]
     stages = tuple(
-        Stage(steps=max(1, steps // fewer), rows=params.step_tokens // length, length=length, tasks=tasks)
+        Stage(
+            steps=max(1, steps // fewer),
+            rows=params.step_tokens // length,
+            length=length,
+            tasks=tasks,
+        )
         for steps, length, tasks in lengths
     )
     steps = sum(stage.steps for stage in stages)
@@ -147,8 +162,13 @@ def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
     start = base_run(params, arm.base, seed, lr)
     length = params.length * params.tune_multiple
     model = extended(params, arm, params.goal).model_copy(update={"max_length": length})
-    tasks = (Task(name="recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs, span=params.span))
-    stage = Stage(steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks)
+    tasks = (
+        Task(name="recall", pairs=params.pairs),
+        Task(name="recall", pairs=params.pairs, span=params.span),
+    )
+    stage = Stage(
+        steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks
+    )
     return RunConfig(
         model=model,
         batch=Curriculum(stages=(stage,)),

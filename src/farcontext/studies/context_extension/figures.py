@@ -10,7 +10,10 @@ from farcontext.results.plotting import grid, leading
 
 # The curves show these arms; tables have the rest.
 MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")
-TITLES = {"zero_shot": "as it is, scale set to the length", "tuned": "after the same short fine-tuning"}
+TITLES = {
+    "zero_shot": "as it is, scale set to the length",
+    "tuned": "after the same short fine-tuning",
+}
 
 
 def in_trained_lengths(rows: pd.DataFrame) -> pd.Series:
@@ -29,7 +32,12 @@ def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
     recall = table[(table["metric"] == "recall") & (table["kind"] == "decoder")]
     ends = recall["depth"].isna() | recall["depth"].isin((min(depths), max(depths)))
     keys = ["run", "arm", "tuned", "seed", "length"]
-    return recall[ends].groupby(keys, as_index=False)["value"].mean().assign(multiple=in_trained_lengths)
+    return (
+        recall[ends]
+        .groupby(keys, as_index=False)["value"]
+        .mean()
+        .assign(multiple=in_trained_lengths)
+    )
 
 
 def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
@@ -64,10 +72,19 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
         axis.set_xscale("log", base=2)
         ticks = sorted(recall["multiple"].unique())
         axis.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
-        axis.set(title=TITLES[name], xlabel="length, in trained lengths", ylabel="recall", ylim=(0, 1.04))
+        axis.set(
+            title=TITLES[name], xlabel="length, in trained lengths", ylabel="recall", ylim=(0, 1.04)
+        )
     shown = [arm for arm in MAIN if arm in set(recall["arm"])]
     handles = [axes[0].plot([], [], color=colors[arm], lw=2)[0] for arm in shown]
-    figure.legend(handles, shown, loc="outside lower center", ncols=len(shown), frameon=False, fontsize="small")
+    figure.legend(
+        handles,
+        shown,
+        loc="outside lower center",
+        ncols=len(shown),
+        frameon=False,
+        fontsize="small",
+    )
     return figure
 
 
@@ -85,15 +102,27 @@ def ranking(scores: pd.DataFrame) -> Figure:
     for axis, name in zip(axes, tuned, strict=True):
         at = scores[scores["tuned"] == name]
         order = list(leading(at).groupby("arm")["value"].mean().sort_values(ascending=False).index)
-        for run, look in (("published", {"color": "C0"}), ("this run", {"color": "C1", "mfc": "none"})):
+        for run, look in (
+            ("published", {"color": "C0"}),
+            ("this run", {"color": "C1", "mfc": "none"}),
+        ):
             for place, arm in enumerate(order):
                 values = at[(at["run"] == run) & (at["arm"] == arm)]["value"]
                 if len(values):
                     interval = t_interval(list(values))
-                    error = np.nan_to_num([[interval.estimate - interval.low], [interval.high - interval.estimate]])
-                    axis.errorbar(interval.estimate, place, xerr=error, fmt="o", ms=5, capsize=2, **look)
+                    error = np.nan_to_num(
+                        [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+                    )
+                    axis.errorbar(
+                        interval.estimate, place, xerr=error, fmt="o", ms=5, capsize=2, **look
+                    )
         axis.set_yticks(range(len(order)), order)
-        axis.set(title=TITLES[name], xlabel="recall at 8× and 16×", xlim=(-0.02, 1.04), ylim=(len(order) - 0.5, -0.5))
+        axis.set(
+            title=TITLES[name],
+            xlabel="recall at 8× and 16×",
+            xlim=(-0.02, 1.04),
+            ylim=(len(order) - 0.5, -0.5),
+        )
     return figure
 
 
@@ -102,7 +131,9 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
 
     Each scheme is a panel; cells are means over seeds.
     """
-    packed = table[(table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)]
+    packed = table[
+        (table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)
+    ]
     packed = leading(packed[packed["kind"] == "decoder"])
     shown = [arm for arm in arms if arm in set(packed["arm"])]
     figure, axes = grid(len(shown), height=2.5)
@@ -110,7 +141,14 @@ def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
         at = packed[packed["arm"] == arm].assign(multiple=in_trained_lengths)
         cells = at.pivot_table(index="depth", columns="multiple", values="value")
         cells.columns = [f"{multiple:g}×" for multiple in cells.columns]
-        look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
+        look = {
+            "vmin": 0,
+            "vmax": 1,
+            "cmap": "viridis",
+            "annot": True,
+            "fmt": ".2f",
+            "annot_kws": {"size": 7},
+        }
         sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
         axis.set(title=arm, xlabel="length", ylabel="depth (0: first)" if axis is axes[0] else "")
     return figure
@@ -121,7 +159,9 @@ def layouts(table: pd.DataFrame, multiple: int) -> Figure:
 
     The share is that at one multiple of the trained length.
     """
-    kept = table[(table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")]
+    kept = table[
+        (table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")
+    ]
     kept = leading(kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)])
     figure, (axis,) = grid(1, height=3.0)
     order = [arm for arm in MAIN if arm in set(kept["arm"])]
@@ -156,16 +196,43 @@ def far_context(far: pd.DataFrame) -> Figure:
     figure, (left, right) = grid(2, height=3.2)
     for arm, words in (("other", "another play's text before"), ("own", "its own text before")):
         sns.lineplot(
-            far[far["arm"] == arm], x="length", y="value", marker="o", errorbar=("ci", 95), seed=0, ax=left, label=words
+            far[far["arm"] == arm],
+            x="length",
+            y="value",
+            marker="o",
+            errorbar=("ci", 95),
+            seed=0,
+            ax=left,
+            label=words,
         )
     left.set(xlabel="tokens in the row", ylabel="loss of the last tokens, nats")
     wide["difference"] = wide["other"] - wide["own"]
-    sns.lineplot(wide, x="length", y="difference", marker="o", color="C2", errorbar=("ci", 95), seed=0, ax=right)
-    sns.stripplot(wide, x="length", y="difference", native_scale=True, color="0.5", size=3, jitter=False, ax=right)
+    sns.lineplot(
+        wide,
+        x="length",
+        y="difference",
+        marker="o",
+        color="C2",
+        errorbar=("ci", 95),
+        seed=0,
+        ax=right,
+    )
+    sns.stripplot(
+        wide,
+        x="length",
+        y="difference",
+        native_scale=True,
+        color="0.5",
+        size=3,
+        jitter=False,
+        ax=right,
+    )
     right.set(xlabel="tokens in the row", ylabel="what the right text is worth, nats")
     right.set_ylim(bottom=min(0, wide["difference"].min()))
     for axis in (left, right):
         axis.set_xscale("log", base=2)
-        axis.set_xticks(sorted(wide["length"].unique()), [str(int(x)) for x in sorted(wide["length"].unique())])
+        axis.set_xticks(
+            sorted(wide["length"].unique()), [str(int(x)) for x in sorted(wide["length"].unique())]
+        )
     left.legend(frameon=False, fontsize="small")
     return figure

@@ -15,7 +15,9 @@ class Params(Study):
 
     seeds: Seeds
     tuning_seeds: Seeds  # Learning rates and P1's arm are chosen on these; no verdict reads them.
-    lrs: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]  # Every base tries these.
+    lrs: Annotated[
+        tuple[Positive, ...], Field(strict=False, min_length=1)
+    ]  # Every base tries these.
     width: Count
     layers: Count
     heads: Count

@@ -37,18 +37,30 @@ def run(params: Params) -> list[Row]:
     if params.checkpoint is None:
         return []
     folder = files.project() / params.checkpoint
-    same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
+    same = {
+        "checkpoint": params.checkpoint,
+        "weights": files.sha256_file(folder / "model.safetensors"),
+    }
     pairs = [(first, first + 1) for first in range(0, params.real_documents - 1, 2)]
     lengths, targets = list(params.real_lengths), params.real_targets
     jobs = {
-        ("far", pair): EvalConfig(far_loss, None, same | {"plays": list(pair), "lengths": lengths, "targets": targets})
+        ("far", pair): EvalConfig(
+            far_loss, None, same | {"plays": list(pair), "lengths": lengths, "targets": targets}
+        )
         for pair in pairs
     }
     for scheme in params.gap_schemes:
-        screen = {"scheme": scheme, "gaps": list(params.gaps), "half": params.gap_half, "plays": [0, 1]}
+        screen = {
+            "scheme": scheme,
+            "gaps": list(params.gaps),
+            "half": params.gap_half,
+            "plays": [0, 1],
+        }
         jobs["gap", scheme] = EvalConfig(gap_loss, None, same | screen)
     for length in sorted(params.needle_lengths, reverse=True):
-        jobs["needle", length] = EvalConfig(needle_score, None, same | {"length": length, "contexts": params.contexts})
+        jobs["needle", length] = EvalConfig(
+            needle_score, None, same | {"length": length, "contexts": params.contexts}
+        )
     return [{"kind": "real"} | row for result in sweep(jobs).values() for row in result.rows]
 
 
@@ -60,7 +72,11 @@ def stretches(pretrained: Pretrained, numbers: list[int], tokens: int) -> list[l
     little.
     """
     folder = files.project() / "build" / "corpus"
-    texts = [document.text for split in corpus.SPLITS for document in corpus.load_documents(folder, split, DOMAIN)]
+    texts = [
+        document.text
+        for split in corpus.SPLITS
+        for document in corpus.load_documents(folder, split, DOMAIN)
+    ]
     encode = encoder(pretrained.tokenizer)
     # Eight characters a token are more than any play needs.
     ids = (encode(text[: 8 * (SKIP + tokens)])[SKIP : SKIP + tokens] for text in texts)
@@ -68,7 +84,9 @@ def stretches(pretrained: Pretrained, numbers: list[int], tokens: int) -> list[l
     return [long[number] for number in numbers]
 
 
-def far_loss(*, checkpoint: str, weights: str, plays: list[int], lengths: list[int], targets: int) -> list[Row]:
+def far_loss(
+    *, checkpoint: str, weights: str, plays: list[int], lengths: list[int], targets: int
+) -> list[Row]:
     """Return `far_context.far_context_loss` of two plays, each the other's foreign text."""
     pretrained = _load(checkpoint, weights)
     documents = stretches(pretrained, plays, max(lengths))
@@ -85,7 +103,9 @@ def far_loss(*, checkpoint: str, weights: str, plays: list[int], lengths: list[i
     ]
 
 
-def gap_loss(*, checkpoint: str, weights: str, scheme: str, gaps: list[int], half: int, plays: list[int]) -> list[Row]:
+def gap_loss(
+    *, checkpoint: str, weights: str, scheme: str, gaps: list[int], half: int, plays: list[int]
+) -> list[Row]:
     """Return `far_context.position_gap` under one scheme at FACTOR."""
     pretrained = _load(checkpoint, weights)
     documents = stretches(pretrained, plays, 2 * half)
@@ -108,7 +128,9 @@ def changes(pretrained: Pretrained, scheme: str) -> dict[str, Any]:
     config = pretrained.model.config
     if scheme == "rope":
         return {}
-    extension = Extension(scheme=scheme, scale=FACTOR, trained_length=config.max_position_embeddings)
+    extension = Extension(
+        scheme=scheme, scale=FACTOR, trained_length=config.max_position_embeddings
+    )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return rope_parameters(extension, config.rope_parameters["rope_theta"], head_dim)
 
@@ -121,15 +143,25 @@ def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -
     pretrained = _load(checkpoint, weights)
     folder = files.project() / "build" / "corpus"
     texts = [document.text for document in corpus.load_documents(folder, "test", DOMAIN)]
-    same = {"encode": encoder(pretrained.tokenizer), "keys": NEEDLES, "bos": first_tokens(pretrained.tokenizer)}
+    same = {
+        "encode": encoder(pretrained.tokenizer),
+        "keys": NEEDLES,
+        "bos": first_tokens(pretrained.tokenizer),
+    }
     rows, hits = [], []
     for context in range(contexts):
         filler = texts[context % len(texts)]
-        found = observe(pretrained.model, needles.sample(length=length, seed=context, filler=filler, **same))
+        found = observe(
+            pretrained.model, needles.sample(length=length, seed=context, filler=filler, **same)
+        )
         hits.append([row["exact"] for row in found])
         rows.append({"seed": context, "value": float(np.mean(hits[-1]))})
-    depths = [{"depth": (n + 0.5) / NEEDLES, "value": float(x)} for n, x in enumerate(np.mean(hits, 0))]
-    return [{"arm": "needles", "length": length, "metric": "needle"} | row for row in [*rows, *depths]]
+    depths = [
+        {"depth": (n + 0.5) / NEEDLES, "value": float(x)} for n, x in enumerate(np.mean(hits, 0))
+    ]
+    return [
+        {"arm": "needles", "length": length, "metric": "needle"} | row for row in [*rows, *depths]
+    ]
 
 
 def _load(checkpoint: str, weights: str) -> Pretrained:

@@ -29,7 +29,9 @@ from farcontext.train.runs import EvalConfig, costs, final_loss, sweep
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
-FLOOR = 0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
+FLOOR = (
+    0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
+)
 DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
 SINKS = 4  # So many tokens stay visible beside a window (Xiao et al. 2023).
 
@@ -52,30 +54,51 @@ def recall_by_layout(
     row.
     """
     same = {"lengths": lengths, "rows": rows, "window": window, "sinks": SINKS if window else 0}
-    packed = losses.task_accuracy(model, task={"name": "recall", "pairs": pairs, "span": span}, depths=depths, **same)
+    packed = losses.task_accuracy(
+        model, task={"name": "recall", "pairs": pairs, "span": span}, depths=depths, **same
+    )
     spread = losses.task_accuracy(model, task={"name": "recall", "pairs": pairs}, **same)
-    return [{"layout": "packed"} | row for row in packed] + [{"layout": "spread"} | row for row in spread]
+    return [{"layout": "packed"} | row for row in packed] + [
+        {"layout": "spread"} | row for row in spread
+    ]
 
 
-def _jobs(params: Params, arm: Arm, run: RunConfig, tuned: bool, kind: str = "decoder") -> list[EvalConfig]:
+def _jobs(
+    params: Params, arm: Arm, run: RunConfig, tuned: bool, kind: str = "decoder"
+) -> list[EvalConfig]:
     """Zero-shot, the scale follows the length asked for; a tuned model keeps the one it was tuned with."""
     lengths = [params.length * multiple for multiple in params.multiples]
-    options = {"depths": params.depths, "pairs": params.pairs, "span": params.span, "rows": params.test_rows}
+    options = {
+        "depths": params.depths,
+        "pairs": params.pairs,
+        "span": params.span,
+        "rows": params.test_rows,
+    }
     if arm.window:
         options["window"] = params.length
     if tuned or arm.scheme is None:
         changed = None if tuned else extended(params, arm, 1.0, kind)
         return [EvalConfig(recall_by_layout, run, options | {"lengths": lengths}, changed)]
     return [
-        EvalConfig(recall_by_layout, run, options | {"lengths": [n]}, extended(params, arm, n / params.length, kind))
+        EvalConfig(
+            recall_by_layout,
+            run,
+            options | {"lengths": [n]},
+            extended(params, arm, n / params.length, kind),
+        )
         for n in lengths
     ]
 
 
 def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
     """Return each key's rows of all its evaluations."""
-    found = sweep({(key, number): job for key, many in jobs.items() for number, job in enumerate(many)})
-    return {key: [row for number in range(len(many)) for row in found[key, number].rows] for key, many in jobs.items()}
+    found = sweep(
+        {(key, number): job for key, many in jobs.items() for number, job in enumerate(many)}
+    )
+    return {
+        key: [row for number in range(len(many)) for row in found[key, number].rows]
+        for key, many in jobs.items()
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- study
@@ -105,7 +128,9 @@ def run(params: Params) -> pd.DataFrame:
                 )
         for name in params.encoder_arms:
             start = base_run(params, ARMS[name].base, seed, rates["rope"], "encoder")
-            jobs["encoder", name, "zero_shot", seed] = _jobs(params, ARMS[name], start, False, "encoder")
+            jobs["encoder", name, "zero_shot", seed] = _jobs(
+                params, ARMS[name], start, False, "encoder"
+            )
     rows = tuning
     for (kind, arm, tuned, seed), found in _scored(jobs).items():
         base = {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed}
@@ -124,15 +149,25 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
     base: equal tuning, not only equal training. The loss decides, on rows never seen before: recall
     at L is 1 for several rates once a base has learnt the task.
     """
-    trials = {(base, lr, seed): base_run(params, base, seed, lr) for base, lr, seed in _trials(params)}
-    options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [params.length], "rows": params.test_rows}
+    trials = {
+        (base, lr, seed): base_run(params, base, seed, lr) for base, lr, seed in _trials(params)
+    }
+    options = {
+        "task": {"name": "recall", "pairs": params.pairs},
+        "lengths": [params.length],
+        "rows": params.test_rows,
+    }
     trained = sweep(trials)
-    recalled = sweep({name: EvalConfig(losses.task_accuracy, trial, options) for name, trial in trials.items()})
+    recalled = sweep(
+        {name: EvalConfig(losses.task_accuracy, trial, options) for name, trial in trials.items()}
+    )
     rows = []
     for base, lr, seed in trials:
         at = {"kind": "decoder", "arm": base, "lr": lr, "seed": seed}
         rows.append(at | {"metric": "tuning_loss", "value": final_loss(trained[base, lr, seed])})
-        rows.append(at | {"metric": "tuning", "value": recalled[base, lr, seed].rows[0]["accuracy"]})
+        rows.append(
+            at | {"metric": "tuning", "value": recalled[base, lr, seed].rows[0]["accuracy"]}
+        )
     frame = pd.DataFrame(rows)
     means = frame[frame["metric"] == "tuning_loss"].groupby(["arm", "lr"])["value"].mean()
     return {base: float(means[base].idxmin()) for base, _, _ in trials}, rows
@@ -154,13 +189,19 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
         "spread": frame[frame["layout"] == "spread"].set_index("length")["accuracy"],
     }
     rows = [
-        {k: row[k] for k in ("layout", "length", "depth")} | {"metric": "recall", "value": row["accuracy"]}
+        {k: row[k] for k in ("layout", "length", "depth")}
+        | {"metric": "recall", "value": row["accuracy"]}
         for row in frame.to_dict("records")
     ]
     trained = params.length
     for layout, curve in by_layout.items():
         rows += [
-            {"layout": layout, "length": n, "metric": "kept", "value": float(value / max(curve[trained], 1e-9))}
+            {
+                "layout": layout,
+                "length": n,
+                "metric": "kept",
+                "value": float(value / max(curve[trained], 1e-9)),
+            }
             for n, value in curve.items()
         ]
     mean = sum(by_layout.values()) / len(by_layout)
@@ -174,7 +215,10 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
         {"metric": "reach", "value": math.log2(length / trained)},
         {"metric": "score", "value": float(beyond.mean())},
         {"metric": "score_spread", "value": float(by_layout["spread"][beyond.index].mean())},
-        {"metric": "score_packed", "value": float((by_layout["far"] + by_layout["near"])[beyond.index].mean() / 2)},
+        {
+            "metric": "score_packed",
+            "value": float((by_layout["far"] + by_layout["near"])[beyond.index].mean() / 2),
+        },
     ]
 
 
@@ -186,19 +230,27 @@ def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Ro
     """
     cases = [(ARMS[name], seed) for name in params.tuned_arms for seed in params.tuning_seeds]
     jobs = {
-        (arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True) for arm, seed in cases
+        (arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True)
+        for arm, seed in cases
     }
-    found = [{"arm": name} | row for (name, _), many in _scored(jobs).items() for row in _observations(params, many)]
+    found = [
+        {"arm": name} | row
+        for (name, _), many in _scored(jobs).items()
+        for row in _observations(params, many)
+    ]
     tuned = pd.DataFrame(found).pivot_table(index="arm", columns="metric", values="value")
     frame = pd.DataFrame(rows)
     trials = frame[(frame["metric"] == "tuning") & (frame["lr"] == frame["arm"].map(rates))]
-    base = trials.groupby("arm")["value"].mean()[[ARMS[name].base for name in tuned.index]].to_numpy()
+    base = (
+        trials.groupby("arm")["value"].mean()[[ARMS[name].base for name in tuned.index]].to_numpy()
+    )
     kept = tuned[tuned["base_recall"] >= base - DOWNSIDE]
     best = (tuned if kept.empty else kept)["score"].idxmax()
     return [
         row | {"arm": "chosen"}
         for row in rows
-        if (row.get("arm"), row.get("tuned")) == (best, "tuned") and row["metric"] in ("kept", "base_recall", "reach")
+        if (row.get("arm"), row.get("tuned")) == (best, "tuned")
+        and row["metric"] in ("kept", "base_recall", "reach")
     ]
 
 
@@ -211,13 +263,17 @@ def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
     A row has the difference of scores, its 95 % interval and Holm's adjusted p. The better arm of a
     pair stands first; the table is sorted by the size of the difference.
     """
-    scores = table[(table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")]
+    scores = table[
+        (table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")
+    ]
     wide = scores.pivot_table(index="seed", columns="arm", values="value")
     rows = []
     for first, second in itertools.combinations(wide.mean().sort_values(ascending=False).index, 2):
         effects = list((wide[first] - wide[second]).dropna())
         interval = t_interval(effects)
-        rows.append((first, second, interval.estimate, interval.low, interval.high, paired_p(effects)))
+        rows.append(
+            (first, second, interval.estimate, interval.low, interval.high, paired_p(effects))
+        )
     pairs = pd.DataFrame(rows, columns=["better", "worse", "difference", "low", "high", "p"])
     known = pairs["p"].notna()
     pairs.loc[known, "p_holm"] = holm(pairs.loc[known, "p"])
@@ -261,7 +317,9 @@ def same_weights(params: Params) -> float:
     seed, lr = params.seeds[0], params.lrs[0]
     names = [name for name in params.arms if ARMS[name].base == "rope" and ARMS[name].scheme]
     plain = EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})
-    jobs = {"plain": plain} | {name: replace(plain, model=extended(params, ARMS[name], 1.0)) for name in names}
+    jobs = {"plain": plain} | {
+        name: replace(plain, model=extended(params, ARMS[name], 1.0)) for name in names
+    }
     logits = {name: np.array(result.rows[0]["logits"]) for name, result in sweep(jobs).items()}
     return max(float(np.abs(logits[name] - logits["plain"]).max()) for name in names)
 
@@ -272,7 +330,9 @@ def logits_at(model: Decoder, *, length: int) -> list[Row]:
     return [{"logits": model(torch.from_numpy(tokens))[0, -1].tolist()}]
 
 
-def _cost(params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]) -> pd.DataFrame:
+def _cost(
+    params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]
+) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table, each once: arms share their base."""
     runs: dict[RunConfig, Row] = {}
 
@@ -281,7 +341,9 @@ def _cost(params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalCo
 
     for base, lr, seed in _trials(params):
         add(base_run(params, base, seed, lr), "decoder", base, "trial", seed)
-    for arm, seed in itertools.product((ARMS[name] for name in params.tuned_arms), params.tuning_seeds):
+    for arm, seed in itertools.product(
+        (ARMS[name] for name in params.tuned_arms), params.tuning_seeds
+    ):
         add(tuned_run(params, arm, seed, rates[arm.base]), "decoder", arm.name, "trial", seed)
     for (kind, arm, tuned, seed), many in jobs.items():
         name = arm if tuned == "tuned" else ARMS[arm].base

@@ -17,11 +17,22 @@ def _shown(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[table["run"] == "published"], table[table["run"] == "this run"]
 
 
-def _line_and_points(axis: Axes, rows: pd.DataFrame, x: str, color: str, label: str, *, size: float = 7) -> None:
+def _line_and_points(
+    axis: Axes, rows: pd.DataFrame, x: str, color: str, label: str, *, size: float = 7
+) -> None:
     """Draw the published mean with its range over seeds, and this run's values hollow on top."""
     published, ours = _shown(rows)
     if len(published):
-        sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), marker="o", color=color, label=label, ax=axis)
+        sns.lineplot(
+            published,
+            x=x,
+            y="value",
+            errorbar=("pi", 100),
+            marker="o",
+            color=color,
+            label=label,
+            ax=axis,
+        )
         label = None
     axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=size, label=label)
 
@@ -46,7 +57,11 @@ def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
         axis.set_xscale("log", base=2)
         ticks = sorted(rows["multiple"].unique())
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set(title=f"trained at {int(window)} tokens", xlabel="length, in trained lengths", ylabel="recall")
+        axis.set(
+            title=f"trained at {int(window)} tokens",
+            xlabel="length, in trained lengths",
+            ylabel="recall",
+        )
         axis.set_ylim(0, 1.04)
         axis.legend(title="layers × width", frameon=False, fontsize="small")
     return figure
@@ -70,7 +85,9 @@ def effective_against_formula(table: pd.DataFrame) -> Figure:
                 at = rows[(rows["run"] == run) & (rows["window"] == window)]
                 look = {"color": f"C{color}"} if filled else {"mfc": "none", "mec": f"C{color}"}
                 label = f"{int(window)}" if len(at) else None
-                axis.plot(at[x], at["value"], "o", alpha=0.8, label=label if filled else None, **look)
+                axis.plot(
+                    at[x], at["value"], "o", alpha=0.8, label=label if filled else None, **look
+                )
         axis.margins(x=0.1)
         ends = np.array([rows[x].min(), rows[x].max()])
         axis.plot(ends, ends, ":", color="0.4")
@@ -78,14 +95,20 @@ def effective_against_formula(table: pd.DataFrame) -> Figure:
         axis.set_yscale("log", base=2)
         ticks = sorted(rows[x].unique())
         axis.set_xticks(ticks, [f"{int(tick)}" for tick in ticks])
-        powers = 2.0 ** np.arange(np.floor(np.log2(rows["value"].min())), np.ceil(np.log2(rows["value"].max())) + 1)
+        powers = 2.0 ** np.arange(
+            np.floor(np.log2(rows["value"].min())), np.ceil(np.log2(rows["value"].max())) + 1
+        )
         axis.set_yticks(powers, [f"{int(power)}" for power in powers])
-    axes[0].set(xlabel="layers × hidden units", ylabel="effective length, tokens", title="dotted: equal")
+    axes[0].set(
+        xlabel="layers × hidden units", ylabel="effective length, tokens", title="dotted: equal"
+    )
     axes[1].set(xlabel="trained length, tokens", title="dotted: equal")
     for color, window in enumerate(windows):
         axes[1].plot([], [], "o", color=f"C{color}", label=f"trained at {int(window)}")
     handles, labels = axes[1].get_legend_handles_labels()
-    named = [(h, name) for h, name in zip(handles, labels, strict=True) if name.startswith("trained")]
+    named = [
+        (h, name) for h, name in zip(handles, labels, strict=True) if name.startswith("trained")
+    ]
     axes[0].legend(*zip(*named, strict=True), frameon=True, fontsize="small")
     return figure
 
@@ -101,17 +124,30 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
     rows = table[table["arm"] == "sliding"]
     spread = rows[(rows["metric"] == "influence") & (rows["value"] > 0)]
     figure, axes = grid(2, height=3.2)
-    best = spread[spread["run"] == ("published" if (spread["run"] == "published").any() else "this run")]
+    best = spread[
+        spread["run"] == ("published" if (spread["run"] == "published").any() else "this run")
+    ]
     mean = best.groupby(["layers", "window", "distance"])["value"].mean()
     for color, ((layers, window), share) in enumerate(mean.groupby(["layers", "window"])):
-        axes[0].plot(share.index.get_level_values("distance"), share, color=f"C{color}", label=f"{int(layers)}")
+        axes[0].plot(
+            share.index.get_level_values("distance"),
+            share,
+            color=f"C{color}",
+            label=f"{int(layers)}",
+        )
         axes[0].axvline(layers * window, ls=":", color=f"C{color}")
-    axes[0].set(xlabel="distance, tokens (dotted: the bound)", ylabel="share of influence", yscale="log")
+    axes[0].set(
+        xlabel="distance, tokens (dotted: the bound)", ylabel="share of influence", yscale="log"
+    )
     axes[0].legend(title="layers", frameon=True)
     horizon = rows[rows["metric"] == "horizon"].assign(value=lambda f: f["value"] / f["window"])
     _line_and_points(axes[1], horizon, "layers", "C0", "measured")
     depth = np.linspace(horizon["layers"].min(), horizon["layers"].max(), 50)
-    for words, curve, line in (("L", depth, ":"), ("√L", np.sqrt(depth), "--"), ("1", np.ones(50), "-.")):
+    for words, curve, line in (
+        ("L", depth, ":"),
+        ("√L", np.sqrt(depth), "--"),
+        ("1", np.ones(50), "-."),
+    ):
         axes[1].plot(depth, curve, line, color="0.4", label=words)
     axes[1].set(xlabel="layers L", ylabel="horizon, in windows w")
     axes[1].margins(x=0.1)
@@ -133,12 +169,21 @@ def divergence(table: pd.DataFrame) -> Figure:
         "spikes": "share of spikes",
     }
     figure, axes = grid(3, height=3.0)
-    calm = table.pivot_table(index=["run", "arm", "length", "lr", "seed"], columns="metric", values="value")
+    calm = table.pivot_table(
+        index=["run", "arm", "length", "lr", "seed"], columns="metric", values="value"
+    )
     for axis, (metric, label) in zip(axes, names.items(), strict=True):
         at = calm if metric == "diverged" else calm[calm["diverged"] == 0]
-        means = at.groupby(["run", "arm", "length", "seed"])[metric].mean().rename("value").reset_index()
+        means = (
+            at.groupby(["run", "arm", "length", "seed"])[metric]
+            .mean()
+            .rename("value")
+            .reset_index()
+        )
         for color, arm in enumerate(arms):
-            _line_and_points(axis, means[means["arm"] == arm], "length", f"C{color}", arm, size=7 + 4 * color)
+            _line_and_points(
+                axis, means[means["arm"] == arm], "length", f"C{color}", arm, size=7 + 4 * color
+            )
         top = 1.0 if metric == "diverged" else max(means["value"].max(), 0.01)
         axis.set_xscale("log", base=2)
         ticks = sorted(means["length"].unique())

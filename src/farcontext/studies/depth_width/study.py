@@ -30,7 +30,18 @@ from farcontext.train.loop import build_model, scored_loss
 from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "depth_width"
-COLUMNS = ["arm", "layers", "width", "window", "length", "lr", "distance", "seed", "metric", "value"]
+COLUMNS = [
+    "arm",
+    "layers",
+    "width",
+    "window",
+    "length",
+    "lr",
+    "distance",
+    "seed",
+    "metric",
+    "value",
+]
 SHORT = 32  # The curriculum's first stage has so many tokens.
 HEAD_WIDTH = 32  # It is the same at every width, so that RoPE's frequencies are the same too.
 LOCAL_WIDTH = 64
@@ -43,7 +54,9 @@ LAST = 5  # So many losses at the end tell whether a run diverged.
 
 def cells(params: Params) -> dict[tuple[int, int], float]:
     """Return (layers, width) → learning rate."""
-    return {tuple(int(part) for part in name.split("x")): rate for name, rate in params.rates.items()}
+    return {
+        tuple(int(part) for part in name.split("x")): rate for name, rate in params.rates.items()
+    }
 
 
 def _model(layers: int, width: int, length: int, **changes: object) -> ModelConfig:
@@ -63,7 +76,9 @@ def _model(layers: int, width: int, length: int, **changes: object) -> ModelConf
     )
 
 
-def _run(params: Params, model: ModelConfig, lr: float, seed: int, long: tuple[Stage, ...]) -> RunConfig:
+def _run(
+    params: Params, model: ModelConfig, lr: float, seed: int, long: tuple[Stage, ...]
+) -> RunConfig:
     short = Stage(
         steps=params.short_steps,
         rows=params.train_rows,
@@ -73,10 +88,14 @@ def _run(params: Params, model: ModelConfig, lr: float, seed: int, long: tuple[S
     steps = params.short_steps + sum(stage.steps for stage in long)
     optimizer = OptimizerConfig(lr=lr, warmup=min(30, steps // 3))
     stages = Curriculum(stages=(short, *long))
-    return RunConfig(model=model, batch=stages, optimizer=optimizer, steps=steps, save_every=steps, seed=seed)
+    return RunConfig(
+        model=model, batch=stages, optimizer=optimizer, steps=steps, save_every=steps, seed=seed
+    )
 
 
-def grid_run(params: Params, layers: int, width: int, window: int, *, lr: float, seed: int) -> RunConfig:
+def grid_run(
+    params: Params, layers: int, width: int, window: int, *, lr: float, seed: int
+) -> RunConfig:
     """Return a cell's training: recall at 32 tokens, then at `window`."""
     tasks = (Task(name="dense_recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs))
     # The window is the trained length.
@@ -86,7 +105,9 @@ def grid_run(params: Params, layers: int, width: int, window: int, *, lr: float,
 
 def local_run(params: Params, layers: int, seed: int) -> RunConfig:
     """Return the training of a stack whose layers all see `local_window` keys."""
-    model = _model(layers, LOCAL_WIDTH, params.local_length, window=params.local_window, global_every=0)
+    model = _model(
+        layers, LOCAL_WIDTH, params.local_length, window=params.local_window, global_every=0
+    )
     return _run(params, model, 0.004, seed, ())
 
 
@@ -121,7 +142,9 @@ def plain_sgd(*, length: int, rows: int, lr: float, steps: int, seed: int) -> li
         model = build_model(_model(2, HEAD_WIDTH, length)).to(device())
         weights = list(model.parameters())
         for step in range(steps):
-            batch = task_batch(batches, seed=seed, step=step, causal=True, vocab_size=recall.VOCABULARY + 1)
+            batch = task_batch(
+                batches, seed=seed, step=step, causal=True, vocab_size=recall.VOCABULARY + 1
+            )
             batch = Batch(batch.tokens.to(device()), batch.targets.to(device()), None)
             total, scored = scored_loss(model, batch)
             gradients = torch.autograd.grad(total / scored, weights)
@@ -187,15 +210,28 @@ def _rates(params: Params) -> dict[tuple[int, int], float]:
 
 def _tuning(params: Params) -> list[Row]:
     window = params.windows[-1]
-    options = {"task": {"name": "recall", "pairs": params.pairs}, "lengths": [window], "rows": params.test_rows}
+    options = {
+        "task": {"name": "recall", "pairs": params.pairs},
+        "lengths": [window],
+        "rows": params.test_rows,
+    }
     jobs = {
         (*cell, lr, seed): EvalConfig(
             evaluation.task_accuracy, grid_run(params, *cell, window, lr=lr, seed=seed), options
         )
-        for cell, lr, seed in grid(cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds)
+        for cell, lr, seed in grid(
+            cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds
+        )
     }
     return [
-        {"layers": layers, "width": width, "window": window, "lr": lr, "seed": seed, "metric": "tuning"}
+        {
+            "layers": layers,
+            "width": width,
+            "window": window,
+            "lr": lr,
+            "seed": seed,
+            "metric": "tuning",
+        }
         | {"value": found.rows[0]["accuracy"]}
         for (layers, width, lr, seed), found in sweep(jobs).items()
     ]
@@ -215,11 +251,15 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
     for (layers, width, window, seed), found in sweep(jobs).items():
         base = {"arm": "grid", "layers": layers, "width": width, "window": window, "seed": seed}
         curve = {row["length"]: row["accuracy"] for row in found.rows}
-        rows += [base | {"length": n, "metric": "recall", "value": score} for n, score in curve.items()]
+        rows += [
+            base | {"length": n, "metric": "recall", "value": score} for n, score in curve.items()
+        ]
         first, last = min(curve), max(curve)
         reached = crossing(list(curve), list(curve.values()), SHARE * curve[window])
         # The length is censored at both ends: a curve that never falls gets the last length tested.
-        rows.append(base | {"metric": "effective_length", "value": float(min(max(reached, first), last))})
+        rows.append(
+            base | {"metric": "effective_length", "value": float(min(max(reached, first), last))}
+        )
     return rows + _explained(pd.DataFrame(rows)), costs(trainings)
 
 
@@ -238,14 +278,25 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
         slopes = np.linalg.lstsq(np.column_stack((np.ones(len(logs)), logs[:, :3])), reached)[0][1:]
         for name, slope in zip(("depth_slope", "width_slope", "window_slope"), slopes, strict=True):
             rows.append({"seed": seed, "metric": name, "value": float(slope)})
-        for arm, terms, given in (("depth and width", model, window), ("trained length", window, model)):
+        for arm, terms, given in (
+            ("depth and width", model, window),
+            ("trained length", window, model),
+        ):
             raw = partial_r2(reached, terms, given)
             rng = np.random.default_rng(0)
-            chance = [partial_r2(reached, rng.permutation(terms), given) for _ in range(PERMUTATIONS)]
+            chance = [
+                partial_r2(reached, rng.permutation(terms), given) for _ in range(PERMUTATIONS)
+            ]
             free = len(cell) - given.shape[1] - 1
             adjusted = 1 - (1 - raw) * free / (free - terms.shape[1])
-            values = {"raw_partial_r2": raw, "chance_partial_r2": float(np.mean(chance)), "partial_r2": adjusted}
-            rows += [{"arm": arm, "seed": seed, "metric": name, "value": v} for name, v in values.items()]
+            values = {
+                "raw_partial_r2": raw,
+                "chance_partial_r2": float(np.mean(chance)),
+                "partial_r2": adjusted,
+            }
+            rows += [
+                {"arm": arm, "seed": seed, "metric": name, "value": v} for name, v in values.items()
+            ]
     return rows
 
 
@@ -257,17 +308,34 @@ def _sliding(params: Params) -> list[Row]:
     for (layers, seed), result in sweep(
         {case: EvalConfig(influence, local_run(params, *case), options) for case in cases}
     ).items():
-        base = {"arm": "sliding", "layers": layers, "width": LOCAL_WIDTH, "window": params.local_window, "seed": seed}
+        base = {
+            "arm": "sliding",
+            "layers": layers,
+            "width": LOCAL_WIDTH,
+            "window": params.local_window,
+            "seed": seed,
+        }
         share = np.array([row["influence"] for row in result.rows])
         share /= share.sum()
         horizons[layers, seed] = horizon(share)
-        rows += [base | {"distance": d, "metric": "influence", "value": float(s)} for d, s in enumerate(share)]
+        rows += [
+            base | {"distance": d, "metric": "influence", "value": float(s)}
+            for d, s in enumerate(share)
+        ]
         rows.append(base | {"metric": "horizon", "value": horizons[layers, seed]})
-        rows.append(base | {"metric": "horizon_over_window", "value": horizons[layers, seed] / params.local_window})
+        rows.append(
+            base
+            | {
+                "metric": "horizon_over_window",
+                "value": horizons[layers, seed] / params.local_window,
+            }
+        )
     for seed in params.seeds:
         reached = [horizons[layers, seed] for layers in params.local_depths]
         slope = np.polyfit(np.log(params.local_depths), np.log(reached), 1)[0]
-        rows.append({"arm": "sliding", "seed": seed, "metric": "depth_exponent", "value": float(slope)})
+        rows.append(
+            {"arm": "sliding", "seed": seed, "metric": "depth_exponent", "value": float(slope)}
+        )
     return rows
 
 
@@ -290,7 +358,10 @@ def bound(params: Params, layers: int) -> int:
 
 def _divergence(params: Params) -> list[Row]:
     """Return G1: what becomes of plain SGD by T and rate, with equal tokens or sequences a step."""
-    rows_of = {"equal tokens": lambda n: params.sgd_tokens // n, "equal sequences": lambda n: params.sgd_rows}
+    rows_of = {
+        "equal tokens": lambda n: params.sgd_tokens // n,
+        "equal sequences": lambda n: params.sgd_rows,
+    }
     lengths = params.sgd_lengths
     same = {"steps": params.sgd_steps}
     jobs = {
@@ -299,13 +370,20 @@ def _divergence(params: Params) -> list[Row]:
     }
     rows = []
     for case, result in sweep(jobs).items():
-        rows += [case._asdict() | {"metric": metric, "value": value} for metric, value in result.rows[0].items()]
+        rows += [
+            case._asdict() | {"metric": metric, "value": value}
+            for metric, value in result.rows[0].items()
+        ]
     frame = pd.DataFrame(rows)
     share = frame[frame["metric"] == "diverged"].groupby(["arm", "seed", "length"])["value"].mean()
     for (arm, seed), values in share.groupby(["arm", "seed"]):
-        slope = np.polyfit(np.log2(values.index.get_level_values("length")), values.to_numpy(), 1)[0]
+        slope = np.polyfit(np.log2(values.index.get_level_values("length")), values.to_numpy(), 1)[
+            0
+        ]
         found_here = {"divergence_trend": float(slope), "floor_divergence": float(values.iloc[0])}
-        rows += [{"arm": arm, "seed": seed, "metric": name, "value": v} for name, v in found_here.items()]
+        rows += [
+            {"arm": arm, "seed": seed, "metric": name, "value": v} for name, v in found_here.items()
+        ]
     return rows
 
 

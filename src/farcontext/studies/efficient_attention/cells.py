@@ -40,7 +40,10 @@ from farcontext.nn.transformer import Decoder, Encoder
 
 Cell = dict[str, Any]  # "what" names a function; the other keys are its options.
 SMALL = 32  # A first call on so many tokens loads what a backend keeps, which is not its memory.
-GIVEN_BACK, SOONER = 1 << 20, 1 << 17  # These are bytes; models use SOONER, since their tensors are small here.
+GIVEN_BACK, SOONER = (
+    1 << 20,
+    1 << 17,
+)  # These are bytes; models use SOONER, since their tensors are small here.
 M_MMAP_THRESHOLD = -3  # <malloc.h> defines this number.
 MASKED = 0.3
 MIB = 1 << 20
@@ -98,8 +101,12 @@ def watched(work: Callable[[], object], before: int | None = None) -> dict[str, 
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
-def _leaves(length: int, heads: int, head_width: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    return [torch.randn(1, length, heads, head_width, dtype=dtype).requires_grad_() for _ in range(3)]
+def _leaves(
+    length: int, heads: int, head_width: int, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    return [
+        torch.randn(1, length, heads, head_width, dtype=dtype).requires_grad_() for _ in range(3)
+    ]
 
 
 def attend(backend: str, length: int, heads: int, head_width: int, seed: int) -> dict[str, float]:
@@ -126,7 +133,9 @@ def attend(backend: str, length: int, heads: int, head_width: int, seed: int) ->
     return once(length)
 
 
-def difference(backend: str, length: int, heads: int, head_width: int, seed: int) -> dict[str, float]:
+def difference(
+    backend: str, length: int, heads: int, head_width: int, seed: int
+) -> dict[str, float]:
     """Return a backend's largest |difference| in fp32 from the reference in fp64."""
     torch.manual_seed(seed)
     exact = _leaves(length, heads, head_width, torch.float64)
@@ -174,7 +183,9 @@ def _model(config: ModelConfig) -> nn.Module:
     return (Encoder if config.kind == "encoder" else Decoder)(config)
 
 
-def _train(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: Tensor, scored: Tensor) -> None:
+def _train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tokens: Tensor, scored: Tensor
+) -> None:
     logits = model(tokens, select=scored)
     nn.functional.cross_entropy(logits.float(), tokens.flatten()[scored]).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -250,7 +261,10 @@ def ceilings(size: int, tries: int) -> dict[str, float]:
     source, target = torch.ones(2, 8 * MIB).unbind()
     product = min(watched(lambda: a @ b)["seconds"] for _ in range(tries))
     copied = min(watched(lambda: target.copy_(source))["seconds"] for _ in range(tries))
-    return {"flop_per_second": 2 * size**3 / product, "bytes_per_second": 2 * source.nbytes / copied}
+    return {
+        "flop_per_second": 2 * size**3 / product,
+        "bytes_per_second": 2 * source.nbytes / copied,
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- the processes
@@ -300,7 +314,10 @@ def main() -> None:
     """Serve: fork a child for each line of stdin."""
     torch.set_num_threads(1)
     small = _config("encoder", 4, 2, layers=1, vocabulary=8, length=SMALL).model_dump(mode="json")
-    for kind in (training, inference):  # These first small cells import here what torch imports late.
+    for kind in (
+        training,
+        inference,
+    ):  # These first small cells import here what torch imports late.
         kind(small, rows=1, length=SMALL, backend="auto")
     gc.freeze()  # Else the first collection in each child would copy every page that holds an object.
     for line in sys.stdin:

@@ -33,11 +33,21 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     return published if len(published) else rows
 
 
-def _against_length(axis: Axes, rows: pd.DataFrame, column: str, unit: float, slopes: dict[str, float]) -> None:
+def _against_length(
+    axis: Axes, rows: pd.DataFrame, column: str, unit: float, slopes: dict[str, float]
+) -> None:
     for backend, color in COLORS.items():
         cells = rows[rows["backend"] == backend].assign(shown=lambda frame: frame[column] / unit)
         ours = cells[cells["run"] == "this run"]
-        sns.lineplot(_shown(cells), x="length", y="shown", errorbar=("pi", 100), color=color, ax=axis, legend=False)
+        sns.lineplot(
+            _shown(cells),
+            x="length",
+            y="shown",
+            errorbar=("pi", 100),
+            color=color,
+            ax=axis,
+            legend=False,
+        )
         axis.plot(ours["length"], ours["shown"], "o", mfc="none", mec=color, ms=5)
         axis.plot([], [], color=color, label=f"{NAMES[backend]}, slope {slopes[backend]:.2f}")
     axis.set_yscale("log")
@@ -58,7 +68,10 @@ def against_length(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     figure, axes = grid(2, height=3.9)
     for axis, (column, unit, metric, label) in zip(
         axes,
-        (("bytes", MIB, "memory_slope", "peak memory, MiB"), ("seconds", 1.0, "time_slope", "seconds")),
+        (
+            ("bytes", MIB, "memory_slope", "peak memory, MiB"),
+            ("seconds", 1.0, "time_slope", "seconds"),
+        ),
         strict=True,
     ):
         slopes = _shown(table[table["metric"] == metric]).groupby("backend")["value"].mean()
@@ -84,19 +97,41 @@ def roofline(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     figure, (axis,) = grid(1, height=3.6)
     x = np.geomspace(1, 2e4, 200)
     axis.plot(x, np.minimum(top, bandwidth * x), color="0.3")
-    axis.annotate(f"matrix product, {top:.0f} GFLOP/s", (2e4, top), (0, 4), textcoords="offset points", ha="right")
-    axis.annotate(f"copy, {bandwidth:.0f} GB/s", (1.1, bandwidth * 1.1), (10, 0), textcoords="offset points", va="top")
+    axis.annotate(
+        f"matrix product, {top:.0f} GFLOP/s",
+        (2e4, top),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+    )
+    axis.annotate(
+        f"copy, {bandwidth:.0f} GB/s",
+        (1.1, bandwidth * 1.1),
+        (10, 0),
+        textcoords="offset points",
+        va="top",
+    )
     for backend, color in COLORS.items():
-        cells = attended[attended["backend"] == backend].groupby("length")["forward_seconds"].median()
+        cells = (
+            attended[attended["backend"] == backend].groupby("length")["forward_seconds"].median()
+        )
         cells = cells[cells.index.isin(exact.index)]
         moved = exact["written out" if backend == "reference" else "fused"].loc[cells.index]
         reached = moved["flop"] / cells / GIGA
-        axis.plot(moved["intensity"], reached, "o-", color=color, lw=0.8, ms=5, label=NAMES[backend])
+        axis.plot(
+            moved["intensity"], reached, "o-", color=color, lw=0.8, ms=5, label=NAMES[backend]
+        )
         for T, side in ((cells.index.min(), (-8, -14)), (cells.index.max(), (-8, 6))):
             word = str(T) if T < 1024 else f"{T // 1024:.0f}k"
             axis.annotate(word.removesuffix(".0"), (moved["intensity"][T], reached[T]), side,
                           textcoords="offset points", fontsize=8, color=color)  # fmt: skip
-    axis.set(xscale="log", yscale="log", xlabel="FLOPs a byte moved", ylabel="GFLOP/s reached", ylim=(0.1, 3 * top))
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="FLOPs a byte moved",
+        ylabel="GFLOP/s reached",
+        ylim=(0.1, 3 * top),
+    )
     axis.legend(frameon=False, title="T beside the points", loc="lower right")
     return figure
 
@@ -123,6 +158,8 @@ def predicted(costs: pd.DataFrame) -> Figure:
                 at = rows[(rows["part"] == kind) & (rows["half"] == half)]
                 axis.plot(at[column] / unit, at[f"predicted_{column}"] / unit, "o", color=color,
                           label=f"{kind}, {half}", **look)  # fmt: skip
-        axis.set(xscale="log", yscale="log", xlabel=f"measured {label}", ylabel=f"predicted {label}")
+        axis.set(
+            xscale="log", yscale="log", xlabel=f"measured {label}", ylabel=f"predicted {label}"
+        )
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure

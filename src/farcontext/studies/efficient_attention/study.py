@@ -23,7 +23,14 @@ from farcontext.train import runs
 
 NAME = "efficient_attention"
 COLUMNS = ["part", "arm", "backend", "length", "width", "layers", "half", "metric", "seed", "value"]
-MEASURED = ["bytes", "seconds", "forward_bytes", "forward_seconds", "flop_per_second", "bytes_per_second"]
+MEASURED = [
+    "bytes",
+    "seconds",
+    "forward_bytes",
+    "forward_seconds",
+    "flop_per_second",
+    "bytes_per_second",
+]
 PLAIN, EFFICIENT = "reference", ("online", "sdpa")
 KNOWN = 64 << 20  # The allocation of so many bytes is measured, as a check of the measurement.
 CHECKED = 512  # The backends' values are compared at this T.
@@ -48,8 +55,22 @@ ARMS = {
 }
 
 SHAPES = {  # These configurations are published.
-    "SmolLM2-135M": {"layers": 30, "width": 576, "heads": 9, "kv_heads": 3, "mlp_width": 1536, "vocab_size": 49_152},
-    "Llama-2-7B": {"layers": 32, "width": 4096, "heads": 32, "mlp_width": 11_008, "vocab_size": 32_000, "tied": False},
+    "SmolLM2-135M": {
+        "layers": 30,
+        "width": 576,
+        "heads": 9,
+        "kv_heads": 3,
+        "mlp_width": 1536,
+        "vocab_size": 49_152,
+    },
+    "Llama-2-7B": {
+        "layers": 32,
+        "width": 4096,
+        "heads": 32,
+        "mlp_width": 11_008,
+        "vocab_size": 32_000,
+        "tied": False,
+    },
     "Llama-3.1-8B": {
         "layers": 32,
         "width": 4096,
@@ -78,13 +99,17 @@ def run(params: Params) -> pd.DataFrame:
     labels, cells = zip(*_cells(params), strict=True)
     found = memory_cells.measure(cells, runs.jobs())
     costs = pd.DataFrame([label | answer for label, answer in zip(labels, found, strict=True)])
-    costs, coefficients = _with_predictions(params, costs.reindex(columns=[*COLUMNS[:7], "seed", "value", *MEASURED]))
+    costs, coefficients = _with_predictions(
+        params, costs.reindex(columns=[*COLUMNS[:7], "seed", "value", *MEASURED])
+    )
     costs = costs.astype(
         dict.fromkeys(("length", "width", "layers", "seed"), "Int64")
     )  # The cost table has these numbers whole, not to 4 digits.
     rows = _slopes(costs) + _checks(costs) + _arithmetic(params) + _models() + _errors(costs)
     table = tables.tidy(rows, COLUMNS)
-    tables.write_table(table, NAME, params, costs[costs["seconds"].notna() | costs["flop_per_second"].notna()])
+    tables.write_table(
+        table, NAME, params, costs[costs["seconds"].notna() | costs["flop_per_second"].notna()]
+    )
     tables.write_text(cost.as_frame(coefficients), NAME, cost.TABLE)
     return table
 
@@ -105,16 +130,27 @@ def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
             cell = {"what": "attend", "backend": backend, "length": T, "seed": seed} | shape
             if longest != T:
                 attended.append((label | {"length": T}, cell))
-            elif seed == params.seeds[0]:  # The longest takes most of the time, so all repeats share one.
+            elif (
+                seed == params.seeds[0]
+            ):  # The longest takes most of the time, so all repeats share one.
                 attended.append((label | {"length": T, "seed": None}, cell))
         if backend != PLAIN:
-            cell = {"what": "difference", "backend": backend, "length": CHECKED, "seed": seed} | shape
+            cell = {
+                "what": "difference",
+                "backend": backend,
+                "length": CHECKED,
+                "seed": seed,
+            } | shape
             found.append((label | {"part": "difference", "length": CHECKED}, cell))
     found += sorted(attended, key=lambda pair: -pair[0]["length"])
-    found += [({"part": "known", "seed": seed}, {"what": "known", "size": KNOWN}) for seed in params.seeds]
+    found += [
+        ({"part": "known", "seed": seed}, {"what": "known", "size": KNOWN}) for seed in params.seeds
+    ]
     width = params.heads * params.head_width
     layer = {"what": "layer", "length": params.layer_length, "width": width, "heads": params.heads}
-    found.append(({"part": "layer", "length": params.layer_length, "width": width, "layers": 1}, layer))
+    found.append(
+        ({"part": "layer", "length": params.layer_length, "width": width, "layers": 1}, layer)
+    )
     return found + _grid(params)
 
 
@@ -122,13 +158,28 @@ def _grid(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
     """Return the cost model's cells: neighbours in any factor lie in different halves, as on a chessboard."""
     factors = (params.step_lengths, params.step_widths, params.step_layers)
     found = []
-    for (a, arm), *indexed in itertools.product(enumerate(ARMS), *(enumerate(values) for values in factors)):
+    for (a, arm), *indexed in itertools.product(
+        enumerate(ARMS), *(enumerate(values) for values in factors)
+    ):
         (t, T), (d, D), (n, L) = indexed
         half = "fitted" if (a + t + d + n) % 2 == 0 else "held out"
-        label = {"arm": arm, "backend": ARMS[arm].backend, "length": T, "width": D, "layers": L, "half": half}
+        label = {
+            "arm": arm,
+            "backend": ARMS[arm].backend,
+            "length": T,
+            "width": D,
+            "layers": L,
+            "half": half,
+        }
         config = config_of(params, arm, T, D, L).model_dump(mode="json")
         for part in ("training", "inference"):
-            cell = {"what": part, "config": config, "rows": params.rows, "length": T, "backend": ARMS[arm].backend}
+            cell = {
+                "what": part,
+                "config": config,
+                "rows": params.rows,
+                "length": T,
+                "backend": ARMS[arm].backend,
+            }
             found.append((label | {"part": part}, cell))
     return found
 
@@ -156,7 +207,9 @@ def _work(params: Params, row: pd.Series) -> cost.Work:
     return cost.Work(row["part"], int(row["length"]), params.rows, row["backend"])
 
 
-def _with_predictions(params: Params, costs: pd.DataFrame) -> tuple[pd.DataFrame, cost.Coefficients]:
+def _with_predictions(
+    params: Params, costs: pd.DataFrame
+) -> tuple[pd.DataFrame, cost.Coefficients]:
     """Fit memory and time of both kinds of work on the first half; predict both halves."""
     coefficients = {}
     for quantity, column, terms_of in (
@@ -167,10 +220,12 @@ def _with_predictions(params: Params, costs: pd.DataFrame) -> tuple[pd.DataFrame
         for kind in ("training", "inference"):
             grid = costs[costs["part"] == kind]
             shapes = [
-                config_of(params, r["arm"], *map(int, r[["length", "width", "layers"]])) for _, r in grid.iterrows()
+                config_of(params, r["arm"], *map(int, r[["length", "width", "layers"]]))
+                for _, r in grid.iterrows()
             ]
             terms = [
-                terms_of(shape, _work(params, row)) for shape, (_, row) in zip(shapes, grid.iterrows(), strict=True)
+                terms_of(shape, _work(params, row))
+                for shape, (_, row) in zip(shapes, grid.iterrows(), strict=True)
             ]
             fitted = (grid["half"] == "fitted").to_numpy()
             some = [term for term, chosen in zip(terms, fitted, strict=True) if chosen]
@@ -200,7 +255,15 @@ def _slopes(costs: pd.DataFrame) -> list[Row]:
         cells = pd.concat([own, shared[shared["backend"] == backend]])
         for metric, column in (("memory_slope", "bytes"), ("time_slope", "seconds")):
             value = round(slope(cells["length"], cells[column]), DIGITS)
-            found.append({"part": "attention", "backend": backend, "seed": seed, "metric": metric, "value": value})
+            found.append(
+                {
+                    "part": "attention",
+                    "backend": backend,
+                    "seed": seed,
+                    "metric": metric,
+                    "value": value,
+                }
+            )
     return found
 
 
@@ -230,7 +293,8 @@ def _arithmetic(params: Params) -> list[Row]:
         for arm, moved in (("fused", least), ("written out", written)):
             values = {"flop": flop, "bytes": moved, "intensity": flop / moved}
             found += [
-                {"part": "arithmetic", "arm": arm, "length": T, "metric": m, "value": v} for m, v in values.items()
+                {"part": "arithmetic", "arm": arm, "length": T, "metric": m, "value": v}
+                for m, v in values.items()
             ]
     return found
 
@@ -241,8 +305,17 @@ def _models() -> list[Row]:
     for name, values in SHAPES.items():
         config, T = cost.shape(name, **values), TRAINED[name]
         cache = cost.kv_cache_bytes(config, T)
-        found.append({"part": "cache", "arm": name, "length": T, "metric": "kv_cache_bytes", "value": cache})
-        found.append({"part": "break_even", "arm": name, "metric": "tokens", "value": round(cost.break_even(config))})
+        found.append(
+            {"part": "cache", "arm": name, "length": T, "metric": "kv_cache_bytes", "value": cache}
+        )
+        found.append(
+            {
+                "part": "break_even",
+                "arm": name,
+                "metric": "tokens",
+                "value": round(cost.break_even(config)),
+            }
+        )
     return found
 
 
@@ -253,7 +326,9 @@ def _errors(costs: pd.DataFrame) -> list[Row]:
         errors = (grid[f"predicted_{column}"] / grid[column] - 1).abs().round(DIGITS)
         labelled = grid[COLUMNS[:7]].assign(metric=metric, value=errors)
         if metric == "time_error":  # Single cells are too noisy to compare with another machine's.
-            labelled = labelled.groupby(["part", "half", "metric"], as_index=False)["value"].median()
+            labelled = labelled.groupby(["part", "half", "metric"], as_index=False)[
+                "value"
+            ].median()
         found += labelled.to_dict("records")
     return found
 
@@ -277,7 +352,9 @@ def costs() -> pd.DataFrame:
 def coefficients() -> cost.Coefficients:
     """Return the published cost model or, until there is one, this run's."""
     frame = tables.published_text(NAME, cost.TABLE)
-    return cost.from_frame(pd.read_csv(tables.path_in(tables.made(), NAME, cost.TABLE)) if frame.empty else frame)
+    return cost.from_frame(
+        pd.read_csv(tables.path_in(tables.made(), NAME, cost.TABLE)) if frame.empty else frame
+    )
 
 
 def would_cost(config: ModelConfig, lengths: Sequence[int], **options: object) -> pd.DataFrame:
@@ -295,7 +372,9 @@ def gpu_tables() -> dict[str, pd.DataFrame]:
     Each is as results/gpu-<card>/attention.csv holds it; where there are none, the result is empty.
     """
     found = {}
-    for folder in sorted(path.parent for path in (files.project() / "results").glob("gpu-*/attention.csv")):
+    for folder in sorted(
+        path.parent for path in (files.project() / "results").glob("gpu-*/attention.csv")
+    ):
         card = files.read_json(folder / "card.json")
         found[f"{card['card']}, {card['date']}"] = pd.read_csv(folder / "attention.csv")
     return found
@@ -307,10 +386,16 @@ def gpu_lines(found: dict[str, pd.DataFrame]) -> list[str]:
     A line has the fastest bf16 forward pass of each backend, with its pattern and its length.
     """
     if not found:
-        return ["no GPU table is recorded yet: `make gpu` on a machine with a CUDA card makes results/gpu-<card>/"]
+        return [
+            "no GPU table is recorded yet: `make gpu` on a machine with a CUDA card makes results/gpu-<card>/"
+        ]
     lines = []
     for name, table in found.items():
-        rows = table[(table["dtype"] == "bfloat16") & (table["direction"] == "forward") & table["tflop_per_s"].notna()]
+        rows = table[
+            (table["dtype"] == "bfloat16")
+            & (table["direction"] == "forward")
+            & table["tflop_per_s"].notna()
+        ]
         best = rows.loc[rows.groupby("backend")["tflop_per_s"].idxmax()]
         said = (
             f"{row['backend']} {row['tflop_per_s']:.0f} TFLOP/s ({row['pattern']}, {row['length']:.0f} tokens)"

@@ -22,7 +22,11 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     for axis, arm in zip(axes, arms, strict=True):
         curves = table[(table["metric"] == "validation_loss") & (table["arm"] == arm)]
         band_and_points(axis, curves, x="step")
-        axis.set(title=arm, xlabel="training step", ylabel="nats a scored token" if arm == "encoder" else "")
+        axis.set(
+            title=arm,
+            xlabel="training step",
+            ylabel="nats a scored token" if arm == "encoder" else "",
+        )
     return figure
 
 
@@ -69,7 +73,9 @@ def context_cost(table: pd.DataFrame) -> Figure:
         at = costs[costs["arm"] == arm]
         for color, far in enumerate(FAR_KINDS):
             label = far.replace("_", " ")
-            published, ours = (at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run"))
+            published, ours = (
+                at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run")
+            )
             if len(published):
                 sns.lineplot(
                     published,
@@ -82,7 +88,9 @@ def context_cost(table: pd.DataFrame) -> Figure:
                     label=label,
                 )
                 label = None
-            axis.plot(ours["context"], ours["value"], "o", mfc="none", mec=f"C{color}", ms=9, label=label)
+            axis.plot(
+                ours["context"], ours["value"], "o", mfc="none", mec=f"C{color}", ms=9, label=label
+            )
         axis.axhline(0, color="0.4", lw=1)
         axis.set_xscale("log", base=2)
         ticks = sorted(at["context"].dropna().unique())

@@ -23,7 +23,18 @@ from farcontext.train.keys import tokens_folder, vocabulary_size
 from farcontext.train.runs import EvalConfig, RunResult, costs, grid, result_of, sweep
 
 NAME = "mlm_pretraining"
-COLUMNS = ["arm", "mask_rate", "layout", "seed", "domain", "context", "far", "step", "metric", "value"]
+COLUMNS = [
+    "arm",
+    "mask_rate",
+    "layout",
+    "seed",
+    "domain",
+    "context",
+    "far",
+    "step",
+    "metric",
+    "value",
+]
 DOMAINS = ("plays", "manuals", "sanguo")
 NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # The keys are the orders.
 BLANKS = (  # Each is a sentence and the token to guess.
@@ -105,7 +116,9 @@ def decoder_run(params: Params, seed: int) -> RunConfig:
     return _run(params, "decoder", batch, seed, params.decoder_steps, params.decoder_lr)
 
 
-def _run(params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, lr: float) -> RunConfig:
+def _run(
+    params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, lr: float
+) -> RunConfig:
     return RunConfig(
         model=_model(params, kind),
         batch=batch,
@@ -142,7 +155,12 @@ def run(params: Params) -> pd.DataFrame:
 
 def runs_of(params: Params) -> dict[Arm, RunConfig]:
     """Return every arm's training run, the longest first."""
-    encoders = [Arm("encoder", s, r, x) for r in params.mask_rates for x in params.layouts for s in params.seeds]
+    encoders = [
+        Arm("encoder", s, r, x)
+        for r in params.mask_rates
+        for x in params.layouts
+        for s in params.seeds
+    ]
     return {arm: encoder_run(params, arm.seed, arm.mask_rate, arm.layout) for arm in encoders} | {
         Arm("decoder", seed): decoder_run(params, seed) for seed in params.seeds
     }
@@ -157,8 +175,12 @@ def _curve(arm: Arm, result: RunResult) -> list[Row]:
         for start in range(0, len(losses), stretch)
         if (part := losses[start : start + stretch])
     ]
-    held_out = [(row["step"], row["validation_loss"]) for row in result.rows if "validation_loss" in row]
-    return rows + [base | {"step": step, "metric": "validation_loss", "value": loss} for step, loss in held_out]
+    held_out = [
+        (row["step"], row["validation_loss"]) for row in result.rows if "validation_loss" in row
+    ]
+    return rows + [
+        base | {"step": step, "metric": "validation_loss", "value": loss} for step, loss in held_out
+    ]
 
 
 def _columns(arm: Arm) -> Row:
@@ -176,19 +198,30 @@ def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
         "rows": params.test_rows,
         "rate": params.mask_rates[0],
     }
-    counting = EvalConfig(evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit})
+    counting = EvalConfig(
+        evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit}
+    )
     scored = sweep(
-        {"n-grams": counting} | {a: EvalConfig(evaluation.masked_loss, r, same) for a, r in encoders.items()}
+        {"n-grams": counting}
+        | {a: EvalConfig(evaluation.masked_loss, r, same) for a, r in encoders.items()}
     )
     counted, rows, ngram = scored.pop("n-grams"), [], {}
     for order, name in NGRAMS.items():
         ngram[name] = _per_byte([row for row in counted.rows if row["order"] == order])
-        rows += [{"arm": name, "domain": d, "metric": "nats_per_byte", "value": v} for d, v in ngram[name].items()]
-    uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in next(iter(scored.values())).rows])
+        rows += [
+            {"arm": name, "domain": d, "metric": "nats_per_byte", "value": v}
+            for d, v in ngram[name].items()
+        ]
+    uniform = _per_byte(
+        [row | {"nats": row["tokens"] * uniform_loss()} for row in next(iter(scored.values())).rows]
+    )
     for arm, result in scored.items():
         for domain, value in _per_byte(result.rows).items():
             best = min(values[domain] for values in ngram.values())
-            gains = {"gain_over_best_ngram": best - value, "gain_over_uniform": uniform[domain] - value}
+            gains = {
+                "gain_over_best_ngram": best - value,
+                "gain_over_uniform": uniform[domain] - value,
+            }
             for metric, number in ({"nats_per_byte": value} | gains).items():
                 rows.append(_columns(arm) | {"domain": domain, "metric": metric, "value": number})
     return rows
@@ -210,7 +243,9 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 
 def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
     jobs = {
-        (arm, domain): EvalConfig(evaluation.context_loss, runs[arm], _context_options(params, arm.name, domain))
+        (arm, domain): EvalConfig(
+            evaluation.context_loss, runs[arm], _context_options(params, arm.name, domain)
+        )
         for arm, domain in grid(arm=runs, domain=params.context_domains)
     }
     rows = []
@@ -273,7 +308,11 @@ def fill_in(params: Params) -> pd.DataFrame:
 def text_table() -> pd.DataFrame:
     """Return documents, tokens and bytes a token of each domain and split."""
     card = files.read_json(tokens_folder() / "card.json")["domains"]
-    rows = [{"domain": d, "split": s} | card[d][s] for d in DOMAINS for s in ("train", "validation", "test")]
+    rows = [
+        {"domain": d, "split": s} | card[d][s]
+        for d in DOMAINS
+        for s in ("train", "validation", "test")
+    ]
     columns = ["documents", "tokens", "bytes_per_token"]
     return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)
 

@@ -25,18 +25,29 @@ def defect_curves(table: pd.DataFrame) -> Figure:
     figure, axes = grid(3, rows=2, height=2.5)
     for axis, arm in zip(axes, first, strict=True):
         for color, (metric, label) in enumerate(FEEDS.items()):
-            _fed(axis, curves[(curves["arm"] == arm) & (curves["metric"] == metric)], f"C{color}", label)
+            _fed(
+                axis,
+                curves[(curves["arm"] == arm) & (curves["metric"] == metric)],
+                f"C{color}",
+                label,
+            )
             axis.axhline(ceiling[metric], color=f"C{color}", ls=":", lw=1)
-        axis.set(title=arm, xlabel="training step", ylabel="share of tokens right", ylim=(-0.05, 1.05))
+        axis.set(
+            title=arm, xlabel="training step", ylabel="share of tokens right", ylim=(-0.05, 1.05)
+        )
         axis.label_outer()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False
+    )
     return figure
 
 
 def _fed(axis: Axes, rows: pd.DataFrame, color: str, label: str) -> None:
     published, ours = (rows[rows["run"] == run] for run in ("published", "this run"))
     if len(published):
-        sns.lineplot(published, x="step", y="value", errorbar=("pi", 100), ax=axis, color=color, legend=False)
+        sns.lineplot(
+            published, x="step", y="value", errorbar=("pi", 100), ax=axis, color=color, legend=False
+        )
     else:  # This run's own mean is the line to read.
         axis.plot(ours.groupby("step")["value"].mean(), color=color)
     axis.plot(ours["step"], ours["value"], "o", mfc="none", mec=color, ms=5, label=label)
@@ -54,7 +65,11 @@ def parity_losses(table: pd.DataFrame) -> Figure:
         wide = rows.pivot(index="step", columns="metric", values="value")
         axis.plot(wide.index, wide["our_loss"], label="ours")
         axis.plot(wide.index, wide["their_loss"], "o", mfc="none", mec="C1", ms=6, label="theirs")
-        axis.set(title=arm.replace(" vs ", "\nvs "), xlabel="AdamW step", ylim=(0, 1.08 * wide.to_numpy().max()))
+        axis.set(
+            title=arm.replace(" vs ", "\nvs "),
+            xlabel="AdamW step",
+            ylim=(0, 1.08 * wide.to_numpy().max()),
+        )
     axes[0].set_ylabel("loss, nats a token")
     axes[0].legend(frameon=False)
     return figure

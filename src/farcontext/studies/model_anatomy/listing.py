@@ -130,7 +130,9 @@ def versions() -> list[list[tuple[str, str, str]]]:
     missing, supplied = "as printed", "as printed, its four names supplied"
     chain = [("mended", f"{MENDS[0][0]}, names still missing", mended(1))]
     # One step shows that a version stops; the version that runs to its end gets a few.
-    names = [PREAMBLE.format(epochs=EPOCHS if n == len(MENDS) else 1) for n in range(len(MENDS) + 1)]
+    names = [
+        PREAMBLE.format(epochs=EPOCHS if n == len(MENDS) else 1) for n in range(len(MENDS) + 1)
+    ]
     chain += [("mended", what, names[n] + mended(n)) for n, (what, _, _) in enumerate(MENDS, 1)]
     return [chain, [("listing", missing, listing())], [("listing", supplied, names[0] + listing())]]
 
@@ -178,7 +180,10 @@ def accuracy_rows(length: int, rows: int = 1000) -> list[Row]:
         "argmax(dim=-1), hits a sequence": 100 * hits[-1] / rows,
         "argmax(dim=1), hits a sequence: as printed": 100 * hits[1] / rows,
     }
-    return [{"part": "accuracy", "arm": arm, "metric": "percent", "value": v} for arm, v in percent.items()]
+    return [
+        {"part": "accuracy", "arm": arm, "metric": "percent", "value": v}
+        for arm, v in percent.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------- one defect at a time
@@ -217,17 +222,25 @@ class Repaired(nn.Module):
             return x_BTD
         return x_BTD + self.positions.weight[: tokens_BT.shape[1]]
 
-    def forward(self, source: Int[Tensor, "B T"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+    def forward(
+        self, source: Int[Tensor, "B T"], target: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T V"]:
         # With the listing's batch order, torch takes axis 0 for the sequence, and so does its mask.
         length = target.shape[0 if "batch order" in self.defects else 1]
-        mask = None if "no causal mask" in self.defects else self.transformer.generate_square_subsequent_mask(length)
+        mask = (
+            None
+            if "no causal mask" in self.defects
+            else self.transformer.generate_square_subsequent_mask(length)
+        )
         x_BTD = self.transformer(
             self._embed(source), self._embed(target), tgt_mask=mask, tgt_is_causal=mask is not None
         )
         return self.decoder(x_BTD)
 
 
-def draw(rows: int, length: int, generator: torch.Generator) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+def draw(
+    rows: int, length: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
     """Return sources and answers of a task that only order solves.
 
     The task is to copy or to reverse, as the first token says. The tokens are 3 … T+2, each once. A
@@ -250,7 +263,10 @@ def ceiling_rows(length: int) -> list[Row]:
     """
     told, own = sum(1 / left for left in range(1, length + 1)) / length, 1 / length
     base = {"part": "ceiling", "arm": "order unknown"}
-    return [base | {"metric": metric, "value": v} for metric, v in (("accuracy", told), ("free_running_accuracy", own))]
+    return [
+        base | {"metric": metric, "value": v}
+        for metric, v in (("accuracy", told), ("free_running_accuracy", own))
+    ]
 
 
 def fed(answer: Int[Tensor, "B T"], defects: tuple[str, ...]) -> Int[Tensor, "B T"]:
@@ -269,7 +285,10 @@ def probe(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
     source, answer = draw(ROWS, length, torch.Generator().manual_seed(3))
     logits = model(source, fed(answer, model.defects))
     other_order = torch.cat((source[:, :1], source[:, 1:].roll(1, 1)), 1)
-    yield "order_effect", float((model(other_order, fed(answer, model.defects)) - logits).abs().max())
+    yield (
+        "order_effect",
+        float((model(other_order, fed(answer, model.defects)) - logits).abs().max()),
+    )
     other_answer = answer.clone()
     other_answer[:, length - 1] = answer[:, 0]
     moved = model(source, fed(other_answer, model.defects)) - logits
@@ -291,7 +310,9 @@ def score(model: Repaired, length: int) -> Iterator[tuple[str, float]]:
     wanted = answer[:, :length]
     yield "loss", float(F.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
     yield "accuracy", float((logits.argmax(-1) == wanted).float().mean())
-    own = torch.zeros_like(answer)  # A token not yet written reads 0; a causal model does not see it.
+    own = torch.zeros_like(
+        answer
+    )  # A token not yet written reads 0; a causal model does not see it.
     for t in range(length):
         own[:, t + 1] = model(source, own)[:, t].argmax(-1)
     yield "free_running_accuracy", float((own[:, 1:] == wanted).float().mean())
@@ -308,13 +329,20 @@ def train_arm(arm: str, seed: int, steps: int, length: int) -> list[Row]:
     torch.manual_seed(seed)
     model, generator = Repaired(length, ARMS[arm]), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        rows = [{"part": "probe", "metric": metric, "value": value} for metric, value in probe(model, length)]
+        rows = [
+            {"part": "probe", "metric": metric, "value": value}
+            for metric, value in probe(model, length)
+        ]
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP)
+    )
     stretch = max(1, steps // POINTS)
     for step in range(1, steps + 1):
         source, answer = draw(ROWS, length, generator)
-        loss = F.cross_entropy(model(source, fed(answer, model.defects)).flatten(0, 1), answer.flatten())
+        loss = F.cross_entropy(
+            model(source, fed(answer, model.defects)).flatten(0, 1), answer.flatten()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -322,5 +350,8 @@ def train_arm(arm: str, seed: int, steps: int, length: int) -> list[Row]:
         if step % stretch == 0 or step == steps:
             with torch.no_grad():
                 found = list(score(model, length))
-            rows += [{"part": "defect", "step": step, "metric": metric, "value": value} for metric, value in found]
+            rows += [
+                {"part": "defect", "step": step, "metric": metric, "value": value}
+                for metric, value in found
+            ]
     return [*rows, {"metric": "seconds", "value": time.perf_counter() - started}]

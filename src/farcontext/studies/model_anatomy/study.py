@@ -37,19 +37,46 @@ COLUMNS = ["part", "arm", "seed", "step", "metric", "outcome", "value"]
 
 # ------------------------------------------------------------------------------------------- our models, leaf to root
 
-SMALL = {"vocab_size": 80, "width": 64, "heads": 4, "mlp_width": 96, "max_length": 32, "init_std": 0.05}
-MODERNBERT = {"kind": "encoder", "norm": "layer", "mlp": "geglu", "theta": 160_000.0, "embedding_norm": True}
+SMALL = {
+    "vocab_size": 80,
+    "width": 64,
+    "heads": 4,
+    "mlp_width": 96,
+    "max_length": 32,
+    "init_std": 0.05,
+}
+MODERNBERT = {
+    "kind": "encoder",
+    "norm": "layer",
+    "mlp": "geglu",
+    "theta": 160_000.0,
+    "embedding_norm": True,
+}
 ENCODER = ModelConfig(**MODERNBERT, **SMALL, layers=4, window=4, global_every=3)
 DECODER = ModelConfig(kind="decoder", **SMALL, layers=3, kv_heads=2)
-BOTH = ModelConfig(kind="encoder_decoder", **SMALL, layers=2, norm="layer", mlp="gelu", positions="none")
-_BASE = ModelConfig(**MODERNBERT, vocab_size=50_368, width=768, layers=22, heads=12, mlp_width=1152, max_length=8192)
-_LLAMA = {"kind": "decoder", "width": 4096, "layers": 32, "heads": 32, "max_length": 4096, "tied": False}
+BOTH = ModelConfig(
+    kind="encoder_decoder", **SMALL, layers=2, norm="layer", mlp="gelu", positions="none"
+)
+_BASE = ModelConfig(
+    **MODERNBERT, vocab_size=50_368, width=768, layers=22, heads=12, mlp_width=1152, max_length=8192
+)
+_LLAMA = {
+    "kind": "decoder",
+    "width": 4096,
+    "layers": 32,
+    "heads": 32,
+    "max_length": 4096,
+    "tied": False,
+}
 # The numbers are the parameters of Hugging Face's classes (transformers 5.23.0, built on torch's
 # meta device).
 SHIPPED = {
     "ModernBERT-base": (_BASE, 149_655_232),
     "Llama-2-7B": (ModelConfig(**_LLAMA, vocab_size=32_000, mlp_width=11_008), 6_738_415_616),
-    "Llama-3.1-8B": (ModelConfig(**_LLAMA, vocab_size=128_256, mlp_width=14_336, kv_heads=8), 8_030_261_248),
+    "Llama-3.1-8B": (
+        ModelConfig(**_LLAMA, vocab_size=128_256, mlp_width=14_336, kv_heads=8),
+        8_030_261_248,
+    ),
 }
 MODELS = {"encoder": Encoder, "decoder": Decoder, "encoder_decoder": EncoderDecoder}
 PARTS = ("embedding", "norm", "attention", "mlp", "block", "stack", "model")
@@ -94,7 +121,9 @@ def anatomy_rows() -> list[Row]:
         model,
     )
     for name, module in zip(PARTS, parts, strict=True):
-        module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape)}))
+        module.register_forward_hook(
+            lambda _, __, out, name=name: shapes.update({name: tuple(out.shape)})
+        )
     with torch.no_grad():
         model(torch.zeros(2, 24, dtype=torch.int64))
     rows = []
@@ -107,7 +136,11 @@ def anatomy_rows() -> list[Row]:
         with torch.device("meta"):
             counts = {"parameters": num_parameters(MODELS[config.kind](config))}
         counts |= {"closed_form": closed_form(config)["model"], "hugging_face": theirs}
-        rows += [{"part": "size", "arm": name, "metric": m, "value": n} for m, n in counts.items() if n is not None]
+        rows += [
+            {"part": "size", "arm": name, "metric": m, "value": n}
+            for m, n in counts.items()
+            if n is not None
+        ]
     return rows
 
 
@@ -142,9 +175,14 @@ def encoder_pair(seed: int) -> Pair:
     theirs = convert.to_hf(Encoder(ENCODER))
     tokens_BT = _tokens(seed)
     hidden_BT = torch.rand(tokens_BT.shape, generator=torch.Generator().manual_seed(seed)) < 0.3
-    read_BT, targets_BT = tokens_BT.masked_fill(hidden_BT, 0), tokens_BT.masked_fill(~hidden_BT, IGNORE)
+    read_BT, targets_BT = (
+        tokens_BT.masked_fill(hidden_BT, 0),
+        tokens_BT.masked_fill(~hidden_BT, IGNORE),
+    )
     ours = convert.from_hf(theirs)
-    return Pair(ours, theirs, lambda m: m(read_BT), lambda: theirs(input_ids=read_BT).logits, targets_BT)
+    return Pair(
+        ours, theirs, lambda m: m(read_BT), lambda: theirs(input_ids=read_BT).logits, targets_BT
+    )
 
 
 def decoder_pair(seed: int) -> Pair:
@@ -153,10 +191,18 @@ def decoder_pair(seed: int) -> Pair:
     tokens_BT = _tokens(seed)
     read_BT = tokens_BT[:, :-1]
     ours = convert.from_hf(theirs)
-    return Pair(ours, theirs, lambda m: m(read_BT), lambda: theirs(input_ids=read_BT).logits, tokens_BT[:, 1:])
+    return Pair(
+        ours,
+        theirs,
+        lambda m: m(read_BT),
+        lambda: theirs(input_ids=read_BT).logits,
+        tokens_BT[:, 1:],
+    )
 
 
-def encoder_decoder_pair(seed: int, activation: str = "gelu", dtype: torch.dtype = torch.float32) -> Pair:
+def encoder_decoder_pair(
+    seed: int, activation: str = "gelu", dtype: torch.dtype = torch.float32
+) -> Pair:
     """Pair our EncoderDecoder with torch's nn.Transformer.
 
     Both are pre-norm, with one embedding for input and output. Its s.d. is 0.1: with smaller ones
@@ -174,7 +220,9 @@ def encoder_decoder_pair(seed: int, activation: str = "gelu", dtype: torch.dtype
     mask_TT = torchs.generate_square_subsequent_mask(PARITY_LENGTH - 1, dtype=dtype)
 
     def their_logits() -> Tensor:
-        hidden_BTD = torchs(embedding(source_BT), embedding(read_BT), tgt_mask=mask_TT, tgt_is_causal=True)
+        hidden_BTD = torchs(
+            embedding(source_BT), embedding(read_BT), tgt_mask=mask_TT, tgt_is_causal=True
+        )
         return F.linear(hidden_BTD, embedding.weight)
 
     theirs = nn.ModuleList((torchs, embedding))
@@ -198,7 +246,9 @@ def planted(model: nn.Module, **changes: object) -> nn.Module:
     return other
 
 
-def _losses(model: nn.Module, logits: Callable[[], Tensor], targets: Tensor, steps: int) -> list[float]:
+def _losses(
+    model: nn.Module, logits: Callable[[], Tensor], targets: Tensor, steps: int
+) -> list[float]:
     """Return the loss (nats a token) before each AdamW step on one and the same batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PARITY_RATE)
     losses = []
@@ -252,7 +302,9 @@ def parity(arm: str, seed: int, steps: int) -> list[Row]:
     worst = max(abs(a - b) for a, b in zip(ours, others, strict=True))
     rows = [{"part": "parity", "metric": "max_logit_difference", "value": apart}]
     rows += [{"part": "parity", "metric": "max_loss_difference", "value": worst}]
-    rows += [{"part": "planted", "outcome": str(error), "metric": "logit_difference", "value": noticed}]
+    rows += [
+        {"part": "planted", "outcome": str(error), "metric": "logit_difference", "value": noticed}
+    ]
     for step, pair_of_losses in enumerate(zip(ours, others, strict=True)):
         for metric, loss in zip(("our_loss", "their_loss"), pair_of_losses, strict=True):
             rows.append({"part": "parity", "step": step, "metric": metric, "value": loss})
@@ -273,20 +325,45 @@ def run(params: Params) -> pd.DataFrame:
     """
     groups = versions()
     sizes, steps = {"steps": params.steps, "length": params.length}, {"steps": params.parity_steps}
-    programs = {n: EvalConfig(run_programs, None, {"programs": [p for _, _, p in g]}) for n, g in enumerate(groups)}
-    jobs = {case: EvalConfig(train_arm, None, case._asdict() | sizes) for case in grid(seed=params.seeds, arm=ARMS)}
-    jobs |= {case: EvalConfig(parity, None, case._asdict() | steps) for case in grid(seed=params.seeds, arm=PAIRS)}
+    programs = {
+        n: EvalConfig(run_programs, None, {"programs": [p for _, _, p in g]})
+        for n, g in enumerate(groups)
+    }
+    jobs = {
+        case: EvalConfig(train_arm, None, case._asdict() | sizes)
+        for case in grid(seed=params.seeds, arm=ARMS)
+    }
+    jobs |= {
+        case: EvalConfig(parity, None, case._asdict() | steps)
+        for case in grid(seed=params.seeds, arm=PAIRS)
+    }
     relu = "encoder-decoder, ReLU"
-    jobs |= {case: EvalConfig(kink, None, {"seed": case.seed} | steps) for case in grid(seed=params.seeds, arm=[relu])}
+    jobs |= {
+        case: EvalConfig(kink, None, {"seed": case.seed} | steps)
+        for case in grid(seed=params.seeds, arm=[relu])
+    }
     found = sweep(programs | jobs)
-    rows = argument_rows() + accuracy_rows(params.length) + ceiling_rows(params.length) + anatomy_rows()
+    rows = (
+        argument_rows()
+        + accuracy_rows(params.length)
+        + ceiling_rows(params.length)
+        + anatomy_rows()
+    )
     for number, group in enumerate(groups):
         for (part, arm, _), outcome in zip(group, found[number].rows, strict=True):
             base = {"part": part, "arm": arm, "outcome": outcome["outcome"]}
-            rows += [base | {"metric": name, "value": outcome[name]} for name in outcome if name != "outcome"]
+            rows += [
+                base | {"metric": name, "value": outcome[name]}
+                for name in outcome
+                if name != "outcome"
+            ]
     for seed, arm in jobs:
         rows += [{"arm": arm, "seed": seed} | row for row in found[seed, arm].rows]
     table = tables.tidy((row for row in rows if row["metric"] != "seconds"), COLUMNS)
-    cost = [{"stage": r["arm"], "seed": r["seed"], "seconds": r["value"]} for r in rows if r["metric"] == "seconds"]
+    cost = [
+        {"stage": r["arm"], "seed": r["seed"], "seconds": r["value"]}
+        for r in rows
+        if r["metric"] == "seconds"
+    ]
     tables.write_table(table, NAME, params, pd.DataFrame(cost))
     return table

@@ -47,7 +47,10 @@ def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
         )
         axis.axvline(chance[hops], ls=":", color="0.4")
         axis.set(title=title, xlabel="share answered exactly", ylabel="", xlim=(0, 1.02))
-        axis.set_yticks(range(len(order)), [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order))
+        axis.set_yticks(
+            range(len(order)),
+            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
+        )
         axis.title.set_size("small")
     axes[-1].legend(title="", frameon=True, fontsize="small", loc="lower right")
     return figure
@@ -66,7 +69,14 @@ def depth_map(exact: pd.DataFrame) -> Figure:
         at = leading(exact)
         cells = at[at["hops"] == hops].pivot_table(index="depth", columns="length", values="value")
         cells.columns = [f"{int(length):,}" for length in cells.columns]
-        look = {"vmin": 0, "vmax": 1, "cmap": "viridis", "annot": True, "fmt": ".2f", "annot_kws": {"size": 8}}
+        look = {
+            "vmin": 0,
+            "vmax": 1,
+            "cmap": "viridis",
+            "annot": True,
+            "fmt": ".2f",
+            "annot_kws": {"size": 8},
+        }
         sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
         axis.set(title=title, xlabel="tokens", ylabel="depth (0: first)" if axis is axes[0] else "")
         axis.title.set_size("small")
@@ -89,7 +99,13 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
         at = exact[exact["hops"] == hops]
         published, ours = (at[at["run"] == run] for run in ("published", "this run"))
         if len(published):
-            lines = {"x": "length", "y": "value", "hue": "recipe", "hue_order": names, "palette": colors}
+            lines = {
+                "x": "length",
+                "y": "value",
+                "hue": "recipe",
+                "hue_order": names,
+                "palette": colors,
+            }
             sns.lineplot(published, **lines, errorbar=("pi", 100), ax=axis, legend=False)
         for name, points in ours.groupby("recipe"):
             axis.plot(points["length"], points["value"], "o", mfc="none", mec=colors[name], ms=5)
@@ -102,7 +118,14 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
         axis.title.set_size("small")
     handles = [axes[0].plot([], [], color=colors[name], lw=2)[0] for name in names]
     words = [f"{'no' if name == 'none' else name} pre-training" for name in names]
-    figure.legend(handles, words, loc="outside lower center", ncols=len(names), frameon=False, fontsize="small")
+    figure.legend(
+        handles,
+        words,
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        fontsize="small",
+    )
     return figure
 
 
@@ -121,9 +144,16 @@ def real(choice: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     figure, axes = grid(len(domains), height=2.8)
     for axis, domain in zip(axes, domains, strict=True):
         at = shown[shown["recipe"] == domain]
-        sns.barplot(at, y="arm", x="value", order=order, errorbar=None, color="C0", alpha=0.5, ax=axis)
-        sns.stripplot(at, y="arm", x="value", order=order, color="0.2", size=4, jitter=False, ax=axis)
+        sns.barplot(
+            at, y="arm", x="value", order=order, errorbar=None, color="C0", alpha=0.5, ax=axis
+        )
+        sns.stripplot(
+            at, y="arm", x="value", order=order, color="0.2", size=4, jitter=False, ax=axis
+        )
         axis.axvline(guessed[guessed["recipe"] == domain]["value"].mean(), ls=":", color="0.4")
         axis.set(title=domain, xlabel="share of right choices", ylabel="", xlim=(0, 1.04))
-        axis.set_yticks(range(len(order)), [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order))
+        axis.set_yticks(
+            range(len(order)),
+            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
+        )
     return figure

@@ -17,7 +17,9 @@ class Params(Stories):
     window: Count  # The short arms read so many tokens: the last ones, or what BM25 finds.
     lengths: Counts  # The test rows have these T.
     depths: Shares  # The story stands at these depths in them; 0 is the first place.
-    real_domains: Annotated[tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)]
+    real_domains: Annotated[
+        tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)
+    ]
     real_lengths: Counts  # The stretches of a document have these T.
     real_window: Count
     real_documents: Count  # Either kind has so many documents.

@@ -22,7 +22,10 @@ from farcontext.train.runs import EvalConfig, sweep
 
 READS = {"manuals": documents.members, "plays": documents.verses}
 ARMS = ("full", "window", "retrieved", "closed_book")
-STARTS = {"manuals": "OPERATIONS", "plays": "SCENE"}  # A stretch begins at the first of these words in a document.
+STARTS = {
+    "manuals": "OPERATIONS",
+    "plays": "SCENE",
+}  # A stretch begins at the first of these words in a document.
 CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any stretch needs.
 
 
@@ -34,7 +37,10 @@ def run(params: Params) -> list[Row]:
     if params.checkpoint is None:
         return []
     folder = files.project() / params.checkpoint
-    same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
+    same = {
+        "checkpoint": params.checkpoint,
+        "weights": files.sha256_file(folder / "model.safetensors"),
+    }
     same |= {"window": params.real_window, "questions": params.real_questions}
     jobs = [
         EvalConfig(look_up, None, same | {"domain": domain, "number": n, "length": length})
@@ -42,11 +48,22 @@ def run(params: Params) -> list[Row]:
         for domain in params.real_domains
         for n in range(params.real_documents)
     ]
-    return [{"tier": "real"} | row for result in sweep(dict(enumerate(jobs))).values() for row in result.rows]
+    return [
+        {"tier": "real"} | row
+        for result in sweep(dict(enumerate(jobs))).values()
+        for row in result.rows
+    ]
 
 
 def look_up(
-    *, checkpoint: str, weights: str, domain: str, number: int, length: int, window: int, questions: int
+    *,
+    checkpoint: str,
+    weights: str,
+    domain: str,
+    number: int,
+    length: int,
+    window: int,
+    questions: int,
 ) -> list[Row]:
     """Return the scores of one document's questions, by what was read.
 
@@ -60,11 +77,20 @@ def look_up(
         read = _read(arm, made, window, tokenizer.decode)
         found = [row for sample in read for row in observe(pretrained.model, sample)]
         for metric in ("choice", "exact"):
-            rows.append(same | {"arm": arm, "metric": metric, "value": float(np.mean([row[metric] for row in found]))})
+            rows.append(
+                same
+                | {
+                    "arm": arm,
+                    "metric": metric,
+                    "value": float(np.mean([row[metric] for row in found])),
+                }
+            )
     return rows
 
 
-def stretch(domain: str, number: int, length: int, questions: int, encode: Encode, bos: Sequence[int]) -> Sample:
+def stretch(
+    domain: str, number: int, length: int, questions: int, encode: Encode, bos: Sequence[int]
+) -> Sample:
     """Return a stretch of a domain's test document and its questions.
 
     Documents with too little to ask do not count.
@@ -78,7 +104,13 @@ def stretch(domain: str, number: int, length: int, questions: int, encode: Encod
     for text, other in zip(texts, [*texts[1:], texts[0]], strict=True):
         part = text[max(0, text.find(STARTS[domain])) :][:size]
         spare = other[len(other) // 2 :][:size]
-        same = {"length": length, "encode": encode, "read": READS[domain], "queries": questions, "bos": bos}
+        same = {
+            "length": length,
+            "encode": encode,
+            "read": READS[domain],
+            "queries": questions,
+            "bos": bos,
+        }
         made = documents.sample(part, spare, seed=number, **same)
         if made is not None and usable == number:
             return made

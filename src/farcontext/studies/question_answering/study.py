@@ -19,7 +19,15 @@ from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.question_answering import real
 from farcontext.studies.question_answering.params import Params
-from farcontext.studies.story_reader import RECIPES, likeliest, phases_of, run_of, sizes_of, stories, vocabulary
+from farcontext.studies.story_reader import (
+    RECIPES,
+    likeliest,
+    phases_of,
+    run_of,
+    sizes_of,
+    stories,
+    vocabulary,
+)
 from farcontext.tasks import world
 from farcontext.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from farcontext.train.config import RunConfig
@@ -66,7 +74,14 @@ def context_of(
 
 
 def answers(
-    model: Decoder, *, sizes: dict[str, int], length: int, depth: float | None, count: int, arm: str, window: int
+    model: Decoder,
+    *,
+    sizes: dict[str, int],
+    length: int,
+    depth: float | None,
+    count: int,
+    arm: str,
+    window: int,
 ) -> list[Row]:
     """Return a reader's scores by hops: choice, exact match and F1.
 
@@ -87,7 +102,10 @@ def answers(
             firsts = [choice[0] for choice in query.choices]
             best = query.choices[int(logits[0, firsts].argmax())]
             said, true = (words.decode(ids) for ids in (logits.argmax(-1).tolist(), query.answer))
-            found = {"choice": float(best == query.answer), "exact": metrics.exact_match(said, [true])}
+            found = {
+                "choice": float(best == query.answer),
+                "exact": metrics.exact_match(said, [true]),
+            }
             rows.append({"hops": HOPS[kind], **found, "f1": metrics.token_f1(said, [true])})
     means = pd.DataFrame(rows).groupby("hops").mean()
     return [{"hops": int(hops), **scores} for hops, scores in means.to_dict("index").items()]
@@ -116,12 +134,25 @@ def run(params: Params) -> pd.DataFrame:
     jobs = {key: job for seed in params.seeds for key, job in _jobs(params, cells, seed).items()}
     rows = []
     for (recipe, arm, seed, length, depth), result in sweep(jobs).items():
-        base = {"tier": "controlled", "recipe": recipe, "arm": arm, "seed": seed, "length": length, "depth": depth}
+        base = {
+            "tier": "controlled",
+            "recipe": recipe,
+            "arm": arm,
+            "seed": seed,
+            "length": length,
+            "depth": depth,
+        }
         for found in result.rows:
             scores = {name: found[name] for name in ("choice", "exact", "f1")}
-            rows += [base | {"hops": found["hops"], "metric": name, "value": x} for name, x in scores.items()]
+            rows += [
+                base | {"hops": found["hops"], "metric": name, "value": x}
+                for name, x in scores.items()
+            ]
     answered = oracle_share(params)
-    rows += [{"tier": "controlled", "seed": seed, "metric": "oracle", "value": answered} for seed in params.seeds]
+    rows += [
+        {"tier": "controlled", "seed": seed, "metric": "oracle", "value": answered}
+        for seed in params.seeds
+    ]
     rows += real.run(params)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
@@ -134,20 +165,28 @@ def _cells(params: Params) -> list[tuple[str, str, int, float]]:
     The long recipe has the whole map; arms and recipes are compared at the far end.
     """
     trained = params.story_reader.long_length
-    cells = [("long", "full", length, depth) for length in params.lengths for depth in params.depths]
+    cells = [
+        ("long", "full", length, depth) for length in params.lengths for depth in params.depths
+    ]
     cells += [("long", arm, trained, depth) for arm in SHORT for depth in (FAR, NEAR)]
     cells += [("long", arm, trained, FAR) for arm in CONTROLS]
     cells += [(recipe, "full", length, FAR) for recipe in RECIPES for length in params.lengths]
     return list(dict.fromkeys(cells))
 
 
-def _jobs(params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int) -> dict[tuple, EvalConfig]:
+def _jobs(
+    params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int
+) -> dict[tuple, EvalConfig]:
     same: dict[str, Any] = {"sizes": sizes_of(params.story_reader), "window": params.window}
-    counts = dict.fromkeys(params.lengths, params.stories) | {params.story_reader.long_length: params.trained_stories}
+    counts = dict.fromkeys(params.lengths, params.stories) | {
+        params.story_reader.long_length: params.trained_stories
+    }
     runs = {recipe: run_of(params.story_reader, recipe, seed) for recipe in RECIPES}
     return {
         (recipe, arm, seed, length, depth): EvalConfig(
-            answers, runs[recipe], same | {"arm": arm, "length": length, "depth": depth, "count": counts[length]}
+            answers,
+            runs[recipe],
+            same | {"arm": arm, "length": length, "depth": depth, "count": counts[length]},
         )
         for recipe, arm, length, depth in cells
     }
@@ -159,10 +198,19 @@ def oracle_share(params: Params) -> float:
     The oracle reads the decoded text alone.
     """
     told, words = (
-        stories(sizes_of(params.story_reader), length=min(params.lengths), count=params.stories, depth=FAR),
+        stories(
+            sizes_of(params.story_reader),
+            length=min(params.lengths),
+            count=params.stories,
+            depth=FAR,
+        ),
         vocabulary(),
     )
-    hits = [found == q.answer for s in told for q, found in zip(s.queries, world.oracle(s, words.decode), strict=True)]
+    hits = [
+        found == q.answer
+        for s in told
+        for q, found in zip(s.queries, world.oracle(s, words.decode), strict=True)
+    ]
     return float(np.mean(hits))
 
 
@@ -181,4 +229,9 @@ def _cost(params: Params) -> pd.DataFrame:
     for recipe, seed in itertools.product(RECIPES, params.seeds):
         for phase in phases_of(run_of(params.story_reader, recipe, seed)):
             recipes.setdefault((phase, seed), []).append(recipe)
-    return costs({run: {"recipe": " and ".join(names), "seed": seed} for (run, seed), names in recipes.items()})
+    return costs(
+        {
+            run: {"recipe": " and ".join(names), "seed": seed}
+            for (run, seed), names in recipes.items()
+        }
+    )

@@ -51,7 +51,9 @@ CHECKPOINT = "build/smollm2"
 COLUMNS = ["data", "language", "arm", "context", "item", "metric", "value"]
 LANGUAGES = {"de": "German", "fr": "French", "zh": "Chinese"}  # References are in these languages.
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
-ASKS_NUMBER = re.compile(r"[幾几]|多少|何時|[哪何]一?[年月日天]")  # Then an answer with a digit is expected.
+ASKS_NUMBER = re.compile(
+    r"[幾几]|多少|何時|[哪何]一?[年月日天]"
+)  # Then an answer with a digit is expected.
 
 
 class Sizes(Frozen):
@@ -82,20 +84,31 @@ def answer(*, data: str, known: Sequence[str], seed: int, questions: int, asked:
     after the article, as many tokens as the paragraph has.
     """
     loaded, articles = _checkpoint(), read_drcd(text_of(data))
-    encode, before, rng = encoder(loaded.tokenizer), first_tokens(loaded.tokenizer), np.random.default_rng(seed)
+    encode, before, rng = (
+        encoder(loaded.tokenizer),
+        first_tokens(loaded.tokenizer),
+        np.random.default_rng(seed),
+    )
     rows = []
     for item, number in enumerate(rng.permutation(len(articles))[:questions].tolist()):
         one = articles[number][rng.integers(len(articles[number]))]
         same = {"data": data, "language": "zh", "item": item}
         for arm, said in baselines(one, rng).items():
-            rows += [same | {"arm": arm, "metric": name, "value": x} for name, x in scores(said, one.answers).items()]
+            rows += [
+                same | {"arm": arm, "metric": name, "value": x}
+                for name, x in scores(said, one.answers).items()
+            ]
         if item >= asked:
             continue
         own = tuple(encode(one.paragraph))
         other = tuple(encode(following(articles, number, 4 * len(one.paragraph)))[: len(own)])
         cue, scored = encode(f"\n問題：{one.question}\n答案："), encode(one.answers[0])
-        losses = losses_of(loaded.model, own, other, before=before, cue=tuple(cue), scored=tuple(scored))
-        rows += [same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()]
+        losses = losses_of(
+            loaded.model, own, other, before=before, cue=tuple(cue), scored=tuple(scored)
+        )
+        rows += [
+            same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()
+        ]
     return rows
 
 
@@ -105,7 +118,9 @@ def following(articles: Sequence[Sequence[Asked]], number: int, characters: int)
     They follow the article with that number; after the last one comes the first.
     """
     others = [*articles[number + 1 :], *articles[:number]]
-    return "\n".join(dict.fromkeys(one.paragraph for article in others for one in article))[:characters]
+    return "\n".join(dict.fromkeys(one.paragraph for article in others for one in article))[
+        :characters
+    ]
 
 
 def baselines(asked: Asked, rng: np.random.Generator) -> dict[str, str]:
@@ -115,8 +130,14 @@ def baselines(asked: Asked, rng: np.random.Generator) -> dict[str, str]:
     those with a digit where the question asks for a number and there are such.
     """
     sentences = SENTENCE.findall(asked.paragraph)
-    best = ranking([_character_pairs(sentence) for sentence in sentences], _character_pairs(asked.question))
-    fitting = [one for one in sentences if re.search(r"\d", one)] if ASKS_NUMBER.search(asked.question) else []
+    best = ranking(
+        [_character_pairs(sentence) for sentence in sentences], _character_pairs(asked.question)
+    )
+    fitting = (
+        [one for one in sentences if re.search(r"\d", one)]
+        if ASKS_NUMBER.search(asked.question)
+        else []
+    )
     drawn = (fitting or sentences)[rng.integers(len(fitting or sentences))]
     return {"bm25": sentences[best[0] if best else 0], "first": sentences[0], "random": drawn}
 
@@ -140,15 +161,29 @@ def scores(said: str, answers: Sequence[str]) -> dict[str, float]:
     Texts are normalised, and the best over the answers counts.
     """
     found, wanted = normalised(said), [normalised(one) for one in answers]
-    same = [2 * (Counter(found) & Counter(one)).total() / max(1, len(found) + len(one)) for one in wanted]
-    return {"exact": float(found in wanted), "f1": max(same), "contains": float(any(one in found for one in wanted))}
+    same = [
+        2 * (Counter(found) & Counter(one)).total() / max(1, len(found) + len(one))
+        for one in wanted
+    ]
+    return {
+        "exact": float(found in wanted),
+        "f1": max(same),
+        "contains": float(any(one in found for one in wanted)),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- summaries
 
 
 def summarize(
-    *, data: str, known: Sequence[str], seed: int, documents: int, read: int, length: int, sentences: int
+    *,
+    data: str,
+    known: Sequence[str],
+    seed: int,
+    documents: int,
+    read: int,
+    length: int,
+    sentences: int,
 ) -> list[Row]:
     """Return ROUGE by extract, and the losses of the first summaries.
 
@@ -171,12 +206,17 @@ def summarize(
         for arm, said in copied(own.text, sentences, seed + item).items():
             for suffix, references in (("", own.references), ("_wrong", other.references)):
                 found = pd.DataFrame([metrics.rouge(said, one) for one in references]).max()
-                rows += [same | {"arm": arm, "metric": f"{name}{suffix}", "value": x} for name, x in found.items()]
+                rows += [
+                    same | {"arm": arm, "metric": f"{name}{suffix}", "value": x}
+                    for name, x in found.items()
+                ]
         if item >= read:
             continue
         cue, scored = tuple(encode(CUE)), tuple(encode(f" {own.references[0]}"))
         losses = losses_of(loaded.model, body, false_body, before=before, cue=cue, scored=scored)
-        rows += [same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()]
+        rows += [
+            same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()
+        ]
     return rows
 
 
@@ -184,7 +224,13 @@ def summarize(
 
 
 def translate(
-    *, data: str, known: Sequence[str], seed: int, translated: int, contexts: Sequence[int], language: str
+    *,
+    data: str,
+    known: Sequence[str],
+    seed: int,
+    translated: int,
+    contexts: Sequence[int],
+    language: str,
 ) -> list[Row]:
     """Return the losses of true translations, and scores of the sources.
 
@@ -195,16 +241,26 @@ def translate(
     loaded, rng = _checkpoint(), np.random.default_rng(seed)
     if data == "ntrex":
         texts = read_ntrex(*(text_of(f"ntrex_{part}") for part in ("documents", "en", language)))
-        read, pairs = of_documents(texts, translated, max(contexts), rng), [pair for text in texts for pair in text]
+        read, pairs = (
+            of_documents(texts, translated, max(contexts), rng),
+            [pair for text in texts for pair in text],
+        )
     else:
         pairs = read_tatoeba(text_of(data))
         read = of_sentences(pairs, 4 * translated, max(contexts), rng)
-    rows = [{"arm": "copy", "metric": name, "value": x} for name, x in copy_scores(pairs, language).items()]
+    rows = [
+        {"arm": "copy", "metric": name, "value": x}
+        for name, x in copy_scores(pairs, language).items()
+    ]
     for item, (last, before) in enumerate(read):
-        arms = {(arm, count): stood[-count:] for arm, stood in before.items() for count in contexts} | {("none", 0): ()}
+        arms = {
+            (arm, count): stood[-count:] for arm, stood in before.items() for count in contexts
+        } | {("none", 0): ()}
         for (arm, count), stood in arms.items():
             loss = translation_loss(loaded, stood, last, LANGUAGES[language])
-            rows.append({"arm": arm, "context": count, "item": item, "metric": "loss", "value": loss})
+            rows.append(
+                {"arm": arm, "context": count, "item": item, "metric": "loss", "value": loss}
+            )
     return [{"data": data, "language": language} | row for row in rows]
 
 
@@ -212,7 +268,9 @@ def translate(
 Read = list[tuple[Pair, dict[str, Sequence[Pair]]]]
 
 
-def of_documents(documents: Sequence[Sequence[Pair]], count: int, most: int, rng: np.random.Generator) -> Read:
+def of_documents(
+    documents: Sequence[Sequence[Pair]], count: int, most: int, rng: np.random.Generator
+) -> Read:
     """Return one pair of each drawn document, and what stands before.
 
     That is the `most` pairs before it, and as many before that of the next drawn document.
@@ -223,16 +281,24 @@ def of_documents(documents: Sequence[Sequence[Pair]], count: int, most: int, rng
     before = [document[end - most : end] for document, end in zip(chosen, ends, strict=True)]
     lasts = [document[end] for document, end in zip(chosen, ends, strict=True)]
     others = [*before[1:], before[0]]
-    return [(last, {"true": own, "random": other}) for last, own, other in zip(lasts, before, others, strict=True)]
+    return [
+        (last, {"true": own, "random": other})
+        for last, own, other in zip(lasts, before, others, strict=True)
+    ]
 
 
 def of_sentences(pairs: Sequence[Pair], count: int, most: int, rng: np.random.Generator) -> Read:
     """Return drawn pairs, each with `most` others; nothing truly stands before them."""
     drawn = [pairs[number] for number in rng.permutation(len(pairs))[: count + most]]
-    return [(drawn[number], {"random": drawn[number + 1 :][:most]}) for number in range(len(drawn) - most)]
+    return [
+        (drawn[number], {"random": drawn[number + 1 :][:most]})
+        for number in range(len(drawn) - most)
+    ]
 
 
-def translation_loss(loaded: Pretrained, before: Sequence[Pair], last: Pair, language: str) -> float:
+def translation_loss(
+    loaded: Pretrained, before: Sequence[Pair], last: Pair, language: str
+) -> float:
     """Return the mean loss of a translation, in nats a token.
 
     It stands after its English sentence and the pairs before.
@@ -240,7 +306,12 @@ def translation_loss(loaded: Pretrained, before: Sequence[Pair], last: Pair, lan
     encode, layout = encoder(loaded.tokenizer), f"English: {{}}\n{language}:"
     stood = "".join(f"{layout.format(source)} {target}\n\n" for source, target in before)
     scored = encode(f" {last[1]}")
-    row = (*first_tokens(loaded.tokenizer), *encode(stood), *encode(layout.format(last[0])), *scored)
+    row = (
+        *first_tokens(loaded.tokenizer),
+        *encode(stood),
+        *encode(layout.format(last[0])),
+        *scored,
+    )
     return float(token_losses(loaded.model, row, len(scored)).mean())
 
 
@@ -280,7 +351,9 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
         raise UserError(f"{weights}: expected the checkpoint (dvc repro smollm2 makes it)")
     digest = files.sha256_file(weights)
 
-    def job(protocol: Callable[..., list[Row]], data: str, *names: str, **options: str) -> EvalConfig:
+    def job(
+        protocol: Callable[..., list[Row]], data: str, *names: str, **options: str
+    ) -> EvalConfig:
         known = [digest, *(file_of(source)[1] for source in SOURCES[data])]
         options |= {name: getattr(told, name) for name in ("seed", *names)}
         return EvalConfig(protocol, None, {"data": data, "known": known} | options)
@@ -288,15 +361,24 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
     pairs = [*(("ntrex", language) for language in LANGUAGES), ("tatoeba", "zh")]
     jobs = {
         "summarization": [
-            job(summarize, data, "documents", "read", "length", "sentences") for data in ("squality", "qmsum")
+            job(summarize, data, "documents", "read", "length", "sentences")
+            for data in ("squality", "qmsum")
         ],
-        "translation": [job(translate, data, "translated", "contexts", language=to) for data, to in pairs],
+        "translation": [
+            job(translate, data, "translated", "contexts", language=to) for data, to in pairs
+        ],
         "question_answering": [job(answer, "drcd", "questions", "asked")],
     }
-    found = sweep({(study, number): one for study, group in jobs.items() for number, one in enumerate(group)})
+    found = sweep(
+        {(study, number): one for study, group in jobs.items() for number, one in enumerate(group)}
+    )
     tables = {}
     for study, group in jobs.items():
-        rows = [{"context": 0} | row for number in range(len(group)) for row in found[study, number].rows]
+        rows = [
+            {"context": 0} | row
+            for number in range(len(group))
+            for row in found[study, number].rows
+        ]
         tables[study] = results.tidy(rows, COLUMNS)
         results.write_table(tables[study], study, told, base=files.build("realtext"))
     return tables
@@ -306,7 +388,12 @@ def lines(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return each table's means over items, and where its rows are."""
     said = []
     for study, table in tables.items():
-        means = table.groupby([*COLUMNS[:4], "metric"], sort=False)["value"].mean().unstack("metric").round(3)
+        means = (
+            table.groupby([*COLUMNS[:4], "metric"], sort=False)["value"]
+            .mean()
+            .unstack("metric")
+            .round(3)
+        )
         said += [
             means.reset_index().to_string(index=False, na_rep=""),
             str(results.path_in(files.build("realtext"), study)),

@@ -60,7 +60,9 @@ def text_of(name: str) -> str:
     """
     path, digest, whole = file_of(name)
     if not whole:
-        raise UserError(f"{path}: expected a file with sha256 = {digest} (farcontext realtext fetches it)")
+        raise UserError(
+            f"{path}: expected a file with sha256 = {digest} (farcontext realtext fetches it)"
+        )
     return path.read_text(encoding="utf-8-sig").removesuffix("\n")
 
 
@@ -88,7 +90,11 @@ def read_drcd(text: str) -> list[list[Asked]]:
     """Return the questions of each article."""
     return [
         [
-            Asked(paragraph["context"], asked["question"], tuple(answer["text"] for answer in asked["answers"]))
+            Asked(
+                paragraph["context"],
+                asked["question"],
+                tuple(answer["text"] for answer in asked["answers"]),
+            )
             for paragraph in article["paragraphs"]
             for asked in paragraph["qas"]
         ]
@@ -105,7 +111,10 @@ def read_squality(text: str) -> list[Summarized]:
     return [
         Summarized(
             " ".join(story["document"].split()),
-            tuple(" ".join(response["response_text"].split()) for response in story["questions"][0]["responses"]),
+            tuple(
+                " ".join(response["response_text"].split())
+                for response in story["questions"][0]["responses"]
+            ),
         )
         for story in found
     ]
@@ -120,7 +129,8 @@ def read_qmsum(text: str) -> list[Summarized]:
     return [
         Summarized(
             "\n".join(
-                f"{turn['speaker']}: {' '.join(turn['content'].split())}" for turn in meeting["meeting_transcripts"]
+                f"{turn['speaker']}: {' '.join(turn['content'].split())}"
+                for turn in meeting["meeting_transcripts"]
             ),
             (meeting["general_query_list"][0]["answer"],),
         )
@@ -131,7 +141,10 @@ def read_qmsum(text: str) -> list[Summarized]:
 def read_ntrex(documents: str, english: str, references: str) -> list[list[Pair]]:
     """Return the sentence pairs of each document; three files, line by line."""
     rows = zip(*(text.split("\n") for text in (documents, english, references)), strict=True)
-    return [[(source, target) for _, source, target in group] for _, group in groupby(rows, key=lambda row: row[0])]
+    return [
+        [(source, target) for _, source, target in group]
+        for _, group in groupby(rows, key=lambda row: row[0])
+    ]
 
 
 def read_tatoeba(text: str) -> list[Pair]:

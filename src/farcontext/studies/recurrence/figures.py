@@ -18,9 +18,13 @@ NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "attention": "attention"}
 def _arms(axis: Axes, rows: pd.DataFrame, x: str) -> None:
     """Draw published rows as a line with the range over seeds, this run's as hollow circles."""
     for arm, color in COLORS.items():
-        published, ours = (rows[(rows["arm"] == arm) & (rows["run"] == run)] for run in ("published", "this run"))
+        published, ours = (
+            rows[(rows["arm"] == arm) & (rows["run"] == run)] for run in ("published", "this run")
+        )
         if len(published):
-            sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False)
+            sns.lineplot(
+                published, x=x, y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False
+            )
         axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=5)
 
 
@@ -55,7 +59,14 @@ def gradient_by_distance(table: pd.DataFrame) -> Figure:
         _arms(axis, rows[(rows["task"] == task) & (rows["when"] == when)], "distance")
         axis.axhline(-45, color="0.4", ls=":", lw=1)
         axis.set(title=title, xlabel="distance d, tokens", ylabel="", ylim=(min(low, -50), 5))
-    axes[0].annotate("smallest number in fp32", (0, -45), (2, 3), textcoords="offset points", fontsize=8, color="0.3")
+    axes[0].annotate(
+        "smallest number in fp32",
+        (0, -45),
+        (2, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color="0.3",
+    )
     axes[0].set_ylabel("log10 ‖∂loss/∂x‖")
     for axis in axes[1:]:
         axis.set_yticklabels([])
@@ -83,7 +94,11 @@ def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
     distances = sorted(accuracy["distance"].unique())
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(distances, [str(int(d)) for d in distances])
-    axes[0].set(xlabel="tokens between pairs and question", ylabel="share of questions right", ylim=(-0.03, 1.05))
+    axes[0].set(
+        xlabel="tokens between pairs and question",
+        ylabel="share of questions right",
+        ylim=(-0.03, 1.05),
+    )
     loss = recall[recall["metric"] == "loss"].assign(tokens=lambda frame: frame["tokens"] / 1000)
     _arms(axes[1], loss, "tokens")
     axes[1].set(xlabel="thousands of training tokens", ylabel="training loss, nats", ylim=(0, None))
@@ -114,7 +129,11 @@ def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
         lengths = sorted(rows["length"].unique())
         axis.set_xscale("log", base=2)
         axis.set_xticks(lengths, [str(int(length)) for length in lengths])
-        axis.set(title=f"{ignores:.0%} of instructions ignored", xlabel="tokens in the row", ylim=(-0.02, 0.55))
+        axis.set(
+            title=f"{ignores:.0%} of instructions ignored",
+            xlabel="tokens in the row",
+            ylim=(-0.02, 0.55),
+        )
         axis.set_ylabel("share of bits wrong" if axis is axes[0] else "")
     _legend(figure, rows["arm"], (rows["run"] == "published").any())
     return figure

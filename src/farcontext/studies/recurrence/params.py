@@ -17,7 +17,9 @@ class Params(Study):
     number: ClassVar[int] = 2
 
     seeds: Seeds  # Recall has these.
-    flip_flop_seeds: Seeds  # There are more of them: minutes are enough, and its slopes spread more.
+    flip_flop_seeds: (
+        Seeds  # There are more of them: minutes are enough, and its slopes spread more.
+    )
     # rnn, lstm and gru have this D; the state's width follows from the number of parameters.
     recurrent_width: Count
     attention_width: Count

@@ -27,13 +27,30 @@ from farcontext.train.loop import build_model
 from farcontext.train.runs import EvalConfig, RunResult, costs, final_loss, grid, sweep
 
 NAME = "recurrence"
-COLUMNS = ["task", "arm", "seed", "when", "rate", "tokens", "distance", "length", "ignores", "metric", "value"]
+COLUMNS = [
+    "task",
+    "arm",
+    "seed",
+    "when",
+    "rate",
+    "tokens",
+    "distance",
+    "length",
+    "ignores",
+    "metric",
+    "value",
+]
 IGNORES = 0.8  # In training, this share of flip-flop's instructions only fills.
 CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
 LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
 POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.
 SMALLEST = math.log(1e-300)  # The slope is fitted to larger norms only, since fp64 ends at 1e-308.
-NEAR = (1, 2, 4, 8)  # The gradient is also taken at these distances; the slope is not fitted to them.
+NEAR = (
+    1,
+    2,
+    4,
+    8,
+)  # The gradient is also taken at these distances; the slope is not fitted to them.
 
 
 class Arm(NamedTuple):
@@ -64,7 +81,9 @@ def model_of(params: Params, task: str, arm: str) -> ModelConfig:
 
     def of(mlp_width: int) -> ModelConfig:
         shape = {"width": params.recurrent_width, "layers": 1}
-        if arm not in RECURRENT:  # Without smeared keys and its own output matrix, attention may stay on a plateau.
+        if (
+            arm not in RECURRENT
+        ):  # Without smeared keys and its own output matrix, attention may stay on a plateau.
             shape = {"width": params.attention_width, "layers": params.attention_layers}
             shape |= {"mlp": "gelu", "tied": False, "smear": True}
         vocabulary = recall.VOCABULARY if task == "recall" else flip_flop.VOCABULARY
@@ -79,8 +98,13 @@ def model_of(params: Params, task: str, arm: str) -> ModelConfig:
             **shape,
         )
 
-    above = 1 + bisect.bisect_left(range(1, wanted), wanted, key=lambda width: parameter_count(of(width)))
-    return min((of(max(1, width)) for width in (above - 1, above)), key=lambda c: abs(parameter_count(c) - wanted))
+    above = 1 + bisect.bisect_left(
+        range(1, wanted), wanted, key=lambda width: parameter_count(of(width))
+    )
+    return min(
+        (of(max(1, width)) for width in (above - 1, above)),
+        key=lambda c: abs(parameter_count(c) - wanted),
+    )
 
 
 def state_numbers(model: ModelConfig, length: int) -> int:
@@ -105,7 +129,9 @@ def curriculum(params: Params, task: str) -> Curriculum:
         return Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(bits,)),))
     dense = Task(name="dense_recall", pairs=params.pairs)
     once = Task(name="recall", pairs=params.pairs, span=params.span)
-    first = Stage(steps=params.dense_steps, rows=params.dense_rows, length=params.dense_length, tasks=(dense,))
+    first = Stage(
+        steps=params.dense_steps, rows=params.dense_rows, length=params.dense_length, tasks=(dense,)
+    )
     further = zip(params.recall_steps, params.recall_rows, params.recall_lengths, strict=True)
     mixed = [
         Stage(steps=s, rows=rows, length=length, tasks=(once,) if place else (dense, once))
@@ -142,8 +168,16 @@ def run(params: Params) -> pd.DataFrame:
     """
     rates, rows = tuned(params)
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
-    arms = [Arm(task, name, seed, rate) for task in rates for name, rate in rates[task].items() for seed in seeds[task]]
-    runs = {arm: run_of(params, arm) for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))}
+    arms = [
+        Arm(task, name, seed, rate)
+        for task in rates
+        for name, rate in rates[task].items()
+        for seed in seeds[task]
+    ]
+    runs = {
+        arm: run_of(params, arm)
+        for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))
+    }
     trained = sweep(runs)
     rows += size_rows(params, rates)
     rows += [row for arm, result in trained.items() for row in _curve(params, arm, result)]
@@ -151,7 +185,9 @@ def run(params: Params) -> pd.DataFrame:
     rows += _flip_flop(params, {arm: job for arm, job in runs.items() if arm.task == "flip_flop"})
     rows += _gradients(params, runs)
     table = tables.tidy(rows, COLUMNS)
-    tables.write_table(table, NAME, params, costs({job: _columns(arm) for arm, job in runs.items()}))
+    tables.write_table(
+        table, NAME, params, costs({job: _columns(arm) for arm, job in runs.items()})
+    )
     return table
 
 
@@ -180,7 +216,10 @@ def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
         for arm, result in sweep({arm: run_of(params, arm) for arm in trials}).items()
     ]
     means = pd.DataFrame(rows).groupby(["task", "arm", "rate"])["value"].mean()
-    best = {task: {name: float(means[task, name].idxmin()) for name in names} for task, names in given.items()}
+    best = {
+        task: {name: float(means[task, name].idxmin()) for name in names}
+        for task, names in given.items()
+    }
     return best, rows
 
 
@@ -205,10 +244,18 @@ def _curve(params: Params, arm: Arm, result: RunResult) -> list[Row]:
     seen = np.cumsum([stage.rows * stage.length for stage in stages for _ in range(stage.steps)])
     losses = np.array([row["loss"] for row in result.rows])
     stretch = math.ceil(len(losses) / CURVE_POINTS)
-    points = [(int(seen[part[-1]]), float(losses[part].mean())) for part in _stretches(len(losses), stretch)]
-    rows = [_columns(arm) | {"tokens": tokens, "metric": "loss", "value": loss} for tokens, loss in points]
+    points = [
+        (int(seen[part[-1]]), float(losses[part].mean()))
+        for part in _stretches(len(losses), stretch)
+    ]
+    rows = [
+        _columns(arm) | {"tokens": tokens, "metric": "loss", "value": loss}
+        for tokens, loss in points
+    ]
     after = [tokens for tokens, loss in points if loss < LEARNED]
-    return rows + [_columns(arm) | {"metric": "learned_after", "value": float(tokens)} for tokens in after[:1]]
+    return rows + [
+        _columns(arm) | {"metric": "learned_after", "value": float(tokens)} for tokens in after[:1]
+    ]
 
 
 def _stretches(count: int, size: int) -> list[np.ndarray]:
@@ -242,10 +289,18 @@ def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
         for distance, row in zip(params.distances, result.rows, strict=True)
     ]
     rng = np.random.default_rng(evaluation.EVALUATION_SEED)
-    tokens, scored = recall.recall(rng, params.test_rows, length, pairs=params.pairs, span=params.span)
+    tokens, scored = recall.recall(
+        rng, params.test_rows, length, pairs=params.pairs, span=params.span
+    )
     right = float((recall.oracle(tokens, scored) == tokens[scored]).mean())
     return rows + [
-        {"task": "recall", "arm": "oracle", "seed": seed, "metric": "oracle_accuracy", "value": right}
+        {
+            "task": "recall",
+            "arm": "oracle",
+            "seed": seed,
+            "metric": "oracle_accuracy",
+            "value": right,
+        }
         for seed in params.seeds
     ]
 
@@ -262,7 +317,10 @@ def crossover(table: pd.DataFrame) -> pd.Series:
     wide = accuracy.pivot_table(index=["run", "seed"], columns=["arm", "distance"], values="value")
     lead = 100 * (wide["attention"] - wide["lstm"]).dropna(axis=1, how="all")
     return lead.apply(
-        lambda row: effective_length.crossing(list(row.dropna().index), list(-row.dropna()), -POINTS), axis=1
+        lambda row: effective_length.crossing(
+            list(row.dropna().index), list(-row.dropna()), -POINTS
+        ),
+        axis=1,
     )
 
 
@@ -273,12 +331,20 @@ def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     options = {"lengths": params.test_lengths, "rows": params.test_rows}
     jobs = {
         (arm, ignores): EvalConfig(
-            evaluation.task_accuracy, runs[arm], options | {"task": {"name": "flip_flop", "ignores": ignores}}
+            evaluation.task_accuracy,
+            runs[arm],
+            options | {"task": {"name": "flip_flop", "ignores": ignores}},
         )
         for arm, ignores in grid(arm=runs, ignores=params.test_ignores)
     }
     return [
-        _columns(arm) | {"length": row["length"], "ignores": ignores, "metric": "error", "value": 1 - row["accuracy"]}
+        _columns(arm)
+        | {
+            "length": row["length"],
+            "ignores": ignores,
+            "metric": "error",
+            "value": 1 - row["accuracy"],
+        }
         for (arm, ignores), result in sweep(jobs).items()
         for row in result.rows
     ]
@@ -303,18 +369,25 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
         "recall": {"name": "recall", "pairs": params.pairs, "span": params.span},
         "flip_flop": {"name": "flip_flop", "ignores": IGNORES},
     }
-    same = {"length": params.gradient_length, "distances": tuple(distances), "rows": params.gradient_rows}
+    same = {
+        "length": params.gradient_length,
+        "distances": tuple(distances),
+        "rows": params.gradient_rows,
+    }
     jobs = {}
     for arm, job in runs.items():
         options = same | {"task": tasks[arm.task]}
         jobs[arm, "trained"] = EvalConfig(gradients.gradient_by_distance, job, options)
-        jobs[arm, "start"] = EvalConfig(gradients.gradient_before_training, job, options | {"seed": arm.seed})
+        jobs[arm, "start"] = EvalConfig(
+            gradients.gradient_before_training, job, options | {"seed": arm.seed}
+        )
     rows = []
     for (arm, when), result in sweep(jobs).items():
         at = _columns(arm) | {"when": when}
         norms = {row["distance"]: row["log_norm"] for row in result.rows}
         rows += [
-            at | {"distance": d, "metric": "log10_gradient", "value": norm / math.log(10)} for d, norm in norms.items()
+            at | {"distance": d, "metric": "log10_gradient", "value": norm / math.log(10)}
+            for d, norm in norms.items()
         ]
         rows.append(at | {"metric": "log_slope", "value": slope_of({d: norms[d] for d in fitted})})
     return rows

@@ -21,7 +21,10 @@ READ = {
     "closed_book": "no story",
 }
 COLORS = {"full": "C0", "hierarchical": "C2", "first": "C1", "last": "C3"}
-SCORES = {"recall": "share of the facts that is stated", "precision": "share of what is stated that is true"}
+SCORES = {
+    "recall": "share of the facts that is stated",
+    "precision": "share of what is stated that is true",
+}
 CONTEXTS = {"true": "its own manual", "other": "another manual", "none": "nothing"}
 
 
@@ -39,10 +42,20 @@ def arms(scores: pd.DataFrame) -> Figure:
     for axis, (metric, title) in zip(axes, SCORES.items(), strict=True):
         at = shown[shown["metric"] == metric]
         sns.barplot(
-            at, y="arm", x="value", order=order, errorbar=("pi", 100), err_kws={"linewidth": 1}, color="C0", ax=axis
+            at,
+            y="arm",
+            x="value",
+            order=order,
+            errorbar=("pi", 100),
+            err_kws={"linewidth": 1},
+            color="C0",
+            ax=axis,
         )
         axis.set(title=metric, xlabel=title, ylabel="", xlim=(0, 1.02))
-        axis.set_yticks(range(len(order)), [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order))
+        axis.set_yticks(
+            range(len(order)),
+            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
+        )
     return figure
 
 
@@ -59,15 +72,27 @@ def by_depth(recall: pd.DataFrame) -> Figure:
     for arm, color in COLORS.items():
         some = published[published["arm"] == arm]
         if len(some):
-            sns.lineplot(some, x="depth", y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False)
+            sns.lineplot(
+                some, x="depth", y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False
+            )
         here = ours[ours["arm"] == arm]
         axis.plot(here["depth"], here["value"], "o", mfc="none", mec=color, ms=5)
     axis.set(
-        xlabel="where the fact is told (0: first, 1: last)", ylabel="share stated", xlim=(0, 1), ylim=(-0.02, 1.04)
+        xlabel="where the fact is told (0: first, 1: last)",
+        ylabel="share stated",
+        xlim=(0, 1),
+        ylim=(-0.02, 1.04),
     )
     handles = [axis.plot([], [], color=color, lw=2)[0] for color in COLORS.values()]
     words = [READ[arm] for arm in COLORS]
-    figure.legend(handles, words, loc="outside lower center", ncols=len(words), frameon=False, fontsize="small")
+    figure.legend(
+        handles,
+        words,
+        loc="outside lower center",
+        ncols=len(words),
+        frameon=False,
+        fontsize="small",
+    )
     return figure
 
 
@@ -83,22 +108,52 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """
     figure, axes = grid(2, height=3.0)
     shown = leading(rouge).assign(
-        against=lambda rows: rows["metric"].map({"rougeL": "its own abstract", "rougeL_wrong": "another manual's"})
+        against=lambda rows: rows["metric"].map(
+            {"rougeL": "its own abstract", "rougeL_wrong": "another manual's"}
+        )
     )
     order = [arm for arm in READ if arm in set(shown["arm"])]
-    bars = {"y": "arm", "x": "value", "order": order, "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}}
-    sns.barplot(shown, hue="against", hue_order=["its own abstract", "another manual's"], **bars, ax=axes[0])
+    bars = {
+        "y": "arm",
+        "x": "value",
+        "order": order,
+        "errorbar": ("pi", 100),
+        "err_kws": {"linewidth": 1},
+    }
+    sns.barplot(
+        shown, hue="against", hue_order=["its own abstract", "another manual's"], **bars, ax=axes[0]
+    )
     axes[0].set(title="copied sentences", xlabel="ROUGE-L (F1)", ylabel="", xlim=(0, None))
     axes[0].set_yticks(range(len(order)), [READ[arm] for arm in order])
     handles, words = axes[0].get_legend_handles_labels()
     axes[0].get_legend().remove()
-    figure.legend(handles, [f"against {text}" for text in words], loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(
+        handles,
+        [f"against {text}" for text in words],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
     lines = leading(loss).assign(read=lambda rows: rows["arm"].map(CONTEXTS))
     sns.stripplot(
-        lines, y="read", x="value", order=list(CONTEXTS.values()), color="0.5", size=4, jitter=False, ax=axes[1]
+        lines,
+        y="read",
+        x="value",
+        order=list(CONTEXTS.values()),
+        color="0.5",
+        size=4,
+        jitter=False,
+        ax=axes[1],
     )
     sns.pointplot(
-        lines, y="read", x="value", order=list(CONTEXTS.values()), errorbar=None, ls="", marker="D", ax=axes[1]
+        lines,
+        y="read",
+        x="value",
+        order=list(CONTEXTS.values()),
+        errorbar=None,
+        ls="",
+        marker="D",
+        ax=axes[1],
     )
     axes[1].set(title="true abstract, by what is read", xlabel="loss, nats a token", ylabel="")
     for axis in axes:

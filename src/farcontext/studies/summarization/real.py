@@ -34,7 +34,10 @@ FEWEST, MOST = 20, 200  # An abstract has a number of words between these.
 COPIED = 0.5  # Two sentences are copies if they share this part of the shorter one's word trigrams.
 CHARACTERS = 12  # Each wanted token gets so many characters of text, more than any body needs.
 ENDS = re.compile(r"(?<=[.!?])\s+")
-LISTED = ("Errors:", "One of:")  # The rendering of a manual adds lines with these beginnings; they are no prose.
+LISTED = (
+    "Errors:",
+    "One of:",
+)  # The rendering of a manual adds lines with these beginnings; they are no prose.
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,25 @@ def run(params: Params) -> list[Row]:
     if params.checkpoint is None:
         return []
     folder = files.project() / params.checkpoint
-    same = {"checkpoint": params.checkpoint, "weights": files.sha256_file(folder / "model.safetensors")}
+    same = {
+        "checkpoint": params.checkpoint,
+        "weights": files.sha256_file(folder / "model.safetensors"),
+    }
     same |= {"length": params.real_length, "sentences": params.real_sentences}
-    jobs = [EvalConfig(summarize, None, same | {"number": number}) for number in range(params.real_documents)]
-    return [{"tier": "real"} | row for result in sweep(dict(enumerate(jobs))).values() for row in result.rows]
+    jobs = [
+        EvalConfig(summarize, None, same | {"number": number})
+        for number in range(params.real_documents)
+    ]
+    return [
+        {"tier": "real"} | row
+        for result in sweep(dict(enumerate(jobs))).values()
+        for row in result.rows
+    ]
 
 
-def summarize(*, checkpoint: str, weights: str, number: int, length: int, sentences: int) -> list[Row]:
+def summarize(
+    *, checkpoint: str, weights: str, number: int, length: int, sentences: int
+) -> list[Row]:
     """Return one manual's scores, by arm.
 
     `weights` only names the evaluation in the cache.
@@ -77,10 +92,17 @@ def summarize(*, checkpoint: str, weights: str, number: int, length: int, senten
     for arm, text in copied(pretrained.tokenizer.decode(own.body), sentences, number).items():
         for suffix, abstract in (("", own.abstract), ("_wrong", other.abstract)):
             scores = metrics.rouge(text, abstract)
-            rows += [same | {"arm": arm, "metric": f"{name}{suffix}", "value": x} for name, x in scores.items()]
+            rows += [
+                same | {"arm": arm, "metric": f"{name}{suffix}", "value": x}
+                for name, x in scores.items()
+            ]
     scored = tuple(encode(f" {own.abstract}"))
-    losses = losses_of(pretrained.model, own.body, other.body, before=first, cue=tuple(encode(CUE)), scored=scored)
-    return rows + [same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()]
+    losses = losses_of(
+        pretrained.model, own.body, other.body, before=first, cue=tuple(encode(CUE)), scored=scored
+    )
+    return rows + [
+        same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ manuals
@@ -94,7 +116,11 @@ def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summariz
     Raises:
         ValueError: the corpus has fewer manuals with an abstract and a body of `length` tokens, or a single family.
     """
-    found = usable(corpus.load_documents(files.project() / "build" / "corpus", "test", "manuals"), length, encode)
+    found = usable(
+        corpus.load_documents(files.project() / "build" / "corpus", "test", "manuals"),
+        length,
+        encode,
+    )
     if number >= len(found) or len({one.family for one in found}) < 2:
         raise ValueError(
             f"manuals: {len(found)} documents: expected {number + 1} or more, of two families, with an abstract of "
@@ -127,7 +153,10 @@ def parted(text: str, most: int) -> tuple[str, str]:
     described, _, body = text.partition("\nOPERATIONS\n")
     abstract = "\n".join(line for line in described.split("\n") if line.endswith((".", ":", "!")))
     known = [_trigrams(sentence) for line in abstract.split("\n") for sentence in ENDS.split(line)]
-    lines = ([s for s in ENDS.split(line) if not _copies(_trigrams(s), known)] for line in body[:most].split("\n"))
+    lines = (
+        [s for s in ENDS.split(line) if not _copies(_trigrams(s), known)]
+        for line in body[:most].split("\n")
+    )
     return abstract, "\n".join(" ".join(sentences) for sentences in lines)
 
 
@@ -138,7 +167,9 @@ def _trigrams(sentence: str) -> set[tuple[str, ...]]:
 
 def _copies(found: set, known: Sequence[set]) -> bool:
     """Whether a sentence shares COPIED of its trigrams with one of the known, or one of these with it."""
-    return any(found and one and len(found & one) >= COPIED * min(len(found), len(one)) for one in known)
+    return any(
+        found and one and len(found & one) >= COPIED * min(len(found), len(one)) for one in known
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- arms
@@ -150,11 +181,18 @@ def copied(text: str, count: int, seed: int) -> dict[str, str]:
     Lines that the rendering of a manual adds are no sentences.
     """
     lines = (line for line in text.split("\n") if not line.startswith(LISTED))
-    sentences = [s for line in lines for s in ENDS.split(line) if len(s.split()) > 4 and s.endswith((".", "!", "?"))]
+    sentences = [
+        s
+        for line in lines
+        for s in ENDS.split(line)
+        if len(s.split()) > 4 and s.endswith((".", "!", "?"))
+    ]
     return {arm: " ".join(some) for arm, some in extracts(sentences, count, seed).items()}
 
 
-def losses_of(model: PreTrainedModel, own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids) -> dict[str, float]:
+def losses_of(
+    model: PreTrainedModel, own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids
+) -> dict[str, float]:
     """Return the mean loss (nats) of the scored tokens, by context.
 
     A context is a body (or nothing), then the cue.

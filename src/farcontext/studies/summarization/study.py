@@ -62,7 +62,10 @@ def read_by(arm: str, sample: Sample, other: Sample, window: int) -> list[np.nda
         case "last":
             return [np.concatenate((first, rest[-size:]))]
         case "hierarchical":
-            return [np.concatenate((first, rest[start : start + size])) for start in range(0, len(rest), size)]
+            return [
+                np.concatenate((first, rest[start : start + size]))
+                for start in range(0, len(rest), size)
+            ]
         case "closed_book":
             return [closed_book(sample).context]
         case "wrong":
@@ -85,7 +88,14 @@ def merged(parts: Sequence[str]) -> list[Fact]:
 
 
 def summaries(
-    model: Decoder, *, sizes: dict[str, int], length: int, layout: str, count: int, arm: str, window: int
+    model: Decoder,
+    *,
+    sizes: dict[str, int],
+    length: int,
+    layout: str,
+    count: int,
+    arm: str,
+    window: int,
 ) -> list[Row]:
     """Return the scores of what a writer says about stories.
 
@@ -107,11 +117,15 @@ def copied(*, sizes: dict[str, int], length: int, layout: str, count: int, arm: 
     As many sentences are copied as a summary has.
     """
     words, stated, texts = vocabulary(), [], []
-    for number, sample in enumerate(stories(sizes, length=length, count=count, depth=LAYOUTS[layout])):
+    for number, sample in enumerate(
+        stories(sizes, length=length, count=count, depth=LAYOUTS[layout])
+    ):
         text = words.decode(sample.context.tolist())
         sentences = [found.group() for found in SENTENCE.finditer(text) if found.group().strip()]
         texts.append("".join(extracts(sentences, sizes["people"] + sizes["things"], number)[arm]))
-        stated.append([fact for fact in world.state(world.read(texts[-1])) if fact.kind != "thing_place"])
+        stated.append(
+            [fact for fact in world.state(world.read(texts[-1])) if fact.kind != "thing_place"]
+        )
     return scores(sizes, stated, texts)
 
 
@@ -125,7 +139,9 @@ def facts_of(sizes: dict[str, int], number: int) -> dict[Fact, float]:
     return {fact: float(depths[evidence[fact][-1]]) for fact in storybook.summary_of(story)}
 
 
-def scores(sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Sequence[str]) -> list[Row]:
+def scores(
+    sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Sequence[str]
+) -> list[Row]:
     """Return METRICS, and the recall of facts by depth.
 
     METRICS are means over stories; precision is left out where no story has one.
@@ -134,14 +150,26 @@ def scores(sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Seque
     for number, (facts, text) in enumerate(zip(stated, texts, strict=True)):
         true = facts_of(sizes, number)
         reference = "".join(fact.sentence for fact in true)
-        row = {"recall": metrics.fact_recall(facts, [*true]), "precision": metrics.fact_precision(facts, [*true])}
-        rows.append(row | {"rougeL": metrics.rouge(text, reference)["rougeL"], "words": len(text.split())})
+        row = {
+            "recall": metrics.fact_recall(facts, [*true]),
+            "precision": metrics.fact_precision(facts, [*true]),
+        }
+        rows.append(
+            row | {"rougeL": metrics.rouge(text, reference)["rougeL"], "words": len(text.split())}
+        )
         found += [{"depth": depth, "value": float(fact in facts)} for fact, depth in true.items()]
     means = pd.DataFrame(rows).mean()
     by_depth = pd.DataFrame(found).groupby("depth")["value"].mean()
     return [
-        *({"metric": name, "value": float(means[name])} for name in METRICS if pd.notna(means[name])),
-        *({"metric": "recall_at", "depth": depth, "value": value} for depth, value in by_depth.items()),
+        *(
+            {"metric": name, "value": float(means[name])}
+            for name in METRICS
+            if pd.notna(means[name])
+        ),
+        *(
+            {"metric": "recall_at", "depth": depth, "value": value}
+            for depth, value in by_depth.items()
+        ),
     ]
 
 
@@ -157,13 +185,18 @@ def run(params: Params) -> pd.DataFrame:
     the summary), means over stories · recall_at (of the facts at a depth) · oracle (share of the
     facts that the oracle finds in the decoded text) · and those of `real.run`.
     """
-    jobs = {(*cell, seed): _job(params, *cell, seed) for seed in params.seeds for cell in _cells(params)}
+    jobs = {
+        (*cell, seed): _job(params, *cell, seed) for seed in params.seeds for cell in _cells(params)
+    }
     rows = []
     for (arm, length, layout, seed), result in sweep(jobs).items():
         base = {"tier": "controlled", "arm": arm, "seed": seed, "length": length, "layout": layout}
         rows += [base | row for row in result.rows]
     known = oracle_recall(params)
-    rows += [{"tier": "controlled", "seed": seed, "metric": "oracle", "value": known} for seed in params.seeds]
+    rows += [
+        {"tier": "controlled", "seed": seed, "metric": "oracle", "value": known}
+        for seed in params.seeds
+    ]
     rows += real.run(params)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
@@ -199,10 +232,15 @@ def oracle_recall(params: Params) -> float:
     sizes, words = sizes_of(params.story_reader), vocabulary()
     told = stories(sizes, length=min(params.lengths), count=params.stories, depth=None)
     known = [world.state(world.read(words.decode(sample.context.tolist()))) for sample in told]
-    return float(np.mean([metrics.fact_recall([*k], [*facts_of(sizes, n)]) for n, k in enumerate(known)]))
+    return float(
+        np.mean([metrics.fact_recall([*k], [*facts_of(sizes, n)]) for n, k in enumerate(known)])
+    )
 
 
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table; the readers' base is part of it."""
-    runs = {seed: writer_of(params.story_reader, params.story_writer, "summary", seed) for seed in params.seeds}
+    runs = {
+        seed: writer_of(params.story_reader, params.story_writer, "summary", seed)
+        for seed in params.seeds
+    }
     return pd.DataFrame([{"seed": seed} | cost_of(run) for seed, run in runs.items()])

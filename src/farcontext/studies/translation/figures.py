@@ -10,7 +10,11 @@ from matplotlib.figure import Figure
 
 from farcontext.results.plotting import grid, leading
 
-KINDS = {"gender": "gender: la, lo", "formality": "formality: tu, vos", "term": "term: banka, bordo"}
+KINDS = {
+    "gender": "gender: la, lo",
+    "formality": "formality: tu, vos",
+    "term": "term: banka, bordo",
+}
 METRICS = {"exact": "translated exactly, %", "bleu": "BLEU", "chrf": "chrF"}
 SHIFT = 0.06  # Each line stands this part of a distance unit further right, so that equal ones are both seen.
 
@@ -46,15 +50,26 @@ def choices(contrast: pd.DataFrame, chance: float) -> Figure:
         for number, (context, part) in enumerate(published.groupby("context")):
             _range(axis, part, SHIFT * number, colors[context])
         for context, points in ours.groupby("context"):
-            axis.plot(points["distance"], points["value"], "o", mfc="none", mec=colors[context], ms=5)
+            axis.plot(
+                points["distance"], points["value"], "o", mfc="none", mec=colors[context], ms=5
+            )
         axis.axhline(chance, ls=":", color="0.4")
         axis.set_xticks(sorted(at["distance"].unique()))
-        axis.set(title=title, ylim=(0, 1.04), ylabel="share of right choices" if axis is axes[0] else "")
+        axis.set(
+            title=title, ylim=(0, 1.04), ylabel="share of right choices" if axis is axes[0] else ""
+        )
         axis.title.set_size("small")
     axes[1].set_xlabel("sentences back to the one that tells")
     handles = [axes[0].plot([], [], color=colors[context], lw=2)[0] for context in legend]
     words = [f"{context:.0f} read" if context else "sentence alone" for context in legend]
-    figure.legend(handles, words, loc="outside lower center", ncols=len(words), frameon=False, fontsize="small")
+    figure.legend(
+        handles,
+        words,
+        loc="outside lower center",
+        ncols=len(words),
+        frameon=False,
+        fontsize="small",
+    )
     return figure
 
 
@@ -74,15 +89,26 @@ def scores(table: pd.DataFrame) -> Figure:
         table: rows of metrics "exact", "bleu" and "chrf", with run, arm, context, seed and value; exact as a share.
     """
     shown = leading(table[table["metric"].isin(METRICS)])
-    shown = shown.groupby(["metric", "arm", "context", "seed"], dropna=False)["value"].mean().reset_index()
+    shown = (
+        shown.groupby(["metric", "arm", "context", "seed"], dropna=False)["value"]
+        .mean()
+        .reset_index()
+    )
     names = [read_by(*pair) for pair in zip(shown["arm"], shown["context"], strict=True)]
-    shown = shown.assign(read=names, value=shown["value"].where(shown["metric"] != "exact", 100 * shown["value"]))
+    shown = shown.assign(
+        read=names, value=shown["value"].where(shown["metric"] != "exact", 100 * shown["value"])
+    )
     by_size = shown.sort_values("context", key=lambda contexts: contexts.fillna(-1), kind="stable")
     order = list(dict.fromkeys(by_size["read"]))
     figure, axes = grid(len(METRICS), height=2.6)
     for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
         at = shown[shown["metric"] == metric]
-        look = {"color": "C0", "alpha": 0.7, "errorbar": ("pi", 100), "err_kws": {"linewidth": 1, "color": "0.2"}}
+        look = {
+            "color": "C0",
+            "alpha": 0.7,
+            "errorbar": ("pi", 100),
+            "err_kws": {"linewidth": 1, "color": "0.2"},
+        }
         sns.barplot(at, y="read", x="value", order=order, ax=axis, **look)
         axis.set(title=title, xlabel="", ylabel="", xlim=(0, 104), xticks=(0, 25, 50, 75, 100))
         axis.set_yticks(range(len(order)), order if axis is axes[0] else [""] * len(order))

@@ -42,7 +42,16 @@ MARK = len(SPECIAL)  # This id stands before the sentence to translate.
 PIECE = re.compile(r" ?\w+|[^\w\s]")
 # The sentences of tasks.translation say this around the words of its tables.
 FRAMES = (
-    *(" The is here.", " esta qui.", " it.", " la lo", " and are", " e sona", " asks: do you?", " demanda a: tu? vos?"),
+    *(
+        " The is here.",
+        " esta qui.",
+        " it.",
+        " la lo",
+        " and are",
+        " e sona",
+        " asks: do you?",
+        " demanda a: tu? vos?",
+    ),
     *(" It is about.", " Trata de.", " sees the.", " vida.", " waits.", " atenda."),
 )
 # Sentences between, the telling one and the last have at most so many tokens.
@@ -61,11 +70,28 @@ def vocabulary() -> tuple[str, ...]:
 
     Words have the space before them; ids count from MARK + 1.
     """
-    topics = [word for meanings in translation.TERMS.values() for topic, noun in meanings for word in (*topic, noun)]
-    asked = [verb + end[:1] for verb in translation.ASKED.values() for _, end in translation.FORMAL.values()]
+    topics = [
+        word
+        for meanings in translation.TERMS.values()
+        for topic, noun in meanings
+        for word in (*topic, noun)
+    ]
+    asked = [
+        verb + end[:1]
+        for verb in translation.ASKED.values()
+        for _, end in translation.FORMAL.values()
+    ]
     tables = (translation.THINGS, translation.VERBS)
-    said = [word for table in tables for pair in table.items() for word in pair] + [*translation.TERMS, *topics]
-    known = [*translation.ASKED, *asked, *translation.FORMAL, *(others for others, _ in translation.FORMAL.values())]
+    said = [word for table in tables for pair in table.items() for word in pair] + [
+        *translation.TERMS,
+        *topics,
+    ]
+    known = [
+        *translation.ASKED,
+        *asked,
+        *translation.FORMAL,
+        *(others for others, _ in translation.FORMAL.values()),
+    ]
     texts = [*FRAMES, *(f" {word}" for word in (*said, *known, *world.FIRSTS, *world.FAMILIES))]
     return tuple(sorted({piece for text in texts for piece in PIECE.findall(text)}))
 
@@ -102,7 +128,11 @@ def source_of(before: Sequence[Sentence], last: Sentence, length: int) -> list[i
 
     The sentences that are read stand first, then the one to translate.
     """
-    ids = [*(token for sentence in before for token in encode(sentence.source)), MARK, *encode(last.source)]
+    ids = [
+        *(token for sentence in before for token in encode(sentence.source)),
+        MARK,
+        *encode(last.source),
+    ]
     return [PAD] * (length - len(ids)) + ids
 
 
@@ -135,7 +165,9 @@ def make_rows(*, sentences: int, rows: int) -> list[Row]:
 
 def rows_of(params: Params) -> Task:
     """Return the task that draws from the training rows, made once."""
-    job = EvalConfig(make_rows, None, {"sentences": params.sentences, "rows": params.translator.rows})
+    job = EvalConfig(
+        make_rows, None, {"sentences": params.sentences, "rows": params.translator.rows}
+    )
     return prepared_task(job, source_length(params.sentences) + T)
 
 
@@ -184,10 +216,14 @@ def tested(*, sentences: int, kind: str, distance: int, documents: int) -> list[
     """
     seeds = [(TEST_SEED, KINDS.index(kind), distance, number) for number in range(documents)]
     same = {"length": sentences, "distance": distance, "kind": kind}
-    return [translation.document(np.random.default_rng(seed), split="test", **same) for seed in seeds]
+    return [
+        translation.document(np.random.default_rng(seed), split="test", **same) for seed in seeds
+    ]
 
 
-def context_of(arm: str, document: Sequence[Sentence], context: int, *, other: Sequence[Sentence]) -> list[Sentence]:
+def context_of(
+    arm: str, document: Sequence[Sentence], context: int, *, other: Sequence[Sentence]
+) -> list[Sentence]:
     """Return the `context` sentences that an arm reads before the last.
 
     The arm "random" takes those of `other`.
@@ -221,31 +257,53 @@ def greedy(model: EncoderDecoder, source_BS: Int[Tensor, "B S"]) -> Int[Tensor, 
 
     It goes on until every row has its EOS; what follows that means nothing.
     """
-    said_BT, done_B = torch.full_like(source_BS[:, :1], BOS), torch.zeros_like(source_BS[:, 0], dtype=torch.bool)
+    said_BT, done_B = (
+        torch.full_like(source_BS[:, :1], BOS),
+        torch.zeros_like(source_BS[:, 0], dtype=torch.bool),
+    )
     while said_BT.shape[1] < T and not done_B.all():
         likeliest_B = model(source_BS, said_BT, padding_of(source_BS))[:, -1].argmax(-1)
-        said_BT, done_B = torch.cat((said_BT, likeliest_B[:, None]), 1), done_B | (likeliest_B == EOS)
+        said_BT, done_B = (
+            torch.cat((said_BT, likeliest_B[:, None]), 1),
+            done_B | (likeliest_B == EOS),
+        )
     return said_BT[:, 1:]
 
 
-def _scored(model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequence[Sentence]) -> list[Row]:
+def _scored(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequence[Sentence]
+) -> list[Row]:
     """Return each sentence's scores, its translation as `said` and its true one as `reference`."""
     both = [(last.target, last.contrast) for last in lasts]
     tensor = functools.partial(torch.tensor, device=model.embedding.weight.device)
     source_BS = tensor(sources)
-    source_BS = source_BS[:, (source_BS != PAD).any(0)]  # Columns that no row fills change nothing, and take time.
+    source_BS = source_BS[
+        :, (source_BS != PAD).any(0)
+    ]  # Columns that no row fills change nothing, and take time.
     true_BT, false_BT = (tensor([target_of(choices[i]) for choices in both]) for i in range(2))
-    right_B = log_probability(model, source_BS, true_BT) > log_probability(model, source_BS, false_BT)
+    right_B = log_probability(model, source_BS, true_BT) > log_probability(
+        model, source_BS, false_BT
+    )
     rows = []
-    for choices, right, ids in zip(both, right_B.tolist(), greedy(model, source_BS).tolist(), strict=True):
+    for choices, right, ids in zip(
+        both, right_B.tolist(), greedy(model, source_BS).tolist(), strict=True
+    ):
         said = decode(ids)
         found = {"contrast": right, "exact": said == choices[0], "well_formed": said in choices}
-        rows.append({name: float(x) for name, x in found.items()} | {"said": said, "reference": choices[0]})
+        rows.append(
+            {name: float(x) for name, x in found.items()} | {"said": said, "reference": choices[0]}
+        )
     return rows
 
 
 def translations(
-    model: EncoderDecoder, *, arm: str, context: int, sentences: int, distances: Sequence[int], documents: int
+    model: EncoderDecoder,
+    *,
+    arm: str,
+    context: int,
+    sentences: int,
+    distances: Sequence[int],
+    documents: int,
 ) -> list[Row]:
     """Return an arm's scores by kind and distance, and pooled.
 
@@ -257,15 +315,23 @@ def translations(
         pairs = list(itertools.pairwise(told))  # The arm "random" reads the second one.
         read = [context_of(arm, document, context, other=other) for document, other in pairs]
         lasts = [document[-1] for document, _ in pairs]
-        sources = [source_of(*one, source_length(sentences)) for one in zip(read, lasts, strict=True)]
-        rows += [{"kind": kind, "distance": distance} | row for row in _scored(model, sources, lasts)]
+        sources = [
+            source_of(*one, source_length(sentences)) for one in zip(read, lasts, strict=True)
+        ]
+        rows += [
+            {"kind": kind, "distance": distance} | row for row in _scored(model, sources, lasts)
+        ]
     scored = pd.DataFrame(rows)
     means = scored.groupby(["kind", "distance"])[list(SCORES)].mean().stack()
-    found = [{"kind": k, "distance": d, "metric": name, "value": x} for (k, d, name), x in means.items()]
+    found = [
+        {"kind": k, "distance": d, "metric": name, "value": x} for (k, d, name), x in means.items()
+    ]
     pooled = text_scores(scored["said"], scored["reference"])
     for distance, part in scored.groupby("distance"):
         at = text_scores(part["said"], part["reference"])
-        found += [{"distance": distance, "metric": f"{name}_at", "value": x} for name, x in at.items()]
+        found += [
+            {"distance": distance, "metric": f"{name}_at", "value": x} for name, x in at.items()
+        ]
     return found + [{"metric": name, "value": x} for name, x in pooled.items()]
 
 
@@ -290,7 +356,9 @@ def run(params: Params) -> pd.DataFrame:
     told = params.model_dump(mode="json", include={"sentences", "distances", "documents"})
     arms = [*(("own", context) for context in params.contexts), ("random", max(params.contexts))]
     jobs = {
-        (arm, context, seed): EvalConfig(translations, run_of(params, seed), {"arm": arm, "context": context} | told)
+        (arm, context, seed): EvalConfig(
+            translations, run_of(params, seed), {"arm": arm, "context": context} | told
+        )
         for seed in params.seeds
         for arm, context in arms
     }
@@ -300,9 +368,14 @@ def run(params: Params) -> pd.DataFrame:
     wrong, answered = wrong_scores(params), oracle_share(params)
     for seed in params.seeds:
         rows.append({"seed": seed, "metric": "oracle", "value": answered})
-        rows += [{"arm": "contrast", "seed": seed, "metric": name, "value": x} for name, x in wrong.items()]
+        rows += [
+            {"arm": "contrast", "seed": seed, "metric": name, "value": x}
+            for name, x in wrong.items()
+        ]
     table = results.tidy([{"tier": "controlled"} | row for row in rows], COLUMNS)
-    results.write_table(table, NAME, params, costs({run_of(params, seed): {"seed": seed} for seed in params.seeds}))
+    results.write_table(
+        table, NAME, params, costs({run_of(params, seed): {"seed": seed} for seed in params.seeds})
+    )
     return table
 
 
@@ -310,7 +383,9 @@ def all_tested(params: Params) -> list[list[Sentence]]:
     """Return every test document."""
     same = {"sentences": params.sentences, "documents": params.documents}
     cells = itertools.product(KINDS, params.distances)
-    return [told for kind, distance in cells for told in tested(kind=kind, distance=distance, **same)]
+    return [
+        told for kind, distance in cells for told in tested(kind=kind, distance=distance, **same)
+    ]
 
 
 def oracle_share(params: Params) -> float:
@@ -320,7 +395,12 @@ def oracle_share(params: Params) -> float:
     """
     read = [([sentence.source for sentence in told], told[-1]) for told in all_tested(params)]
     return float(
-        np.mean([translation.oracle(said, (last.contrast, last.target)) == last.target for said, last in read])
+        np.mean(
+            [
+                translation.oracle(said, (last.contrast, last.target)) == last.target
+                for said, last in read
+            ]
+        )
     )
 
 
