@@ -23,7 +23,7 @@ import transformers
 from farcontext import files
 from farcontext.checkpoints import load
 from farcontext.checkpoints.far_context import loss_by_position
-from farcontext.checkpoints.rope_check import rebuilt
+from farcontext.checkpoints.rope_loss import rebuilt
 from farcontext.data import corpus
 from farcontext.studies.context_extension.real import DOMAIN, changes
 

@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from farcontext.checkpoints import load, rope_check
+from farcontext.checkpoints import load, rope_check, rope_loss
 
 FAMILIES = {
     "llama": LlamaConfig,
@@ -281,8 +281,8 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
         ids = loaded.tokenizer(text.read_text(encoding="utf-8")[2_000:40_000]).input_ids[
             : 2 * length
         ]
-        rows = rope_check.confirm(loaded, torch.tensor(ids).view(2, length))
-        finding = rope_check.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
+        rows = rope_loss.confirm(loaded, torch.tensor(ids).view(2, length))
+        finding = rope_loss.confirmed(rows, loaded.model.config.rope_parameters["rope_theta"])
         found[theta] = rope_check.lines([finding])[0]
     return found
 

@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from farcontext import files
-from farcontext.checkpoints import extend, load, rope_check
+from farcontext.checkpoints import extend, load, loss_change, rope_check
 from farcontext.checkpoints.convert import from_hf
-from farcontext.checkpoints.extend import ADVICE, REFUSED, Tuning, before_after, scheme_lines
+from farcontext.checkpoints.extend import ADVICE, REFUSED, Tuning, scheme_lines
+from farcontext.checkpoints.loss_change import before_after
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.positions import SCHEMES, inverse_frequencies
@@ -220,9 +221,9 @@ def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
         assert rows[1][name] == pytest.approx(wanted[39:].mean().item(), abs=1e-4)
     assert rows[1]["before"] != pytest.approx(rows[1]["after"], abs=1e-3)  # twin
     assert all(row["before"] == row["after"] for row in before_after(llama, llama, tokens, [LONG]))
-    lines = extend.table(report)
+    lines = loss_change.table(report)
     assert len(lines) == 1 + len(report["loss"]) and sum("beyond" in line for line in lines) == 2
-    assert extend.table(report | {"loss": []}) == []
+    assert loss_change.table(report | {"loss": []}) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- tuning

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from farcontext.checkpoints import far_context
-from farcontext.checkpoints.load import Pretrained, token_losses
+from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope_check import rotary_modules
+from farcontext.checkpoints.token_losses import token_losses
 
 SCHEMES = {
     "none": {},

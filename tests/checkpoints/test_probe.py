@@ -14,7 +14,7 @@ from observe import one_line
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from farcontext import files
-from farcontext.checkpoints import load, probe, questions
+from farcontext.checkpoints import load, probe, probe_text, questions
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Options
 from farcontext.data.tokenizer import load_tokenizer
@@ -57,7 +57,9 @@ def loaded(folder: Path) -> Pretrained:
 def prose(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path:
     """Two texts of the corpus, cut."""
     made = tmp_path_factory.mktemp("prose")
-    for number, document in enumerate(probe.load_documents(corpus_folder, "test", "plays")[:2]):
+    for number, document in enumerate(
+        probe_text.load_documents(corpus_folder, "test", "plays")[:2]
+    ):
         (made / f"{number}.txt").write_text(document.text[3000:9000], encoding="utf-8")
     return made
 
@@ -199,7 +201,7 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
 
 def asking(loaded: Pretrained, prose: Path, folder: Path, options: Options) -> probe._Probe:
     with probe._bar() as bar:
-        return probe._Probe(loaded, probe.read(loaded, prose), 4, options, folder, bar)
+        return probe._Probe(loaded, probe_text.read(loaded, prose), 4, options, folder, bar)
 
 
 def test_sampling_stops_when_the_interval_is_narrow_enough(
@@ -239,14 +241,14 @@ def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path
 def test_windows_come_from_different_documents_in_turn() -> None:
     documents = [[number] * 100 for number in range(3)]
     for count in (2, 3):
-        pieces = probe.windows([*documents[:count], [9] * 20], 30)
+        pieces = probe_text.windows([*documents[:count], [9] * 20], 30)
         owners = [piece[0] for piece in pieces]
         assert 9 not in owners and all(
             a != b for a, b in zip(owners, [*owners[1:], owners[0]], strict=True)
         )
-    assert probe.windows(documents, 101) == []
-    assert probe.far_lengths(2048) == (128, [256, 512, 1024, 2048])
-    assert probe.far_lengths(1536) == (128, [256, 512, 1024, 1536])
+    assert probe_text.windows(documents, 101) == []
+    assert probe_text.far_lengths(2048) == (128, [256, 512, 1024, 2048])
+    assert probe_text.far_lengths(1536) == (128, [256, 512, 1024, 1536])
 
 
 def test_one_document_leaves_foreign_text_out_and_says_so(

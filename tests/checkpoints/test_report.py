@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from farcontext.checkpoints import report
+from farcontext.checkpoints import probe_summary, report
 from farcontext.checkpoints.probe import Measured
 from farcontext.checkpoints.rope_config import Finding
 
@@ -87,7 +87,7 @@ def found() -> Measured:
 
 
 def test_the_numbers_are_the_tables(found: Measured) -> None:
-    summary = report.summarise(found)
+    summary = probe_summary.summarise(found)
     table = report.table(found)
     for row in summary["lengths"]:
         mine = table[
@@ -100,10 +100,10 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
     assert 512 < summary["effective_length"]["length"] < 1024
     assert summary["far_context"][0]["difference"] == pytest.approx(0.515)
     assert summary["control"]["at_chance"]
-    suspect = report.summarise(measured({256: 0.95}, guess=0.9))
-    assert not suspect["control"]["at_chance"] and "NOT at chance" in report.control_sentence(
-        suspect
-    )
+    suspect = probe_summary.summarise(measured({256: 0.95}, guess=0.9))
+    assert not suspect["control"][
+        "at_chance"
+    ] and "NOT at chance" in probe_summary.control_sentence(suspect)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
 )
 def test_the_headline_says_what_the_curve_does(shares: dict[int, float], words: str) -> None:
     found = measured(shares)
-    summary = report.summarise(found)
-    assert re.match(words, report.headline(summary))
-    said = report.lines(summary)
-    assert report.headline(summary) in said[0] and all("\n" not in line for line in said)
+    summary = probe_summary.summarise(found)
+    assert re.match(words, probe_summary.headline(summary))
+    said = probe_summary.lines(summary)
+    assert probe_summary.headline(summary) in said[0] and all("\n" not in line for line in said)
     json.loads(report.as_json(summary))
-    assert html.escape(report.headline(summary)) in report.page(found, summary)
+    assert html.escape(probe_summary.headline(summary)) in report.page(found, summary)
 
 
 def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(
@@ -180,13 +180,14 @@ def test_a_page_without_losses_or_reached_widths_says_so(found: Measured) -> Non
         position=pd.DataFrame(),
         options={**found.options, "precision": 0.01},
     )
-    summary = report.summarise(bare)
+    summary = probe_summary.summarise(bare)
     page = report.page(bare, summary)
     assert page.count("<svg") == 2 and "not reached" in page
     assert not all(row["reached"] for row in summary["lengths"])
     assert "not reached" not in report.page(
-        found, report.summarise(replace(found, options=found.options | {"precision": 0.2}))
+        found, probe_summary.summarise(replace(found, options=found.options | {"precision": 0.2}))
     )
     report.page(
-        replace(found, far=pd.DataFrame()), report.summarise(replace(found, far=pd.DataFrame()))
+        replace(found, far=pd.DataFrame()),
+        probe_summary.summarise(replace(found, far=pd.DataFrame())),
     )

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from farcontext.checkpoints import load, rope_check
+from farcontext.checkpoints import load, rope_check, rope_loss
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope_check import Finding
+from farcontext.checkpoints.token_losses import token_losses
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
 
@@ -47,7 +48,7 @@ def test_a_model_without_rotary_positions_is_said_to_have_none(tmp_path: Path) -
     loaded = load.load(plants.save_sound(tmp_path / "gpt2", "gpt2", "none", random.Random(0)))
     (finding,) = rope_check.check(loaded)
     assert finding.ok and "no rotary module" in finding.says
-    assert rope_check.confirm(loaded, torch.zeros(1, 8, dtype=torch.long)) == []
+    assert rope_loss.confirm(loaded, torch.zeros(1, 8, dtype=torch.long)) == []
 
 
 def loaded_with(tmp_path: Path, family: str, scheme: str, **changes: object) -> Pretrained:
@@ -214,15 +215,15 @@ def folder(tmp_path: Path, trained: PreTrainedModel) -> Path:
 @pytest.mark.parametrize("theta", [1e4, 1e6])
 def test_the_weights_tell_a_base_that_config_json_lost(folder: Path, theta: float) -> None:
     sound = load.load(folder)
-    finding = rope_check.confirmed(rope_check.confirm(sound, periodic(8, 999)), 1e5)
+    finding = rope_loss.confirmed(rope_loss.confirm(sound, periodic(8, 999)), 1e5)
     assert finding.ok and faults(sound) == {}
     plants.edit(folder, lambda config: config["rope_parameters"].update(rope_theta=theta))
     wrong = load.load(folder)
     assert faults(wrong) == {}  # consistent with itself: no number gives it away
-    rows = rope_check.confirm(wrong, periodic(8, 999))
+    rows = rope_loss.confirm(wrong, periodic(8, 999))
     assert theta not in [row.theta for row in rows]
     assert min(rows, key=lambda row: row.loss).theta == 1e5
-    finding = rope_check.confirmed(rows, theta)
+    finding = rope_loss.confirmed(rows, theta)
     assert not finding.ok and finding.found.startswith("100000 predicts -")
     assert "FAULT rope_theta by loss" in rope_check.lines([finding])[0]
 
@@ -230,29 +231,29 @@ def test_the_weights_tell_a_base_that_config_json_lost(folder: Path, theta: floa
 def test_other_bases_leave_the_model_as_it_was(folder: Path) -> None:
     loaded = load.load(folder)
     held, tokens = plants.rotary(loaded), periodic(2, 5)
-    before = load.token_losses(loaded.model, tokens[0])
-    with pytest.raises(RuntimeError), rope_check.rebuilt(loaded.model, rope_theta=1e4) as other:
-        assert (load.token_losses(other, tokens[0]) - before).abs().max() > 0.1
+    before = token_losses(loaded.model, tokens[0])
+    with pytest.raises(RuntimeError), rope_loss.rebuilt(loaded.model, rope_theta=1e4) as other:
+        assert (token_losses(other, tokens[0]) - before).abs().max() > 0.1
         raise RuntimeError
     assert plants.rotary(loaded) is held
-    assert torch.equal(load.token_losses(loaded.model, tokens[0]), before)
+    assert torch.equal(token_losses(loaded.model, tokens[0]), before)
 
 
 def test_weights_that_know_nothing_accuse_no_base(tmp_path: Path) -> None:
     loaded = load.load(plants.save_sound(tmp_path / "random", "llama", "default", random.Random(3)))
-    assert not any(row.better for row in rope_check.confirm(loaded, torch.randint(0, 64, (4, 256))))
+    assert not any(row.better for row in rope_loss.confirm(loaded, torch.randint(0, 64, (4, 256))))
 
 
 def test_the_paired_error_counts_blocks_of_neighbours() -> None:
     correlated = torch.randn(4, 10, generator=torch.Generator().manual_seed(0)).repeat_interleave(
-        rope_check.BLOCK, 1
+        rope_loss.BLOCK, 1
     )
-    mean, error = rope_check.paired(correlated)
+    mean, error = rope_loss.paired(correlated)
     assert mean == pytest.approx(float(correlated.mean()))
     assert error == pytest.approx(
-        float(correlated[:, :: rope_check.BLOCK].std() / 40**0.5), rel=1e-5
+        float(correlated[:, :: rope_loss.BLOCK].std() / 40**0.5), rel=1e-5
     )
     assert error > 5 * float(
         correlated.std() / correlated.numel() ** 0.5
     )  # twin: as if tokens were independent
-    assert rope_check.paired(torch.ones(1, 5))[1] == float("inf")
+    assert rope_loss.paired(torch.ones(1, 5))[1] == float("inf")

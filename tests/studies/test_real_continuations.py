@@ -10,8 +10,9 @@ import torch
 
 from farcontext import files
 from farcontext.app.profiles import params_of
-from farcontext.checkpoints.load import Pretrained, load, token_losses
+from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder
+from farcontext.checkpoints.token_losses import token_losses
 from farcontext.data import corpus
 from farcontext.nn.generation import GREEDY, Sampling
 from farcontext.schema import Row

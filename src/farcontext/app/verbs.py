@@ -73,7 +73,7 @@ def extend(
     It may be fine-tuned for a short time. The command shows what that changed.
     """
     from farcontext.app.notebooks import exit_on_signals
-    from farcontext.checkpoints import extend
+    from farcontext.checkpoints import extend, loss_change
 
     exit_on_signals()
     tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
@@ -83,7 +83,7 @@ def extend(
     console.print(
         "\n".join(
             [
-                *extend.table(report),
+                *loss_change.table(report),
                 f"{out}: max_position_embeddings = {report['max_position_embeddings']}",
             ]
         )
@@ -125,7 +125,7 @@ def probe(
     One HTML report has the effective length with its interval, and the RoPE check.
     """
     from farcontext.checkpoints import probe as probing
-    from farcontext.checkpoints import report, rope_check
+    from farcontext.checkpoints import probe_summary, report, rope_check
     from farcontext.checkpoints.load import load
 
     options = probing.Options(probing.lengths_of(lengths), precision, max_contexts)
@@ -139,7 +139,7 @@ def probe(
     console.print(
         report.as_json(found)
         if json
-        else "\n".join([*report.lines(found), f"{folder / 'report.html'}"])
+        else "\n".join([*probe_summary.lines(found), f"{folder / 'report.html'}"])
     )
 
 

@@ -8,9 +8,8 @@ same text.
 
 import importlib.metadata
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, Literal
@@ -25,7 +24,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from farcontext import files
 from farcontext.checkpoints import load
-from farcontext.checkpoints.convert import rope_parameters
+from farcontext.checkpoints.loss_change import before_after
+from farcontext.checkpoints.rope_parameters import rope_parameters
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
@@ -154,30 +154,6 @@ def extend(
         report["loss"] = before_after(source.path, folder, tokens, lengths) if measure else []
         files.write_json(folder / REPORT, report)
     return report
-
-
-def before_after(
-    before: Path | str, after: Path | str, tokens: Int[Tensor, " T"], lengths: Sequence[int]
-) -> list[dict[str, float]]:
-    """Return the loss of two checkpoints on one text, by position.
-
-    There is a row for each stretch between two lengths. The columns are `from`, `to` (positions,
-    the first exclusive), `before`, `after` (nats a token) and `standard_error` of the difference,
-    over blocks of 64 tokens. One pass over max(lengths) tokens is made, so `after` turns as it does
-    at that length.
-    """
-    row = tokens[: max(lengths)]
-    losses = [
-        load.token_losses(load.load(path).model.to(device()), row) for path in (before, after)
-    ]
-    rows = []
-    for low, high in pairwise([1, *sorted(lengths)]):
-        old, new = (loss[low - 1 : high - 1] for loss in losses)
-        blocks = torch.stack([block.mean() for block in (new - old).split(64)])
-        error = blocks.std().item() / math.sqrt(len(blocks)) if len(blocks) > 1 else None
-        mean = {"before": old.mean().item(), "after": new.mean().item()}
-        rows.append({"from": low, "to": high, **mean, "standard_error": error})
-    return rows
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -335,17 +311,3 @@ def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
     model.eval().to(dtype).save_pretrained(folder)
     for path in folder.glob(WEIGHTS[0]):
         _copy_file(path, path)
-
-
-def table(report: dict[str, Any]) -> list[str]:
-    """Return a report's lines to print: loss by position, before and after."""
-    lines = [
-        f"{'position':>15}{'before':>10}{'after':>10}{'after − before':>24}   (loss, nats a token)"
-    ]
-    for row in report["loss"]:
-        error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.3f}"
-        change = f"{row['after'] - row['before']:+.3f}{error}"
-        beyond = "   beyond the trained length" if row["from"] >= report["trained_length"] else ""
-        span = f"{row['from']}–{row['to'] - 1}"
-        lines.append(f"{span:>15}{row['before']:>10.3f}{row['after']:>10.3f}{change:>24}{beyond}")
-    return lines if report["loss"] else []

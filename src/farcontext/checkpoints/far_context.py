@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from farcontext.checkpoints.load import Pretrained, token_losses
-from farcontext.checkpoints.rope_check import rebuilt
+from farcontext.checkpoints.load import Pretrained
+from farcontext.checkpoints.rope_loss import rebuilt
+from farcontext.checkpoints.token_losses import token_losses
 
 Row = dict[str, Any]
 

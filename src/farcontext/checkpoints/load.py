@@ -5,17 +5,14 @@ transformers reads the first two; what it would take from the folder beyond data
 weights, a kernel from a repository) is refused before it looks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from tokenizers import Tokenizer as BPETokenizer
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -49,7 +46,6 @@ CHOSEN_WEIGHTS = (
     "transformers_weights"  # transformers opens the file that this key of config.json names.
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
 
 
 @dataclass(frozen=True)
@@ -264,34 +260,6 @@ def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
     It can be saved beside a model; SPECIAL stay special.
     """
     return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
-
-
-@torch.inference_mode()
-def token_losses(
-    model: PreTrainedModel,
-    tokens_T: Int[Tensor, " T"] | Sequence[int],
-    last: int | None = None,
-    **inputs: Tensor,
-) -> Float[Tensor, " t"]:
-    """Return −log p of each token but the first, in nats.
-
-    With `last`, only so many last tokens are returned. The values are fp32, on the CPU.
-
-    Args:
-        inputs: further keywords of the model, such as `position_ids`.
-    """
-    tokens_T = torch.as_tensor(tokens_T, device=model.device)
-    hidden_TD = model.base_model(
-        input_ids=tokens_T[None], use_cache=False, **inputs
-    ).last_hidden_state[0, :-1]
-    wanted_T = tokens_T[1:]
-    if last is not None:
-        hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
-    output = model.get_output_embeddings()
-    slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
-    return torch.cat(
-        [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
-    ).cpu()
 
 
 def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreTrainedModel:

@@ -19,12 +19,12 @@ import transformers
 from tqdm import tqdm
 
 from farcontext import files
-from farcontext.checkpoints import rope_check
+from farcontext.checkpoints import rope_check, rope_loss
 from farcontext.checkpoints.far_context import far_context_loss, loss_by_position
 from farcontext.checkpoints.load import Pretrained
+from farcontext.checkpoints.probe_text import WINDOWS, Text, far_lengths, read, windows
 from farcontext.checkpoints.questions import encoder, first_tokens, needles_that_fit, observe
 from farcontext.checkpoints.rope_config import Finding
-from farcontext.data.corpus import EXTENSIONS, load_documents, read_text
 from farcontext.files import UserError
 from farcontext.measure.stats import half_width
 from farcontext.tasks import needles
@@ -34,8 +34,6 @@ from farcontext.train.keys import code_fingerprint
 LENGTHS = (256, 512, 1024, 1536, 2048)
 KEYS = 10  # A context has so many needles, or fewer where the shortest length has no room for them.
 LEAST = 12  # Every length has at least so many contexts; the control has just so many.
-WINDOWS = 4  # So many pieces of text give the losses.
-TARGETS = 128  # So many tokens are scored after true and after foreign text.
 BUCKETS = 16  # Positions fall into so many buckets.
 CONFIRMED = 1024  # Other bases of RoPE are tried on two windows of so many tokens each.
 Row = dict[str, Any]
@@ -71,18 +69,6 @@ class Options:
             raise UserError(
                 f"lengths = {shown}: expected numbers of tokens, ascending, as 256,512,1024"
             )
-
-
-@dataclass(frozen=True)
-class Text:
-    """Documents to hide needles in and to predict.
-
-    They are the texts, their ids, and words for where they come from.
-    """
-
-    texts: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
-    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,19 +265,19 @@ class _Probe:
         tokens_BT = torch.tensor(
             [piece[:CONFIRMED] for piece in pieces[:2]], device=model.model.device
         )
-        if tokens_BT.shape[1] < 4 * rope_check.BLOCK:
+        if tokens_BT.shape[1] < 4 * rope_loss.BLOCK:
             found.notes.append(
-                f"rope_theta by loss: needs lengths of {4 * rope_check.BLOCK} tokens or more"
+                f"rope_theta by loss: needs lengths of {4 * rope_loss.BLOCK} tokens or more"
             )
         elif rope_check.rotary_modules(model.model):
             rows = self.kept(
                 f"bases-{longest}",
-                lambda: [asdict(r) for r in rope_check.confirm(model, tokens_BT)],
+                lambda: [asdict(r) for r in rope_loss.confirm(model, tokens_BT)],
                 0,
             )
             used = float(model.model.config.rope_parameters["rope_theta"])
             found.findings.append(
-                rope_check.confirmed([rope_check.Candidate(**row) for row in rows], used)
+                rope_loss.confirmed([rope_loss.Candidate(**row) for row in rows], used)
             )
         return found
 
@@ -331,66 +317,6 @@ def _bar() -> tqdm:
 
 
 # ----------------------------------------------------------------------------------------------- text and its pieces
-
-
-def read(pretrained: Pretrained, path: Path | None) -> Text:
-    """Return the documents of a file or a folder's files.
-
-    Without a path, they are the plays of the corpus's test split.
-
-    Raises:
-        UserError: nothing there to read.
-    """
-    if path is None:
-        folder = files.project() / "build" / "corpus"
-        if not (folder / "test.jsonl").is_file():
-            raise UserError(
-                f"{folder}: expected the corpus (`dvc repro corpus` makes it), or your own: --text FILE"
-            )
-        texts, source = (
-            [d.text for d in load_documents(folder, "test", "plays")],
-            "plays of the test split",
-        )
-    else:
-        kinds = EXTENSIONS[:2]
-        if not path.exists():
-            raise UserError(
-                f"{path}: expected a text file, or a folder of {', '.join(kinds)} files"
-            )
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix in kinds and p.is_file())
-            if path.is_dir()
-            else [path]
-        )
-        texts, source = [read_text(p) for p in inside], str(path)
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise UserError(f"{source}: expected prose, found no text")
-    encode = encoder(pretrained.tokenizer)
-    return Text(tuple(texts), tuple(tuple(encode(text)) for text in texts), source)
-
-
-def windows(documents: Sequence[Sequence[int]], length: int) -> list[tuple[int, ...]]:
-    """Return about WINDOWS pieces of `length` ids from long documents.
-
-    They come evenly from the documents that are long enough, round after round, so that each one's
-    next (the last one's: the first) is of another document if there are two.
-    """
-    fitting = [ids for ids in documents if len(ids) >= length][:WINDOWS]
-    rounds = WINDOWS // len(fitting) if fitting else 0
-    starts = [
-        (ids, round((turn + 0.5) / rounds * (len(ids) - length)))
-        for turn in range(rounds)
-        for ids in fitting
-    ]
-    return [tuple(ids[start : start + length]) for ids, start in starts]
-
-
-def far_lengths(longest: int) -> tuple[int, list[int]]:
-    """Return how many tokens are scored, and lengths doubling to the longest."""
-    targets = min(TARGETS, longest // 4)
-    doubled = [targets * 2**k for k in range(1, 20) if targets * 2**k < longest]
-    return targets, [*doubled, longest]
 
 
 def fingerprint(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Checks of what a configuration says about rotary positions.
 
 They find what contradicts itself and what is left out, by rules on config.json alone. A value that
-is wrong but fits all others is beyond them: `rope_check.confirm` asks the weights. Some recipes in
+is wrong but fits all others is beyond them: `rope_loss.confirm` asks the weights. Some recipes in
 use break a rule too (a window that was left as trained beside `factor`, as Qwen2.5's card says):
 then one of the numbers is not what its name says, and that is reported.
 """

@@ -11,9 +11,9 @@ import numpy as np
 
 from farcontext import files
 from farcontext.checkpoints import far_context
-from farcontext.checkpoints.convert import rope_parameters
 from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder, first_tokens, observe
+from farcontext.checkpoints.rope_parameters import rope_parameters
 from farcontext.data import corpus
 from farcontext.nn.config import Extension
 from farcontext.schema import Row

@@ -25,8 +25,9 @@ import pandas as pd
 from pydantic import Field
 
 from farcontext import files
-from farcontext.checkpoints.load import Pretrained, load, token_losses
+from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder, first_tokens
+from farcontext.checkpoints.token_losses import token_losses
 from farcontext.files import UserError
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import ranking

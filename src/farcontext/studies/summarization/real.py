@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from farcontext import files
-from farcontext.checkpoints.load import load, token_losses
+from farcontext.checkpoints.load import load
 from farcontext.checkpoints.questions import encoder, first_tokens
+from farcontext.checkpoints.token_losses import token_losses
 from farcontext.data import corpus
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import extracts

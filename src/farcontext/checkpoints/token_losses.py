@@ -1,0 +1,39 @@
+"""The loss of each token of a text under a pretrained model."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
+
+
+@torch.inference_mode()
+def token_losses(
+    model: PreTrainedModel,
+    tokens_T: Int[Tensor, " T"] | Sequence[int],
+    last: int | None = None,
+    **inputs: Tensor,
+) -> Float[Tensor, " t"]:
+    """Return −log p of each token but the first, in nats.
+
+    With `last`, only so many last tokens are returned. The values are fp32, on the CPU.
+
+    Args:
+        inputs: further keywords of the model, such as `position_ids`.
+    """
+    tokens_T = torch.as_tensor(tokens_T, device=model.device)
+    hidden_TD = model.base_model(
+        input_ids=tokens_T[None], use_cache=False, **inputs
+    ).last_hidden_state[0, :-1]
+    wanted_T = tokens_T[1:]
+    if last is not None:
+        hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
+    output = model.get_output_embeddings()
+    slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
+    return torch.cat(
+        [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
+    ).cpu()
