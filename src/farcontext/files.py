@@ -72,7 +72,7 @@ def cache() -> Path:
     return Path(os.environ.get("FARCONTEXT_CACHE") or project() / ".farcontext")
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -85,7 +85,10 @@ def _fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a full or read-only disk raises into one line that names the path and the free bytes."""
+    """Turn what a full or read-only disk raises into one line.
+
+    The line names the path and the free bytes.
+    """
     try:
         yield
     except OSError as error:
@@ -179,8 +182,8 @@ def read_regular(path: Path | str, limit: int | None = None) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        UserError: nothing there, a folder, a pipe or a device (which might never end), a link to itself, no right to
-            read it, or more than `limit` bytes.
+        UserError: nothing there, a folder, a pipe or a device (which might never end), a link to
+            itself, no right to read it, or more than `limit` bytes.
     """
     path = Path(path)
     try:
@@ -220,7 +223,10 @@ def folder_atomic(path: Path | str) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a folder; what stands there is set aside first. Others may do the same between any two steps."""
+    """Rename a folder; what stands there is set aside first.
+
+    Others may do the same between any two steps.
+    """
     discarded = temporary.with_name(temporary.name + SET_ASIDE)
     while True:
         try:
@@ -230,9 +236,8 @@ def _put_in_place(temporary: Path, path: Path) -> None:
                 raise
         else:
             break
-        shutil.rmtree(
-            discarded, ignore_errors=True
-        )  # It was set aside before; another has taken its place since.
+        # It was set aside before; another has taken its place since.
+        shutil.rmtree(discarded, ignore_errors=True)
         with suppress(FileNotFoundError):
             path.replace(discarded)
     shutil.rmtree(discarded, ignore_errors=True)
@@ -263,7 +268,7 @@ def sweep_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ hashes
+# ------------------------------------------------------------------------------------------- hashes
 
 
 def sha256_file(path: Path | str) -> str:
@@ -280,7 +285,7 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------------------- locks
+# -------------------------------------------------------------------------------------------- locks
 
 
 @contextmanager

@@ -21,7 +21,8 @@ def one_line(message: object) -> str:
 def printable(text: str) -> str:
     """Return a text that cannot steer a terminal.
 
-    Control characters, but for new lines and tabs, and bytes that were no UTF-8 are shown as escapes.
+    Control characters, but for new lines and tabs, and bytes that were no UTF-8 are shown as
+    escapes.
     """
     return "".join(
         c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
@@ -29,7 +30,10 @@ def printable(text: str) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that are allowed at a place of the tree; keys of a mapping and indices only lead on."""
+    """Return the keys that are allowed at a place of the tree.
+
+    Keys of a mapping and indices only lead on.
+    """
     for part in location:
         field = model.model_fields.get(str(part))
         inner = field.annotation if field else None
@@ -57,7 +61,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _unknown_key(location: tuple[str | int, ...], model: type[BaseModel], value: Any) -> str:
-    """Say what is expected in place of an unknown key; a key that is given already is never suggested."""
+    """Say what is expected in place of an unknown key.
+
+    A key that is given already is never suggested.
+    """
     *parent, key = location
     known = _fields_at(model, tuple(parent))
     absent = [name for name in known if name not in _given_at(value, tuple(parent))]
@@ -91,7 +98,10 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _expectation(model: type[BaseModel], location: tuple[str | int, ...], message: str) -> str:
-    """Say what a field takes, type and range; pydantic's own words where a union leaves no single place."""
+    """Say what a field takes, type and range.
+
+    The words are pydantic's own where a union leaves no single place.
+    """
     whole = node = _schema(model)
     try:
         for part in location:
@@ -121,7 +131,10 @@ def _in_words(node: Mapping[str, Any]) -> str:
             )
             words = f"{'an integer' if kind == 'integer' else 'a number'} {limits}".strip()
         case {"type": "array", "items": inner}:
-            words = f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each {_in_words(inner)}"
+            words = (
+                f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each "
+                f"{_in_words(inner)}"
+            )
         case {"type": "string", "pattern": pattern}:
             words = f"text that matches {pattern}"
         case _:

@@ -49,7 +49,7 @@ class Frozen(BaseModel):
         return self
 
 
-# ------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def _too_deep(text: str) -> bool:
@@ -66,7 +66,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML 1.2 mapping into plain Python values, running nothing.
 
     Raises:
-        UserError: missing, too large, too deep, aliased, tagged, a key given twice, or not a mapping.
+        UserError: missing, too large, too deep, aliased, tagged, a key given twice, or not a
+            mapping.
     """
     try:
         text = read_regular(path, MAX_YAML_BYTES).decode("utf-8")
@@ -116,7 +117,10 @@ def _wrong_key(value: object) -> tuple[object] | None:
 
 
 def _repeated_key(name: str, text: str, error: DuplicateKeyError) -> str:
-    """Name the key and both of its lines: the second from the reader, the first by walking back at its indentation."""
+    """Name the key and both of its lines.
+
+    The second is known from the reader, the first is found by walking back at its indentation.
+    """
     mark = error.problem_mark
     key = str(error.problem).split('"')[1]
     lines = text.splitlines()

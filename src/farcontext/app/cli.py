@@ -106,9 +106,10 @@ def study(name: Study) -> None:
 
 
 def _launch(count: int, arguments: list[str]) -> int:
-    """Run this command in `count` processes of this machine, as torchrun does; return the exit code.
+    """Run this command in processes of this machine; return the exit code.
 
-    When one ends early the others are ended too, and one line says which it was.
+    There are `count` of them, started as torchrun starts them. When one ends early the others are
+    ended too, and one line says which it was.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -181,7 +182,10 @@ def verdicts() -> None:
 
 @app.command()
 def paper() -> None:
-    """Compile paper/paper.typ against this profile's tables and figures, into build/<profile>/paper.pdf."""
+    """Compile paper/paper.typ against this profile's tables and figures.
+
+    The result is build/<profile>/paper.pdf.
+    """
     from farcontext.app import publish as publishing
 
     publishing.compile_paper(_root())
@@ -245,9 +249,9 @@ def realtext() -> None:
 
     os.environ["FARCONTEXT_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
     texts.fetch()
-    from farcontext.studies.realtext import (
-        study as realtext,
-    )  # This needs torch; the fetch may fail without it.
+
+    # This needs torch; the fetch may fail without it.
+    from farcontext.studies.realtext import study as realtext
 
     console.print("\n".join(realtext.lines(realtext.run())))
 
@@ -305,9 +309,8 @@ def main() -> None:
     A foreseen failure is one line on stderr and exit code 2.
     """
     try:
-        sys.exit(
-            app(standalone_mode=False) or 0
-        )  # The code of a typer.Exit is returned here, not raised.
+        # The code of a typer.Exit is returned here, not raised.
+        sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
         if not error.told:
             print(f"farcontext: {printable(one_line(error))}", file=sys.stderr)

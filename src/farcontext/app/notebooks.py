@@ -95,8 +95,8 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
     They are held against the study's model and its notebook's own names.
 
     Raises:
-        UserError: one line: a name that the study does not know (with a suggestion), a wrong type, a notebook whose
-            parameters cell has other names or types than the study's model.
+        UserError: one line: a name that the study does not know (with a suggestion), a wrong
+            type, a notebook whose parameters cell has other names or types than the study's model.
     """
     path = path_of(study)
     params = validate(STUDIES[study], values, name)
@@ -104,7 +104,8 @@ def check(study: str, values: dict[str, Any], name: str) -> Frozen:
     validate(STUDIES[study], written, f"{path}: parameters cell")
     if missing := set(STUDIES[study].model_fields) - set(written):
         raise UserError(
-            f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of params.yaml"
+            f"{path}: parameters cell: {', '.join(sorted(missing))}: expected all names of "
+            "params.yaml"
         )
     return params
 
@@ -115,7 +116,8 @@ def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_S
     The output appears only when it is complete.
 
     Raises:
-        UserError: a cell failed or took too long, or its kernel died; the line names the notebook and the error.
+        UserError: a cell failed or took too long, or its kernel died; the line names the notebook
+            and the error.
     """
     path = path_of(study)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # A failure is one line of ours.

@@ -24,7 +24,10 @@ PLANNED_TOKENS = 20  # A parameter gets so many tokens (Hoffmann et al. 2022).
 
 
 def _plain(value: object) -> str:
-    """Return a value as text that a cell of a Markdown table can hold: a bar or a new line would end it."""
+    """Return a value as text for a cell of a Markdown table.
+
+    A bar or a new line would end the cell.
+    """
     return " ".join(str(value).replace("|", "\\|").split("\n"))
 
 
@@ -50,7 +53,10 @@ def _page(name: str, **values: Any) -> str:
 
 
 def _verdict(f: claims.Finding, elsewhere: Mapping[str, str]) -> str:
-    """Return a verdict, with its note, and with what a second machine said where that is something else."""
+    """Return a verdict with its note.
+
+    What a second machine said is added where that is something else.
+    """
     note = f" ({f.note})" if f.note else ""
     other = elsewhere.get(f.id, f.verdict)
     return f"**{f.verdict}**{note}" + (

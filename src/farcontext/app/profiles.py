@@ -32,7 +32,10 @@ ENTRIES = {
 
 
 def stage_code(stage: str) -> dict[str, str]:
-    """Return name → digest of the code that a stage runs: what its function or its notebook's cells reach."""
+    """Return name → digest of the code that a stage runs.
+
+    It is what the stage's function or its notebook's cells reach.
+    """
     if stage in ENTRIES:
         return fingerprints.of_symbol(*ENTRIES[stage])
     return fingerprints.of_source(notebooks.code_cells(notebooks.path_of(stage)))
@@ -69,8 +72,8 @@ def prepare(root: Path) -> None:
 def params_of(root: Path, profile: str) -> Any:
     """Return a profile's values.
 
-    The smoke profile is the data of params.yaml with the defaults of every notebook's parameters cell; any other one
-    is profiles/NAME.yaml over params.yaml.
+    The smoke profile is the data of params.yaml with the defaults of every notebook's parameters
+    cell; any other one is profiles/NAME.yaml over params.yaml.
 
     Raises:
         UserError: no such profile, or a wrong value.
@@ -124,7 +127,10 @@ def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
 
 
 def _export(root: Path, copy: Path) -> None:
-    """Copy the working tree's own files (what git tracks or would), with a DVC folder that shares the cache."""
+    """Copy the working tree's own files (what git tracks or would).
+
+    The copy has a DVC folder that shares the cache.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=root,

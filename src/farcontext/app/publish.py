@@ -37,7 +37,8 @@ def compile_paper(root: Path) -> None:
     """Compile the paper; the same tables and figures give the same bytes.
 
     Raises:
-        UserError: typst fails or warns (an unknown font is only a warning, and would change the page).
+        UserError: typst fails or warns (an unknown font is only a warning, and would change the
+            page).
     """
     profile = read_params(root / "params.yaml").profile
     source = root / "paper" / "paper.typ"

@@ -12,7 +12,10 @@ from rich.console import Console
 from farcontext import files
 from farcontext.messages import printable
 
-HELP = "Longer contexts, measured: a checkpoint's, your own text's, and the pipeline behind every published number."
+HELP = (
+    "Longer contexts, measured: a checkpoint's, your own text's, and the pipeline behind every "
+    "published number."
+)
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP
 )

@@ -58,7 +58,8 @@ def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, n
     numbers = chosen(ranked, [len(ids) for ids in encoded], budget)
     if not numbers:
         raise UserError(
-            f"context = {context}: expected room for a passage of {path} beside question and answer: {new} tokens"
+            f"context = {context}: expected room for a passage of {path} beside question and "
+            f"answer: {new} tokens"
         )
     read = [token for number in numbers for token in encoded[number]]
     why = (
@@ -98,7 +99,8 @@ def _limit(pretrained: Pretrained, context: int) -> int:
     most = getattr(pretrained.model.config, "max_position_embeddings", context)
     if not 64 <= context <= most:
         raise UserError(
-            f"context = {context}: expected 64 to {most}, the positions that {pretrained.name} was trained for"
+            f"context = {context}: expected 64 to {most}, the positions that {pretrained.name} "
+            "was trained for"
         )
     return context
 
@@ -173,10 +175,12 @@ def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> l
     if ids:
         read, blind = (cost_of(pretrained, before, ids) for before in (prompt.ids, prompt.without))
         lines.append(
-            f"the answer costs the model {read:.2f} nats a token with the text, {blind:.2f} without it"
+            f"the answer costs the model {read:.2f} nats a token with the text, {blind:.2f} "
+            "without it"
         )
     size = sum(parameter.numel() for parameter in pretrained.model.parameters())
     lines.append(
-        f"{pretrained.name}: {size / 1e6:,.0f} M parameters: it copies and guesses; check what it says above"
+        f"{pretrained.name}: {size / 1e6:,.0f} M parameters: it copies and guesses; check what it "
+        "says above"
     )
     return lines

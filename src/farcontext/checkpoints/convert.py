@@ -60,7 +60,8 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
     """Return our model with a copy of the weights, in their dtype.
 
     Raises:
-        ValueError: another architecture, or a setting that our models do not have; the line names it.
+        ValueError: another architecture, or a setting that our models do not have; the line names
+            it.
     """
     match hf_model:
         case ModernBertForMaskedLM():
@@ -85,7 +86,8 @@ def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
     left unset: the configuration of a model here names none.
 
     Raises:
-        ValueError: a configuration that Hugging Face's ModernBERT or Llama cannot express; the line names it.
+        ValueError: a configuration that Hugging Face's ModernBERT or Llama cannot express; the line
+            names it.
     """
     config = model.config
     if model.logit_scale != 1:
@@ -126,7 +128,7 @@ def _pairs(model: Encoder | Decoder) -> list[tuple[str, tuple[str, ...]]]:
     return pairs
 
 
-# --------------------------------------------------------------------------------------------------- configurations
+# ----------------------------------------------------------------------------------- configurations
 
 
 def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
@@ -159,9 +161,8 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
         theta=float(wide["rope_theta"]),
         local_theta=float(narrow["rope_theta"]),
         max_length=hf.max_position_embeddings,
-        window=hf.local_attention // 2
-        if any(local)
-        else None,  # local_attention = 128 means |i − j| ≤ 64.
+        # local_attention = 128 means |i − j| ≤ 64.
+        window=hf.local_attention // 2 if any(local) else None,
         global_every=every if any(local) else 1,
         embedding_norm=True,
         tied=hf.tie_word_embeddings,
@@ -247,9 +248,8 @@ def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
     _require(vars(config), wanted | PLAIN | {"window": None, "embedding_norm": False})
     shared = _shared(config)
     if config.extension and config.extension.scheme in ("dynamic_ntk", "dynamic_ntk_hf"):
-        shared["max_position_embeddings"] = (
-            config.extension.trained_length
-        )  # transformers counts from this L.
+        # transformers counts from this L.
+        shared["max_position_embeddings"] = config.extension.trained_length
     return LlamaConfig(
         **shared,
         num_key_value_heads=config.kv_heads or config.heads,
@@ -258,7 +258,7 @@ def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ torch
+# -------------------------------------------------------------------------------------------- torch
 
 
 def from_torch(transformer: nn.Transformer, vocab_size: int, max_length: int) -> EncoderDecoder:
@@ -268,7 +268,8 @@ def from_torch(transformer: nn.Transformer, vocab_size: int, max_length: int) ->
     states. Positions are left out.
 
     Raises:
-        ValueError: not pre-norm, with biases, sides of different depth, or an activation other than GELU and ReLU.
+        ValueError: not pre-norm, with biases, sides of different depth, or an activation other than
+            GELU and ReLU.
     """
     layers = transformer.decoder.layers
     first, sides = layers[0], (transformer.encoder.layers, layers)

@@ -39,16 +39,31 @@ LONGEST = 16_384  # The before/after table has so many tokens, unless told other
 
 # transformers can load these schemes (with advice); the others of `positions` are refused.
 ADVICE = {
-    "yarn": "try first, untuned and tuned; text within the trained length is turned and scaled differently too",
-    "dynamic_ntk_hf": "untuned; changes nothing within the trained length; keys in a cache keep the base of their time",
-    "ntk": "untuned; written as a larger rope_theta, which any reader can load; choose s above the length wanted",
+    "yarn": (
+        "try first, untuned and tuned; text within the trained length is turned and scaled "
+        "differently too"
+    ),
+    "dynamic_ntk_hf": (
+        "untuned; changes nothing within the trained length; keys in a cache keep the base of "
+        "their time"
+    ),
+    "ntk": (
+        "untuned; written as a larger rope_theta, which any reader can load; choose s above the "
+        "length wanted"
+    ),
     "llama3": "tune; yarn's idea with another ramp and no attention factor",
     "abf": "tune; written as a larger rope_theta, which any reader can load",
-    "linear": "tune; untuned it brings neighbours s times closer than any seen, also within the trained length",
+    "linear": (
+        "tune; untuned it brings neighbours s times closer than any seen, also within the "
+        "trained length"
+    ),
 }
 REFUSED = {
     "rope": "extends nothing",
-    "longrope": "needs short_factor and long_factor, a list of searched factors each, which no factor implies",
+    "longrope": (
+        "needs short_factor and long_factor, a list of searched factors each, which no factor "
+        "implies"
+    ),
     "dynamic_ntk": "transformers has dynamic_ntk_hf instead",
     "yarn_untruncated": "use yarn, which transformers rounds",
     "yarn_rotations": "transformers has yarn instead, with its ramp over the pair index",
@@ -69,9 +84,8 @@ class Tuning:
     length: int = 1024
     rows: int = 1
     lr: float = 2e-5
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # The arithmetic has it; weights and their updates stay fp32.
-    )
+    # The arithmetic has this dtype; weights and their updates stay fp32.
+    dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
 
@@ -111,7 +125,8 @@ def extend(
         theta: the base of abf; None: the rule of `positions.inverse_frequencies`.
         tuning: train the extended model on a text; None: the weights stay as they are.
         text: what loss is measured on; None: the language reference that comes with Python.
-        measure: tokens of the longest position measured; None: all that are reached, at most 16,384; 0: no table.
+        measure: tokens of the longest position measured; None: all that are reached, at most
+            16,384; 0: no table.
 
     Raises:
         UserError: one line; a checkpoint without RoPE, or extended already; a bad option or text.
@@ -156,7 +171,7 @@ def extend(
     return report
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------- parts
 
 
 def _check(
@@ -199,7 +214,8 @@ def _extended(
     if rope["rope_type"] != "default":
         found = f"rope_type = {rope['rope_type']}, extended already"
         raise UserError(
-            f"{source.path}: {found}: expected the checkpoint that it was made from (rope_type default)"
+            f"{source.path}: {found}: expected the checkpoint that it was made from (rope_type "
+            "default)"
         )
     original, share = config.max_position_embeddings, rope.get("partial_rotary_factor") or 1.0
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -217,10 +233,11 @@ def _extended(
 
 
 def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
-    """Fill a folder with a checkpoint's files, or with what transformers saves of one in another format.
+    """Fill a folder with a checkpoint's files, and return config.json.
 
-    Copies, not links: whoever trains the extended folder in place would change the original's weights as well.
-    Pickles stay behind; `pretrained` reads none. Returns config.json.
+    Of a checkpoint in another format it holds what transformers saves. Files are copied, not
+    linked: whoever trains the extended folder in place would change the original's weights as well.
+    Pickles stay behind; `load` reads none.
     """
     if (
         source.path.is_dir()
@@ -235,9 +252,8 @@ def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
     else:  # It is a GGUF file or a run of ours.
         source.model.save_pretrained(folder)
         source.tokenizer.save_pretrained(folder)
-        for path in (
-            folder.iterdir()
-        ):  # Written again, it is on the disk for good, readable as the umask says.
+        # Written again, it is on the disk for good, readable as the umask says.
+        for path in folder.iterdir():
             _copy_file(path, path)
     return files.read_json(folder / "config.json")
 
@@ -258,7 +274,10 @@ def _lengths(original: int, factor: float) -> Iterator[int]:
 
 
 def _tokens(text: Path | None, tokenizer: PreTrainedTokenizerBase, least: int) -> Int[Tensor, " T"]:
-    """Return a text as tokens, without special ones: a file, a folder's .txt and .md files, or Python's reference."""
+    """Return a text as tokens, without special ones.
+
+    It is a file, a folder's .txt and .md files, or Python's reference.
+    """
     if text is None:
         whole = "\n\n".join(topics[name] for name in sorted(topics))[: 10 * least + 1000]
     else:
@@ -280,7 +299,10 @@ def _tokens(text: Path | None, tokenizer: PreTrainedTokenizerBase, least: int) -
 
 
 def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
-    """Train the model of a folder on rows drawn from the tokens, and save its weights in the dtype that they had."""
+    """Train the model of a folder on rows drawn from the tokens.
+
+    Its weights are saved in the dtype that they had.
+    """
     model = load.load(folder).model.to(device()).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=tuning.lr)
     generator = torch.Generator().manual_seed(tuning.seed)

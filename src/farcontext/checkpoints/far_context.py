@@ -31,19 +31,22 @@ def far_context_loss(
     them differs.
 
     Args:
-        documents: token ids, each at least as long as the longest length; the last tokens are the targets.
+        documents: token ids, each at least as long as the longest length; the last tokens are the
+            targets.
         lengths: tokens in a row, targets included.
 
-    far = true: the document's own text. other: as much text of the next document, up to the targets, so that the number
-    of tokens and their positions are the same.
+    far = true: the document's own text. other: as much text of the next document, up to the
+    targets, so that the number of tokens and their positions are the same.
 
     Raises:
-        ValueError: a document that is too short, a length without room before the targets, or a single document.
+        ValueError: a document that is too short, a length without room before the targets, or a
+            single document.
     """
     longest = max(lengths)
     if min(lengths) <= targets or min(map(len, documents)) < longest or len(documents) < 2:
         raise ValueError(
-            f"lengths = {list(lengths)}, targets = {targets}, documents of {sorted(map(len, documents))[:3]} … tokens: "
+            f"lengths = {list(lengths)}, targets = {targets}, documents of "
+            f"{sorted(map(len, documents))[:3]} … tokens: "
             "expected two documents as long as the longest length, and lengths above targets"
         )
     rows = []
@@ -102,8 +105,8 @@ def position_gap(
 
     Args:
         gaps: positions left out between the halves; 0 is the ordinary loss.
-        schemes: name → changes of `rope_parameters`; {} leaves the model as it is. Rotary modules are built by
-            transformers and put back afterwards.
+        schemes: name → changes of `rope_parameters`; {} leaves the model as it is. Rotary modules
+            are built by transformers and put back afterwards.
         half: tokens in each half.
     """
     rows = []

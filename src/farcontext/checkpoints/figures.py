@@ -95,9 +95,8 @@ def score_by_depth(needles: pd.DataFrame) -> Figure:
         "fmt": ".2f",
         "annot_kws": {"size": 8},
     }
-    sns.heatmap(
-        cells, ax=axis, linewidths=0.5, cbar=False, **look
-    )  # A colour bar would be a picture within the SVG.
+    # A colour bar would be a picture within the SVG.
+    sns.heatmap(cells, ax=axis, linewidths=0.5, cbar=False, **look)
     axis.set(xlabel="tokens in the context", ylabel="depth (0 %: first)")
     axis.tick_params(axis="y", rotation=0)
     return figure

@@ -42,9 +42,8 @@ IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_imple
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 SHARDS = ".safetensors.index.json"
-CHOSEN_WEIGHTS = (
-    "transformers_weights"  # transformers opens the file that this key of config.json names.
-)
+# transformers opens the file that this key of config.json names.
+CHOSEN_WEIGHTS = "transformers_weights"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -70,8 +69,9 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
     (GGUF weights are unpacked), adapters.
 
     Raises:
-        UserError: missing or damaged files, code or pickles in them, a family that is not known, weights that the
-        architecture lacks or leaves at random, a model of ours that Llama cannot express.
+        UserError: missing or damaged files, code or pickles in them, a family that is not known,
+            weights that the architecture lacks or leaves at random, a model of ours that Llama
+            cannot express.
     """
     path = Path(path)
     if dtype not in DTYPES:
@@ -80,7 +80,8 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
         return _load_gguf(path, DTYPES[dtype])
     if not path.is_dir():
         raise UserError(
-            f"{path}: expected a folder: a checkpoint in Hugging Face's layout, GGUF, or a run of farcontext"
+            f"{path}: expected a folder: a checkpoint in Hugging Face's layout, GGUF, or a run of "
+            "farcontext"
         )
     if (path / "config.json").is_file():
         config = _config(path)
@@ -107,13 +108,12 @@ def convert_gguf(source: Path, out: Path) -> None:
     with files.folder_atomic(out) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-        for path in (
-            folder.iterdir()
-        ):  # Written again, it is on the disk for good, readable as the umask says.
+        # Written again, it is on the disk for good, readable as the umask says.
+        for path in folder.iterdir():
             files.write_atomic(path, path.read_bytes())
 
 
-# ----------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def _config(folder: Path) -> dict:
@@ -132,7 +132,8 @@ def _config(folder: Path) -> dict:
             )
     if (folder / "adapter_config.json").exists():
         raise UserError(
-            f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another model"
+            f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another "
+            "model"
         )
     return config
 
@@ -150,7 +151,8 @@ def _settings(value: object) -> Iterator[tuple[str, object]]:
 def _refuse_code(path: Path, key: str, value: object) -> None:
     if key in FROM_ELSEWHERE:
         raise UserError(
-            f"{path}: {key}: names code of its own: expected a model of transformers' own, without {key}"
+            f"{path}: {key}: names code of its own: expected a model of transformers' own, "
+            f"without {key}"
         )
     named = (
         [value]
@@ -161,7 +163,8 @@ def _refuse_code(path: Path, key: str, value: object) -> None:
     )
     if key.removesuffix("_internal") in IMPLEMENTATIONS and any("/" in str(name) for name in named):
         raise UserError(
-            f"{path}: {key} = {value!r:.60}: names code in a repository: expected sdpa or no such key"
+            f"{path}: {key} = {value!r:.60}: names code in a repository: expected sdpa or no such "
+            "key"
         )
 
 
@@ -208,7 +211,7 @@ def _expect_own_weights(
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ loading
+# ------------------------------------------------------------------------------------------ loading
 
 
 def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
@@ -249,7 +252,8 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     tokens = wrapped(load_tokenizer(tokens_folder()))
     if len(tokens) > run.model.vocab_size:
         raise UserError(
-            f"{folder / 'config.json'}: vocab_size = {run.model.vocab_size}: expected {len(tokens)} or more"
+            f"{folder / 'config.json'}: vocab_size = {run.model.vocab_size}: expected "
+            f"{len(tokens)} or more"
         )
     return Pretrained(_still(model.to(dtype)), tokens, folder.name, folder)
 
@@ -286,16 +290,16 @@ def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreT
         SafetensorError,
     ) as error:
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
-    except (
-        Exception
-    ) as error:  # huggingface_hub's strict checks of a configuration have classes of their own.
+    except Exception as error:
+        # huggingface_hub's strict checks of a configuration have classes of their own.
         if type(error).__module__.split(".")[0] not in ("huggingface_hub", "transformers"):
             raise
         raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if bad := sorted(map(str, report[kind])):
             raise UserError(
-                f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's weights"
+                f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's "
+                "weights"
             )
     return _still(model)
 

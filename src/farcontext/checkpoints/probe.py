@@ -128,7 +128,8 @@ def measure(pretrained: Pretrained, options: Options, text: Path | None = None) 
         text: a file or a folder of files; None: the plays of the corpus's test split.
 
     Raises:
-        UserError: lengths beyond the model's positions or too short for needles; no text, or too little.
+        UserError: lengths beyond the model's positions or too short for needles; no text, or too
+            little.
     """
     lengths = _lengths(pretrained, options)
     found = read(pretrained, text)
@@ -182,7 +183,10 @@ class _Losses:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """A model that is asked, and the folder in which every answer is kept as soon as it is there."""
+    """A model that is asked, and the folder of its answers.
+
+    Every answer is kept there as soon as it is given.
+    """
 
     pretrained: Pretrained
     text: Text
@@ -312,11 +316,11 @@ class _Probe:
 
 def _bar() -> tqdm:
     """Return a progress bar in tokens; none where the output is no terminal."""
-    shape = "probe {percentage:3.0f} % |{bar}| {elapsed} so far, about {remaining} left; Ctrl-C: goes on here next time"
+    shape = (
+        "probe {percentage:3.0f} % |{bar}| {elapsed} so far, about {remaining} left; Ctrl-C: "
+        "goes on here next time"
+    )
     return tqdm(total=1, bar_format=shape, disable=None, leave=False, smoothing=0.05)
-
-
-# ----------------------------------------------------------------------------------------------- text and its pieces
 
 
 def fingerprint(path: Path) -> str:

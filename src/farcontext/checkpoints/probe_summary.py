@@ -84,7 +84,10 @@ def _finite(value: object) -> object:
 
 
 def _far(far: pd.DataFrame) -> list[Summary]:
-    """Return a row a length: mean loss after own and foreign text, and their difference with its interval."""
+    """Return a row a length: mean loss after own and foreign text.
+
+    Their difference is there with its interval.
+    """
     rows = []
     for length, part in far.groupby("length") if len(far) else ():
         by = part.pivot_table(index="document", columns="far", values="loss")
@@ -129,7 +132,8 @@ def lines(summary: Summary) -> list[str]:
         "length  exact  (95 %)         choice  contexts",
     ]
     said += [
-        f"{row['length']:6d}  {row['exact']:.3f}  ({row['exact_low']:.3f}–{row['exact_high']:.3f})  "
+        f"{row['length']:6d}  {row['exact']:.3f}  "
+        f"({row['exact_low']:.3f}–{row['exact_high']:.3f})  "
         f"{row['choice']:.3f}  {row['contexts']:8d}{yes[row['reached']]}"
         for row in summary["lengths"]
     ]
@@ -151,10 +155,14 @@ def meaning(summary: Summary) -> str:
     first, absolute = summary["lengths"][0], summary["effective_length_absolute"]
     says = (
         f"Reliably: it finds at least {SHARE:.1%} of what it finds at {first['length']:,} tokens "
-        f"({first['exact']:.0%} of the needles, so the threshold is {summary['effective_length']['threshold']:.0%})."
+        f"({first['exact']:.0%} of the needles, so the threshold is "
+        f"{summary['effective_length']['threshold']:.0%})."
     )
     if not absolute["checked"]:
-        return f"{says} RULER's absolute threshold of {SHARE:.1%} is not reached at any length that counts."
+        return (
+            f"{says} RULER's absolute threshold of {SHARE:.1%} is not reached at any length that "
+            "counts."
+        )
     until = (
         "at least the longest tested"
         if absolute["at_least"]
@@ -173,5 +181,6 @@ def control_sentence(summary: Summary) -> str:
     )
     return (
         f"Control without needles, {row['length']:,} tokens: {row['choice']:.2f} by choice "
-        f"({row['choice_low']:.2f}–{row['choice_high']:.2f}; chance {chance:.2f}), {row['exact']:.2f} exactly: {verdict}."
+        f"({row['choice_low']:.2f}–{row['choice_high']:.2f}; chance {chance:.2f}), "
+        f"{row['exact']:.2f} exactly: {verdict}."
     )

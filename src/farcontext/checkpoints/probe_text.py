@@ -38,7 +38,8 @@ def read(pretrained: Pretrained, path: Path | None) -> Text:
         folder = files.project() / "build" / "corpus"
         if not (folder / "test.jsonl").is_file():
             raise UserError(
-                f"{folder}: expected the corpus (`dvc repro corpus` makes it), or your own: --text FILE"
+                f"{folder}: expected the corpus (`dvc repro corpus` makes it), or your own: "
+                "--text FILE"
             )
         texts, source = (
             [d.text for d in load_documents(folder, "test", "plays")],

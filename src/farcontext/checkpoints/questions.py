@@ -3,8 +3,8 @@
 A model is asked them and reads the context once.
 
     |<------- context, read once ------->| question answer |
-                                         | question answer |     one batch of suffixes on the repeated key-value cache
-                                         | question answer |
+                                         | question answer |     one batch of suffixes
+                                         | question answer |     on the repeated key-value cache
 
 The scores are those of a plain forward of each whole row (tested). Exact: every token of the answer
 is the most probable one after those before it, so nothing need be generated. Choice: the answer is

@@ -34,14 +34,19 @@ FLAG = "FLAG"
 STYLE = """
 :root { color-scheme: light; }
 body { margin: 0; background: #f4f5f7; color: #1d2330; font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 880px; margin: 2rem auto; padding: 2rem 2.5rem; background: #fff; border-radius: 8px; overflow-x: auto; }
+main { max-width: 880px; margin: 2rem auto; padding: 2rem 2.5rem; background: #fff; \
+border-radius: 8px; overflow-x: auto; }
 h1 { margin: 0; font-size: 1.1rem; font-weight: 600; color: #5a6475; overflow-wrap: anywhere; }
-h2 { margin: 2.4rem 0 .6rem; font-size: 1.15rem; border-bottom: 1px solid #e3e6eb; padding-bottom: .3rem; }
+h2 { margin: 2.4rem 0 .6rem; font-size: 1.15rem; border-bottom: 1px solid #e3e6eb; \
+padding-bottom: .3rem; }
 .headline { margin: .3rem 0 1rem; font-size: 1.7rem; line-height: 1.25; font-weight: 650; }
 svg { display: block; width: 100%; height: auto; max-width: 760px; margin: .5rem auto; }
-table { border-collapse: collapse; width: 100%; font-size: .86rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #e9ebef; vertical-align: top; }
-th { color: #5a6475; font-weight: 600; } .flag { background: #fdecea; } .flag td:first-child { font-weight: 700; color: #a8201a; }
+table { border-collapse: collapse; width: 100%; font-size: .86rem; margin: .8rem 0; \
+font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #e9ebef; \
+vertical-align: top; }
+th { color: #5a6475; font-weight: 600; } .flag { background: #fdecea; } \
+.flag td:first-child { font-weight: 700; color: #a8201a; }
 li { margin-bottom: .4rem; }
 """
 
@@ -114,10 +119,12 @@ def page(found: "Measured", summary: Summary) -> str:
         "<h2>How much it finds, by length</h2>",
         svg(
             curve,
-            "Share of needles found by tokens in the context, with 95 % intervals; the table below has the numbers.",
+            "Share of needles found by tokens in the context, with 95 % intervals; the table "
+            "below has the numbers.",
         ),
         _paragraph(
-            "Bars: 95 % interval over contexts. Dashed upright line and shaded band: effective length and its interval."
+            "Bars: 95 % interval over contexts. Dashed upright line and shaded band: effective "
+            "length and its interval."
         ),
         _lengths_table(summary),
         _paragraph(control_sentence(summary)),
@@ -138,13 +145,15 @@ def page(found: "Measured", summary: Summary) -> str:
             ),
             _far_table(summary["far_context"]),
             _paragraph(
-                "Thin lines: single windows of text. Lower is better. Less by position: more context helps."
+                "Thin lines: single windows of text. Lower is better. Less by position: more "
+                "context helps."
             ),
         ]
     parts += ["<h2>What was measured, and what not</h2>", _measured(summary)]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: probe</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style></head>\n"
         f"<body><main>\n{chr(10).join(part for part in parts if part)}\n</main></body></html>\n"
     )
 
@@ -223,15 +232,23 @@ def _measured(summary: Summary) -> str:
     """Return what was done and what it does not show, as a list."""
     options, first = summary["options"], summary["lengths"][0]["length"]
     done = [
-        f"{options['keys']} sentences at even depths, “The secret word of NAME is WORD.”, in {options['source']}; each is asked "
-        "for by its beginning. Exact: the word is the most probable continuation. One pass reads the context for all questions.",
-        f"Contexts, not questions, are counted; sampling stopped at a half-width of {options['precision']:g} or "
-        f"{options['max_contexts']} contexts. Intervals: Wilson's at the effective number of answers.",
-        f"Floor: {summary['floor']:.3f} at {first:,} tokens, which is chance ({options['chance']:.2f}) and three standard errors.",
-        f"{options['dtype']}, {options['threads']} threads, seed {options['seed']}; checkpoint {options['checkpoint']}, "
+        f"{options['keys']} sentences at even depths, “The secret word of NAME is WORD.”, in "
+        f"{options['source']}; each is asked "
+        "for by its beginning. Exact: the word is the most probable continuation. One pass reads "
+        "the context for all questions.",
+        "Contexts, not questions, are counted; sampling stopped at a half-width of "
+        f"{options['precision']:g} or "
+        f"{options['max_contexts']} contexts. Intervals: Wilson's at the effective number of "
+        "answers.",
+        f"Floor: {summary['floor']:.3f} at {first:,} tokens, which is chance "
+        f"({options['chance']:.2f}) and three standard errors.",
+        f"{options['dtype']}, {options['threads']} threads, seed {options['seed']}; checkpoint "
+        f"{options['checkpoint']}, "
         f"text {options['text']}.",
-        "Not measured: reasoning over several places, questions in other words than the text's, instructions and chat form, "
-        f"text other than the above, and contexts beyond {summary['lengths'][-1]['length']:,} tokens.",
+        "Not measured: reasoning over several places, questions in other words than the text's, "
+        "instructions and chat form, "
+        f"text other than the above, and contexts beyond {summary['lengths'][-1]['length']:,} "
+        "tokens.",
         *(f"Left out: {note}." for note in summary["notes"]),
     ]
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in done) + "</ul>"

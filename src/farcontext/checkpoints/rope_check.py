@@ -71,7 +71,10 @@ def lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
-    """Return the configuration that the folder holds, read anew, and its JSON; of a GGUF file or a run, as loaded."""
+    """Return the configuration that the folder holds, read anew, and its JSON.
+
+    That of a GGUF file or a run is the one as loaded.
+    """
     path = pretrained.path / "config.json"
     raw = files.read_json(path) if path.is_file() else {}
     if "model_type" not in raw:
@@ -83,7 +86,7 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
     return config, raw
 
 
-# ------------------------------------------------------------------------------------------------- what the model does
+# ------------------------------------------------------------------------------ what the model does
 
 
 def expected(
@@ -150,7 +153,10 @@ def _ours_or_nothing(config: PreTrainedConfig, length: int) -> Tensor:
 
 @torch.no_grad()
 def _turned(module: nn.Module, length: int) -> tuple[Tensor, Tensor]:
-    """Return the frequencies in use at a length, and the amplitude √(cos² + sin²) of what the module returns."""
+    """Return the frequencies in use at a length, and the amplitude.
+
+    The amplitude is √(cos² + sin²) of what the module returns.
+    """
     at = torch.tensor([[0, 1, length - 1]], device=module.inv_freq.device)
     cos, sin = module(torch.zeros(1, 1, 1, device=at.device), at)
     return module.inv_freq.detach().float().cpu(), (
@@ -169,13 +175,19 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
 
 
 def _base(freq_F: Tensor) -> str:
-    """Describe frequencies by the base of their first two and by their last: what a reader can compare."""
+    """Describe frequencies by the base of their first two and by their last.
+
+    A reader can compare these.
+    """
     base = float((freq_F[0] / freq_F[1]) ** len(freq_F)) if len(freq_F) > 1 else math.nan
     return f"base {base:.6g}, last {float(freq_F[-1]):.4g}"
 
 
 def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> Iterator[Finding]:
-    """Yield the comparisons of one module: as loaded, at lengths within and beyond, amplitude, ours, and back."""
+    """Yield the comparisons of one module.
+
+    They are: as loaded, at lengths within and beyond, amplitude, ours, and back.
+    """
     rope_type, limit = config.rope_parameters["rope_type"], config.max_position_embeddings
     original = config.rope_parameters.get("original_max_position_embeddings") or limit
     grows = rope_type in ("dynamic", "longrope")
@@ -194,13 +206,8 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
         f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says
     )
     within, beyond = min(original, limit), 2 * max(original, limit)
-    lengths = [
-        2 * beyond,
-        within // 2,
-        within,
-        beyond,
-        within // 2,
-    ]  # Beyond comes first: a short text may heal.
+    # Beyond comes first: a short text may heal.
+    lengths = [2 * beyond, within // 2, within, beyond, within // 2]
     bad, amplitudes, gap = None, [], 0.0
     for length in lengths:
         found, amplitude = _turned(module, length)
@@ -217,7 +224,10 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
         else f"at {length} tokens the frequencies are not those of {rope_type}"
     )
     if bad and grows and length > within and _apart(found, start) <= TOLERANCE:
-        says = f"{rope_type} is constant: at {length} tokens the frequencies are still those of the shortest text"
+        says = (
+            f"{rope_type} is constant: at {length} tokens the frequencies are still those of the "
+            "shortest text"
+        )
     yield Finding(f"{name}: by length", bad is None, _base(found), _base(wanted), says)
     measured = torch.cat(amplitudes)
     worst = float(measured[(measured - factor).abs().argmax()])
@@ -239,7 +249,10 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
 
 
 def _logit_scale(model: PreTrainedModel) -> Finding:
-    """Compare the scale of attention logits with 1/√H: a second place where a factor may be applied."""
+    """Compare the scale of attention logits with 1/√H.
+
+    It is a second place where a factor may be applied.
+    """
     scales = [
         float(module.scaling)
         * math.sqrt(module.head_dim if hasattr(module, "head_dim") else module.head_size)
@@ -250,6 +263,3 @@ def _logit_scale(model: PreTrainedModel) -> Finding:
     worst = max(scales, key=lambda scale: abs(scale - 1), default=1.0)
     says = "logits are divided by √H and by nothing else"
     return Finding("logit scale", abs(worst - 1) <= TOLERANCE, f"{worst:.4f}/√H", "1/√H", says)
-
-
-# --------------------------------------------------------------------------------------------- what the weights say

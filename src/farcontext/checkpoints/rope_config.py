@@ -85,7 +85,10 @@ def _theta(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     scaled = config.rope_parameters["rope_type"] != "default"
     original = _trained(config)
     short = used <= 10_000 and original >= LONG_WINDOW and not sliding and not scaled
-    says = f"a window of {original} tokens with full attention goes with a base above 10,000; `confirm` asks the weights"
+    says = (
+        f"a window of {original} tokens with full attention goes with a base above 10,000; "
+        "`confirm` asks the weights"
+    )
     yield Finding("rope_theta for the window", not short, f"{used:g}", "more than 10000", says)
 
 
@@ -97,7 +100,10 @@ def _trained(config: PreTrainedConfig) -> int:
 
 
 def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
-    """Yield whether original length, longest position and factor fit each other; and no leftovers of a lost scheme."""
+    """Yield whether original length, longest position and factor fit each other.
+
+    Leftovers of a lost scheme are found as well.
+    """
     rope, limit = config.rope_parameters, config.max_position_embeddings
     rope_type, factor = rope["rope_type"], rope.get("factor")
     given = _originals(raw)
@@ -134,16 +140,21 @@ def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     yield Finding(f"{name} is a length", whole, str(original), "a multiple of 32", says)
     if factor is None:
         factor = ratio
-    slack = (
-        2.0 if rope_type == "llama3" else 1.01
-    )  # Llama 3.1 and 3.2 themselves have 8 against 16 and 32 against 16.
+    # Llama 3.1 and 3.2 themselves have 8 against 16 and 32 against 16.
+    slack = 2.0 if rope_type == "llama3" else 1.01
     fits = factor / slack <= ratio <= factor * slack and (ratio > 1 or factor <= 1)
-    says = f"max_position_embeddings / original = {ratio:g} goes with factor = {factor:g}; one of the three is wrong if not"
+    says = (
+        f"max_position_embeddings / original = {ratio:g} goes with factor = {factor:g}; one of "
+        "the three is wrong if not"
+    )
     yield Finding(f"{name} × factor", fits, str(original), f"about {limit / factor:g}", says)
 
 
 def _growth(config: PreTrainedConfig, raw: dict, tokenizer_length: int | None) -> Iterator[Finding]:
-    """Yield whether a factor stretches, and dynamic NTK from the trained length: an extended one makes it constant."""
+    """Yield whether a factor stretches, and dynamic NTK from the trained length.
+
+    An extended length makes dynamic NTK constant.
+    """
     if (factor := config.rope_parameters.get("factor")) is not None:
         says = "a factor stretches the window; dynamic NTK with 0 is constant"
         yield Finding("factor", factor >= 1, f"{factor:g}", "1 or more", says)
@@ -172,7 +183,10 @@ def _originals(raw: dict) -> list[int]:
 
 
 def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
-    """Yield whether a given attention factor is the scheme's formula: 0.1 ln s + 1, or √(1 + ln s / ln L)."""
+    """Yield whether a given attention factor is the scheme's formula.
+
+    The formula is 0.1 ln s + 1, or √(1 + ln s / ln L).
+    """
     rope = config.rope_parameters
     given = rope.get("attention_factor")
     if rope["rope_type"] not in ("yarn", "longrope") or given is None:
@@ -181,7 +195,10 @@ def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
     other = copy.deepcopy(config)
     other.rope_parameters = plain
     formula = ROPE_INIT_FUNCTIONS[rope["rope_type"]](other)[1]
-    says = f"config.json sets it itself; the formula of {rope['rope_type']} is the other value{how_often(given, formula)}"
+    says = (
+        f"config.json sets it itself; the formula of {rope['rope_type']} is the other "
+        f"value{how_often(given, formula)}"
+    )
     yield Finding(
         "attention_factor given",
         abs(given - formula) <= 1e-3,

@@ -109,7 +109,10 @@ def confirmed(rows: Sequence[Candidate], used: float) -> Finding:
     """Return the finding that `confirm`'s rows amount to."""
     best = min(rows, key=lambda row: row.difference)
     bad = any(row.better for row in rows)
-    found = f"{best.theta:g} predicts {best.difference:+.3f} ± {best.standard_error:.3f} nats a token against {used:g}"
+    found = (
+        f"{best.theta:g} predicts {best.difference:+.3f} ± {best.standard_error:.3f} nats a token "
+        f"against {used:g}"
+    )
     says = (
         "no other base predicts the text better"
         if not bad

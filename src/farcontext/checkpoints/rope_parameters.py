@@ -77,13 +77,12 @@ def rope_parameters(extension: Extension | None, theta: float, head_dim: int) ->
     if scheme in ("ntk", "abf"):
         reach = {"scale": scale, "trained_length": extension.trained_length, **extension.options}
         second = float(inverse_frequencies(scheme, head_dim=head_dim, theta=theta, **reach)[1])
-        return {
-            "rope_type": "default",
-            "rope_theta": second ** (-head_dim / 2),
-        }  # Pair 1 turns by θ^(−2/H).
+        # Pair 1 turns by θ^(−2/H).
+        return {"rope_type": "default", "rope_theta": second ** (-head_dim / 2)}
     if kind is None:
         raise ValueError(
-            f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, {', '.join(ROPE_TYPES)}"
+            f"extension.scheme = {scheme!r}: expected one of rope, ntk, abf, "
+            f"{', '.join(ROPE_TYPES)}"
         )
     options = (OPTIONS[scheme] if kind == "llama3" else {}) | {
         k: v for k, v in extension if v is not None

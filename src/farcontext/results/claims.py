@@ -70,9 +70,8 @@ class Claim(Frozen):
     literature: str
     range: str  # The verdict holds here.
     effects: Annotated[tuple[Effect, ...], Field(strict=False, min_length=1)]  # All must hold.
-    checks: Annotated[
-        tuple[Effect, ...], Field(strict=False)
-    ] = ()  # Manipulation checks come before any verdict.
+    # Manipulation checks come before any verdict.
+    checks: Annotated[tuple[Effect, ...], Field(strict=False)] = ()
 
 
 class Claims(Frozen):
@@ -107,7 +106,8 @@ def _select(table: pd.DataFrame, where: Mapping[str, object], study: str) -> pd.
     for column, value in where.items():
         if column not in table.columns:
             raise UserError(
-                f"claims.yaml: {study}: {column}: expected a column of its table: {', '.join(table.columns)}"
+                f"claims.yaml: {study}: {column}: expected a column of its table: "
+                f"{', '.join(table.columns)}"
             )
         table = table[table[column] == value]
     return table
@@ -140,7 +140,10 @@ def _exact(values: pd.Series, effect: Effect) -> tuple[Verdict, Interval]:
 
 
 def _decided(interval: Interval, effect: Effect) -> Verdict:
-    """Say what an interval decides; between `refuted_below` and the threshold lies nothing that was claimed or denied."""
+    """Say what an interval decides.
+
+    Between `refuted_below` and the threshold lies nothing that was claimed or denied.
+    """
     verdict = decide(interval, effect.threshold, effect.side)
     if verdict == "refuted" and effect.refuted_below is not None:
         return "refuted" if interval.high <= effect.refuted_below else "undecided"
@@ -167,9 +170,10 @@ def _check_holds(table: pd.DataFrame, check: Effect, claim: Claim) -> bool:
 
 
 def _favour(effect: Effect, verdict: Verdict, interval: Interval, unit: float) -> tuple[int, float]:
-    """Rank an effect: first by its verdict, then by its distance from the threshold, positive on the claimed side.
+    """Rank an effect by its verdict, then by its distance from the threshold.
 
-    Distances are counted in `unit`, so that effects of different metrics compare.
+    Distances are positive on the claimed side. They are counted in `unit`, so that effects of
+    different metrics compare.
     """
     distance = interval.estimate - effect.threshold
     margin = (distance if effect.side == "at_least" else -distance) / (unit or 1.0)
@@ -179,7 +183,10 @@ def _favour(effect: Effect, verdict: Verdict, interval: Interval, unit: float) -
 
 
 def _least_favourable(claim: Claim, table: pd.DataFrame) -> tuple[Effect, Verdict, Interval]:
-    """Return the effect of a claim that speaks least for it, counted in half widths; of identities, in thresholds."""
+    """Return the effect of a claim that speaks least for it.
+
+    Effects are counted in half widths, those of identities in thresholds.
+    """
 
     def key(judged: tuple[Effect, Verdict, Interval]) -> tuple[int, float]:
         effect, _, interval = judged
@@ -242,7 +249,8 @@ def show_number(x: float) -> str:
 
     The minus sign is a true one, and "–" stands for what is unknown.
 
-    It is rounded to the table's six digits first, so that pages, notebooks and paper show one number.
+    It is rounded to the table's six digits first, so that pages, notebooks and paper show one
+    number.
     """
     if not math.isfinite(x):
         return "–"

@@ -60,9 +60,8 @@ def save(figure: Figure, study: str, name: str) -> Path:
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(
-        figure
-    )  # An open figure would be shown twice in a notebook, also as the cell's value.
+    # An open figure would be shown twice in a notebook, also as the cell's value.
+    plt.close(figure)
     return files.write_atomic(
         files.build("studies", study, "figures", f"{name}.svg"), buffer.getvalue()
     )

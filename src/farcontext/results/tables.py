@@ -87,7 +87,8 @@ def _refuse_formulas(frame: pd.DataFrame, study: str) -> None:
         ]
         if bad:
             raise UserError(
-                f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a formula"
+                f"{study}: {column} = {bad[0]!r}: expected text that no spreadsheet takes for a "
+                "formula"
             )
 
 
@@ -240,4 +241,7 @@ def verdict_line(claim: str) -> str:
     row = verdicts.loc[claim]
     sign = "≥" if row["side"] == "at_least" else "≤"
     interval = f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-    return f"{claim} {row['verdict']}: {row['effect']} = {interval}, threshold {sign} {row['threshold']:g}"
+    return (
+        f"{claim} {row['verdict']}: {row['effect']} = {interval}, threshold {sign} "
+        f"{row['threshold']:g}"
+    )
