@@ -320,8 +320,7 @@ def main() -> None:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
-        if message := " ".join(
-            error.format_message().split()
-        ):  # It is empty where the help was printed instead.
+        # The message is empty where the help was printed instead.
+        if message := " ".join(error.format_message().split()):
             print(f"farcontext: {printable(message)}", file=sys.stderr)
         sys.exit(2)

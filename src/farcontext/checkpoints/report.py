@@ -1,4 +1,4 @@
-"""A probe's report: one summary, then a table, JSON and HTML.
+"""A probe's report: a summary as table, JSON and HTML.
 
 No torch is needed here; the page has no JavaScript and no other file; outside text is escaped.
 """

@@ -3,9 +3,8 @@
 Whether what it says is sound is checked too. There are three kinds of evidence. `check` compares
 numbers: what the rotary modules hold and return, against transformers' own functions on the
 configuration on disk and against `positions`. It also reads that configuration for what contradicts
-itself. `confirm` asks the weights: they predict best with the angles that they were trained with,
-so text costs more under any other base. A model without a rotary module (GPT-2) is said to have
-none.
+itself (`rope_config`). The third kind asks the weights (`rope_loss`). A model without a rotary
+module (GPT-2) is said to have none.
 """
 
 import copy
@@ -31,7 +30,7 @@ def check(pretrained: Pretrained) -> list[Finding]:
     frequencies are those of transformers' functions for the configuration *on disk*: a buffer that
     was changed after loading is seen. Lengths up to 4 times the longest position are tried on a
     copy of each module. Call it before the model reads texts beyond 4 times its window. A value
-    that is wrong but consistent with all others is not seen here; `confirm` may see it.
+    that is wrong but consistent with all others is not seen here; `rope_loss.confirm` may see it.
     """
     config, raw = _on_disk(pretrained)
     modules = rotary_modules(pretrained.model)
