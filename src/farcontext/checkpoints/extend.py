@@ -113,20 +113,17 @@ def extend(
     text: Path | None = None,
     measure: int | None = None,
 ) -> dict[str, Any]:
-    """Write a Hugging Face folder with the checkpoint's context extended.
-
-    The folder is `out`. What its report file says is returned.
+    """Write a folder with the checkpoint's context extended, and return its report.
 
     Args:
         checkpoint: what `load.load` reads; weights keep their dtype.
-        out: a folder that does not exist yet; it appears whole, or not at all.
+        out: a Hugging Face folder that does not exist yet; it appears whole, or not at all.
         scheme: a key of `ADVICE`.
         factor: s, wanted length / trained length, above 1.
         theta: the base of abf; None: the rule of `positions.inverse_frequencies`.
         tuning: train the extended model on a text; None: the weights stay as they are.
         text: what loss is measured on; None: the language reference that comes with Python.
-        measure: tokens of the longest position measured; None: all that are reached, at most
-            16,384; 0: no table.
+        measure: tokens up to which loss is measured; None: all reached, at most 16,384; 0: none.
 
     Raises:
         UserError: one line; a checkpoint without RoPE, or extended already; a bad option or text.
@@ -149,10 +146,6 @@ def extend(
         if tuning:
             _tune(folder, tuned_on, tuning)
             files.write_json(folder / "config.json", stored)  # transformers wrote its own.
-        versions = {
-            name: importlib.metadata.version(name)
-            for name in ("farcontext", "torch", "transformers")
-        }
         report = {
             "scheme": scheme,
             "factor": factor,
@@ -162,7 +155,7 @@ def extend(
         report |= {
             "rope_parameters": parameters,
             "max_position_embeddings": longest,
-            "versions": versions,
+            "versions": _versions(),
         }
         report["tuning"] = asdict(tuning) | {"text": tuning.text.name} if tuning else None
         lengths = [length for length in _lengths(original, factor) if length < measure] + [measure]
@@ -230,6 +223,11 @@ def _extended(
     return parameters, original if scheme == "dynamic_ntk_hf" else math.floor(
         factor * original + 1e-6
     )
+
+
+def _versions() -> dict[str, str]:
+    names = ("farcontext", "torch", "transformers")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:

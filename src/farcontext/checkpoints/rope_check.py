@@ -183,10 +183,7 @@ def _base(freq_F: Tensor) -> str:
 
 
 def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> Iterator[Finding]:
-    """Yield the comparisons of one module.
-
-    They are: as loaded, at lengths within and beyond, amplitude, ours, and back.
-    """
+    """Yield one module's comparisons: as loaded, by length, amplitude, two computations."""
     rope_type, limit = config.rope_parameters["rope_type"], config.max_position_embeddings
     original = config.rope_parameters.get("original_max_position_embeddings") or limit
     grows = rope_type in ("dynamic", "longrope")
