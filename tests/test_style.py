@@ -168,7 +168,7 @@ NOT_KEPT = {
     "app/profiles": {"shutil.copy", "shutil.copy2", "shutil.copytree"},
     "train/runs": {"(folder / 'log.txt').open"},
     "data/sources": {"Path(output).write_bytes"},
-    "studies/efficient_attention/cells": {
+    "studies/efficient_attention/peak": {
         "Path('/proc/self/clear_refs').write_text"
     },  # a switch of the kernel's
 }

@@ -14,7 +14,7 @@ from farcontext.app import notebooks
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.nn.masks import Pattern
 from farcontext.results.claims import judge, read_claims
-from farcontext.studies.attention_derivation import study
+from farcontext.studies.attention_derivation import by_hand, sentences, study
 
 SMALL = study.Params(
     seeds=(1, 2), samples=60_000, head_widths=(16, 64), length=11, window=3, layers=(1, 2, 3)
@@ -84,8 +84,8 @@ def _without_the_sum(q, k, v, d_out, allowed):
     return c * d_scores @ k, c * d_scores.mT @ q, p.mT @ d_out
 
 
-def _without_rescaling(a: study.Partial, b: study.Partial) -> study.Partial:
-    return study.Partial(torch.maximum(a.m, b.m), a.l + b.l, a.o + b.o)
+def _without_rescaling(a: by_hand.Partial, b: by_hand.Partial) -> by_hand.Partial:
+    return by_hand.Partial(torch.maximum(a.m, b.m), a.l + b.l, a.o + b.o)
 
 
 def _one_key_less(
@@ -153,24 +153,24 @@ def test_a_wrong_mask_is_seen(
     assert judge("A2", read_claims(root / "claims.yaml").claims["A2"], table).verdict == "refuted"
 
 
-def _maps(sentences: list[pd.DataFrame], mistake: int) -> dict[str, object]:
+def _maps(tokens: list[pd.DataFrame], mistake: int) -> dict[str, object]:
     """The notebook's names; `mistake` is added to the offset of the second view."""
     views = {"where do I stand?": 0, "what followed me before?": 1 + mistake}
     maps = [
-        {t: study.match_weights(w["id"].to_numpy(), 0, o) for t, o in views.items()}
-        for w in sentences
+        {t: sentences.match_weights(w["id"].to_numpy(), 0, o) for t, o in views.items()}
+        for w in tokens
     ]
-    return dict(zip(("sanguo", "macbeth", "chinese", "english"), (*sentences, *maps), strict=True))
+    return dict(zip(("sanguo", "macbeth", "chinese", "english"), (*tokens, *maps), strict=True))
 
 
 def test_sentences_find_their_repetitions_and_a_wrong_offset_does_not(assertion: Callable) -> None:
-    sentences = [
+    tokens = [
         pd.DataFrame({"id": ids})
         for ids in ([7, 1, 2, 3, 4, 0, 4, 2, 3, 1], [5, 6, 8, 9, 6, 8, 9, 6, 8])
     ]
-    assertion("sentences", **_maps(sentences, mistake=0))
+    assertion("sentences", **_maps(tokens, mistake=0))
     with pytest.raises(AssertionError):
-        assertion("sentences", **_maps(sentences, mistake=1))
+        assertion("sentences", **_maps(tokens, mistake=1))
 
 
 # ------------------------------------------------------------------------------------------------------- its parts
@@ -198,11 +198,11 @@ def test_jacobian_is_what_autograd_gives_one_output_at_a_time() -> None:
 
 def test_merge_starts_from_nothing_and_never_overflows() -> None:
     z, v = torch.tensor([700.0, 900.0, -900.0]).double(), torch.arange(3.0)[:, None].double()
-    nothing = study.Partial(
+    nothing = by_hand.Partial(
         torch.tensor(-torch.inf).double(), torch.tensor(0.0).double(), torch.zeros(1).double()
     )
-    merged = study.merge(
-        study.merge(nothing, study.partial(z[:1], v[:1])), study.partial(z[1:], v[1:])
+    merged = by_hand.merge(
+        by_hand.merge(nothing, by_hand.partial(z[:1], v[:1])), by_hand.partial(z[1:], v[1:])
     )
     assert merged.o / merged.l == pytest.approx(1.0)
 
@@ -211,7 +211,7 @@ def test_tokens_of_a_split_character_are_numbered(root: Path) -> None:
     folder = root / "build" / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
         pytest.skip("no tokenizer: `dvc repro tokenizer` makes it")
-    frame = study.tokenised(load_tokenizer(folder), "话说天下，to be")
+    frame = sentences.tokenised(load_tokenizer(folder), "话说天下，to be")
     assert "".join(frame["token"].drop_duplicates()) == "话说天下，to be"
     assert frame["label"].is_unique
     assert frame["label"].str.isascii().all()

@@ -10,7 +10,7 @@ import torch
 from cells import run_assertion, smoke_params
 
 from farcontext.results import tables
-from farcontext.studies.depth_width import study
+from farcontext.studies.depth_width import divergence, study, trainings
 from farcontext.studies.depth_width.params import Params as DepthWidth
 from farcontext.train.loop import build_model
 
@@ -82,7 +82,9 @@ def test_influence_that_stops_too_early_is_noticed(
 @pytest.mark.parametrize("smear", [False, True])
 def test_influence_reaches_as_far_as_the_window_says_and_no_further(smear: bool) -> None:
     torch.manual_seed(0)
-    config = study._model(3, 32, 64, window=5, global_every=0).model_copy(update={"smear": smear})
+    config = trainings._model(3, 32, 64, window=5, global_every=0).model_copy(
+        update={"smear": smear}
+    )
     rows = study.influence(build_model(config).eval(), length=64, rows=4)
     reached = max(row["distance"] for row in rows if row["influence"] > 0)
     # a fresh smearing parameter is 0 and sigmoid(0) = ½, so that a key's neighbour counts
@@ -158,12 +160,12 @@ def test_the_worst_cell_is_what_the_check_reads() -> None:
 def test_divergence_is_what_was_defined(
     losses: list[float], norms: list[float], wanted: bool
 ) -> None:
-    assert study.diverged(losses, norms) is wanted
+    assert divergence.diverged(losses, norms) is wanted
 
 
 def test_plain_sgd_learns_at_a_small_rate_and_diverges_at_a_large_one() -> None:
     same = {"length": 32, "rows": 8, "steps": 8, "seed": 0}
-    (calm,), (wild,) = study.plain_sgd(lr=1.0, **same), study.plain_sgd(lr=300.0, **same)
+    (calm,), (wild,) = divergence.plain_sgd(lr=1.0, **same), divergence.plain_sgd(lr=300.0, **same)
     assert (calm["diverged"], wild["diverged"]) == (0.0, 1.0)
     assert calm["dispersion"] < wild["dispersion"]
 

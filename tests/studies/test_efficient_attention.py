@@ -13,7 +13,7 @@ from farcontext import files
 from farcontext.measure import cost
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
-from farcontext.studies.efficient_attention import study
+from farcontext.studies.efficient_attention import plan, study
 from farcontext.studies.efficient_attention.params import Params as EfficientAttention
 
 SOUND, SLOPES, LONGEST = "ok: 64 MiB", "ok: memory grows", "ok: the longest row"
@@ -117,7 +117,7 @@ def test_a_half_left_out_is_noticed(root: Path, smoke: Smoke, params: EfficientA
 
 
 def test_both_halves_hold_every_level_of_every_factor(params: EfficientAttention) -> None:
-    grid = pd.DataFrame([label for label, _ in study._grid(params)])
+    grid = pd.DataFrame([label for label, _ in plan._grid(params)])
     for factor in ("arm", "length", "width", "layers", "part"):
         counts = grid.groupby([factor, "half"]).size().unstack()
         assert (counts["fitted"] - counts["held out"]).abs().max() <= 2, factor

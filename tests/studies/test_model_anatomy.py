@@ -16,7 +16,7 @@ from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder, num_parameters
 from farcontext.results import plotting
 from farcontext.results.claims import judge, read_claims
-from farcontext.studies.model_anatomy import figures, listing, study
+from farcontext.studies.model_anatomy import closed_form, exact, figures, listing, study
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -233,7 +233,7 @@ def test_the_task_needs_order_and_nothing_else() -> None:
 
 
 def test_the_ceiling_without_order_is_what_counting_gives() -> None:
-    told, own = (row["value"] for row in listing.ceiling_rows(3))
+    told, own = (row["value"] for row in exact.ceiling_rows(3))
     assert told == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
     assert own == pytest.approx(1 / 3)
 
@@ -248,9 +248,9 @@ def test_shipped_counts_are_those_of_the_goldens(root: Path) -> None:
 
 def test_a_bias_would_show_in_the_count() -> None:
     model = Decoder(study.DECODER)
-    assert num_parameters(model) == study.closed_form(study.DECODER)["model"]
+    assert num_parameters(model) == closed_form.closed_form(study.DECODER)["model"]
     model.stack.blocks[0].mlp.out.bias = torch.nn.Parameter(torch.zeros(study.DECODER.width))
-    assert num_parameters(model) != study.closed_form(study.DECODER)["model"]
+    assert num_parameters(model) != closed_form.closed_form(study.DECODER)["model"]
 
 
 def test_the_same_seed_gives_the_same_rows() -> None:

@@ -18,8 +18,8 @@ from farcontext import files
 from farcontext.checkpoints import load
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.results import tables
+from farcontext.studies.realtext import protocol, texts
 from farcontext.studies.realtext import study as realtext
-from farcontext.studies.realtext import texts
 from farcontext.studies.summarization import real
 
 SIZES = {
@@ -124,9 +124,9 @@ def checkpoint(mirror: Path) -> Path:
     }
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=tiny.VOCABULARY, **sizes))
-    model.save_pretrained(realtext.CHECKPOINT)
-    load.wrapped(load_tokenizer(Path("build/tokenizer"))).save_pretrained(realtext.CHECKPOINT)
-    return Path(realtext.CHECKPOINT)
+    model.save_pretrained(protocol.CHECKPOINT)
+    load.wrapped(load_tokenizer(Path("build/tokenizer"))).save_pretrained(protocol.CHECKPOINT)
+    return Path(protocol.CHECKPOINT)
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -207,23 +207,23 @@ def test_the_repository_names_every_source(root: Path, monkeypatch: pytest.Monke
 
 
 def test_answers_are_compared_as_letters_and_digits() -> None:
-    assert realtext.scores("「１９３７年」", ["1937 年"]) == {
+    assert protocol.scores("「１９３７年」", ["1937 年"]) == {
         "exact": 1.0,
         "f1": 1.0,
         "contains": 1.0,
     }
-    assert realtext.scores("於1937年", ["1894年", "1937年"]) == {
+    assert protocol.scores("於1937年", ["1894年", "1937年"]) == {
         "exact": 0.0,
         "f1": 10 / 11,
         "contains": 1.0,
     }
-    assert realtext.scores("。", ["1937年"]) == {"exact": 0.0, "f1": 0.0, "contains": 0.0}
+    assert protocol.scores("。", ["1937年"]) == {"exact": 0.0, "f1": 0.0, "contains": 0.0}
 
 
 def test_baselines_find_what_they_should() -> None:
     ((asked,), *_) = texts.read_drcd(FILES["drcd"])
     for seed in range(5):
-        found = realtext.baselines(asked, np.random.default_rng(seed))
+        found = protocol.baselines(asked, np.random.default_rng(seed))
         assert found["first"] == "金門橋是一座橋。"
         assert found["bm25"] == found["random"] == "金門橋於1937年建成；", (
             "the only sentence with a digit"
@@ -232,21 +232,21 @@ def test_baselines_find_what_they_should() -> None:
 
 def test_what_stands_before_is_of_the_document_or_of_another() -> None:
     documents = [[(f"{name}{n}", "") for n in range(6)] for name in "abc"]
-    for last, before in realtext.of_documents(documents, 3, 2, np.random.default_rng(0)):
+    for last, before in protocol.of_documents(documents, 3, 2, np.random.default_rng(0)):
         name, number = last[0][0], int(last[0][1])
         assert [one for one, _ in before["true"]] == [f"{name}{number - 2}", f"{name}{number - 1}"]
         assert len(before["random"]) == 2 and name not in {one[0] for one, _ in before["random"]}
-    for last, before in realtext.of_sentences(
+    for last, before in protocol.of_sentences(
         [pair for one in documents for pair in one], 4, 2, np.random.default_rng(0)
     ):
         assert len(before["random"]) == 2 and last not in before["random"]
 
 
 def test_the_source_as_it_is_is_no_translation_into_chinese() -> None:
-    assert realtext.copy_scores([("Same words here now", "Same words here now")], "de")[
+    assert protocol.copy_scores([("Same words here now", "Same words here now")], "de")[
         "bleu"
     ] == pytest.approx(100)
-    assert realtext.copy_scores([("Other words", "句子")], "zh")["chrf"] == 0
+    assert protocol.copy_scores([("Other words", "句子")], "zh")["chrf"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -262,30 +262,30 @@ def test_every_arm_is_scored_on_the_same_tokens(
         seen.append((len(row), *row[-last:]))
         return torch.ones(last)
 
-    monkeypatch.setattr(realtext, "token_losses", watched)
+    monkeypatch.setattr(protocol, "token_losses", watched)
     monkeypatch.setattr(real, "token_losses", watched)
     texts.fetch()
     same = {"known": [], "seed": 0}
-    for protocol, options, arms in (
-        (realtext.answer, {"data": "drcd", "questions": 3, "asked": 2}, 3),
+    for function, options, arms in (
+        (protocol.answer, {"data": "drcd", "questions": 3, "asked": 2}, 3),
         (
-            realtext.summarize,
+            protocol.summarize,
             {"data": "squality", "documents": 3, "read": 2, "length": 24, "sentences": 1},
             3,
         ),
         (
-            realtext.translate,
+            protocol.translate,
             {"data": "ntrex", "language": "de", "translated": 2, "contexts": [1, 2]},
             5,
         ),
         (
-            realtext.translate,
+            protocol.translate,
             {"data": "tatoeba", "language": "zh", "translated": 1, "contexts": [2]},
             2,
         ),
     ):
         seen.clear()
-        rows = [row for row in protocol(**options, **same) if row["metric"] == "loss"]
+        rows = [row for row in function(**options, **same) if row["metric"] == "loss"]
         assert len(rows) == len(seen) and len(rows) % arms == 0
         for start in range(0, len(seen), arms):
             assert len({scored[1:] for scored in seen[start : start + arms]}) == 1, options

@@ -13,7 +13,7 @@ from farcontext.app.profiles import params_of
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
 from farcontext.schema import read_yaml, validate
-from farcontext.studies.recurrence import study
+from farcontext.studies.recurrence import arms, study
 from farcontext.studies.recurrence.params import Params as Recurrence
 
 EQUAL, VANISHES = "ok: the arms of a task", "ok: the gradient vanishes"
@@ -119,7 +119,7 @@ def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(
     for task, rates in (("recall", params.recall_rates), ("flip_flop", params.flip_flop_rates)):
         wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
         for arm in rates:
-            count = study.parameter_count(study.model_of(params, task, arm))
+            count = arms.parameter_count(arms.model_of(params, task, arm))
             assert abs(count / wanted - 1) < 0.03, (task, arm, count)
     assert all(0 <= study.depth_of(params, distance) <= 1 for distance in params.distances)
     assert max(study.gradient_distances(params)[0]) < params.gradient_length
@@ -148,12 +148,12 @@ def test_a_distance_is_what_it_says() -> None:
 def test_kept_numbers_of_attention_grow_with_the_row_and_a_state_does_not(
     params: Recurrence,
 ) -> None:
-    attention, lstm = (study.model_of(params, "recall", arm) for arm in ("attention", "lstm"))
+    attention, lstm = (arms.model_of(params, "recall", arm) for arm in ("attention", "lstm"))
     assert (
-        study.state_numbers(attention, 10)
+        arms.state_numbers(attention, 10)
         == 10 * 2 * params.attention_layers * params.attention_width
     )
-    assert study.state_numbers(lstm, 10) == study.state_numbers(lstm, 1000) == 2 * lstm.mlp_width
+    assert arms.state_numbers(lstm, 10) == arms.state_numbers(lstm, 1000) == 2 * lstm.mlp_width
 
 
 def test_the_slope_leaves_out_what_fp64_cannot_hold() -> None:

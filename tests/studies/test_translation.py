@@ -13,7 +13,7 @@ from cells import run_assertion, smoke_params
 from farcontext import files
 from farcontext.results import tables
 from farcontext.schema import BOS, EOS, PAD
-from farcontext.studies.translation import study
+from farcontext.studies.translation import protocol, study, words
 from farcontext.studies.translation.params import Params as Translation
 from farcontext.tasks import translation as language
 from farcontext.tasks import world
@@ -40,11 +40,13 @@ def smoke(params: Translation) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, language=language, **known)
+    run_assertion(
+        root, study.NAME, says, protocol=protocol, study=study, language=language, **known
+    )
 
 
 def documents(**options) -> list[list[language.Sentence]]:
-    return study.tested(
+    return protocol.tested(
         **{"sentences": 4, "kind": "gender", "distance": 2, "documents": 2} | options
     )
 
@@ -71,7 +73,7 @@ def test_an_oracle_that_errs_is_noticed(
 def test_an_arm_that_reads_more_than_it_says_is_noticed(
     root: Path, params: Translation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "context_of", lambda arm, document, context, other: document[:-1])
+    monkeypatch.setattr(protocol, "context_of", lambda arm, document, context, other: document[:-1])
     with pytest.raises(AssertionError):
         assertion(root, TELLS, params=params)
 
@@ -91,7 +93,7 @@ def test_an_arm_that_is_missing_is_noticed(
 def test_a_contrast_that_is_the_translation_is_noticed(
     root: Path, params: Translation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = study.tested
+    honest = protocol.tested
 
     def alike(**options):
         return [
@@ -112,15 +114,15 @@ def test_every_sentence_has_its_ids_and_fits(split: str) -> None:
         *before, last = language.document(np.random.default_rng(seed), length=5, split=split)
         for sentence in (*before, last):
             for text in (sentence.source, sentence.target, sentence.contrast):
-                assert study.decode(study.encode(text)) == text
-        assert len(study.source_of(before, last, study.source_length(5))) == study.source_length(5)
+                assert words.decode(words.encode(text)) == text
+        assert len(words.source_of(before, last, words.source_length(5))) == words.source_length(5)
         for text in (last.target, last.contrast):
-            ids = study.target_of(text)
+            ids = words.target_of(text)
             assert (
-                len(ids) == study.T and ids[0] == BOS and EOS in ids and study.decode(ids) == text
+                len(ids) == words.T and ids[0] == BOS and EOS in ids and words.decode(ids) == text
             )
     with pytest.raises(KeyError, match="river"):
-        study.encode(" rivers")
+        words.encode(" rivers")
 
 
 def kept(params: Translation) -> np.ndarray:
@@ -134,14 +136,14 @@ def test_a_training_row_is_a_document_of_training_people_and_its_translation_is_
     tested = {" ".join(name) for name in world.full_names("test")}
     trained = {" ".join(name) for name in world.full_names("train")}
     tokens, scored = kept(params)
-    source, target = np.split(tokens, [study.source_length(params.sentences)], axis=1)
+    source, target = np.split(tokens, [words.source_length(params.sentences)], axis=1)
     read = set()
     for row, said, marks in zip(source, target, scored, strict=True):
-        text = study.decode(row)
+        text = words.decode(row)
         read.add(text.count(".") + text.count("?") - 1)
         assert any(name in text for name in trained) and not any(name in text for name in tested)
         assert not marks[: source.shape[1]].any()
-        assert study.decode(said[marks[source.shape[1] :].astype(bool)]) == study.decode(said)
+        assert words.decode(said[marks[source.shape[1] :].astype(bool)]) == words.decode(said)
         assert (said[0], marks[source.shape[1]]) == (BOS, 0)
         assert said[marks[source.shape[1] :].astype(bool)][-1] == EOS
     assert read == set(range(params.sentences))
@@ -168,7 +170,9 @@ class Known:
 
     def __init__(self, *, blind: bool, **cells) -> None:
         told = [
-            study.tested(kind=kind, distance=d, **cells) for kind in language.KINDS for d in (1, 3)
+            protocol.tested(kind=kind, distance=d, **cells)
+            for kind in language.KINDS
+            for d in (1, 3)
         ]
         self.lasts = {document[-1].source: document[-1] for part in told for document in part}
         self.blind = blind
@@ -177,13 +181,13 @@ class Known:
         self, source: torch.Tensor, target: torch.Tensor, documents: torch.Tensor
     ) -> torch.Tensor:
         assert ((source == PAD) == (documents == -1)).all()
-        logits = torch.zeros(*target.shape, study.MARK + 1 + len(study.vocabulary()))
+        logits = torch.zeros(*target.shape, words.MARK + 1 + len(words.vocabulary()))
         for number, row in enumerate(source.tolist()):
-            place = row.index(study.MARK)
-            before, last = study.decode(row[:place]), self.lasts[study.decode(row[place:])]
+            place = row.index(words.MARK)
+            before, last = words.decode(row[:place]), self.lasts[words.decode(row[place:])]
             choices = sorted((last.target, last.contrast))
             found = None if self.blind else language.oracle([before, last.source], choices)
-            said = study.target_of(found or choices[0])[1:]
+            said = words.target_of(found or choices[0])[1:]
             for position in range(target.shape[1]):
                 logits[number, position, said[position]] = 9
         return logits
@@ -192,7 +196,7 @@ class Known:
 def scores(arm: str, context: int, *, blind: bool = False) -> pd.DataFrame:
     cells = {"sentences": 4, "documents": 40}
     model = Known(blind=blind, **cells | {"documents": 41})
-    rows = study.translations(model, arm=arm, context=context, distances=[1, 3], **cells)
+    rows = protocol.translations(model, arm=arm, context=context, distances=[1, 3], **cells)
     return (
         pd.DataFrame(rows)
         .fillna({"distance": 0})
@@ -230,29 +234,29 @@ def test_whoever_does_not_read_the_sentence_that_tells_is_at_chance(
 @pytest.mark.parametrize("context", [0, 1, 3])
 def test_the_control_reads_as_many_sentences_of_another_document(context: int) -> None:
     document, other = documents()
-    assert study.context_of("own", document, context, other=other) == document[3 - context : 3]
-    assert study.context_of("random", document, context, other=other) == other[3 - context : 3]
+    assert protocol.context_of("own", document, context, other=other) == document[3 - context : 3]
+    assert protocol.context_of("random", document, context, other=other) == other[3 - context : 3]
 
 
 def test_what_cannot_be_read_is_named() -> None:
     document, other = documents()
     with pytest.raises(ValueError, match="arm = half: expected one of own, random"):
-        study.context_of("half", document, 1, other=other)
+        protocol.context_of("half", document, 1, other=other)
     with pytest.raises(ValueError, match="context = 4: expected 0 to 3 sentences"):
-        study.context_of("own", document, 4, other=other)
+        protocol.context_of("own", document, 4, other=other)
 
 
 def test_padding_and_rows_beside_a_row_change_nothing(params: Translation) -> None:
     torch.manual_seed(0)
     model = build_model(study.model_of(params)).eval()
     told = documents(documents=3)
-    sources = [study.source_of(d[3 - number : 3], d[-1], 27) for number, d in enumerate(told)]
-    target = torch.tensor([study.target_of(d[-1].target) for d in told])
+    sources = [words.source_of(d[3 - number : 3], d[-1], 27) for number, d in enumerate(told)]
+    target = torch.tensor([words.target_of(d[-1].target) for d in told])
     with torch.inference_mode():
-        both = study.log_probability(model, torch.tensor(sources), target)
+        both = protocol.log_probability(model, torch.tensor(sources), target)
         for number, source in enumerate(sources):
             short = torch.tensor([[token for token in source if token != PAD]])
-            alone = study.log_probability(model, short, target[number : number + 1])
+            alone = protocol.log_probability(model, short, target[number : number + 1])
             assert torch.allclose(alone, both[number], atol=1e-4)
 
 

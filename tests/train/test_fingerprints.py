@@ -10,7 +10,7 @@ import pytest
 from farcontext.train import fingerprints, keys
 
 TRAINING = ("farcontext.train.loop", "train")
-EVALUATION = ("farcontext.studies.context_extension.study", "recall_by_layout")
+EVALUATION = ("farcontext.studies.context_extension.protocol", "recall_by_layout")
 BEFORE = {
     entry: fingerprints.of_symbol(*entry, without=keys.left_out())
     for entry in (TRAINING, EVALUATION)
@@ -50,7 +50,7 @@ REAL = {
     "a task's rows": ("tasks/recall", "rng.", "rng.bit_generator and rng.", "both"),
     "a layer's method": ("nn/layers", "def forward(", "def extra(self):\n        return 1\n\n    def forward(", "both"),
     "what a module does on import": ("nn/layers", "import torch\n", "import torch\ntorch.manual_seed(3)\n", "both"),
-    "a protocol": ("studies/context_extension/study", '"layout": "spread"', '"layout": "wide"', "evaluation"),
+    "a protocol": ("studies/context_extension/protocol", '"layout": "spread"', '"layout": "wide"', "evaluation"),
     "what a protocol calls": ("measure/losses", "    depths: Sequence[float | None] = (None,)", "    depths: Sequence[float | None] = (0.5,)", "evaluation"),
 }  # fmt: skip
 

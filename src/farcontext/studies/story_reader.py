@@ -45,7 +45,7 @@ ROWS_SEED, SAMPLE_SEED = (
 )  # The first is for training rows; tested stories count on from the second.
 
 
-# ------------------------------------------------------------------------------------------------ words, prose, rows
+# ------------------------------------------------------------------------------- words, prose, rows
 
 
 @functools.cache
@@ -95,7 +95,7 @@ def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
     return prepared_task(job, length)
 
 
-# ----------------------------------------------------------------------------------------------------------- recipes
+# ------------------------------------------------------------------------------------------ recipes
 
 
 def model_of(params: Params) -> ModelConfig:
@@ -234,7 +234,7 @@ def _run(
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def sizes_of(params: Params) -> dict[str, int]:

@@ -18,7 +18,8 @@ def logit_scaling(table: pd.DataFrame, keys: int) -> Figure:
     Jacobian, each with and without √H.
 
     Args:
-        table: metrics scaled_… and unscaled_… with head_width, value and run ("published" or "this run").
+        table: metrics scaled_… and unscaled_… with head_width, value and run ("published" or "this
+            run").
         keys: S of the softmax, whose largest entropy is ln S.
     """
     figure, axes = grid(3)
@@ -100,8 +101,18 @@ def token_attention(weights: dict[str, np.ndarray], labels: list[str]) -> Figure
     figure, axes = grid(len(weights), height=3.9)
     names = [f"{label} {index}" for index, label in enumerate(labels)]
     for axis, (title, matrix) in zip(axes, weights.items(), strict=True):
-        sns.heatmap(matrix, ax=axis, vmin=0, vmax=1, cmap="mako_r", square=True, cbar=False, rasterized=True,
-                    linewidths=0.3, linecolor="0.9")  # fmt: skip
+        sns.heatmap(
+            matrix,
+            ax=axis,
+            vmin=0,
+            vmax=1,
+            cmap="mako_r",
+            square=True,
+            cbar=False,
+            rasterized=True,
+            linewidths=0.3,
+            linecolor="0.9",
+        )
         ticks = np.arange(len(names)) + 0.5
         axis.set_xticks(ticks, names, rotation=90, fontsize=7)
         axis.set_yticks(ticks, names if axis is axes[0] else [], rotation=0, fontsize=7)

@@ -9,14 +9,12 @@ import math
 import time
 from collections.abc import Iterator
 from functools import reduce
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from tokenizers import Tokenizer
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -26,15 +24,19 @@ from farcontext.nn.masks import Pattern
 from farcontext.nn.online import online_with_logsumexp
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
+from farcontext.studies.attention_derivation.by_hand import (
+    hand_gradients,
+    merge,
+    partial,
+    softmax_jacobian,
+    three_steps,
+)
 from farcontext.studies.attention_derivation.params import Params
 
 COLUMNS = ["identity", "pattern", "layers", "head_width", "seed", "metric", "value"]
 HEADS = 2
 CHUNK = 5_000  # So many draws of q·k are held at a time.
 ROWS = 1_000  # So many rows of softmax are averaged for each seed and width.
-FEATURES = 64  # A token's made-up feature in `match_weights` has so many channels.
-SOUNDS = ("hua", "shuo", "tian", "xia", "da", "shi", "fen", "jiu", "bi", "he", ",")
-PINYIN = dict(zip("话说天下大势分久必合，", SOUNDS, strict=True))
 
 
 def generator(seed: int) -> torch.Generator:
@@ -47,78 +49,7 @@ def normal(random: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=random, dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------- the formula, by hand
-
-
-def three_steps(
-    embedding_VD: Float[Tensor, "V D"], tokens: list[int], *projections_DH: Float[Tensor, "D H"]
-) -> Float[Tensor, "T H"]:
-    """Return one head's attention in the article's three steps (§3.2), pairwise.
-
-    Args:
-        projections_DH: the matrices that make queries, keys and values.
-    """
-    x_TD = [embedding_VD[token] for token in tokens]  # Step 1 turns text into vectors.
-    q_TH, k_TH, v_TH = ([x_D @ w_DH for x_D in x_TD] for w_DH in projections_DH)
-    out_TH = []
-    for q_H in q_TH:
-        raw = [math.exp(float(q_H @ k_H) / math.sqrt(len(q_H))) for k_H in k_TH]
-        weights = [
-            number / sum(raw) for number in raw
-        ]  # Step 2: the weights are positive and sum to 1.
-        out_TH.append(
-            sum(weight * v_H for weight, v_H in zip(weights, v_TH, strict=True))
-        )  # Step 3 mixes values.
-    return torch.stack(out_TH)
-
-
-def softmax_jacobian(p_S: Float[Tensor, " S"]) -> Float[Tensor, "S S"]:
-    """Return ∂p_i/∂z_j = p_i(δ_ij − p_j) of p = softmax(z)."""
-    return torch.diag(p_S) - torch.outer(p_S, p_S)
-
-
-def hand_gradients(
-    q_NTH: Float[Tensor, "N T H"],
-    k_NSH: Float[Tensor, "N S H"],
-    v_NSH: Float[Tensor, "N S H"],
-    d_out_NTH: Float[Tensor, "N T H"],
-    allowed_TS: Bool[Tensor, "T S"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dQ, dK, dV given dO (FlashAttention, app. B, eq. 3–6)."""
-    c = 1 / math.sqrt(q_NTH.shape[-1])
-    p_NTS = (c * q_NTH @ k_NSH.mT).masked_fill(~allowed_TS, -math.inf).softmax(-1)
-    d_v = p_NTS.mT @ d_out_NTH
-    d_p = d_out_NTH @ v_NSH.mT
-    d_scores = p_NTS * (d_p - (p_NTS * d_p).sum(-1, keepdim=True))
-    return c * d_scores @ k_NSH, c * d_scores.mT @ q_NTH, d_v
-
-
-class Partial(NamedTuple):
-    """The state of one query after some of its keys."""
-
-    m: Float[Tensor, ""]  # m is the largest score.
-    l: Float[Tensor, ""]  # ℓ is Σ e^{z−m}.
-    o: Float[Tensor, " H"]  # o is Σ e^{z−m} v, and the output is o/ℓ.
-
-
-def partial(z_S: Float[Tensor, " S"], v_SH: Float[Tensor, "S H"]) -> Partial:
-    """Return the state after one block of scores z and values v."""
-    m = z_S.max()
-    e_S = torch.exp(z_S - m)
-    return Partial(m, e_S.sum(), e_S @ v_SH)
-
-
-def merge(a: Partial, b: Partial) -> Partial:
-    """Merge two states, in either order (Milakov & Gimelshein 2018, eq. 4)."""
-    m = torch.maximum(a.m, b.m)
-    worth_a, worth_b = (
-        torch.exp(a.m - m),
-        torch.exp(b.m - m),
-    )  # Each is at most 1, so nothing overflows.
-    return Partial(m, worth_a * a.l + worth_b * b.l, worth_a * a.o + worth_b * b.o)
-
-
-# ------------------------------------------------------------------------------------------------ masks, predicted
+# --------------------------------------------------------------------------------- masks, predicted
 
 
 def patterns(window: int) -> dict[str, Pattern]:
@@ -146,7 +77,7 @@ def predicted(name: str, T: int, window: int, layers: int = 1) -> Bool[Tensor, "
     raise ValueError(f"name = {name!r}: expected full, causal, window or local")
 
 
-# --------------------------------------------------------------------------------------------------- A1, identities
+# ----------------------------------------------------------------------------------- A1, identities
 
 
 def torch_attention(
@@ -217,7 +148,7 @@ def row_identities(seed: int, params: Params) -> Iterator[dict]:
         }
 
 
-# ------------------------------------------------------------------------------------------------ A1, why divide by √H
+# ----------------------------------------------------------------------------- A1, why divide by √H
 
 
 def variances(seed: int, head_width: int, samples: int) -> Iterator[dict]:
@@ -251,15 +182,22 @@ def saturation(seed: int, head_width: int, keys: int) -> Iterator[dict]:
         yield {"metric": f"{prefix}_jacobian", "value": float(norm_r.mean())}
 
 
-# --------------------------------------------------------------------------------------------------- A2, reachability
+# --------------------------------------------------------------------------------- A2, reachability
 
 
 def random_decoder(seed: int, layers: int, length: int) -> Decoder:
     """Return our whole decoder (rotary positions, norms, MLPs) with random fp64 weights."""
     config = ModelConfig(
-        kind="decoder", vocab_size=max(2, length), width=8, layers=layers, heads=HEADS, mlp_width=16,
-        max_length=length, init_std=0.3, embedding_std=1.0,
-    )  # fmt: skip
+        kind="decoder",
+        vocab_size=max(2, length),
+        width=8,
+        layers=layers,
+        heads=HEADS,
+        mlp_width=16,
+        max_length=length,
+        init_std=0.3,
+        embedding_std=1.0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Decoder(config).double().requires_grad_(False)
@@ -298,43 +236,7 @@ def reach(seed: int, layers: int, params: Params, name: str) -> Iterator[dict]:
         yield {**where, "metric": "edge_influence", "value": float(farthest.mean())}
 
 
-# ---------------------------------------------------------------------------------------------------- real sentences
-
-
-def tokenised(tokenizer: Tokenizer, sentence: str) -> pd.DataFrame:
-    """Return a sentence's tokens: id, text and an ASCII label for figures.
-
-    The text is what of the sentence the token stands for. A character that the vocabulary lacks is
-    several tokens of some bytes each: they are numbered, as in hua/1, hua/2.
-    """
-    encoding = tokenizer.encode(sentence)
-    frame = pd.DataFrame({"id": encoding.ids, "span": encoding.offsets})
-    frame["token"] = [sentence[start:end] for start, end in frame["span"]]
-    labels = frame["token"].map(
-        lambda text: "".join(PINYIN.get(c, c) for c in text).replace(" ", "_")
-    )
-    same = frame.groupby("span")["id"]
-    number = "/" + (same.cumcount() + 1).astype(str)
-    frame["label"] = labels.where(same.transform("size") == 1, labels + number)
-    return frame[["id", "token", "label"]]
-
-
-def match_weights(ids: Int[np.ndarray, " T"], seed: int, offset: int) -> Float[np.ndarray, "T T"]:
-    """Return attention that matches tokens to the token `offset` before each key.
-
-    A query is a token's own feature, a key that of the token `offset` before. Nothing is learned:
-    each token id has a random direction of length √H, so that equal ids score exactly √H and others
-    about 0 ± 1. offset 0 asks "where do I stand?" (full mask), 1 "what followed me?" (causal).
-    """
-    random = generator(seed)
-    feature_VH = F.normalize(normal(random, int(ids.max()) + 2, FEATURES), dim=-1) * FEATURES**0.5
-    # Before the first token stands one that never occurs.
-    before = np.concatenate([np.full(offset, ids.max() + 1), ids])[: len(ids)]
-    q, k = (feature_VH[torch.tensor(i, dtype=torch.long)][None, :, None] for i in (ids, before))
-    return attention.weights(q, k, Pattern() if offset == 0 else Pattern.causal())[0, 0].numpy()
-
-
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def _observations(params: Params) -> Iterator[tuple[str, dict]]:

@@ -31,7 +31,8 @@ def by_window(scores: pd.DataFrame, whole: int) -> Figure:
     The tokens are those of the story; lines have the range over seeds.
 
     Args:
-        scores: rows of metrics "contradictions" and "persistence" of stories that are spread, with run, arm and value.
+        scores: rows of metrics "contradictions" and "persistence" of stories that are spread, with
+            run, arm and value.
         whole: tokens of a whole story.
     """
     shown = scores.assign(tokens=tokens_read(scores["arm"], whole)).dropna(
@@ -74,7 +75,8 @@ def variety(scores: pd.DataFrame) -> Figure:
     Bars have the range over seeds; the oracle's own statements are a line.
 
     Args:
-        scores: rows of metrics "distinct" and "repetition" of stories that are spread, with run, arm, metric and value.
+        scores: rows of metrics "distinct" and "repetition" of stories that are spread, with run,
+            arm, metric and value.
     """
     shown = leading(scores)
     order = [*sorted(set(shown["arm"]) - {"full", "oracle"}, key=int), "full"]

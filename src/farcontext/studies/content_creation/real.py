@@ -5,9 +5,10 @@ Plays go on, by how much of them was read. Losses of the true text and countable
     |<------------- stretch, real_length tokens ------------->|<- what follows ->|
                                           |<-- a window ----->|    scored, and instead of it: drawn
 
-Nothing here says that a text is good: shares of different and of repeated words and of known speakers are counted alike
-for the play's own continuation (arm human), which is the band to compare with.
-Rows fit the study's table: tier = real, recipe = plays, arm = tokens read, full or other, seed = number of the play.
+Nothing here says that a text is good: shares of different and of repeated words and of known
+speakers are counted alike for the play's own continuation (arm human), which is the band to compare
+with. Rows fit the study's table: tier = real, recipe = plays, arm = tokens read, full or other,
+seed = number of the play.
 """
 
 import math
@@ -53,8 +54,9 @@ class Stretch:
 def run(params: Params) -> list[Row]:
     """Return the real tier's rows; none without a checkpoint.
 
-    metric: loss (nats a token of what truly follows) · of a drawn text and of the true one (arm human): distinct_2,
-    repetition_4 (of words), names (share of its speakers that the stretch names; no row where nobody speaks).
+    metric: loss (nats a token of what truly follows) · of a drawn text and of the true one (arm
+    human): distinct_2, repetition_4 (of words), names (share of its speakers that the stretch
+    names; no row where nobody speaks).
     """
     return [
         {"tier": "real"} | row
@@ -130,7 +132,7 @@ def go_on(
     return [{"recipe": "plays", "seed": number, "length": length} | row for row in rows]
 
 
-# -------------------------------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def stretch(number: int, length: int, new: int, encode: Encode) -> Stretch:
@@ -180,7 +182,7 @@ def contexts(made: Stretch, windows: Sequence[int]) -> dict[str, Ids]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------ what is scored
+# ----------------------------------------------------------------------------------- what is scored
 
 
 @torch.inference_mode()

@@ -45,7 +45,7 @@ def arms(params: Params) -> list[str]:
     return [*map(str, sorted(params.windows)), "full", "oracle"]
 
 
-# ---------------------------------------------------------------------------------------------------------- protocols
+# ---------------------------------------------------------------------------------------- protocols
 
 
 def continuations(
@@ -113,9 +113,10 @@ def scores(told: Sequence[Story], texts: Sequence[str]) -> Row:
 
     Statements are pooled; a metric is left out where there is nothing to count.
 
-    contradictions: of 100 statements about a story's people and things, those that it contradicts. quarrels: those that
-    contradict an earlier one of the same text. persistence: share of all statements that are about them at all.
-    repetition: seq-rep-4 of words, mean over texts. distinct: distinct-2, pooled.
+    contradictions: of 100 statements about a story's people and things, those that it contradicts.
+    quarrels: those that contradict an earlier one of the same text. persistence: share of all
+    statements that are about them at all. repetition: seq-rep-4 of words, mean over texts.
+    distinct: distinct-2, pooled.
     """
     about, wrong, quarrels, total = 0, 0, 0, 0
     for story, text in zip(told, texts, strict=True):
@@ -158,7 +159,7 @@ def falls(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -166,8 +167,8 @@ def run(params: Params) -> pd.DataFrame:
 
     The table is also written; it has one row an observation.
 
-    arm: the window's tokens, "full", or "oracle" (true statements). metric: METRICS, see `scores` · fall (percent), see
-    `falls` · and those of `real.run`.
+    arm: the window's tokens, "full", or "oracle" (true statements). metric: METRICS, see `scores` ·
+    fall (percent), see `falls` · and those of `real.run`.
     """
     rows = []
     for (arm, seed, layout), result in _results(params).items():
@@ -239,7 +240,10 @@ def _results(params: Params) -> dict[tuple[str, int, str], Row]:
 
 
 def _cost(params: Params) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table; what it started from is part of it."""
+    """Return seconds, tokens and memory of every training behind the table.
+
+    What it started from is part of it.
+    """
     runs = {
         seed: writer_of(params.story_reader, params.story_writer, "statements", seed)
         for seed in params.seeds

@@ -189,7 +189,8 @@ def far_context(far: pd.DataFrame) -> Figure:
     another's, by tokens in the row; the right panel shows the difference.
 
     Args:
-        far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and run.
+        far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and
+            run.
     """
     far = leading(far)
     wide = far.pivot_table(index=["seed", "length"], columns="arm", values="value").reset_index()

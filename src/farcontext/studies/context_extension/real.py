@@ -1,7 +1,7 @@
 """The real tier of notebook 07: a pretrained checkpoint on real plays.
 
-Rows fit the study's table: kind = real, seed = number of the document or context, arm = whose text stood before the
-targets (own, other), or the RoPE scheme, or "needles".
+Rows fit the study's table: kind = real, seed = number of the document or context, arm = whose text
+stood before the targets (own, other), or the RoPE scheme, or "needles".
 """
 
 from itertools import islice
@@ -165,5 +165,8 @@ def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -
 
 
 def _load(checkpoint: str, weights: str) -> Pretrained:
-    """Load in fp32, which is fast on every CPU; `weights` only names the evaluation in the cache."""
+    """Load in fp32, which is fast on every CPU.
+
+    `weights` only names the evaluation in the cache.
+    """
     return load(files.project() / checkpoint, dtype="float32")

@@ -12,18 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from farcontext.measure import losses
 from farcontext.measure.effective_length import SHARE, crossing
 from farcontext.measure.stats import holm, paired_p, t_interval
-from farcontext.nn.transformer import Decoder, Encoder
 from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.context_extension import real
 from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
 from farcontext.studies.context_extension.params import Params
-from farcontext.tasks import recall
+from farcontext.studies.context_extension.protocol import logits_at, recall_by_layout
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, costs, final_loss, sweep
 
@@ -33,40 +31,18 @@ FLOOR = (
     0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
 )
 DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
-SINKS = 4  # So many tokens stay visible beside a window (Xiao et al. 2023).
 
-# ---------------------------------------------------------------------------------------------------------- protocol
-
-
-def recall_by_layout(
-    model: Encoder | Decoder,
-    *,
-    lengths: list[int],
-    depths: list[float],
-    pairs: int,
-    span: int,
-    rows: int,
-    window: int | None = None,
-) -> list[Row]:
-    """Return recall with the evidence packed and with it spread.
-
-    Packed evidence stands in `span` tokens at each depth; spread evidence stands anywhere in the
-    row.
-    """
-    same = {"lengths": lengths, "rows": rows, "window": window, "sinks": SINKS if window else 0}
-    packed = losses.task_accuracy(
-        model, task={"name": "recall", "pairs": pairs, "span": span}, depths=depths, **same
-    )
-    spread = losses.task_accuracy(model, task={"name": "recall", "pairs": pairs}, **same)
-    return [{"layout": "packed"} | row for row in packed] + [
-        {"layout": "spread"} | row for row in spread
-    ]
+# -------------------------------------------------------------------------------------- evaluations
 
 
 def _jobs(
     params: Params, arm: Arm, run: RunConfig, tuned: bool, kind: str = "decoder"
 ) -> list[EvalConfig]:
-    """Zero-shot, the scale follows the length asked for; a tuned model keeps the one it was tuned with."""
+    """Return the evaluations of an arm's training.
+
+    Zero-shot, the scale follows the length asked for; a tuned model keeps the one it was tuned
+    with.
+    """
     lengths = [params.length * multiple for multiple in params.multiples]
     options = {
         "depths": params.depths,
@@ -101,7 +77,7 @@ def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- study
+# -------------------------------------------------------------------------------------------- study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -254,7 +230,7 @@ def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Ro
     ]
 
 
-# ------------------------------------------------------------------------------------------------------- reading it
+# --------------------------------------------------------------------------------------- reading it
 
 
 def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
@@ -324,16 +300,13 @@ def same_weights(params: Params) -> float:
     return max(float(np.abs(logits[name] - logits["plain"]).max()) for name in names)
 
 
-def logits_at(model: Decoder, *, length: int) -> list[Row]:
-    """Return a model's logits after one row of recall, for comparisons."""
-    tokens, _ = recall.recall(np.random.default_rng(0), 1, length, pairs=2)
-    return [{"logits": model(torch.from_numpy(tokens))[0, -1].tolist()}]
-
-
 def _cost(
     params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]
 ) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table, each once: arms share their base."""
+    """Return seconds, tokens and memory of every training behind the table.
+
+    Each stands there once: arms share their base.
+    """
     runs: dict[RunConfig, Row] = {}
 
     def add(job: RunConfig, kind: str, arm: str, tuned: str, seed: int) -> None:

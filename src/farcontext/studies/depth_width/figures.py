@@ -119,7 +119,8 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
     The share of influence is on the left, the horizon with √L·w and the bound on the right.
 
     Args:
-        table: rows of metrics "influence" and "horizon", arm "sliding", with layers, window, distance, value, run.
+        table: rows of metrics "influence" and "horizon", arm "sliding", with layers, window,
+            distance, value, run.
     """
     rows = table[table["arm"] == "sliding"]
     spread = rows[(rows["metric"] == "influence") & (rows["value"] > 0)]

@@ -16,17 +16,14 @@ from farcontext.measure import losses as evaluation
 from farcontext.measure.effective_length import SHARE, crossing
 from farcontext.measure.gradients import gradient_norms
 from farcontext.measure.stats import partial_r2, t_interval
-from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
 from farcontext.results import tables
 from farcontext.schema import Row
+from farcontext.studies.depth_width.divergence import _divergence
 from farcontext.studies.depth_width.params import Params
+from farcontext.studies.depth_width.trainings import LOCAL_WIDTH, cells, grid_run, local_run
 from farcontext.tasks import recall
-from farcontext.train.batches import Batch
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
-from farcontext.train.curriculum import task_batch
 from farcontext.train.keys import device
-from farcontext.train.loop import build_model, scored_loss
 from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "depth_width"
@@ -42,76 +39,11 @@ COLUMNS = [
     "metric",
     "value",
 ]
-SHORT = 32  # The curriculum's first stage has so many tokens.
-HEAD_WIDTH = 32  # It is the same at every width, so that RoPE's frequencies are the same too.
-LOCAL_WIDTH = 64
 PERMUTATIONS = 200
 INFLUENCE = 0.9  # The effective horizon holds this share of all influence.
-LAST = 5  # So many losses at the end tell whether a run diverged.
-
-# ---------------------------------------------------------------------------------------------------- configurations
 
 
-def cells(params: Params) -> dict[tuple[int, int], float]:
-    """Return (layers, width) → learning rate."""
-    return {
-        tuple(int(part) for part in name.split("x")): rate for name, rate in params.rates.items()
-    }
-
-
-def _model(layers: int, width: int, length: int, **changes: object) -> ModelConfig:
-    return ModelConfig(
-        kind="decoder",
-        vocab_size=recall.VOCABULARY + 1,
-        width=width,
-        layers=layers,
-        heads=max(1, width // HEAD_WIDTH),
-        mlp_width=2 * width,
-        mlp="gelu",
-        max_length=length,
-        init_std=0.1,
-        embedding_std=1.0,
-        smear=True,
-        **changes,
-    )
-
-
-def _run(
-    params: Params, model: ModelConfig, lr: float, seed: int, long: tuple[Stage, ...]
-) -> RunConfig:
-    short = Stage(
-        steps=params.short_steps,
-        rows=params.train_rows,
-        length=SHORT,
-        tasks=(Task(name="dense_recall", pairs=max(1, params.pairs // 2)),),
-    )
-    steps = params.short_steps + sum(stage.steps for stage in long)
-    optimizer = OptimizerConfig(lr=lr, warmup=min(30, steps // 3))
-    stages = Curriculum(stages=(short, *long))
-    return RunConfig(
-        model=model, batch=stages, optimizer=optimizer, steps=steps, save_every=steps, seed=seed
-    )
-
-
-def grid_run(
-    params: Params, layers: int, width: int, window: int, *, lr: float, seed: int
-) -> RunConfig:
-    """Return a cell's training: recall at 32 tokens, then at `window`."""
-    tasks = (Task(name="dense_recall", pairs=params.pairs), Task(name="recall", pairs=params.pairs))
-    # The window is the trained length.
-    long = Stage(steps=params.long_steps, rows=params.train_rows, length=window, tasks=tasks)
-    return _run(params, _model(layers, width, max(SHORT, window)), lr, seed, (long,))
-
-
-def local_run(params: Params, layers: int, seed: int) -> RunConfig:
-    """Return the training of a stack whose layers all see `local_window` keys."""
-    model = _model(
-        layers, LOCAL_WIDTH, params.local_length, window=params.local_window, global_every=0
-    )
-    return _run(params, model, 0.004, seed, ())
-
-
-# ---------------------------------------------------------------------------------------------------------- protocols
+# ----------------------------------------------------------------------------------------- protocol
 
 
 def influence(model: Decoder, *, length: int, rows: int) -> list[Row]:
@@ -127,53 +59,7 @@ def influence(model: Decoder, *, length: int, rows: int) -> list[Row]:
     return [{"distance": d, "influence": float(value)} for d, value in enumerate(norm_T)]
 
 
-def plain_sgd(*, length: int, rows: int, lr: float, steps: int, seed: int) -> list[Row]:
-    """Train a small decoder with plain SGD; return what became of it.
-
-    Plain SGD has no momentum, warm-up or clipping. diverged: a loss or gradient norm that is not
-    finite, or a mean of the last losses above the first one. spikes: share of steps whose loss is
-    a tenth above the one before. dispersion: s.d. of the log gradient norm over the finite steps.
-    """
-    task = Task(name="dense_recall", pairs=8)
-    batches = Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(task,)),))
-    losses, norms = [], []
-    with torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        model = build_model(_model(2, HEAD_WIDTH, length)).to(device())
-        weights = list(model.parameters())
-        for step in range(steps):
-            batch = task_batch(
-                batches, seed=seed, step=step, causal=True, vocab_size=recall.VOCABULARY + 1
-            )
-            batch = Batch(batch.tokens.to(device()), batch.targets.to(device()), None)
-            total, scored = scored_loss(model, batch)
-            gradients = torch.autograd.grad(total / scored, weights)
-            losses.append(total.item() / scored)
-            norms.append(math.sqrt(sum(float(g.double().square().sum()) for g in gradients)))
-            if not (math.isfinite(losses[-1]) and math.isfinite(norms[-1])):
-                break
-            with torch.no_grad():
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    weight.sub_(gradient, alpha=lr)
-    known = np.array([loss for loss in losses if math.isfinite(loss)])
-    finite = [norm for norm in norms if math.isfinite(norm) and norm > 0]
-    return [
-        {
-            "diverged": float(diverged(losses, norms)),
-            "spikes": float((known[1:] > 1.1 * known[:-1]).sum() / steps),
-            "dispersion": float(np.std(np.log(finite))),
-        }
-    ]
-
-
-def diverged(losses: Sequence[float], norms: Sequence[float]) -> bool:
-    """Return whether training diverged, by the definition fixed beforehand."""
-    if not np.isfinite([*losses, *norms]).all():
-        return True
-    return bool(np.mean(losses[-LAST:]) > losses[0])
-
-
-# -------------------------------------------------------------------------------------------------------------- study
+# -------------------------------------------------------------------------------------------- study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -264,7 +150,10 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
 
 
 def _explained(grid: pd.DataFrame) -> list[Row]:
-    """Return partial R² by seed, and the least recall that a seed's cells have at their trained length."""
+    """Return partial R² by seed, and the least trained recall.
+
+    The latter is the least recall that a seed's cells have at their trained length.
+    """
     rows = []
     for seed, at in grid.groupby("seed"):
         trained = at[(at["metric"] == "recall") & (at["length"] == at["window"])]["value"]
@@ -356,42 +245,7 @@ def bound(params: Params, layers: int) -> int:
     return layers * params.local_window
 
 
-def _divergence(params: Params) -> list[Row]:
-    """Return G1: what becomes of plain SGD by T and rate, with equal tokens or sequences a step."""
-    rows_of = {
-        "equal tokens": lambda n: params.sgd_tokens // n,
-        "equal sequences": lambda n: params.sgd_rows,
-    }
-    lengths = params.sgd_lengths
-    same = {"steps": params.sgd_steps}
-    jobs = {
-        case: EvalConfig(plain_sgd, None, same | _sgd(rows_of[case.arm](case.length), *case[1:]))
-        for case in grid(arm=rows_of, length=lengths[::-1], lr=params.sgd_rates, seed=params.seeds)
-    }
-    rows = []
-    for case, result in sweep(jobs).items():
-        rows += [
-            case._asdict() | {"metric": metric, "value": value}
-            for metric, value in result.rows[0].items()
-        ]
-    frame = pd.DataFrame(rows)
-    share = frame[frame["metric"] == "diverged"].groupby(["arm", "seed", "length"])["value"].mean()
-    for (arm, seed), values in share.groupby(["arm", "seed"]):
-        slope = np.polyfit(np.log2(values.index.get_level_values("length")), values.to_numpy(), 1)[
-            0
-        ]
-        found_here = {"divergence_trend": float(slope), "floor_divergence": float(values.iloc[0])}
-        rows += [
-            {"arm": arm, "seed": seed, "metric": name, "value": v} for name, v in found_here.items()
-        ]
-    return rows
-
-
-def _sgd(rows: int, length: int, lr: float, seed: int) -> Row:
-    return {"rows": rows, "length": length, "lr": lr, "seed": seed}
-
-
-# --------------------------------------------------------------------------------------------------------- reading it
+# --------------------------------------------------------------------------------------- reading it
 
 
 def against_formula(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,26 +5,18 @@ of JSON, from stdin and answers it with one line:
 
     python -m farcontext.studies.efficient_attention.cells
 
-The peak is what the kernel counted (VmHWM) less what was resident before the work. The C library
-keeps freed memory for later in pieces of up to 32 MiB; here it is told to give back larger ones at
-once, so that what is counted was in use. Each cell is done once before, on a few tokens, to load
-what it needs. A process has one thread. Without /proc (macOS) the peak is getrusage's, which cannot
-be reset: an earlier, higher one hides the work.
+`peak` tells what of memory is counted. Each cell is done once before, on a few tokens, to load what
+it needs. A process has one thread.
 """
 
-import contextlib
-import ctypes
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,68 +29,17 @@ from farcontext.nn.embedding import rotation_of
 from farcontext.nn.layers import Block
 from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder, Encoder
+from farcontext.studies.efficient_attention.peak import forget_peak, give_back, peak, watched
 
 Cell = dict[str, Any]  # "what" names a function; the other keys are its options.
 SMALL = 32  # A first call on so many tokens loads what a backend keeps, which is not its memory.
-GIVEN_BACK, SOONER = (
-    1 << 20,
-    1 << 17,
-)  # These are bytes; models use SOONER, since their tensors are small here.
-M_MMAP_THRESHOLD = -3  # <malloc.h> defines this number.
+# These are bytes; models use SOONER, since their tensors are small here.
+GIVEN_BACK, SOONER = 1 << 20, 1 << 17
 MASKED = 0.3
 MIB = 1 << 20
 
 
-# -------------------------------------------------------------------------------------------------- this process
-
-
-def _status(field: str) -> int | None:
-    try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return int(text.partition(f"{field}:")[2].split()[0]) * 1024
-
-
-def peak() -> int:
-    """Return the most resident bytes ever, or since the last `forget_peak`."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def forget_peak() -> int:
-    """Give back freed memory; set the peak to resident bytes, return it."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return peak()  # The system cannot reset the peak, so this is the peak so far.
-    return _status("VmRSS")
-
-
-def give_back(size: int) -> None:
-    """Tell glibc to return freed pieces of this size at once.
-
-    They go back to the system, and glibc then stops raising that size itself.
-    """
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size)
-
-
-def watched(work: Callable[[], object], before: int | None = None) -> dict[str, float]:
-    """Do some work; return its peak in bytes and its seconds.
-
-    The peak is counted above `before`, which by default is what is resident now.
-    """
-    now = forget_peak()
-    start = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - start
-    return {"bytes": peak() - (now if before is None else before), "seconds": seconds}
-
-
-# ------------------------------------------------------------------------------------------------ what is measured
+# --------------------------------------------------------------------------------- what is measured
 
 
 def _leaves(
@@ -242,7 +183,8 @@ def inference(config: Cell, rows: int, length: int, backend: str) -> dict[str, f
 def force(backend: str) -> None:
     """Make all layers of this process use one backend, except for "auto"."""
     if backend != "auto":
-        # With "auto" the model chooses. The process ends after its cell: nothing has to be put back.
+        # With "auto" the model chooses. The process ends after its cell, so that nothing has to be
+        # put back.
         attention.choose = lambda *_: attention.Choice(backend, "this cell's")
 
 
@@ -267,7 +209,7 @@ def ceilings(size: int, tries: int) -> dict[str, float]:
     }
 
 
-# ----------------------------------------------------------------------------------------------------- the processes
+# ------------------------------------------------------------------------------------ the processes
 
 
 def answer(cell: Cell) -> dict[str, float]:
@@ -319,7 +261,8 @@ def main() -> None:
         inference,
     ):  # These first small cells import here what torch imports late.
         kind(small, rows=1, length=SMALL, backend="auto")
-    gc.freeze()  # Else the first collection in each child would copy every page that holds an object.
+    # Else the first collection in each child would copy every page that holds an object.
+    gc.freeze()
     for line in sys.stdin:
         print(_forked(line), flush=True)
 

@@ -62,7 +62,8 @@ def against_length(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     The work is a forward and a backward pass; both axes are logarithmic.
 
     Args:
-        table: rows of metrics memory_slope and time_slope; costs: rows of part attention; both with run.
+        table: rows of metrics memory_slope and time_slope; costs: rows of part attention; both with
+            run.
     """
     rows = costs[costs["part"] == "attention"]
     figure, axes = grid(2, height=3.9)
@@ -86,7 +87,8 @@ def roofline(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     The ceilings are measured. A point is the forward pass at one length.
 
     Args:
-        table: rows of part arithmetic, metrics flop and intensity; costs: rows of parts attention and ceiling.
+        table: rows of part arithmetic, metrics flop and intensity; costs: rows of parts attention
+            and ceiling.
     """
     ceiling = _shown(costs[costs["part"] == "ceiling"]).iloc[0]
     top, bandwidth = ceiling["flop_per_second"] / GIGA, ceiling["bytes_per_second"] / GIGA
@@ -142,7 +144,8 @@ def predicted(costs: pd.DataFrame) -> Figure:
     Fitted cells are dots, held-out cells are hollow; dotted lines are at ±15 %.
 
     Args:
-        costs: rows of parts training and inference, with half, measured and predicted bytes and seconds.
+        costs: rows of parts training and inference, with half, measured and predicted bytes and
+            seconds.
     """
     rows = _shown(costs[costs["part"].isin(LOOKS)])
     figure, axes = grid(2, height=3.5)

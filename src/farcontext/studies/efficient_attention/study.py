@@ -6,9 +6,7 @@ read the table. What is measured in seconds and bytes goes to the cost table alo
 errors and what formulas give go to the other table.
 """
 
-import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.studies.efficient_attention import cells as memory_cells
 from farcontext.studies.efficient_attention.params import Params
+from farcontext.studies.efficient_attention.plan import CHECKED, KNOWN, Row, _cells, config_of
 from farcontext.train import runs
 
 NAME = "efficient_attention"
@@ -31,28 +30,9 @@ MEASURED = [
     "flop_per_second",
     "bytes_per_second",
 ]
-PLAIN, EFFICIENT = "reference", ("online", "sdpa")
-KNOWN = 64 << 20  # The allocation of so many bytes is measured, as a check of the measurement.
-CHECKED = 512  # The backends' values are compared at this T.
 DIGITS = 3
 GIB = 1 << 30
 
-
-class Arm(NamedTuple):
-    """A family of models whose training step and forward pass are measured."""
-
-    kind: str
-    windowed: bool
-    backend: str
-
-
-ARMS = {
-    "encoder": Arm("encoder", False, "auto"),
-    "encoder, window": Arm("encoder", True, "auto"),
-    "encoder, window as a mask": Arm("encoder", True, "sdpa"),
-    "decoder": Arm("decoder", False, "auto"),
-    "decoder, plain attention": Arm("decoder", False, "reference"),
-}
 
 SHAPES = {  # These configurations are published.
     "SmolLM2-135M": {
@@ -84,17 +64,16 @@ SHAPES = {  # These configurations are published.
 # These trained lengths are in tokens.
 TRAINED = {"SmolLM2-135M": 8192, "Llama-2-7B": 4096, "Llama-3.1-8B": 131_072}
 
-Row = dict[str, object]
-
 
 def run(params: Params) -> pd.DataFrame:
     """Measure all, fit the cost model, and write and return the table.
 
     The fit uses half of the model's grid. The table has one row for each observation.
 
-    part attention: memory_slope, time_slope (log-log, against T) · check: known_allocation (measured / true),
-    max_difference (fp32 against fp64) · arithmetic: flop, bytes, intensity · cache, break_even: by published model ·
-    training, inference: memory_error, time_error (|predicted / measured − 1|), by half of the grid.
+    part attention: memory_slope, time_slope (log-log, against T) · check: known_allocation
+    (measured / true), max_difference (fp32 against fp64) · arithmetic: flop, bytes, intensity ·
+    cache, break_even: by published model · training, inference: memory_error, time_error
+    (|predicted / measured − 1|), by half of the grid.
     """
     labels, cells = zip(*_cells(params), strict=True)
     found = memory_cells.measure(cells, runs.jobs())
@@ -114,93 +93,7 @@ def run(params: Params) -> pd.DataFrame:
     return table
 
 
-# ---------------------------------------------------------------------------------------------------------- the cells
-
-
-def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
-    """Return what is measured, with labels: longest first, so that two processes end together."""
-    found = [({"part": "ceiling"}, {"what": "ceilings", "size": params.product, "tries": 5})]
-    lengths = {PLAIN: params.plain_lengths} | dict.fromkeys(EFFICIENT, params.lengths)
-    shape = {"heads": params.heads, "head_width": params.head_width}
-    attended = []
-    for seed, (backend, several) in itertools.product(params.seeds, lengths.items()):
-        label = {"part": "attention", "backend": backend, "seed": seed}
-        longest = max(several) if backend in EFFICIENT else None
-        for T in several:
-            cell = {"what": "attend", "backend": backend, "length": T, "seed": seed} | shape
-            if longest != T:
-                attended.append((label | {"length": T}, cell))
-            elif (
-                seed == params.seeds[0]
-            ):  # The longest takes most of the time, so all repeats share one.
-                attended.append((label | {"length": T, "seed": None}, cell))
-        if backend != PLAIN:
-            cell = {
-                "what": "difference",
-                "backend": backend,
-                "length": CHECKED,
-                "seed": seed,
-            } | shape
-            found.append((label | {"part": "difference", "length": CHECKED}, cell))
-    found += sorted(attended, key=lambda pair: -pair[0]["length"])
-    found += [
-        ({"part": "known", "seed": seed}, {"what": "known", "size": KNOWN}) for seed in params.seeds
-    ]
-    width = params.heads * params.head_width
-    layer = {"what": "layer", "length": params.layer_length, "width": width, "heads": params.heads}
-    found.append(
-        ({"part": "layer", "length": params.layer_length, "width": width, "layers": 1}, layer)
-    )
-    return found + _grid(params)
-
-
-def _grid(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
-    """Return the cost model's cells: neighbours in any factor lie in different halves, as on a chessboard."""
-    factors = (params.step_lengths, params.step_widths, params.step_layers)
-    found = []
-    for (a, arm), *indexed in itertools.product(
-        enumerate(ARMS), *(enumerate(values) for values in factors)
-    ):
-        (t, T), (d, D), (n, L) = indexed
-        half = "fitted" if (a + t + d + n) % 2 == 0 else "held out"
-        label = {
-            "arm": arm,
-            "backend": ARMS[arm].backend,
-            "length": T,
-            "width": D,
-            "layers": L,
-            "half": half,
-        }
-        config = config_of(params, arm, T, D, L).model_dump(mode="json")
-        for part in ("training", "inference"):
-            cell = {
-                "what": part,
-                "config": config,
-                "rows": params.rows,
-                "length": T,
-                "backend": ARMS[arm].backend,
-            }
-            found.append((label | {"part": part}, cell))
-    return found
-
-
-def config_of(params: Params, arm: str, length: int, width: int, layers: int) -> ModelConfig:
-    """Return the shape of one model of the grid."""
-    kind, windowed, _ = ARMS[arm]
-    return ModelConfig(
-        kind=kind,
-        vocab_size=params.vocabulary,
-        width=width,
-        layers=layers,
-        heads=params.step_heads,
-        mlp_width=2 * width,
-        max_length=length,
-        norm="layer" if kind == "encoder" else "rms",
-        mlp="geglu" if kind == "encoder" else "swiglu",
-        embedding_norm=kind == "encoder",
-        window=params.window if windowed else None,
-        global_every=2 if windowed else 1,
-    )
+# ----------------------------------------------------------------------------------- the cost model
 
 
 def _work(params: Params, row: pd.Series) -> cost.Work:
@@ -235,7 +128,7 @@ def _with_predictions(
     return costs, coefficients
 
 
-# ----------------------------------------------------------------------------------------------------------- the rows
+# ----------------------------------------------------------------------------------------- the rows
 
 
 def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
@@ -274,10 +167,16 @@ def _checks(costs: pd.DataFrame) -> list[Row]:
         {"part": "check", "metric": "known_allocation", "seed": seed, "value": share}
         for seed, share in zip(known["seed"], shares, strict=True)
     ] + [
-        {"part": "check", "metric": "max_difference", "backend": row["backend"], "length": CHECKED, "seed": row["seed"],
-         "value": row["value"]}
+        {
+            "part": "check",
+            "metric": "max_difference",
+            "backend": row["backend"],
+            "length": CHECKED,
+            "seed": row["seed"],
+            "value": row["value"],
+        }
         for _, row in differences.iterrows()
-    ]  # fmt: skip
+    ]
 
 
 def _arithmetic(params: Params) -> list[Row]:
@@ -333,7 +232,7 @@ def _errors(costs: pd.DataFrame) -> list[Row]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------ what a page shows
+# -------------------------------------------------------------------------------- what a page shows
 
 
 def costs() -> pd.DataFrame:
@@ -387,7 +286,8 @@ def gpu_lines(found: dict[str, pd.DataFrame]) -> list[str]:
     """
     if not found:
         return [
-            "no GPU table is recorded yet: `make gpu` on a machine with a CUDA card makes results/gpu-<card>/"
+            "no GPU table is recorded yet: `make gpu` on a machine with a CUDA card makes "
+            "results/gpu-<card>/"
         ]
     lines = []
     for name, table in found.items():
@@ -398,7 +298,8 @@ def gpu_lines(found: dict[str, pd.DataFrame]) -> list[str]:
         ]
         best = rows.loc[rows.groupby("backend")["tflop_per_s"].idxmax()]
         said = (
-            f"{row['backend']} {row['tflop_per_s']:.0f} TFLOP/s ({row['pattern']}, {row['length']:.0f} tokens)"
+            f"{row['backend']} {row['tflop_per_s']:.0f} TFLOP/s "
+            f"({row['pattern']}, {row['length']:.0f} tokens)"
             for _, row in best.iterrows()
         )
         lines.append(f"{name}, as recorded: {' · '.join(said)}")

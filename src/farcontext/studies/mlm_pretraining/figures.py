@@ -15,7 +15,8 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     The published mean and range over seeds are below, this run's hollow points on top.
 
     Args:
-        table: rows of metric `validation_loss` with arm, step, seed, value and run ("published" or "this run").
+        table: rows of metric `validation_loss` with arm, step, seed, value and run ("published" or
+            "this run").
     """
     arms = ("encoder", "decoder")
     figure, axes = grid(2)

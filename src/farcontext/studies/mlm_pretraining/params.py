@@ -29,7 +29,8 @@ class Params(Study):
     init_std: Positive
     # The encoder's local layers have this half-width; every third layer is global.
     window: Count | None
-    smear: bool  # Keys are mixed with their neighbour's: models then use far context after minutes of training.
+    # Keys are mixed with their neighbour's: models then use far context after minutes of training.
+    smear: bool
     mask_rates: Shares  # The first is the arm of the verdict.
     layouts: Annotated[tuple[Literal["packed", "padded"], ...], Field(strict=False, min_length=1)]
     decoder_domains: Names  # The decoder is trained on these.

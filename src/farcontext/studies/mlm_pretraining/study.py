@@ -42,7 +42,8 @@ BLANKS = (  # Each is a sentence and the token to guess.
     ("The ID of the resource to list the tags for.", " resource"),
     ("却说曹操引兵追赶。", "曹操"),
 )
-CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
+# The table's learning curves have at most so many points: means of equal stretches of steps.
+CURVE_POINTS = 40
 
 
 class Arm(NamedTuple):
@@ -136,9 +137,9 @@ def run(params: Params) -> pd.DataFrame:
 
     The table has one row for each observation.
 
-    metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte, gain_over_best_ngram,
-    gain_over_uniform (masked targets of the test split) · context_loss, context_cost (nats a token, by w and far),
-    context_gain_over_uniform (nats a token).
+    metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte,
+    gain_over_best_ngram, gain_over_uniform (masked targets of the test split) · context_loss,
+    context_cost (nats a token, by w and far), context_gain_over_uniform (nats a token).
     """
     arms = runs_of(params)
     trained = sweep(arms)
@@ -187,7 +188,7 @@ def _columns(arm: Arm) -> Row:
     return {"arm": arm.name, "seed": arm.seed, "mask_rate": arm.mask_rate, "layout": arm.layout}
 
 
-# ------------------------------------------------------------------------------------------------------------- M1
+# ----------------------------------------------------------------------------------------------- M1
 
 
 def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
@@ -238,7 +239,7 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
     return values | {"all": sum(row["nats"] for row in rows) / sum(row["bytes"] for row in rows)}
 
 
-# ------------------------------------------------------------------------------------------------------------- M2
+# ----------------------------------------------------------------------------------------------- M2
 
 
 def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
@@ -266,7 +267,10 @@ def _context_options(params: Params, kind: str, domain: str) -> Row:
 
 
 def _context_rows(losses: pd.DataFrame) -> list[Row]:
-    """Return mean loss by w and far, and its cost: paired with the same rows under full context, then averaged."""
+    """Return mean loss by w and far, and its cost.
+
+    The cost is paired with the same rows under full context, then averaged.
+    """
     wide = losses.pivot(index=["context", "row"], columns="far", values="loss")
     rows = []
     for (context, far), loss in losses.groupby(["context", "far"])["loss"].mean().items():
@@ -292,7 +296,7 @@ def context_check(params: Params) -> Row:
     return result_of(EvalConfig(evaluation.hidden_against_truncated, run, options)).rows[0]
 
 
-# ---------------------------------------------------------------------------------------------- what is left behind
+# ------------------------------------------------------------------------------ what is left behind
 
 
 def fill_in(params: Params) -> pd.DataFrame:
@@ -323,7 +327,10 @@ def _cost(arms: dict[Arm, RunConfig]) -> pd.DataFrame:
 
 
 def _export(result: RunResult, name: str) -> None:
-    """Copy a run's last checkpoint, its config and the tokenizer to where DVC tracks them and readers find them."""
+    """Copy a run's last checkpoint, its config and the tokenizer.
+
+    They go to where DVC tracks them and readers find them.
+    """
     found = checkpoint.latest(result.folder)
     wanted = (
         found.folder / "model.safetensors",

@@ -11,9 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,8 +22,9 @@ from torch import Tensor, nn
 from farcontext import files
 from farcontext.files import UserError
 from farcontext.schema import Row
+from farcontext.studies.model_anatomy.exact import quiet
 
-# ------------------------------------------------------------------------------------------- the listing, as printed
+# -------------------------------------------------------------------------- the listing, as printed
 
 LISTING = Path(__file__).with_name("listing.py.txt")
 LISTING_SHA256 = "6dd0d6f695d3afb3cc8a16eed19745a13ad18485932b8fade587c67aa6cfec9c"
@@ -35,8 +34,8 @@ MENDS = (  # Each is (what, the listing's words, ours), in the order in which a 
     (
         "arguments by name",
         "nn.Transformer(embedding_dim, hidden_dim, num_layers, dropout)",
-        "nn.Transformer(embedding_dim, num_encoder_layers=num_layers, num_decoder_layers=num_layers, "
-        "dim_feedforward=hidden_dim, dropout=dropout)",
+        "nn.Transformer(embedding_dim, num_encoder_layers=num_layers, "
+        "num_decoder_layers=num_layers, dim_feedforward=hidden_dim, dropout=dropout)",
     ),
     (
         "output layer as wide as the model",
@@ -137,56 +136,7 @@ def versions() -> list[list[tuple[str, str, str]]]:
     return [chain, [("listing", missing, listing())], [("listing", supplied, names[0] + listing())]]
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence nn.Transformer's remark that it cannot take its fast path."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="enable_nested_tensor")
-        yield
-
-
-@quiet()
-def argument_rows() -> list[Row]:
-    """Build and call nn.Transformer with arguments in the listing's order.
-
-    The call is nn.Transformer(64, 32, 2, dropout), with every kind of dropout that it could get.
-    """
-    tokens_BTD = torch.zeros(2, 3, 64)
-    rows = []
-    for dropout in (0.1, 0, 1):
-        outcome = "runs"
-        try:
-            nn.Transformer(64, 32, 2, dropout)(tokens_BTD, tokens_BTD)
-        except Exception as error:
-            outcome = f"{type(error).__name__}: {error}"
-        base = {"part": "arguments", "arm": f"dropout = {dropout}", "outcome": outcome}
-        rows.append(base | {"metric": "runs", "value": float(outcome == "runs")})
-    return rows
-
-
-def accuracy_rows(length: int, rows: int = 1000) -> list[Row]:
-    """Score *perfect* logits as §5.4 does.
-
-    A row has T different tokens and V = T, or the comparison of §5.4 would not even broadcast.
-    Along dim 1 the argmax is the inverse permutation; it agrees with the permutation at two places
-    a row on average.
-    """
-    generator = torch.Generator().manual_seed(10)
-    target_BT = torch.rand(rows, length, generator=generator).argsort(1)
-    logits_BTV = F.one_hot(target_BT, length).float()
-    hits = {dim: int((logits_BTV.argmax(dim=dim) == target_BT).sum()) for dim in (1, -1)}
-    percent = {
-        "argmax(dim=-1), hits a token": 100 * hits[-1] / target_BT.numel(),
-        "argmax(dim=-1), hits a sequence": 100 * hits[-1] / rows,
-        "argmax(dim=1), hits a sequence: as printed": 100 * hits[1] / rows,
-    }
-    return [
-        {"part": "accuracy", "arm": arm, "metric": "percent", "value": v}
-        for arm, v in percent.items()
-    ]
-
-
-# ------------------------------------------------------------------------------------------- one defect at a time
+# ----------------------------------------------------------------------------- one defect at a time
 
 WIDTH, HEADS, MLP_WIDTH, ROWS, RATE, WARMUP = 64, 4, 128, 32, 4e-3, 20
 TEST_ROWS, POINTS = 128, 6
@@ -252,21 +202,6 @@ def draw(
     order_B1 = torch.randint(1, 3, (rows, 1), generator=generator)
     source_BT = torch.where(order_B1 == 2, answer_BT.flip(1), answer_BT)
     return torch.cat((order_B1, source_BT), 1), F.pad(answer_BT, (0, 1))
-
-
-def ceiling_rows(length: int) -> list[Row]:
-    """Return what no model without order can beat on this task.
-
-    It guesses among the tokens that are left, and is right with chance 1/T, then 1/(T−1), ….
-    With the true answer fed the mean is (1 + 1/2 + … + 1/T) / T; a model that feeds itself places 1
-    token of T right.
-    """
-    told, own = sum(1 / left for left in range(1, length + 1)) / length, 1 / length
-    base = {"part": "ceiling", "arm": "order unknown"}
-    return [
-        base | {"metric": metric, "value": v}
-        for metric, v in (("accuracy", told), ("free_running_accuracy", own))
-    ]
 
 
 def fed(answer: Int[Tensor, "B T"], defects: tuple[str, ...]) -> Int[Tensor, "B T"]:

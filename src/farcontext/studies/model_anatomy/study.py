@@ -19,23 +19,16 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder, Encoder, EncoderDecoder, num_parameters
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.model_anatomy.listing import (
-    ARMS,
-    accuracy_rows,
-    argument_rows,
-    ceiling_rows,
-    quiet,
-    run_programs,
-    train_arm,
-    versions,
-)
+from farcontext.studies.model_anatomy.closed_form import PARTS, closed_form
+from farcontext.studies.model_anatomy.exact import accuracy_rows, argument_rows, ceiling_rows, quiet
+from farcontext.studies.model_anatomy.listing import ARMS, run_programs, train_arm, versions
 from farcontext.studies.model_anatomy.params import Params
 from farcontext.train.runs import EvalConfig, grid, sweep
 
 NAME = "model_anatomy"
 COLUMNS = ["part", "arm", "seed", "step", "metric", "outcome", "value"]
 
-# ------------------------------------------------------------------------------------------- our models, leaf to root
+# ------------------------------------------------------------------------- our models, leaf to root
 
 SMALL = {
     "vocab_size": 80,
@@ -79,29 +72,6 @@ SHIPPED = {
     ),
 }
 MODELS = {"encoder": Encoder, "decoder": Decoder, "encoder_decoder": EncoderDecoder}
-PARTS = ("embedding", "norm", "attention", "mlp", "block", "stack", "model")
-
-
-def closed_form(config: ModelConfig) -> dict[str, int]:
-    """Return the parameters of each of PARTS by arithmetic.
-
-    They are V·D, D, 2D(N + G)H, 3DM (2DM ungated), and sums of these.
-    """
-    D, M, kv_heads = config.width, config.mlp_width, config.kv_heads or config.heads
-    embedding = config.vocab_size * D
-    attention = 2 * D * (config.heads + kv_heads) * config.head_width
-    mlp = (3 if config.mlp in ("geglu", "swiglu") else 2) * D * M
-    block = 2 * D + attention + mlp
-    # An embedding norm replaces the attention norm of layer 0, so it changes nothing.
-    stack = config.layers * block + D
-    ends = 0 if config.tied else embedding
-    match config.kind:
-        case "encoder":
-            ends += D * D + D + config.vocab_size
-        case "encoder_decoder":
-            ends += config.layers * (block + D + attention) + D
-    sizes = (embedding, D, attention, mlp, block, stack, embedding + stack + ends)
-    return dict(zip(PARTS, sizes, strict=True))
 
 
 def anatomy_rows() -> list[Row]:
@@ -144,7 +114,7 @@ def anatomy_rows() -> list[Row]:
     return rows
 
 
-# ------------------------------------------------------------------------------------------------ ours against theirs
+# ------------------------------------------------------------------------------ ours against theirs
 
 PARITY_ROWS, PARITY_LENGTH, PARITY_RATE, IGNORE = 4, 24, 1e-3, -100
 
@@ -311,7 +281,7 @@ def parity(arm: str, seed: int, steps: int) -> list[Row]:
     return [*rows, {"metric": "seconds", "value": time.perf_counter() - started}]
 
 
-# --------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def run(params: Params) -> pd.DataFrame:

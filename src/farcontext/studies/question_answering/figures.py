@@ -25,7 +25,8 @@ def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
     Each number of hops is a panel; bars have the range over seeds.
 
     Args:
-        exact: rows of metric "exact" at the trained length, with run, arm, hops, depth, seed and value.
+        exact: rows of metric "exact" at the trained length, with run, arm, hops, depth, seed and
+            value.
         chance: of a choice, by hops.
     """
     shown = leading(exact).assign(evidence=lambda rows: rows["depth"].map(DEPTHS))
@@ -89,7 +90,8 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
     The story is far away. Lines have the range over seeds; points of this run are hollow.
 
     Args:
-        exact: rows of metric "exact" of the whole context, with run, recipe, hops, length, seed and value.
+        exact: rows of metric "exact" of the whole context, with run, recipe, hops, length, seed and
+            value.
         trained: the longest length seen in training.
     """
     figure, axes = grid(len(HOPS), height=3.2)
@@ -135,7 +137,8 @@ def real(choice: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     Bars by what was read show the mean; each document is a point.
 
     Args:
-        choice: rows of metric "choice" of tier real, with run, recipe (the domain), arm, seed and value.
+        choice: rows of metric "choice" of tier real, with run, recipe (the domain), arm, seed and
+            value.
         chance: rows of metric "chance".
     """
     shown, guessed = leading(choice), leading(chance)

@@ -2,7 +2,8 @@
 
 A pretrained checkpoint looks things up in real documents; this measures retrieval, no more.
 
-Rows fit the study's table: tier = real, recipe = the domain, arm = what was read, seed = number of the document.
+Rows fit the study's table: tier = real, recipe = the domain, arm = what was read, seed = number of
+the document.
 """
 
 from collections.abc import Sequence
@@ -116,7 +117,8 @@ def stretch(
             return made
         usable += made is not None
     raise ValueError(
-        f"{domain}: {usable} documents: expected {number + 1} with two values to ask for in {length} tokens"
+        f"{domain}: {usable} documents: expected {number + 1} with two values to ask for in "
+        f"{length} tokens"
     )
 
 

@@ -43,7 +43,7 @@ HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # A kind of question needs s
 FAR, NEAR = 0.0, 1.0
 
 
-# ------------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def context_of(
@@ -112,14 +112,17 @@ def answers(
 
 
 def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
-    """Return one of a story's questions of a kind, told by the words that it begins with and the number of its hops."""
+    """Return one of a story's questions of a kind.
+
+    A kind is told by the words that the question begins with and the number of its hops.
+    """
     begins, words = world.QUESTIONS[kind].split("{")[0], vocabulary()
     asked = [query for query in sample.queries if len(query.evidence) == HOPS[kind]]
     alike = [query for query in asked if words.decode(query.question).startswith(begins)]
     return alike[rng.integers(len(alike))]
 
 
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -224,7 +227,10 @@ def chance(params: Params) -> dict[int, float]:
 
 
 def _cost(params: Params) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table, each once: recipes share a base."""
+    """Return seconds, tokens and memory of every training behind the table.
+
+    Each stands there once: recipes share a base.
+    """
     recipes: dict[tuple[RunConfig, int], list[str]] = {}
     for recipe, seed in itertools.product(RECIPES, params.seeds):
         for phase in phases_of(run_of(params.story_reader, recipe, seed)):

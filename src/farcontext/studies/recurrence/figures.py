@@ -89,8 +89,16 @@ def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
     _arms(axes[0], accuracy, "distance")
     for share, says in ((1 / pairs, "a value of the row"), (1 / values, "any value")):
         axes[0].axhline(share, color="0.4", ls=":", lw=1)
-        axes[0].annotate(f"guessing {says}", (1, share), (-2, 3), xycoords=("axes fraction", "data"),
-                         textcoords="offset points", ha="right", fontsize=8, color="0.3")  # fmt: skip
+        axes[0].annotate(
+            f"guessing {says}",
+            (1, share),
+            (-2, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="0.3",
+        )
     distances = sorted(accuracy["distance"].unique())
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(distances, [str(int(d)) for d in distances])
@@ -122,10 +130,24 @@ def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
         _arms(axis, rows[rows["ignores"] == ignores], "length")
         axis.axhline(0.5, color="0.4", ls=":", lw=1)
         axis.axvline(trained_length, color="0.4", ls="--", lw=1)
-        axis.annotate("trained length", (trained_length, 0.44), (4, 0), textcoords="offset points", fontsize=8,
-                      color="0.3")  # fmt: skip
-        axis.annotate("chance", (1, 0.5), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      ha="right", fontsize=8, color="0.3")  # fmt: skip
+        axis.annotate(
+            "trained length",
+            (trained_length, 0.44),
+            (4, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.3",
+        )
+        axis.annotate(
+            "chance",
+            (1, 0.5),
+            (-2, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="0.3",
+        )
         lengths = sorted(rows["length"].unique())
         axis.set_xscale("log", base=2)
         axis.set_xticks(lengths, [str(int(length)) for length in lengths])

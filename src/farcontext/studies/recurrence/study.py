@@ -5,25 +5,28 @@ tasks: `recall` (which value stood after this key?) and `flip_flop` (which bit w
 Claims R1 and R2 of claims.yaml read the table.
 """
 
-import bisect
-import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from farcontext.measure import effective_length, gradients, stats
 from farcontext.measure import losses as evaluation
-from farcontext.nn.config import RECURRENT, ModelConfig
 from farcontext.results import tables
 from farcontext.schema import Row
+from farcontext.studies.recurrence.arms import (
+    IGNORES,
+    Arm,
+    curriculum,
+    model_of,
+    parameter_count,
+    run_of,
+    state_numbers,
+)
 from farcontext.studies.recurrence.params import Params
-from farcontext.tasks import flip_flop, recall
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
-from farcontext.train.loop import build_model
+from farcontext.tasks import recall
+from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, RunResult, costs, final_loss, grid, sweep
 
 NAME = "recurrence"
@@ -40,8 +43,8 @@ COLUMNS = [
     "metric",
     "value",
 ]
-IGNORES = 0.8  # In training, this share of flip-flop's instructions only fills.
-CURVE_POINTS = 40  # The table's learning curves have at most so many points: means of equal stretches of steps.
+# The table's learning curves have at most so many points: means of equal stretches of steps.
+CURVE_POINTS = 40
 LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
 POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.
 SMALLEST = math.log(1e-300)  # The slope is fitted to larger norms only, since fp64 ends at 1e-308.
@@ -53,108 +56,7 @@ NEAR = (
 )  # The gradient is also taken at these distances; the slope is not fitted to them.
 
 
-class Arm(NamedTuple):
-    """The name of a training run in the table."""
-
-    task: str
-    name: str
-    seed: int
-    rate: float
-
-
-# ---------------------------------------------------------------------------------------------------- models and runs
-
-
-@functools.cache
-def parameter_count(config: ModelConfig) -> int:
-    """Return how many numbers a model learns."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config).parameters())
-
-
-def model_of(params: Params, task: str, arm: str) -> ModelConfig:
-    """Return an arm's model, sized to the task's number of parameters.
-
-    The state's width, or the MLP's, is the one that comes nearest to that number.
-    """
-    wanted = params.recall_parameters if task == "recall" else params.flip_flop_parameters
-
-    def of(mlp_width: int) -> ModelConfig:
-        shape = {"width": params.recurrent_width, "layers": 1}
-        if (
-            arm not in RECURRENT
-        ):  # Without smeared keys and its own output matrix, attention may stay on a plateau.
-            shape = {"width": params.attention_width, "layers": params.attention_layers}
-            shape |= {"mlp": "gelu", "tied": False, "smear": True}
-        vocabulary = recall.VOCABULARY if task == "recall" else flip_flop.VOCABULARY
-        return ModelConfig(
-            kind=arm if arm in RECURRENT else "decoder",
-            vocab_size=vocabulary + 1,
-            heads=params.heads,
-            mlp_width=mlp_width,
-            max_length=max(params.recall_lengths) if task == "recall" else params.flip_flop_length,
-            init_std=0.1,
-            embedding_std=1.0,
-            **shape,
-        )
-
-    above = 1 + bisect.bisect_left(
-        range(1, wanted), wanted, key=lambda width: parameter_count(of(width))
-    )
-    return min(
-        (of(max(1, width)) for width in (above - 1, above)),
-        key=lambda c: abs(parameter_count(c) - wanted),
-    )
-
-
-def state_numbers(model: ModelConfig, length: int) -> int:
-    """Return how many numbers a model keeps from token to token.
-
-    They are a recurrent state, or the keys and values of `length` tokens.
-    """
-    if model.kind in RECURRENT:
-        with torch.device("meta"):
-            return build_model(model).state_numbers
-    return 2 * model.layers * (model.kv_heads or model.heads) * model.head_width * length
-
-
-def curriculum(params: Params, task: str) -> Curriculum:
-    """Return what every arm of a task is trained on.
-
-    Every arm gets the same rows in the same order.
-    """
-    if task == "flip_flop":
-        bits = Task(name="flip_flop", ignores=IGNORES)
-        steps, rows, length = params.flip_flop_steps, params.flip_flop_rows, params.flip_flop_length
-        return Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(bits,)),))
-    dense = Task(name="dense_recall", pairs=params.pairs)
-    once = Task(name="recall", pairs=params.pairs, span=params.span)
-    first = Stage(
-        steps=params.dense_steps, rows=params.dense_rows, length=params.dense_length, tasks=(dense,)
-    )
-    further = zip(params.recall_steps, params.recall_rows, params.recall_lengths, strict=True)
-    mixed = [
-        Stage(steps=s, rows=rows, length=length, tasks=(once,) if place else (dense, once))
-        for place, (s, rows, length) in enumerate(further)
-    ]
-    return Curriculum(stages=(first, *mixed))
-
-
-def run_of(params: Params, arm: Arm) -> RunConfig:
-    """Return an arm's training run."""
-    batch = curriculum(params, arm.task)
-    steps = sum(stage.steps for stage in batch.stages)
-    return RunConfig(
-        model=model_of(params, arm.task, arm.name),
-        batch=batch,
-        optimizer=OptimizerConfig(lr=arm.rate, warmup=min(50, steps // 4), decay=0.1),
-        steps=steps,
-        save_every=steps,
-        seed=arm.seed,
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -162,9 +64,10 @@ def run(params: Params) -> pd.DataFrame:
 
     The table has one row for each observation.
 
-    metric: parameters, state_numbers (kept after the longest test row) · tuning_loss · loss (nats a scored token, by
-    training tokens), learned_after (tokens) · accuracy (recall, by distance), oracle_accuracy · error (flip-flop, share
-    wrong, by length and ignores) · log10_gradient (by distance), log_slope (of the natural logarithm, a token).
+    metric: parameters, state_numbers (kept after the longest test row) · tuning_loss · loss (nats a
+    scored token, by training tokens), learned_after (tokens) · accuracy (recall, by distance),
+    oracle_accuracy · error (flip-flop, share wrong, by length and ignores) · log10_gradient (by
+    distance), log_slope (of the natural logarithm, a token).
     """
     rates, rows = tuned(params)
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
@@ -262,7 +165,7 @@ def _stretches(count: int, size: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-# ------------------------------------------------------------------------------------------ R2: recall by distance
+# --------------------------------------------------------------------------- R2: recall by distance
 
 
 def depth_of(params: Params, distance: int) -> float:
@@ -324,7 +227,7 @@ def crossover(table: pd.DataFrame) -> pd.Series:
     )
 
 
-# --------------------------------------------------------------------------------------------- a bit to keep: flip-flop
+# ------------------------------------------------------------------------- a bit to keep: flip-flop
 
 
 def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
@@ -350,7 +253,7 @@ def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     ]
 
 
-# --------------------------------------------------------------------------------------------- R1: gradient by distance
+# ------------------------------------------------------------------------- R1: gradient by distance
 
 
 def gradient_distances(params: Params) -> tuple[list[int], list[int]]:

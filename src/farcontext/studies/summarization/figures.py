@@ -34,7 +34,8 @@ def arms(scores: pd.DataFrame) -> Figure:
     Bars have the range over seeds.
 
     Args:
-        scores: rows of metrics "recall" and "precision" at the trained length, with run, arm, metric and value.
+        scores: rows of metrics "recall" and "precision" at the trained length, with run, arm,
+            metric and value.
     """
     shown = leading(scores)
     order = [arm for arm in READ if arm in set(shown["arm"])]
@@ -65,7 +66,8 @@ def by_depth(recall: pd.DataFrame) -> Figure:
     The place is where the sentence stands that tells the fact; lines have the range over seeds.
 
     Args:
-        recall: rows of metric "recall_at" of stories that are spread, with run, arm, depth and value.
+        recall: rows of metric "recall_at" of stories that are spread, with run, arm, depth and
+            value.
     """
     figure, (axis,) = grid(1, height=3.0)
     published, ours = (recall[recall["run"] == run] for run in ("published", "this run"))
@@ -99,12 +101,9 @@ def by_depth(recall: pd.DataFrame) -> Figure:
 def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Draw ROUGE-L of copied sentences, and a checkpoint's loss.
 
-    ROUGE-L is against the right and a wrong abstract; the loss is on the right one.
-
     Args:
-        rouge: rows of metrics "rougeL" and "rougeL_wrong" of tier real, with run, arm,
-            metric, seed (document) and value.
-        loss: rows of metric "loss".
+        rouge: rows of metrics "rougeL" and, against a wrong abstract, "rougeL_wrong", tier real.
+        loss: rows of "loss", on the right one. Both have run, arm, metric, seed (document), value.
     """
     figure, axes = grid(2, height=3.0)
     shown = leading(rouge).assign(

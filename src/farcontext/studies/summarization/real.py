@@ -4,11 +4,13 @@ A manual's abstract is scored by extraction and by its loss. That tells context 
 summary's quality.
 
     service's name
-    description          the abstract: 20 to 200 words without headings, else the manual does not count
+    description          the abstract: 20 to 200 words without headings, else the manual does not
+                         count
     OPERATIONS …         the body: sentences that half copy one of the abstract are left out,
                          then the first tokens are read
 
-Rows fit the study's table: tier = real, recipe = manuals, seed = number of the document, length = tokens of a body.
+Rows fit the study's table: tier = real, recipe = manuals, seed = number of the document, length =
+tokens of a body.
 """
 
 import re
@@ -56,8 +58,9 @@ class Summarized:
 def run(params: Params) -> list[Row]:
     """Return the real tier's rows; none without a checkpoint.
 
-    metric: rouge1, rouge2, rougeL (F1 of an extract against the true abstract), the same with _wrong (against another
-    family's) · loss (nats a token of the true abstract, after the true body, another's or none).
+    metric: rouge1, rouge2, rougeL (F1 of an extract against the true abstract), the same with
+    _wrong (against another family's) · loss (nats a token of the true abstract, after the true
+    body, another's or none).
     """
     if params.checkpoint is None:
         return []
@@ -106,7 +109,7 @@ def summarize(
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------ manuals
+# ------------------------------------------------------------------------------------------ manuals
 
 
 def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summarized]:
@@ -115,7 +118,8 @@ def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summariz
     Manuals that do not count are not numbered.
 
     Raises:
-        ValueError: the corpus has fewer manuals with an abstract and a body of `length` tokens, or a single family.
+        ValueError: the corpus has fewer manuals with an abstract and a body of `length` tokens, or
+            a single family.
     """
     found = usable(
         corpus.load_documents(files.project() / "build" / "corpus", "test", "manuals"),
@@ -124,8 +128,8 @@ def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summariz
     )
     if number >= len(found) or len({one.family for one in found}) < 2:
         raise ValueError(
-            f"manuals: {len(found)} documents: expected {number + 1} or more, of two families, with an abstract of "
-            f"{FEWEST} to {MOST} words and a body of {length} tokens"
+            f"manuals: {len(found)} documents: expected {number + 1} or more, of two families, "
+            f"with an abstract of {FEWEST} to {MOST} words and a body of {length} tokens"
         )
     own, after = found[number], [*found[number + 1 :], *found[:number]]
     return own, next(one for one in after if one.family != own.family)
@@ -167,13 +171,16 @@ def _trigrams(sentence: str) -> set[tuple[str, ...]]:
 
 
 def _copies(found: set, known: Sequence[set]) -> bool:
-    """Whether a sentence shares COPIED of its trigrams with one of the known, or one of these with it."""
+    """Return whether a sentence shares COPIED of its trigrams with a known one.
+
+    It also counts if one of the known shares so many with it.
+    """
     return any(
         found and one and len(found & one) >= COPIED * min(len(found), len(one)) for one in known
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- arms
+# --------------------------------------------------------------------------------------------- arms
 
 
 def copied(text: str, count: int, seed: int) -> dict[str, str]:

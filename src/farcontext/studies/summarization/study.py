@@ -38,10 +38,11 @@ SHORT = ("first", "last", "hierarchical")  # Arms of this group read no more tha
 CONTROLS = ("closed_book", "wrong")
 ARMS = ("full", *SHORT, *CONTROLS, *EXTRACTS)
 METRICS = ("recall", "precision", "rougeL", "words")
-LONGEST = 12  # A fact has at most so many tokens. A summary that runs on is cut where all facts could stand.
+# A fact has at most so many tokens. A summary that runs on is cut where all facts could stand.
+LONGEST = 12
 
 
-# ------------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def read_by(arm: str, sample: Sample, other: Sample, window: int) -> list[np.ndarray]:
@@ -84,7 +85,7 @@ def merged(parts: Sequence[str]) -> list[Fact]:
     return sorted(stated.values(), key=lambda fact: (fact.kind != "place", fact.subject))
 
 
-# ---------------------------------------------------------------------------------------------------------- protocols
+# ---------------------------------------------------------------------------------------- protocols
 
 
 def summaries(
@@ -173,7 +174,7 @@ def scores(
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------- the study
+# ---------------------------------------------------------------------------------------- the study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -204,7 +205,10 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def _cells(params: Params) -> list[tuple[str, int, str]]:
-    """Return (arm, length, layout) of every cell: the whole context at all lengths, the others at the trained one."""
+    """Return (arm, length, layout) of every cell.
+
+    The whole context has all lengths, the others the trained one.
+    """
     trained = params.story_reader.long_length
     cells = [("full", length, "spread") for length in params.lengths] + [("full", trained, "near")]
     return list(dict.fromkeys([*cells, *((arm, trained, "spread") for arm in ARMS)]))
@@ -238,7 +242,10 @@ def oracle_recall(params: Params) -> float:
 
 
 def _cost(params: Params) -> pd.DataFrame:
-    """Return seconds, tokens and memory of every training behind the table; the readers' base is part of it."""
+    """Return seconds, tokens and memory of every training behind the table.
+
+    The readers' base is part of it.
+    """
     runs = {
         seed: writer_of(params.story_reader, params.story_writer, "summary", seed)
         for seed in params.seeds

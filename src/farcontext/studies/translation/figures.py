@@ -16,7 +16,8 @@ KINDS = {
     "term": "term: banka, bordo",
 }
 METRICS = {"exact": "translated exactly, %", "bleu": "BLEU", "chrf": "chrF"}
-SHIFT = 0.06  # Each line stands this part of a distance unit further right, so that equal ones are both seen.
+# Each line stands this part of a distance unit further right, so that equal ones are both seen.
+SHIFT = 0.06
 
 
 def read_by(arm: str, context: float) -> str:
@@ -86,7 +87,8 @@ def scores(table: pd.DataFrame) -> Figure:
     Each score is a panel, 0 to 100; bars have the range over seeds.
 
     Args:
-        table: rows of metrics "exact", "bleu" and "chrf", with run, arm, context, seed and value; exact as a share.
+        table: rows of metrics "exact", "bleu" and "chrf", with run, arm, context, seed and value;
+            exact as a share.
     """
     shown = leading(table[table["metric"].isin(METRICS)])
     shown = (
