@@ -29,9 +29,8 @@ from farcontext.messages import printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
-CHAPTERS_A_GROUP = (
-    10  # Chapters follow on from each other, so they are split in runs, not one by one.
-)
+# Chapters follow on from each other, so they are split in runs, not one by one.
+CHAPTERS_A_GROUP = 10
 SHINGLE = 5  # A shingle has so many words.
 PERMUTATIONS = 128  # MinHash takes so many permutations.
 
@@ -50,7 +49,7 @@ class Document:
     text: str
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def read_text(path: Path) -> str:
@@ -59,7 +58,8 @@ def read_text(path: Path) -> str:
     One byte order mark at the start is removed; otherwise the text is exact.
 
     Raises:
-        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it was read.
+        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it
+            was read.
     """
     before = path.stat()
     if before.st_size > MAX_BYTES:
@@ -91,9 +91,8 @@ def _read_files(
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
-        if not (
-            path.exists() and stat.S_ISREG(path.stat().st_mode)
-        ):  # Opening a FIFO would wait for ever.
+        # Opening a FIFO would wait for ever.
+        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):
             skipped["not a regular file"] += 1
             continue
         if path.suffix.lower() == ".parquet":
@@ -132,9 +131,8 @@ def _read_rows(
 def _read_jsonl(
     path: Path, text: str, origin: Document, config: Corpus, skipped: Counter
 ) -> Iterator[Document]:
-    lines = (
-        text.removesuffix("\n").split("\n") if text else []
-    )  # splitlines() would also cut at U+2028 and NEL.
+    # splitlines() would also cut at U+2028 and NEL.
+    lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, 1):
         try:
             yield replace(
@@ -158,7 +156,7 @@ def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
             yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
 
 
-# ------------------------------------------------------------------------------- duplicates, splits, the card
+# --------------------------------------------------------------------- duplicates, splits, the card
 
 
 def _identified(document: Document) -> Document:
@@ -200,9 +198,8 @@ def remove_duplicates(
     kept: dict[str, Document] = {}
     seen: dict[str, np.ndarray] = {}
     ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
-    different = {
-        document.id: document for document in ordered
-    }  # The first by name of equal documents stays.
+    # The first by name of equal documents stays.
+    different = {document.id: document for document in ordered}
     removed = Counter(exact=len(documents) - len(different), near=0)
     for document in sorted(different.values(), key=lambda d: d.id):
         mine = shingles(document.text)
@@ -231,10 +228,10 @@ def group_hash(documents: Sequence[Document]) -> str:
 def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
     """Return document id → split, for one domain.
 
-    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the
-    next ones validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and
-    the shares hold even for twelve groups. A new document changes its own group; of the others it moves at
-    most one across each of the two boundaries.
+    The groups in order of their hash: the first round(share · groups), at least one, are the test
+    split, the next ones validation, the rest train. By rank, not by a threshold on the hash: so no
+    split is empty and the shares hold even for twelve groups. A new document changes its own group;
+    of the others it moves at most one across each of the two boundaries.
 
     Raises:
         UserError: too few groups for three splits.
@@ -317,7 +314,8 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
         streamed = list(_read_rows(columns.dataset_rows(config.dataset), origin, config, skipped))
         if not any(document.text.strip() for document in streamed):
             raise UserError(
-                f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none"
+                f"corpus.dataset: {config.dataset.path}: "
+                "expected text within its limits, found none"
             )
         documents += streamed
     full = [_identified(document) for document in documents if document.text.strip()]
@@ -366,7 +364,8 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
         raise UserError(
-            f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them"
+            f"{path}: expected the split's documents ({', '.join(SPLITS)}); "
+            "`farcontext corpus` makes them"
         )
     with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
         yield from (Document(**json.loads(line)) for line in stream)

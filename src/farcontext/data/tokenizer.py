@@ -2,10 +2,10 @@
 
 Every split is encoded once, into memory-mapped token files.
 
-Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so
-nothing is unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a
-document is six ordinary characters. Documents are read, encoded and written one after another, so memory does not grow
-with the corpus.
+Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known
+bytes, so nothing is unknown and decoding returns the text exactly. Text never yields a special
+token: "[MASK]" in a document is six ordinary characters. Documents are read, encoded and written
+one after another, so memory does not grow with the corpus.
 """
 
 import io
@@ -29,9 +29,8 @@ MAX_VOCABULARY = 1 << 16  # Token files are uint16.
 # tokens.
 PIECE = 1 << 16
 TOGETHER = 16  # So many pieces are encoded at once, on all cores.
-BREAK = re.compile(
-    r"(?<=\S)(?=[ \n])"
-)  # No token can lie across this place: words begin with their space.
+# No token can lie across this place: words begin with their space.
+BREAK = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
@@ -49,7 +48,8 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
     The same text gives the same merges.
 
     Raises:
-        UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the text.
+        UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the
+            text.
     """
     if config.vocab_size > MAX_VOCABULARY:
         raise UserError(
@@ -69,12 +69,12 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
     )
     if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
-            f"tokenizer: vocab_size = {config.vocab_size}: expected at most {tokenizer.get_vocab_size()}, "
+            f"tokenizer: vocab_size = {config.vocab_size}: "
+            f"expected at most {tokenizer.get_vocab_size()}, "
             "all that this text gives"
         )
-    tokenizer.encode_special_tokens = (
-        True  # tokenizer.json does not keep this, so load_tokenizer sets it again.
-    )
+    # tokenizer.json does not keep this, so load_tokenizer sets it again.
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -129,7 +129,8 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
 
     Together they are the ids that the whole text would have at once.
 
-    The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut where a word begins.
+    The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut
+    where a word begins.
     """
     pieces = list(_pieces(text))
     for start in range(0, len(pieces), TOGETHER):

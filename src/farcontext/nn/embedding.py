@@ -82,8 +82,8 @@ class Embedding(nn.Module):
     ) -> Tensor:
         """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D): a channel-wise convolution over the tokens before each.
 
-        Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document looks
-        into another; before the first token stands nothing.
+        Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language Models
+        4.1"). No document looks into another; before the first token stands nothing.
         """
         T, history_BT = (
             tokens_BT.shape[1],
@@ -163,7 +163,8 @@ def drawn_rotation(
     """
     if length > config.random_positions:
         raise ValueError(
-            f"length = {length}: expected at most random_positions = {config.random_positions} tokens"
+            f"length = {length}: expected at most random_positions = {config.random_positions} "
+            "tokens"
         )
     if training:
         at_T = torch.randperm(config.random_positions)[:length].sort().values

@@ -167,8 +167,9 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys in one tensor, and the values.
 
-        Scores do not change when q and k change the order of their channels alike. So for pairing "half" the rows of
-        the matrix, not the tokens, are brought into the order that the one-pass interleaved rotation wants.
+        Scores do not change when q and k change the order of their channels alike. So for pairing
+        "half" the rows of the matrix, not the tokens, are brought into the order that the one-pass
+        interleaved rotation wants.
         """
         turned, weight = self.heads + self.kv_heads, self.qkv.weight
         if self.pairing == "half":

@@ -1,6 +1,7 @@
 """Attention within a band: each block of queries meets its neighbouring keys only.
 
-B batch, T query tokens, N heads, G key/value heads, H head width, C blocks, c queries a block, W keys a block may see.
+B batch, T query tokens, N heads, G key/value heads, H head width, C blocks, c queries a block,
+W keys a block may see.
 """
 
 import torch

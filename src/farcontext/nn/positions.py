@@ -1,8 +1,8 @@
 """Position encodings as pure functions.
 
-T tokens, H head width, F = H/2 frequencies, D model width, N heads, L trained length, s scale (wanted length / L).
-Angles are computed in fp64 and only their cosine and sine are cast: near position 2**20 an fp32 angle is off by up to
-0.06 rad.
+T tokens, H head width, F = H/2 frequencies, D model width, N heads, L trained length, s scale
+(wanted length / L). Angles are computed in fp64 and only their cosine and sine are cast: near
+position 2**20 an fp32 angle is off by up to 0.06 rad.
 """
 
 import math
@@ -16,18 +16,30 @@ from torch import Tensor
 
 SCHEME_NOTES = {
     "rope": "θ^(−2i/H), extends nothing; needs neither scale nor length (Su et al. 2021, RoFormer)",
-    "linear": "position interpolation, all frequencies / s; needs training on (Chen et al. 2023, eq. 4)",
-    "ntk": "NTK-aware base θ·s^(H/(H−2)): the first frequency stays, the last is / s (bloc97 2023; YaRN eq. 14-16)",
-    "dynamic_ntk": "ntk with s = max(1, length / L), plain RoPE within L; needs the length (YaRN section 3.3)",
-    "dynamic_ntk_hf": "ntk with 1 + s·(length / L − 1), plain RoPE within L; needs scale and length (transformers)",
-    "yarn": "keeps fast pairs, slow ones / s, ramp over the rounded pair index; attention factor (YaRN authors' code)",
-    "yarn_untruncated": "yarn without rounding the ends of its ramp; attention factor (transformers, truncate=False)",
-    "yarn_rotations": "yarn as printed, ramp over rotations within L; attention factor (Peng et al. 2023, eq. 17-20)",
-    "longrope": "one factor a pair, short within L and long beyond; needs both lists, length (Ding et al. 2024; Phi-3)",
-    "llama3": "keeps wavelengths below L/4, frequencies of those above L are / s, ramp over rotations between (Llama 3.1)",
-    "p_rope": "turns the share p of fastest pairs, the rest never; needs p, from training on (Barbero et al. 2024)",
-    "partial_rotary": "RoPE on the first p·H channels alone; needs p, from training on (GPT-J, GPT-NeoX rotary_pct)",
-    "abf": "RoPE with a larger base, given or by a rule; needs training on (Xiong et al. 2023; rule: Liu et al. 2023)",
+    "linear": "position interpolation, all frequencies / s; "
+    "needs training on (Chen et al. 2023, eq. 4)",
+    "ntk": "NTK-aware base θ·s^(H/(H−2)): the first frequency stays, the last is / s (bloc97 2023; "
+    "YaRN eq. 14-16)",
+    "dynamic_ntk": "ntk with s = max(1, length / L), plain RoPE within L; "
+    "needs the length (YaRN section 3.3)",
+    "dynamic_ntk_hf": "ntk with 1 + s·(length / L − 1), plain RoPE within L; "
+    "needs scale and length (transformers)",
+    "yarn": "keeps fast pairs, slow ones / s, ramp over the rounded pair index; "
+    "attention factor (YaRN authors' code)",
+    "yarn_untruncated": "yarn without rounding the ends of its ramp; "
+    "attention factor (transformers, truncate=False)",
+    "yarn_rotations": "yarn as printed, ramp over rotations within L; "
+    "attention factor (Peng et al. 2023, eq. 17-20)",
+    "longrope": "one factor a pair, short within L and long beyond; "
+    "needs both lists, length (Ding et al. 2024; Phi-3)",
+    "llama3": "keeps wavelengths below L/4, frequencies of those above L are / s, "
+    "ramp over rotations between (Llama 3.1)",
+    "p_rope": "turns the share p of fastest pairs, the rest never; "
+    "needs p, from training on (Barbero et al. 2024)",
+    "partial_rotary": "RoPE on the first p·H channels alone; "
+    "needs p, from training on (GPT-J, GPT-NeoX rotary_pct)",
+    "abf": "RoPE with a larger base, given or by a rule; needs training on (Xiong et al. 2023; "
+    "rule: Liu et al. 2023)",
 }
 SCHEMES = tuple(SCHEME_NOTES)
 # Further options and their defaults: a None must be given, but new_theta has a rule.
@@ -284,9 +296,8 @@ def rotate(
             turned = torch.addcmul(
                 wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1)
             )
-        case (
-            "interleaved"
-        ):  # Neighbours form a complex number: one pass over memory is 4× faster than "half".
+        # Neighbours form a complex number: one pass over memory is 4× faster than "half".
+        case "interleaved":
             turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(
                 cos, sin
             )
@@ -346,7 +357,8 @@ def t5_bucket(
     not divide logits by √H.
 
     Raises:
-        ValueError: too few buckets, an odd number without `causal`, or a `max_distance` within the single ones.
+        ValueError: too few buckets, an odd number without `causal`, or a `max_distance` within the
+            single ones.
     """
     half = buckets if causal else buckets // 2
     single = half // 2

@@ -168,9 +168,11 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens: ids.
-            documents: equal ids see each other; a negative id is padding. None: each row is one document.
+            documents: equal ids see each other; a negative id is padding. None: each row is one
+                document.
             select: a mask (B, T), or indices into the flattened rows.
-            pattern: what global layers see, at unchanged positions, instead of everything (or j ≤ i if causal).
+            pattern: what global layers see, at unchanged positions, instead of everything (or j ≤ i
+                if causal).
         """
         return self.logits(self.hidden(tokens, documents, pattern, select))
 

@@ -2,9 +2,9 @@
 
 A pattern is told to it as one of its `attn_bias` types.
 
-B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, n tokens packed into one row. xformers
-is imported when it is first asked for: that takes seconds, and it has wheels for Linux alone. Its masks can be made on
-any device, its kernels run on CUDA.
+B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, n tokens packed
+into one row. xformers is imported when it is first asked for: that takes seconds, and it has wheels
+for Linux alone. Its masks can be made on any device, its kernels run on CUDA.
 """
 
 import logging
@@ -47,7 +47,8 @@ def xformers(
     """Return attention by xformers' `memory_efficient_attention`; its dispatcher takes flash or cutlass kernels.
 
     Raises:
-        ValueError: no CUDA, no xformers, a relative bias that is being learned, or inputs that no kernel of it takes.
+        ValueError: no CUDA, no xformers, a relative bias that is being learned, or inputs that no
+            kernel of it takes.
     """
     if q_BTNH.device.type != "cuda":
         where = q_BTNH.device.type
@@ -114,12 +115,13 @@ def xformers_bias(
     sees a query without a key.
 
     Raises:
-        ValueError: a relative bias that is being learned; documents that are not in one run of tokens each, or, in a
-            causal pattern, whose last query is not at their last key.
+        ValueError: a relative bias that is being learned; documents that are not in one run of
+            tokens each, or, in a causal pattern, whose last query is not at their last key.
     """
     if pattern.relative is not None and pattern.relative.requires_grad:
         raise ValueError(
-            "backend = xformers: expected a relative bias without gradient; sdpa and reference learn it"
+            "backend = xformers: expected a relative bias without gradient; "
+            "sdpa and reference learn it"
         )
     key = ("xformers", B, T, S, str(device), dtype)
     if key not in pattern.built:
@@ -194,7 +196,8 @@ def _blocks(
             first, end = key_runs[document]
             if pattern.after is not None and stop + S - T != end:
                 raise ValueError(
-                    f"document {document}: expected its last query at its last key for xformers; use sdpa"
+                    f"document {document}: expected its last query at its last key for xformers; "
+                    "use sdpa"
                 )
             # Queries before the document's first key see none.
             seen = (
@@ -215,7 +218,8 @@ def _runs(documents_T: Tensor) -> dict[int, tuple[int, int]]:
     runs = [(document, (start, stop)) for document, start, stop in runs if document >= 0]
     if len(dict(runs)) < len(runs):
         raise ValueError(
-            "documents: expected each in one run of tokens for xformers' block-diagonal masks; use sdpa"
+            "documents: expected each in one run of tokens for xformers' block-diagonal masks; "
+            "use sdpa"
         )
     return dict(runs)
 
@@ -226,9 +230,8 @@ def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
     seeing = allowed.any(-1, keepdim=True)
     bias_BNTS = torch.where(~allowed & seeing, float("-inf"), bias.to(dtype))
-    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[
-        ..., :S
-    ]  # cutlass wants rows of a multiple of 8 elements.
+    # cutlass wants rows of a multiple of 8 elements.
+    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[..., :S]
     return Packed(bias_BNTS, keyless=None if seeing.all() else ~seeing.transpose(1, 2))
 
 

@@ -117,7 +117,8 @@ def _pairs(
     ids, half = np.asarray(vocabulary), len(vocabulary) // 2
     if not 2 <= pairs < half:
         raise ValueError(
-            f"vocabulary of {len(ids)}, pairs = {pairs}: expected 2 pairs or more, fewer than {half}"
+            f"vocabulary of {len(ids)}, pairs = {pairs}: "
+            f"expected 2 pairs or more, fewer than {half}"
         )
     keys = ids[:half][np.argsort(rng.random((rows, half)), 1)[:, :pairs]]
     values = ids[half:][np.argsort(rng.random((rows, len(ids) - half)), 1)[:, :pairs]]

@@ -63,7 +63,8 @@ def sample(
         encode: text → ids, without special tokens.
         filler: real prose.
         common: number of common words; the answer names all, in alphabetical order.
-        choices: sets of `common` words to choose from, one of them the common ones; no other words occur.
+        choices: sets of `common` words to choose from, one of them the common ones; no other words
+            occur.
         ratio: how many times as often a common word occurs, 2 or more.
         bos: ids put first.
 

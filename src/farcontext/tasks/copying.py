@@ -94,7 +94,8 @@ def _copying(
         if all(len(places_of(query.question, made.context)) == 1 for query in made.queries):
             return made
     raise ValueError(
-        f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} tokens"
+        f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} "
+        "tokens"
     )
 
 

@@ -17,12 +17,10 @@ import numpy as np
 
 from farcontext.tasks.sample import Encode, Ids, Query, Sample, places_of
 
-MEMBER = re.compile(
-    r"^(\w+ \()(\w+)[^)\n]*\): "
-)  # A manual's line reads: name (type, …): what it is.
-VERSE = re.compile(
-    r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b"
-)  # A play's line is read as four words and the next one.
+# A manual's line reads: name (type, …): what it is.
+MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")
+# A play's line is read as four words and the next one.
+VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")
 
 Split = tuple[str, str]  # A line is split into its beginning and the value that follows.
 
@@ -69,8 +67,8 @@ def sample(
     '\nLabel (' 'string' 0.3
     '\nRows (' 'integer' 0.7
 
-    Only beginnings that the stretch holds once are asked for, each value about as often as the others; the choices are
-    the values asked for.
+    Only beginnings that the stretch holds once are asked for, each value about as often as the
+    others; the choices are the values asked for.
 
     Args:
         text, spare: the document from where the stretch begins, and another one for the controls.

@@ -59,7 +59,8 @@ def sample(
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
     True
 
-    Keys are two words and occur once. The choices are the values of the lines asked for, which no other line has.
+    Keys are two words and occur once. The choices are the values of the lines asked for, which no
+    other line has.
 
     Args:
         length: tokens of context, longest question and longest choice together.
@@ -70,7 +71,8 @@ def sample(
         bos: ids put first.
 
     Raises:
-        ValueError: too short a length; it says what fits. Or too long for the number of different keys.
+        ValueError: too short a length; it says what fits. Or too long for the number of different
+            keys.
     """
     if queries < 2:
         raise ValueError(f"queries = {queries}: expected at least 2")

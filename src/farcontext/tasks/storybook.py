@@ -2,8 +2,9 @@
 
 A row holds a story in prose, then questions, its facts in short, or what is so.
 
-R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its own, beyond those of the
-tokenizer that encodes all else: what is learned then is reading, not spelling.
+R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its
+own, beyond those of the tokenizer that encodes all else: what is learned then is reading, not
+spelling.
 """
 
 import functools
@@ -165,7 +166,8 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
 
     Questions and statements have scored answers; facts are scored whole.
 
-    Questions and statements are drawn with replacement, each kind as often: what was not asked yet is no likelier to come.
+    Questions and statements are drawn with replacement, each kind as often: what was not asked yet
+    is no likelier to come.
     """
     facts = in_order(story)
     kinds = sorted({fact.kind for fact in facts})

@@ -76,7 +76,8 @@ def sample(
     """
     if chains < 2 or hops < 0 or chains * (hops + 1) > len(VARIABLES):
         raise ValueError(
-            f"chains = {chains}, hops = {hops}: expected 2 chains or more, of at most 90 variables in all"
+            f"chains = {chains}, hops = {hops}: expected 2 chains or more, "
+            "of at most 90 variables in all"
         )
     rng = np.random.default_rng((TRACKING, seed))
     names = [f"X{number}" for number in rng.choice(VARIABLES, chains * (hops + 1), replace=False)]

@@ -40,9 +40,10 @@ def draw_words(
 
     The words have as few tokens as this tokenizer allows.
 
-    A word counts with the space before it. They are drawn from the words of one token if there are `count` of them, else
-    from those of two, and so on: of equal length, so that no choice is likelier for being short. Where no length has so
-    many, from the shortest. Of words with the same ids (an unknown token) only the first is used.
+    A word counts with the space before it. They are drawn from the words of one token if there are
+    `count` of them, else from those of two, and so on: of equal length, so that no choice is
+    likelier for being short. Where no length has so many, from the shortest. Of words with the same
+    ids (an unknown token) only the first is used.
 
     Raises:
         ValueError: fewer than `count` words.

@@ -5,10 +5,11 @@ It is told in plain sentences, and what is true is known.
     simulate ──> events ──> sentences, laid into real prose ──> a sample to be asked
                    └──> state: where everybody is, who has what ──> questions, facts, contradictions
 
-Nothing but the events tells an answer: places, holders and receivers are drawn independently and uniformly, so whoever does
-not see the evidence is right at chance. Train and test worlds share words but no person (a first name with a family name)
-and no wording (an opening with a verb), so no event of one is in the other. As in bAbI (Weston et al. 2015), a place needs
-one sentence (hops = 1) and a thing's place two: who has it, and where that person is.
+Nothing but the events tells an answer: places, holders and receivers are drawn independently and
+uniformly, so whoever does not see the evidence is right at chance. Train and test worlds share
+words but no person (a first name with a family name) and no wording (an opening with a verb), so no
+event of one is in the other. As in bAbI (Weston et al. 2015), a place needs one sentence (hops = 1)
+and a thing's place two: who has it, and where that person is.
 """
 
 import re
@@ -134,7 +135,7 @@ class Story:
     sentences: tuple[str, ...]  # Each event has one sentence, with the space before it.
 
 
-# ------------------------------------------------------------------------------------------------------- simulation
+# --------------------------------------------------------------------------------------- simulation
 
 
 def full_names(split: Split) -> list[tuple[str, str]]:
@@ -175,24 +176,24 @@ def simulate(
     Everybody goes somewhere, somebody takes each thing, and `changes` more events follow.
 
     Args:
-        changes: people who go elsewhere, or things that are handed on: what was so before is so no longer. At random
-            places in the story, each after what it changes.
+        changes: people who go elsewhere, or things that are handed on: what was so before is so no
+            longer. At random places in the story, each after what it changes.
 
     Raises:
         ValueError: more people or things than there are, or nobody to hand a thing to.
     """
     if not (1 <= people <= len(FIRSTS) and 0 <= things <= len(THINGS)):
         raise ValueError(
-            f"people = {people}, things = {things}: expected 1 to {len(FIRSTS)} people, at most {len(THINGS)} things"
+            f"people = {people}, things = {things}: "
+            f"expected 1 to {len(FIRSTS)} people, at most {len(THINGS)} things"
         )
     if things and changes and people < 2:
         raise ValueError(f"people = {people}, changes = {changes}: expected at least 2 people")
     known: dict[str, list[str]] = {}
     for first, family in full_names(split):
         known.setdefault(first, []).append(family)
-    chosen = [
-        FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]
-    ]  # No two people share a first name.
+    # No two people share a first name.
+    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]
     names = tuple(f"{first} {known[first][rng.integers(len(known[first]))]}" for first in chosen)
     goods = tuple(THINGS[i] for i in rng.permutation(len(THINGS))[:things])
     turns = rng.permutation([*range(people + things), *rng.integers(people + things, size=changes)])
@@ -228,7 +229,7 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
     return told
 
 
-# --------------------------------------------------------------------------------------------------- what is the case
+# --------------------------------------------------------------------------------- what is the case
 
 
 def read(text: str) -> list[Event]:
@@ -279,7 +280,7 @@ def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------- a sample
+# ----------------------------------------------------------------------------------------- a sample
 
 
 def sample(
@@ -325,8 +326,8 @@ def sample(
         seed: the same story at every length and depth.
         encode: text → ids, without special tokens.
         filler: real prose.
-        depth: where the whole story stands together: 0 at the context's beginning, 1 right before the question;
-            None: its sentences at even depths.
+        depth: where the whole story stands together: 0 at the context's beginning, 1 right before
+            the question; None: its sentences at even depths.
         bos: ids put first.
 
     Raises:

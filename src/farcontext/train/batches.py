@@ -2,7 +2,8 @@
 
 Batches are a pure function of (seed, step). Evaluations score the fixed rows.
 
-B rows, T tokens in a row. Tokens stay memory-mapped; a batch costs one permutation lookup and one gather.
+B rows, T tokens in a row. Tokens stay memory-mapped; a batch costs one permutation lookup and one
+gather.
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,8 @@ from farcontext.schema import EOS, MASK, PAD, SPECIAL
 from farcontext.train.config import BatchConfig
 
 IGNORE = -100  # A target of this value is not scored.
-PERMUTATION, OFFSET, MASKING, TASKS = range(
-    4
-)  # Each purpose draws from a random stream of its own.
+# Each purpose draws from a random stream of its own.
+PERMUTATION, OFFSET, MASKING, TASKS = range(4)
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the epoch, the domain and the window of each row of a step, each (B,).
 
-    All domains' windows are shuffled together, so domains mix in proportion to their tokens, and each window
-    comes once an epoch. A step takes the next B of the permutation; the step at an epoch's end takes from
-    both.
+    All domains' windows are shuffled together, so domains mix in proportion to their tokens, and
+    each window comes once an epoch. A step takes the next B of the permutation; the step at an
+    epoch's end takes from both.
     """
     total = int(counts.sum())
     epochs, places = np.divmod(np.arange(step * rows, (step + 1) * rows), total)
@@ -197,8 +197,8 @@ def _packed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and documents, both (B, T + 1): windows of a domain's stream and the token after each.
 
-    The stream is a ring that an epoch enters at an offset of its own, so windows differ between epochs; of
-    each domain fewer than `length` tokens are left out of an epoch.
+    The stream is a ring that an epoch enters at an offset of its own, so windows differ between
+    epochs; of each domain fewer than `length` tokens are left out of an epoch.
     """
     epochs, domains, windows = _draw(_windows(stream, config.length), config.rows, seed, step)
     offsets = np.array([_offset(seed, int(epoch)) for epoch in epochs])
@@ -210,9 +210,8 @@ def _packed(
         starts = offsets[now] % len(ids) + windows[now] * config.length
         laps, places = np.divmod(starts[:, None] + np.arange(config.length + 1), len(ids))
         tokens[now] = ids[places]
-        documents[now] = (
-            stream.document_of(name, places) + count * laps
-        )  # The ring's seam is a boundary too.
+        # The ring's seam is a boundary too.
+        documents[now] = stream.document_of(name, places) + count * laps
     return tokens, documents
 
 
@@ -221,7 +220,8 @@ def _padded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and documents, both (B, T + 1): a piece of one document, the token after it, padding.
 
-    Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for padding.
+    Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for
+    padding.
     """
     pieces = [_pieces_of(offsets.tobytes(), config.length) for offsets in stream.offsets.values()]
     counts = np.array([len(starts) for starts, _ in pieces])
@@ -277,9 +277,10 @@ def mask_tokens(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (inputs, targets) of masked-language modelling, int64, of the tokens' shape.
 
-    Each ordinary token is selected with probability `rate`, each on its own; of the selected 80 % become
-    MASK, 10 % a random ordinary token, 10 % stay (Devlin et al. 2019, §3.1). Special tokens and padding are
-    never selected. Targets hold the original ids of the selected and IGNORE elsewhere.
+    Each ordinary token is selected with probability `rate`, each on its own; of the selected 80 %
+    become MASK, 10 % a random ordinary token, 10 % stay (Devlin et al. 2019, §3.1). Special tokens
+    and padding are never selected. Targets hold the original ids of the selected and IGNORE
+    elsewhere.
     """
     tokens = np.asarray(tokens, dtype=np.int64)
     selected = (rng.random(tokens.shape) < rate) & (tokens >= len(SPECIAL))
@@ -295,8 +296,8 @@ def evaluation_starts(
 ) -> np.ndarray:
     """Return the first positions of fixed, evenly spaced windows, int64 (rows,), increasing.
 
-    Windows do not overlap if the text has room for that; they lie inside one document each if any document is
-    long enough. `stream.document_of(domain, starts)` tells which.
+    Windows do not overlap if the text has room for that; they lie inside one document each if any
+    document is long enough. `stream.document_of(domain, starts)` tells which.
 
     Raises:
         UserError: no such domain, or fewer than `rows` different windows of that length.

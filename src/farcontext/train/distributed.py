@@ -23,7 +23,8 @@ from farcontext import files
 from farcontext.files import UserError
 
 PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the first one saves say.
-LAUNCHED = "FARCONTEXT_LAUNCHED"  # `farcontext train --processes` sets it and says itself what became of them.
+# `farcontext train --processes` sets it and says itself what became of them.
+LAUNCHED = "FARCONTEXT_LAUNCHED"
 AGAIN = "the same command goes on from the last save"
 
 Result = TypeVar("Result")

@@ -1,7 +1,7 @@
 """What a statement says: the names it uses and binds, and its text without what changes no result.
 
-Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls that
-only warn or refuse are left out. All of it is the same under every version of Python.
+Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls
+that only warn or refuse are left out. All of it is the same under every version of Python.
 """
 
 import ast
@@ -9,11 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-SPEAKING = {
-    "warn",
-    "expect",
-    "_expect",
-}  # A statement that only calls one of these warns, or refuses.
+# A statement that only calls one of these warns, or refuses.
+SPEAKING = {"warn", "expect", "_expect"}
 
 
 class _Bare(ast.NodeTransformer):
