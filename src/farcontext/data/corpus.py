@@ -86,7 +86,10 @@ def read_text(path: Path) -> str:
 def _read_files(
     folder: Path, origin: Document, config: Corpus, skipped: Counter
 ) -> Iterator[Document]:
-    """Yield the documents of a folder's .txt and .md files (one each), .jsonl (one a line) and .parquet (one a row)."""
+    """Yield the documents of a folder's files.
+
+    A .txt or .md file is one document, a line of .jsonl is one, and so is a row of .parquet.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
@@ -147,7 +150,10 @@ def _read_jsonl(
 
 
 def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
-    """Yield a novel's chapters from JSON lists of texts; each run of CHAPTERS_A_GROUP is one group."""
+    """Yield a novel's chapters from JSON lists of texts.
+
+    Each run of CHAPTERS_A_GROUP is one group.
+    """
     for path in sorted(folder.rglob("*.json")):
         if path.name == "source.json":
             continue

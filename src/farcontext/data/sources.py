@@ -72,8 +72,7 @@ def fetch(name: str, sources_file: Path, destination: Path) -> None:
 
     Raises:
         UserError: unknown name, one that is no plain name of a folder, no such package or page,
-            wrong hash (both are
-        named), a member that would escape.
+            wrong hash (both are named), a member that would escape.
     """
     if not NAME.fullmatch(name):
         raise UserError(
@@ -149,7 +148,10 @@ def _escapes(path: str) -> bool:
 
 
 def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
-    """Write the members that match a glob under their own paths; any unsafe name refuses the whole wheel."""
+    """Write the members that match a glob under their own paths.
+
+    Any unsafe name refuses the whole wheel.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():

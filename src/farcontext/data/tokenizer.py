@@ -34,7 +34,10 @@ BREAK = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
-    """Yield the first `characters` of each domain's documents, in pieces: so no domain outweighs another."""
+    """Yield the first `characters` of each domain's documents, in pieces.
+
+    So no domain outweighs another.
+    """
     left: dict[str, int] = {}
     for document in documents:
         text = document.text[: left.setdefault(document.domain, characters)]
@@ -70,8 +73,7 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
     if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
             f"tokenizer: vocab_size = {config.vocab_size}: "
-            f"expected at most {tokenizer.get_vocab_size()}, "
-            "all that this text gives"
+            f"expected at most {tokenizer.get_vocab_size()}, all that this text gives"
         )
     # tokenizer.json does not keep this, so load_tokenizer sets it again.
     tokenizer.encode_special_tokens = True
@@ -140,7 +142,10 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
 
 
 def _header(length: int) -> bytes:
-    """Return the head of a .npy file of uint16; NumPy leaves room in it, so that it is as long for any `length`."""
+    """Return the head of a .npy file of uint16.
+
+    NumPy leaves room in it, so that it is as long for any `length`.
+    """
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "<u2", "fortran_order": False, "shape": (length,)}
@@ -151,7 +156,10 @@ def _header(length: int) -> bytes:
 def _write_tokens(
     path: Path, tokenizer: BPETokenizer, lengths: np.ndarray, documents: Iterable[Document]
 ) -> dict[str, float]:
-    """Write one domain's tokens and the starts of its documents, (documents + 1,); return the card's counts."""
+    """Write one domain's tokens and the starts of its documents; return the card's counts.
+
+    The starts are (documents + 1,).
+    """
     starts, size = [0], 0
     with files.stream_atomic(path.with_name(f"{path.name}.npy")) as stream:
         stream.write(_header(0))

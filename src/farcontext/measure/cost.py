@@ -177,7 +177,10 @@ class Work:
 
 
 def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
-    """Return (layers, pattern, path): reference, fused (nothing built), masked (a dense mask) or local."""
+    """Return (layers, pattern, path) for each pattern that some layers have.
+
+    A path is reference, fused (nothing built), masked (a dense mask) or local.
+    """
     found = []
     for n, pattern in patterns(config):
         if work.backend == "reference":

@@ -140,7 +140,10 @@ def effective_length(
     length = crossing(lengths, [s.estimate for s in means], threshold)
     for name, least in (("floor", floor), ("threshold", threshold)):
         if first < least:
-            reason = f"score {first:.3f} at the shortest length, {lengths[0]:g}, is below the {name}, {least:.3f}"
+            reason = (
+                f"score {first:.3f} at the shortest length, {lengths[0]:g}, "
+                f"is below the {name}, {least:.3f}"
+            )
             return EffectiveLength(math.nan, math.nan, math.nan, False, False, threshold, reason)
     fine, lower, upper = margin(lengths, means, share if absolute is None else 0.0)
     low, high = (crossing(fine, bound, absolute or 0.0) for bound in (lower, upper))

@@ -209,7 +209,9 @@ def context_loss(
 def _block_means(
     model: Encoder | Decoder, inputs: np.ndarray, truth: np.ndarray, targets: np.ndarray, block: int
 ) -> np.ndarray:
-    """Return the mean loss of each row's targets. A decoder predicts position t from t − 1; an encoder from [MASK].
+    """Return the mean loss of each row's targets.
+
+    A decoder predicts position t from t − 1; an encoder from [MASK].
 
     The encoder's targets are every third token of the block, so that their neighbours stay known.
     """

@@ -93,7 +93,10 @@ class NGram:
         return np.log(probability)
 
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
-        """Return the ids, at order n - 1, of the n - 1 tokens before each position; -1 if never seen."""
+        """Return the ids, at order n - 1, of the n - 1 tokens before each position.
+
+        An id is -1 if they were never seen.
+        """
         ids = np.zeros(len(row), dtype=np.int64)  # Order 0 has one n-gram, the empty one.
         for level, back in zip(self.tops, range(n - 1, 0, -1), strict=False):
             ids = np.where(
@@ -111,7 +114,10 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _left(tokens: np.ndarray) -> np.ndarray:
-    """Return how many tokens of its own document stand left of each position, along the last axis."""
+    """Return how many tokens of its own document stand left of each position.
+
+    Positions run along the last axis.
+    """
     places = np.broadcast_to(np.arange(tokens.shape[-1]), tokens.shape)
     opens = np.zeros(tokens.shape, dtype=np.int64)
     opens[..., 1:] = np.where(tokens[..., :-1] == EOS, places[..., 1:], 0)

@@ -80,7 +80,10 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
 
 
 def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
-    """Return, in ascending order, the numbers whose sizes fit into the room, taken in the order given."""
+    """Return, in ascending order, the numbers whose sizes fit into the room.
+
+    They are taken in the order given.
+    """
     taken = []
     for number in numbers:
         if sizes[number] <= room:
@@ -122,7 +125,10 @@ def passages(text: str) -> list[Passage]:
 
 
 def _pieces(paragraph: str) -> Iterator[str]:
-    """Yield parts of at most PASSAGE words that together are the paragraph, cut at line ends where there are any."""
+    """Yield parts of at most PASSAGE words that together are the paragraph.
+
+    They are cut at line ends where there are any.
+    """
     held, count = "", 0
     for line in re.findall(r"[^\n]*\n|[^\n]+\Z", paragraph):
         for part in re.findall(rf"(?:\s*\S+){{1,{PASSAGE}}}\s*", line):

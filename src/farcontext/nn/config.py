@@ -14,7 +14,10 @@ RECURRENT = ("rnn", "lstm", "gru")
 
 
 class Extension(Frozen):
-    """A scheme that changes RoPE's frequencies to reach further: what `positions.inverse_frequencies` takes."""
+    """A scheme that changes RoPE's frequencies to reach further.
+
+    It is what `positions.inverse_frequencies` takes.
+    """
 
     scheme: str
     scale: Annotated[float, Field(ge=1)] = 1.0  # This is s, the reach over the trained length.
@@ -105,8 +108,7 @@ class ModelConfig(Frozen):
         if self.positions == "rope" and self.head_width % 2:
             raise ValueError(
                 f"width = {self.width}, heads = {self.heads}, positions = rope: "
-                "expected an even head width, "
-                f"not {self.head_width}"
+                f"expected an even head width, not {self.head_width}"
             )
         if self.extension and self.positions not in ("rope", "learned"):
             raise ValueError(

@@ -76,7 +76,10 @@ def _scores(
 
 
 class _Online(torch.autograd.Function):
-    """Forward keeps the output and one logsumexp a row; backward computes the weights again from it, block by block."""
+    """Forward keeps the output and one logsumexp a row.
+
+    Backward computes the weights again from it, block by block.
+    """
 
     @staticmethod
     def forward(

@@ -38,8 +38,8 @@ SCHEME_NOTES = {
     "needs p, from training on (Barbero et al. 2024)",
     "partial_rotary": "RoPE on the first p·H channels alone; "
     "needs p, from training on (GPT-J, GPT-NeoX rotary_pct)",
-    "abf": "RoPE with a larger base, given or by a rule; needs training on (Xiong et al. 2023; "
-    "rule: Liu et al. 2023)",
+    "abf": "RoPE with a larger base, given or by a rule; "
+    "needs training on (Xiong et al. 2023; rule: Liu et al. 2023)",
 }
 SCHEMES = tuple(SCHEME_NOTES)
 # Further options and their defaults: a None must be given, but new_theta has a rule.
@@ -65,7 +65,10 @@ def _rope(width: int, theta: float) -> Float[Tensor, " F"]:
 
 
 def _ntk(head_dim: int, theta: float, scale: float) -> Float[Tensor, " F"]:
-    """The base at which the last frequency is exactly θ_{F−1}/s (YaRN eq. 16); the first is 1 at any base."""
+    """The base at which the last frequency is exactly θ_{F−1}/s (YaRN eq. 16).
+
+    The first frequency is 1 at any base.
+    """
     _expect(head_dim > 2, "head_dim", head_dim, "4 or more, one pair leaves NTK nothing to spread")
     return _rope(head_dim, theta * scale ** (head_dim / (head_dim - 2)))
 
@@ -78,13 +81,19 @@ def _blend(plain_F: Tensor, scale: float, kept_F: Tensor) -> Float[Tensor, " F"]
 def _by_rotations(
     plain_F: Tensor, scale: float, trained_length: int, slow: float, fast: float
 ) -> Float[Tensor, " F"]:
-    """Ramp over the turns within the trained length: up to `slow` is interpolated, from `fast` kept (eq. 17-20)."""
+    """Ramp over the turns within the trained length (eq. 17-20).
+
+    Up to `slow` turns a frequency is interpolated, from `fast` turns it is kept.
+    """
     turns_F = trained_length * plain_F / (2 * math.pi)
     return _blend(plain_F, scale, (turns_F - slow) / (fast - slow))
 
 
 def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[Tensor, " F"]:
-    """Ramp over the pair index: up to `low` is kept, from `high` interpolated; both within 0 … H−1, as released."""
+    """Ramp over the pair index: up to `low` is kept, from `high` interpolated.
+
+    Both are held within 0 … H−1, as in the released code.
+    """
     low, high = max(low, 0), min(high, 2 * len(plain_F) - 1)
     high = max(high, low + 0.001)  # The ramp becomes a step where it has no width.
     return _blend(
@@ -93,12 +102,18 @@ def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[T
 
 
 def _pair_turning(times: float, head_dim: int, theta: float, trained_length: int) -> float:
-    """The fractional index of the pair that turns so many times within the trained length (YaRN's code)."""
+    """The fractional index of the pair that turns so often within the trained length.
+
+    It follows YaRN's code.
+    """
     return head_dim * math.log(trained_length / (2 * math.pi * times)) / (2 * math.log(theta))
 
 
 def _larger_base(theta: float, scale: float, trained_length: int, new_theta: float | None) -> float:
-    """The base whose reach is s·L: θ^(ln(sL/2π) / ln(L/2π)), so that as many pairs as before complete a turn."""
+    """The base whose reach is s·L: θ^(ln(sL/2π) / ln(L/2π)).
+
+    With it as many pairs as before complete a turn.
+    """
     if new_theta is not None:
         _expect(new_theta > 1, "new_theta", new_theta, "a number above 1")
         return new_theta

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from farcontext.nn.masks import Pattern
 
-# cuDNN gives a query without a key another output than 0 (seen on an H200, torch 2.11), and flash takes no mask.
+# cuDNN gives a query without a key another output than 0 (seen on an H200, torch 2.11), and flash
+# takes no mask.
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 

@@ -67,7 +67,10 @@ class Stack(nn.Module):
     def _patterns(
         self, documents_BT: Tensor | None, pattern: Pattern | None
     ) -> tuple[Pattern, Pattern | None]:
-        """Return the patterns of global and of local layers: half-width h, or in a causal stack the last h keys."""
+        """Return the patterns of global and of local layers.
+
+        A local layer sees half-width h, or in a causal stack the last h keys.
+        """
         whole = pattern or (Pattern.causal() if self.causal else Pattern())
         band = None
         if self.config.window is not None:

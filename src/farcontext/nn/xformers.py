@@ -44,7 +44,9 @@ def xformers(
     v_BSGH: Float[Tensor, "B S G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention by xformers' `memory_efficient_attention`; its dispatcher takes flash or cutlass kernels.
+    """Return attention by xformers' `memory_efficient_attention`.
+
+    Its dispatcher takes flash or cutlass kernels.
 
     Raises:
         ValueError: no CUDA, no xformers, a relative bias that is being learned, or inputs that no
@@ -181,7 +183,10 @@ def _block_bias(
 def _blocks(
     pattern: Pattern, B: int, T: int, S: int
 ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Return flat query and key positions, document by document, and how many of each a document has."""
+    """Return flat query and key positions, document by document, and their numbers.
+
+    The numbers say how many of each a document has.
+    """
     theirs, mine = torch.zeros(B, S, dtype=torch.long), torch.zeros(B, T, dtype=torch.long)
     if pattern.documents is not None:
         theirs, mine = (
@@ -225,7 +230,10 @@ def _runs(documents_T: Tensor) -> dict[int, tuple[int, int]]:
 
 
 def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.dtype) -> Packed:
-    """Return a tensor, −inf where hidden, but 0 in a row without a key, whose output is then set to 0."""
+    """Return a tensor, −inf where hidden, but 0 in a row without a key.
+
+    The output of such a row is then set to 0.
+    """
     allowed, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
     seeing = allowed.any(-1, keepdim=True)
@@ -249,7 +257,8 @@ def fmha() -> ModuleType:
     """
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
-        from xformers.ops import fmha as module  # noqa: PLC0415 (takes seconds, and is not everywhere)
+        # This takes seconds, and is not everywhere.
+        from xformers.ops import fmha as module  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
             f"backend = xformers: {error}; it has wheels for Linux, and kernels for CUDA"

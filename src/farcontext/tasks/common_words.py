@@ -52,8 +52,10 @@ def sample(
     - doctor
     - night
     >>> (query,) = made.queries
-    >>> toy.decode(query.question), toy.decode(query.answer), [toy.decode(choice) for choice in query.choices]
-    ('\nMost common words, A to Z:', ' doctor', [' night', ' doctor', ' friend'])
+    >>> toy.decode(query.question), toy.decode(query.answer)
+    ('\nMost common words, A to Z:', ' doctor')
+    >>> [toy.decode(choice) for choice in query.choices]
+    [' night', ' doctor', ' friend']
     >>> oracle(made, toy.decode) == [query.answer]
     True
 

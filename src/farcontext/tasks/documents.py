@@ -61,9 +61,11 @@ def sample(
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> text = "Request:\nLabel (string): a name.\nRows (integer): how many.\nEnd.\n"
-    >>> made = sample(text, "Other words. " * 20, length=27, encode=toy.encode, read=members, seed=0)
+    >>> spare = "Other words. " * 20
+    >>> made = sample(text, spare, length=27, encode=toy.encode, read=members, seed=0)
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), round(query.depth, 2))
     '\nLabel (' 'string' 0.3
     '\nRows (' 'integer' 0.7
 
@@ -121,7 +123,10 @@ def _asked(
     encode: Encode,
     queries: int,
 ) -> list[tuple[int, Ids, Ids]]:
-    """Return (line, question, answer) of lines whose beginning stands once in a context; the values take turns."""
+    """Return (line, question, answer) of lines whose beginning stands once in a context.
+
+    The values take turns.
+    """
     by_value: dict[Ids, list[tuple[int, Ids, Ids]]] = {}
     for number in rng.permutation(len(splits)):
         line, begin, value = splits[number]

@@ -55,7 +55,8 @@ def sample(
     The secret word of Felix is role. out early. Nobody saw them go. It
     The secret word of Linda is death. was cold on the
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), round(query.depth, 2))
     '\nThe secret word of Linda is' ' death' 0.76
     '\nThe secret word of Felix is' ' role' 0.24
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]

@@ -42,7 +42,10 @@ class Vocabulary:
         self.encode = functools.lru_cache(1 << 17)(self._encode)
 
     def _encode(self, text: str) -> Ids:
-        """Return a text's ids: word by word where the world says them, else as the tokenizer does."""
+        """Return a text's ids: word by word where the world says them.
+
+        All other text is encoded as the tokenizer does.
+        """
         ids: list[int] = []
         for known, run in groupby(PIECE.findall(text), self.ids.__contains__):
             pieces = list(run)
@@ -65,7 +68,10 @@ class Vocabulary:
 
 
 def _words() -> list[str]:
-    """Return every word and mark that the world says, with the space or newline before it, sorted."""
+    """Return every word and mark that the world says, sorted.
+
+    Each has the space or newline before it.
+    """
     names = [
         *world.FIRSTS,
         *world.FAMILIES,

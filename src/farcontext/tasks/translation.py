@@ -3,13 +3,16 @@
 The language is for the story world, and it is regular as Esperanto is. Some sentences of a document
 cannot be translated alone.
 
-English says `it`, `you` and `bank`; the second language must choose, and an earlier sentence tells
-which:
+English says `it`, `you` and `bank`; the second language must choose, and an earlier sentence
+tells which:
 
-    gender      The lamp is here.  …  Anna Baker takes it.           la lampa esta qui.   …  Anna Baker prena la.
+    gender      The lamp is here.  …  Anna Baker takes it.
+                la lampa esta qui.  …  Anna Baker prena la.
     formality   Anna Baker and Boris Carter are friends.  …
-                Anna Baker asks Boris Carter: do you come?           Anna Baker demanda a Boris Carter: venas tu?
-    term        It is about money.  …  Anna Baker sees the bank.     Anna Baker vida la banka.
+                Anna Baker asks Boris Carter: do you come?
+                Anna Baker demanda a Boris Carter: venas tu?
+    term        It is about money.  …  Anna Baker sees the bank.
+                Anna Baker vida la banka.
 
 What an earlier sentence tells is drawn evenly and independently, so whoever does not read it is
 right in one case of two: the contrast of a sentence is its other translation, alike but for the

@@ -207,7 +207,10 @@ def simulate(
 
 
 def _next(rng: np.random.Generator, turn: str, names: Sequence[str], now: dict[str, str]) -> Event:
-    """Return what happens to a person or thing; another place or holder than now, each as likely."""
+    """Return what happens to a person or thing.
+
+    It gets another place or holder than now, each as likely.
+    """
     if turn in names:
         others = [place for place in PLACES if place != now.get(turn)]
         return Event("go", turn, others[rng.integers(len(others))])
@@ -300,7 +303,8 @@ def sample(
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
-    >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came."
+    >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills."
+    >>> tale += " Then the rain came."
     >>> made = sample(length=57, seed=4, encode=toy.encode, filler=tale, people=2, things=1)
     >>> print(toy.decode(made.context).replace(". ", ".\n"))
     The old men rode Later the coin is found by Diana Baker.
@@ -311,7 +315,8 @@ def sample(
     Then On Sunday Diana Baker runs to the harbour.
     the rain came.
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), len(query.evidence))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), len(query.evidence))
     '\nWhere is Flora Potter? In the' ' garden' 1
     '\nWhere is Diana Baker? In the' ' harbour' 1
     '\nWho has the coin?' ' Diana Baker' 1

@@ -114,7 +114,10 @@ class Stream:
         return np.concatenate(list(self.tokens.values())).astype(np.int64)
 
     def windows(self, domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return `evaluation_starts`' windows, int64 (rows, length), and each one's document (rows,)."""
+        """Return `evaluation_starts`' windows and each one's document.
+
+        Windows are int64 (rows, length), documents (rows,).
+        """
         starts = evaluation_starts(self, domain, length, rows)
         ids = self.tokens[domain][starts[:, None] + np.arange(length)].astype(np.int64)
         return ids, self.document_of(domain, starts)
@@ -166,7 +169,10 @@ def _windows(stream: Stream, length: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _pieces_of(offsets: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return starts and ends of the pieces of at most `length` tokens that documents are cut into."""
+    """Return starts and ends of the pieces that documents are cut into.
+
+    A piece has at most `length` tokens.
+    """
     bounds = np.frombuffer(offsets, dtype=np.int64)
     starts = np.concatenate([np.arange(first, last, length) for first, last in pairwise(bounds)])
     owner = np.searchsorted(bounds, starts, side="right")
@@ -195,7 +201,9 @@ def _draw(
 def _packed(
     stream: Stream, config: BatchConfig, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and documents, both (B, T + 1): windows of a domain's stream and the token after each.
+    """Return tokens and documents, both (B, T + 1).
+
+    The tokens are windows of a domain's stream and the token after each.
 
     The stream is a ring that an epoch enters at an offset of its own, so windows differ between
     epochs; of each domain fewer than `length` tokens are left out of an epoch.
@@ -218,7 +226,9 @@ def _packed(
 def _padded(
     stream: Stream, config: BatchConfig, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and documents, both (B, T + 1): a piece of one document, the token after it, padding.
+    """Return tokens and documents, both (B, T + 1).
+
+    A row is a piece of one document, the token after it, and padding.
 
     Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for
     padding.

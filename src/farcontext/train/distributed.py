@@ -98,7 +98,10 @@ def _over(what: str) -> UserError:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Answer torchrun, which ends the others when one has ended: at once, for what is on the disk is always whole."""
+    """Answer torchrun, which ends the others when one has ended.
+
+    The answer is at once, for what is on the disk is always whole.
+    """
     if not (over := _over("SIGTERM received")).told:
         os.write(2, f"farcontext: {over}\n".encode())
     os._exit(2)

@@ -174,7 +174,10 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
 
 
 def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None:
-    """Stop before the update when the loss or the gradient is not finite; the weights of the step before are kept."""
+    """Stop before the update when the loss or the gradient is not finite.
+
+    The weights of the step before are kept.
+    """
     if math.isfinite(loss) and math.isfinite(norm):
         return
     bad = (
@@ -198,7 +201,9 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
 
 
 def _step(state: _State, run: RunConfig, batch: Batch) -> tuple[float, float, int]:
-    """Accumulate one step's gradient; return loss (nats a scored token), gradient norm and scored tokens.
+    """Accumulate one step's gradient; return loss, gradient norm and scored tokens.
+
+    The loss is in nats a scored token.
 
     Every process takes its rows of each part, and gradients are averaged over them: hence the
     factor `processes`.

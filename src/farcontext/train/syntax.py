@@ -96,7 +96,9 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def free_names(node: ast.AST) -> set[str]:
-    """Return the names that a statement or expression looks up outside itself, and those it binds there.
+    """Return the names that a statement or expression looks up outside itself.
+
+    Those that it binds there are among them.
 
     `symtable` would tell too, but its answer about comprehensions changed with Python 3.12.
     """
