@@ -13,17 +13,17 @@ from farcontext.tasks.sample import Encode, Ids
 
 # The keys of cached runs hash these texts with their line ends, so the line ends stay.
 NAMES = tuple(
-    (
+    (  # noqa: SIM905
         "\n    Alice Anna Arthur Bella Boris Carla Cecil Clara Daniel Diana Edgar Elena Emma "
         "Felix Flora Frank Grace Hannah Harry"
         "\n    Helen Henry Ida Irene Jacob James Jane Julia Karl Laura Leo Linda Lucy Maria "
         "Martin Mary Nina Nora Oliver Oscar"
         "\n    Paul Peter Rachel Robert Rosa Ruth Samuel Sarah Simon Sofia Stella Thomas Tina "
         "Victor Walter\n    "
-    ).split()  # noqa: SIM905
+    ).split()
 )
 NOUNS = tuple(
-    (
+    (  # noqa: SIM905
         "\n    river stone lamp bread sword crown horse house garden king queen table paper "
         "letter window door light night"
         "\n    morning winter summer water fire earth wind rain storm cloud sea ship island "
@@ -42,7 +42,7 @@ NOUNS = tuple(
         "sail flag drum horn list name"
         "\n    type group object file image page line class model server user color size role "
         "rule path task\n    "
-    ).split()  # noqa: SIM905
+    ).split()
 )
 
 
