@@ -20,7 +20,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from farcontext import files
 from farcontext.data.config import Tokenizer
-from farcontext.data.corpus import SPLITS, Document, each_document
+from farcontext.data.corpus import SPLITS, each_document
+from farcontext.data.documents import Document
 from farcontext.files import UserError
 from farcontext.schema import EOS, SPECIAL
 

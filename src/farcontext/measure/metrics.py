@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import sacrebleu.metrics
 from rouge_score import rouge_scorer
 
-from farcontext.tasks.world import Fact
+from farcontext.tasks.events import Fact
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from farcontext.nn.buckets import t5_bucket
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.layers import Norm, Rotation
 from farcontext.nn.masks import Pattern
@@ -23,10 +24,9 @@ from farcontext.nn.positions import (
     attention_factor,
     inverse_frequencies,
     positions_within,
-    rotation_table,
     sinusoidal,
-    t5_bucket,
 )
+from farcontext.nn.rotation import rotation_table
 
 T5_BUCKETS, T5_DISTANCE = 32, 128  # These numbers are T5's own (Raffel et al. 2020).
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from farcontext.nn.attention import attend
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.masks import Pattern
-from farcontext.nn.positions import pairs_together, rotate, smear
+from farcontext.nn.positions import smear
+from farcontext.nn.rotation import pairs_together, rotate
 
 Rotation = tuple[Tensor, Tensor]  # These are cos and sin, (T, F).
 

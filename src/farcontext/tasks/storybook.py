@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from farcontext.tasks import world
+from farcontext.tasks import events, world
+from farcontext.tasks.events import Fact
 from farcontext.tasks.sample import SENTENCE, Decode, Encode, Ids
-from farcontext.tasks.world import Fact, Story, simulate, state
+from farcontext.tasks.world import Story, simulate, state
 
 Tail = Literal["questions", "cloze", "summary", "statements"]
 Part = tuple[Ids, bool]  # The flag says whether the ids are scored.
@@ -75,15 +76,15 @@ def _words() -> list[str]:
     names = [
         *world.FIRSTS,
         *world.FAMILIES,
-        *world.PLACES,
-        *world.THINGS,
-        *world.DAYS,
+        *events.PLACES,
+        *events.THINGS,
+        *events.DAYS,
         "the",
         "The",
         "to",
     ]
-    told = [*world.OPENINGS, *(verb for verbs in world.VERBS.values() for verb in verbs), *names]
-    asked = [*world.QUESTIONS.values(), *world.FACTS.values(), SUMMARY, STATEMENTS, END]
+    told = [*events.OPENINGS, *(verb for verbs in events.VERBS.values() for verb in verbs), *names]
+    asked = [*events.QUESTIONS.values(), *events.FACTS.values(), SUMMARY, STATEMENTS, END]
     texts = [*(f" {text}" for text in told), *asked]
     return sorted(
         {piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "}
@@ -220,7 +221,7 @@ def brief(rng: np.random.Generator, story: Story) -> str:
 
 
 def _cloze(fact: Fact, encode: Encode) -> list[Part]:
-    begin, end = world.FACTS[fact.kind].split(" {value}")
+    begin, end = events.FACTS[fact.kind].split(" {value}")
     return [
         (encode(begin.format(subject=fact.subject)), False),
         (encode(f" {fact.value}"), True),

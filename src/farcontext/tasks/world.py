@@ -15,10 +15,20 @@ and a thing's place two: who has it, and where that person is.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from farcontext.tasks.events import (
+    DAYS,
+    OPENINGS,
+    PLACES,
+    TELLINGS,
+    THINGS,
+    VERBS,
+    Event,
+    Fact,
+)
 from farcontext.tasks.sample import (
     STORIES,
     Ask,
@@ -32,7 +42,6 @@ from farcontext.tasks.sample import (
 )
 
 Split = Literal["train", "test"]
-Kind = Literal["place", "holder", "thing_place"]
 
 WOMEN = ("Anna", "Bella", "Clara", "Diana", "Emma", "Flora", "Grace", "Helen")
 MEN = ("Arthur", "Boris", "Cecil", "Daniel", "Edgar", "Felix", "Henry", "Jacob")
@@ -41,36 +50,6 @@ FAMILIES = (
     *("Archer", "Baker", "Carter", "Draper", "Fisher", "Gardener", "Hunter", "Mason"),
     *("Miller", "Piper", "Porter", "Potter", "Shepherd", "Tanner", "Turner", "Weaver"),
 )
-PLACES = (
-    *("kitchen", "garden", "library", "cellar", "tower", "market", "harbour", "church"),
-    *("mill", "forest", "bridge", "stable", "school", "bakery", "castle", "forge"),
-)
-THINGS = (
-    *("lamp", "book", "key", "sword", "ring", "coin", "letter", "map"),
-    *("cup", "rope", "drum", "clock", "mirror", "violin", "apple", "hat"),
-)
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-OPENINGS = ("", "Then ", "On {day} ", "Later ")
-VERBS = {
-    "go": ("goes to", "walks to", "runs to", "rides to"),
-    "take": ("is taken by", "is found by", "is bought by", "is borrowed by"),
-    "give": ("gives", "hands", "passes", "lends"),
-}
-TELLINGS = {  # What is asked for stands behind what it is asked by.
-    "go": "{who} {verb} the {what}.",
-    "take": "the {what} {verb} {who}.",
-    "give": "{who} {verb} the {what} to {to}.",
-}
-QUESTIONS: dict[Kind, str] = {
-    "place": "\nWhere is {subject}? In the",
-    "holder": "\nWho has the {subject}?",
-    "thing_place": "\nWhere is the {subject}? In the",
-}
-FACTS: dict[Kind, str] = {
-    "place": " {subject} is in the {value}.",
-    "holder": " The {subject} is with {value}.",
-    "thing_place": " The {subject} is in the {value}.",
-}
 HELD_OUT = 4  # One in so many people and wordings is for tests alone.
 
 NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
@@ -86,43 +65,6 @@ STATED = {
     "holder": re.compile(rf"The (?P<subject>\w+) is with (?P<value>{NAME})\."),
     "thing_place": re.compile(r"The (?P<subject>\w+) is in the (?P<value>\w+)\."),
 }
-
-
-class Event(NamedTuple):
-    """An event: somebody goes to a place, or takes or gives something."""
-
-    kind: Literal["go", "take", "give"]
-    who: str
-    what: str  # It is the place, or the thing.
-    to: str = ""  # With give, it is the receiver.
-
-    @property
-    def subject(self) -> str:
-        """The person or thing that is elsewhere from now on."""
-        return self.who if self.kind == "go" else self.what
-
-    @property
-    def value(self) -> str:
-        """Where: the person's place, or who has the thing."""
-        return self.what if self.kind == "go" else self.to or self.who
-
-
-class Fact(NamedTuple):
-    """A fact: a person's place, a thing's holder or a thing's place."""
-
-    kind: Kind
-    subject: str
-    value: str
-
-    @property
-    def sentence(self) -> str:
-        """The fact in words, with the space before it."""
-        return FACTS[self.kind].format(subject=self.subject, value=self.value)
-
-    @property
-    def question(self) -> str:
-        """The question that the value answers."""
-        return QUESTIONS[self.kind].format(subject=self.subject)
 
 
 @dataclass(frozen=True)
