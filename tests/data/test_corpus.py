@@ -20,7 +20,8 @@ from farcontext import files
 from farcontext.app import pages
 from farcontext.data import columns, corpus
 from farcontext.data.config import Corpus
-from farcontext.data.corpus import SPLITS, Document, build_corpus, load_documents
+from farcontext.data.corpus import SPLITS, build_corpus, load_documents
+from farcontext.data.documents import Document, remove_duplicates, shingles, split_of
 from farcontext.files import UserError
 from farcontext.schema import validate
 
@@ -413,7 +414,7 @@ def test_near_duplicates_are_found_in_chinese() -> None:
         Document("", "d", "zh", "", "", "s", "", t)
         for t in (text, text[:300] + "好" + text[301:], text[::-1])
     ]
-    kept, removed = corpus.remove_duplicates([corpus._identified(d) for d in documents], 0.8)
+    kept, removed = remove_duplicates([corpus._identified(d) for d in documents], 0.8)
     assert removed == {"exact": 0, "near": 1} and len(kept) == 2
 
 
@@ -432,14 +433,14 @@ def test_a_new_work_moves_at_most_two_others(
     groups: list[int], seed: int, rng: random.Random
 ) -> None:
     documents = documents_of(groups, seed)
-    split = corpus.split_of(documents, config())
+    split = split_of(documents, config())
     assert set(split.values()) == set(SPLITS) and len(split) == len(documents)
     more = [
         *documents,
         corpus._identified(Document("", "d", "en", "", "new", "s", "", f"new {seed}")),
     ]
     rng.shuffle(more)
-    after = corpus.split_of(more, config())
+    after = split_of(more, config())
     group_of = {document.id: document.group for document in documents}
     for of in (split, after):
         home: dict[str, set[str]] = {}
@@ -534,10 +535,7 @@ def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:
             groups = [{(d.source, d.group) for d in documents[split]} for split in (first, second)]
             assert not groups[0] & groups[1]
     seen = {
-        d.id: corpus.shingles(d.text)
-        for split in SPLITS
-        for d in documents[split]
-        if d.domain != "sanguo"
+        d.id: shingles(d.text) for split in SPLITS for d in documents[split] if d.domain != "sanguo"
     }
     for held_out in (d for d in documents["test"] if d.id in seen):
         for other in (d for d in documents["train"] if d.domain == held_out.domain):

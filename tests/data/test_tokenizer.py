@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from farcontext import files
 from farcontext.data import tokenizer
 from farcontext.data.config import Tokenizer
-from farcontext.data.corpus import SPLITS, Document, load_documents
+from farcontext.data.corpus import SPLITS, load_documents
+from farcontext.data.documents import Document
 from farcontext.files import UserError
 from farcontext.schema import BOS, EOS, MASK, PAD, SPECIAL
 

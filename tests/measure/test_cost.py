@@ -11,7 +11,7 @@ from observe import one_line, refuses
 
 from farcontext import files
 from farcontext.app import cli
-from farcontext.measure import cost
+from farcontext.measure import cost, formulas
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder, Encoder, num_parameters
@@ -41,14 +41,14 @@ def ones() -> cost.Coefficients:
 )
 def test_attention_costs_what_the_convention_says(case: dict) -> None:
     B, N, T, S, H, b = (case[name] for name in ("B", "N", "T", "S", "H", "bytes_per_element"))
-    forward = cost.attention_flop(B, N, H, cost.convention_pairs(T, S, case["causal"]))
+    forward = formulas.attention_flop(B, N, H, formulas.convention_pairs(T, S, case["causal"]))
     assert forward == case["forward_flop"]
-    assert cost.BACKWARD * forward == case["backward_flop"]
+    assert formulas.BACKWARD * forward == case["backward_flop"]
     assert (
-        cost.training_flop({"attention": forward, "layers": 0, "output": 0})
+        formulas.training_flop({"attention": forward, "layers": 0, "output": 0})
         == case["forward_plus_backward_flop"]
     )
-    least, scores = cost.attention_bytes(B, N, H, T, S, b), cost.score_bytes(B, N, T, S, b)
+    least, scores = formulas.attention_bytes(B, N, H, T, S, b), formulas.score_bytes(B, N, T, S, b)
     assert (least, scores) == (case["io_bytes_flash_minimum"], case["score_matrix_bytes"])
     assert least + 4 * scores == case["io_bytes_materialised"]
     assert forward / least == case["intensity_flash"]
@@ -57,7 +57,10 @@ def test_attention_costs_what_the_convention_says(case: dict) -> None:
 
 def test_a_halved_count_without_a_causal_mask_is_noticed() -> None:
     (case,) = [c for c in golden("attention") if c["T"] == 16_384 and not c["causal"]]
-    assert cost.convention_pairs(16_384, 16_384, causal=True) * 4 * 16 * 128 != case["forward_flop"]
+    assert (
+        formulas.convention_pairs(16_384, 16_384, causal=True) * 4 * 16 * 128
+        != case["forward_flop"]
+    )
 
 
 @pytest.mark.parametrize("case", golden("kv_cache"), ids=lambda case: f"T={case['T']}")
@@ -71,7 +74,7 @@ def test_the_cache_holds_keys_and_values_of_every_layer(case: dict) -> None:
     }
     config = cost.shape("test", **shape)
     assert (
-        cost.kv_cache_bytes(config, case["T"], case["B"], case["bytes_per_element"])
+        formulas.kv_cache_bytes(config, case["T"], case["B"], case["bytes_per_element"])
         == case["kv_cache_bytes"]
     )
 
@@ -83,9 +86,9 @@ def test_the_cache_holds_keys_and_values_of_every_layer(case: dict) -> None:
 def test_numbers_are_counted_without_memory(kind: str) -> None:
     config = cost.shape("test", kind=kind, **SHAPE).model_copy(update={"max_length": 32})
     built = (Encoder if kind == "encoder" else Decoder)(config)
-    assert cost.size_of(config).parameters == num_parameters(built)
+    assert formulas.size_of(config).parameters == num_parameters(built)
     matrices = [p for name, p in built.named_parameters() if "blocks" in name and p.ndim == 2]
-    assert cost.size_of(config).matrices == sum(p.numel() for p in matrices)
+    assert formulas.size_of(config).matrices == sum(p.numel() for p in matrices)
 
 
 def test_published_models_have_their_published_sizes() -> None:
@@ -94,7 +97,7 @@ def test_published_models_have_their_published_sizes() -> None:
     seven = cost.shape(
         "test", layers=32, width=4096, heads=32, mlp_width=11_008, vocab_size=32_000, tied=False
     )
-    assert cost.size_of(seven).parameters == counts["Llama-2-7B shape"]
+    assert formulas.size_of(seven).parameters == counts["Llama-2-7B shape"]
 
 
 @pytest.mark.parametrize(
@@ -107,19 +110,19 @@ def test_flops_count_the_pairs_that_are_visible(kind: str, window: int | None, e
     band = (Pattern.window if kind == "decoder" else Pattern.local)(3)
     wide = [window is None or (every > 0 and layer % every == 0) for layer in range(3)]
     pairs = sum(int((whole if w else band).allowed(T, T).sum()) for w in wide)
-    found = cost.flop(config, T, rows, scored=5)
+    found = formulas.flop(config, T, rows, scored=5)
     assert found["attention"] == 4 * rows * 16 * pairs
-    assert found["layers"] == 2 * cost.size_of(config).matrices * rows * T
+    assert found["layers"] == 2 * formulas.size_of(config).matrices * rows * T
     assert found["output"] == 2 * 64 * 16 * 5
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_at_break_even_attention_is_half_of_the_work(kind: str) -> None:
     config = cost.shape("test", kind=kind, **SHAPE | {"vocab_size": 4096})
-    T = round(cost.break_even(config))
-    found = cost.flop(config, T)
+    T = round(formulas.break_even(config))
+    found = formulas.flop(config, T)
     assert found["attention"] / sum(found.values()) == pytest.approx(0.5, abs=0.01)
-    longer = cost.flop(config, 2 * T)
+    longer = formulas.flop(config, 2 * T)
     assert longer["attention"] / sum(longer.values()) > 0.6
 
 
@@ -145,7 +148,9 @@ def test_training_holds_every_layer_and_inference_one() -> None:
         cost.memory_terms(config, cost.Work(kind, 256)) for kind in ("training", "inference")
     )
     assert training["layers"] == 3 * inference["layer"] and inference["layers"] == 0
-    assert training["weights"] == 4 * inference["weights"] == 16 * cost.size_of(config).parameters
+    assert (
+        training["weights"] == 4 * inference["weights"] == 16 * formulas.size_of(config).parameters
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ fit
@@ -207,8 +212,8 @@ def test_coefficients_survive_being_written() -> None:
 def test_an_estimate_by_rate_is_flops_over_rate() -> None:
     config = cost.shape("test", **SHAPE)
     found = cost.estimate(config, [64, 128], ones(), rows=2, rate=1e9).set_index("length")
-    forward = cost.flop(config, 128, 2)
-    assert found["training_seconds"][128] == pytest.approx(cost.training_flop(forward) / 1e9)
+    forward = formulas.flop(config, 128, 2)
+    assert found["training_seconds"][128] == pytest.approx(formulas.training_flop(forward) / 1e9)
     assert found["kv_cache_bytes"][128] == 2 * 3 * 2 * 4 * 128 * 2 * 4
     assert 0 < found["attention_share"][64] < found["attention_share"][128] < 1
 
@@ -241,7 +246,7 @@ def test_bad_values_are_one_line() -> None:
     with refuses("lengths = 8,x: expected tokens, as 1024,8192"):
         cost.lengths_of("8,x")
     with refuses("kind = lstm: expected encoder or decoder"):
-        cost.size_of(cost.shape("test", kind="lstm", **SHAPE))
+        formulas.size_of(cost.shape("test", kind="lstm", **SHAPE))
 
 
 def test_without_a_published_model_the_message_names_the_file(

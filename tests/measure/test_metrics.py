@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farcontext.measure import metrics
-from farcontext.tasks.world import Fact
+from farcontext.tasks.events import Fact
 
 GOLDENS = json.loads(
     (Path(__file__).parent.parent / "goldens" / "text_metrics.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""positions.py against published arrays, in fp64, and against transformers."""
+"""positions.py, rotation.py and buckets.py against published arrays, in fp64, and against transformers."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from farcontext.nn.buckets import t5_bucket
 from farcontext.nn.positions import (
     OPTIONS,
     SCHEME_NOTES,
@@ -21,12 +22,9 @@ from farcontext.nn.positions import (
     alibi_slopes,
     attention_factor,
     inverse_frequencies,
-    pairs_together,
-    rotate,
-    rotation_table,
     sinusoidal,
-    t5_bucket,
 )
+from farcontext.nn.rotation import pairs_together, rotate, rotation_table
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 fast = settings(derandomize=True, deadline=None, max_examples=30)

@@ -18,11 +18,10 @@ from farcontext.nn.masks import Pattern
 from farcontext.nn.positions import (
     inverse_frequencies,
     positions_within,
-    rotate,
-    rotation_table,
     sinusoidal,
     smear,
 )
+from farcontext.nn.rotation import rotate, rotation_table
 from farcontext.nn.transformer import (
     Decoder,
     Encoder,

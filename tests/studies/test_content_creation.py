@@ -12,8 +12,9 @@ from farcontext.results import tables
 from farcontext.studies import story_reader
 from farcontext.studies.content_creation import study
 from farcontext.studies.content_creation.params import Params as ContentCreation
-from farcontext.tasks import storybook, world
-from farcontext.tasks.world import Event, Story
+from farcontext.tasks import events, storybook, world
+from farcontext.tasks.events import Event
+from farcontext.tasks.world import Story
 from farcontext.train.runs import sweep
 
 ORACLE, SAME, REAL = "ok: the oracle finds", "ok: every arm went on", "ok: what truly follows"
@@ -139,7 +140,7 @@ def test_the_brief_names_the_cast_and_is_the_same_for_every_arm() -> None:
         assert all(
             name in brief for name in (*story.people, *(f"the {thing}" for thing in story.things))
         )
-        assert not any(place in brief for place in world.PLACES)
+        assert not any(place in brief for place in events.PLACES)
         assert brief.startswith(storybook.CAST) and brief.endswith(storybook.STATEMENTS)
 
 
@@ -162,7 +163,8 @@ def test_a_writer_that_reads_perfectly_contradicts_less_the_more_it_reads(
                 if "the " not in name
             ]
             guess = [
-                world.Fact("place", name.strip(), world.PLACES[rng.integers(16)]) for name in people
+                events.Fact("place", name.strip(), events.PLACES[rng.integers(16)])
+                for name in people
             ]
             texts.append("".join(known.get(fact.subject, fact).sentence for fact in guess) + " and")
         return texts

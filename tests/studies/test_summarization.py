@@ -13,8 +13,8 @@ from farcontext.studies import story_reader
 from farcontext.studies.summarization import study
 from farcontext.studies.summarization.params import Params as Summarization
 from farcontext.tasks import storybook, world
+from farcontext.tasks.events import Fact
 from farcontext.tasks.sample import even_depths
-from farcontext.tasks.world import Fact
 from farcontext.train.loop import load_model
 from farcontext.train.runs import result_of
 

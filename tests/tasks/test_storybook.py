@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import BYTES, FILLER
 
-from farcontext.tasks import storybook, world
+from farcontext.tasks import events, storybook, world
+from farcontext.tasks.events import Fact
 from farcontext.tasks.storybook import CAST, STATEMENTS, SUMMARY, Vocabulary, rows, sentences_of
-from farcontext.tasks.world import Fact, facts_in, read, state
+from farcontext.tasks.world import facts_in, read, state
 
 WORDS = Vocabulary(BYTES.encode, BYTES.decode, 256)
 SENTENCES = sentences_of(FILLER[:20_000], WORDS.encode)
@@ -52,7 +53,7 @@ def test_ids_are_counted_without_a_gap() -> None:
 def asked(text: str) -> list[Fact]:
     """Return what a row's questions and answers state; a thing's place once more, as that of somebody called "the …"."""
     found = []
-    for kind, form in world.QUESTIONS.items():
+    for kind, form in events.QUESTIONS.items():
         pattern = re.escape(form).replace(r"\{subject\}", r"([\w ]+?)") + r" (\w+(?: [A-Z]\w+)?)"
         found += [Fact(kind, *m.groups()) for m in re.finditer(pattern, text)]
     return found
@@ -146,10 +147,10 @@ def test_the_facts_stand_in_the_order_in_which_they_came_to_be() -> None:
         ("Anna Baker", "Boris Carter"),
         ("lamp",),
         (
-            world.Event("go", "Boris Carter", "mill"),
-            world.Event("take", "Boris Carter", "lamp"),
-            world.Event("go", "Anna Baker", "tower"),
-            world.Event("go", "Boris Carter", "garden"),
+            events.Event("go", "Boris Carter", "mill"),
+            events.Event("take", "Boris Carter", "lamp"),
+            events.Event("go", "Anna Baker", "tower"),
+            events.Event("go", "Boris Carter", "garden"),
         ),
         (),
     )

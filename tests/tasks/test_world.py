@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from toys import BYTES, CASES, FILLER, word_toy
 
-from farcontext.tasks import world
+from farcontext.tasks import events, world
+from farcontext.tasks.events import Event, Fact
 from farcontext.tasks.sample import Sample, closed_book, evidence_removed
-from farcontext.tasks.world import Event, Fact, Story
+from farcontext.tasks.world import Story
 
 CASE = CASES["story"]
 STORIES = 1500  # of a leak check
@@ -82,10 +83,10 @@ def test_splits_share_every_word_but_no_person_and_no_wording() -> None:
         {first for first, _ in train} == {first for first, _ in test} == {*world.WOMEN, *world.MEN}
     )
     assert {family for _, family in train} == {family for _, family in test} == {*world.FAMILIES}
-    for kind in world.VERBS:
+    for kind in events.VERBS:
         train, test = (set(world.wordings(split, kind)) for split in ("train", "test"))
         assert not train & test and {v for _, v in train} == {v for _, v in test} == {
-            *world.VERBS[kind]
+            *events.VERBS[kind]
         }
     seen = [
         {sentence for made in stories(split=split) for sentence in made.sentences}
@@ -96,7 +97,7 @@ def test_splits_share_every_word_but_no_person_and_no_wording() -> None:
 
 def test_days_go_forward_and_no_two_share_a_first_name() -> None:
     for made in stories(people=10, changes=10):
-        days = [world.DAYS.index(s.split()[1]) for s in made.sentences if s.startswith(" On ")]
+        days = [events.DAYS.index(s.split()[1]) for s in made.sentences if s.startswith(" On ")]
         assert days == sorted(days)
         assert len({name.split()[0] for name in made.people}) == 10
 

@@ -17,7 +17,7 @@ BEFORE = {
 }
 
 HARMLESS = {
-    "the wording of an error": ("nn/positions", "expected H = 2F", "expected twice as many"),
+    "the wording of an error": ("nn/rotation", "expected H = 2F", "expected twice as many"),
     "what a check says": ("nn/positions", '"a number above 1"', '"more than 1"'),
     "another check of an input": ("nn/positions", '    _expect(theta > 1, "theta"', '    _expect(theta > 0, "theta"'),
     "a suggestion": ("messages", "def did_you_mean", "def spare() -> int:\n    return 1\n\n\ndef did_you_mean"),

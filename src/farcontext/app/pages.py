@@ -119,12 +119,12 @@ def cost_block() -> str:
 
     The published cost model computes it; nothing of it is measured.
     """
-    from farcontext.measure import cost  # noqa: PLC0415 (brings in torch, which the rest of this module does without)
+    from farcontext.measure import cost, formulas  # noqa: PLC0415 (brings in torch, which the rest of this module does without)
 
     rows = []
     for name, shape in PLANNED.items():
         config = cost.shape(name, **shape)
-        size = cost.size_of(config).parameters
+        size = formulas.size_of(config).parameters
         found = cost.estimate(
             config, PLANNED_LENGTHS, cost.published(), dtype="bfloat16", rate=PLANNED_RATE
         )

@@ -3,8 +3,8 @@
 The text is that of JSON lines, of .parquet files and of any Hugging Face data set, which is
 streamed up to a limit.
 
-Rows come one after another, so that no more than a batch of them is held here. The libraries that read the last two are
-imported when they are needed.
+Rows come one after another, so that no more than a batch of them is held here. The libraries that
+read the last two are imported when they are needed.
 """
 
 import importlib

@@ -32,20 +32,17 @@ class Dataset(Frozen):
 class Corpus(Frozen):
     """Stage `corpus`: which sources become documents, and how they are split."""
 
-    sources: Annotated[
-        tuple[str, ...], Field(strict=False)
-    ]  # The list may be empty when one of the next two is given.
-    folder: str | None = (
-        None  # Your own .txt, .md, .jsonl and .parquet files are added as one more source.
-    )
+    # The list may be empty when one of the next two is given.
+    sources: Annotated[tuple[str, ...], Field(strict=False)]
+    # Your own .txt, .md, .jsonl and .parquet files are added as one more source.
+    folder: str | None = None
     dataset: Dataset | None = None  # It is one more source.
     manuals: Count  # So many characters of API manuals are kept (whole documents, by hash order).
     test_share: Share
     validation_share: Share
     near_duplicate: Share  # Above this Jaccard similarity two documents count as one.
-    skip_bad: bool = (
-        False  # If true, a file that is not UTF-8 is skipped, and the stage does not stop.
-    )
+    # If true, a file that is not UTF-8 is skipped, and the stage does not stop.
+    skip_bad: bool = False
 
     @model_validator(mode="after")
     def _some_text(self) -> Self:
@@ -60,6 +57,5 @@ class Tokenizer(Frozen):
     """Stage `tokenizer`: byte-level BPE on the training split."""
 
     vocab_size: Annotated[int, Field(ge=261)]
-    characters: (
-        Count  # The merges are learned from so many characters of each domain's training text.
-    )
+    # The merges are learned from so many characters of each domain's training text.
+    characters: Count

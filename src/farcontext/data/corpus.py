@@ -1,56 +1,35 @@
-"""From sources to documents, and from documents to splits.
+"""A corpus is read from its sources, and written split by split.
 
-Near-duplicates are removed, and documents are split by work, so that nothing leaks. A document's
-text is exactly what its file holds, decoded as strict UTF-8, except that one byte order mark at the
-very start is removed; CRLF, NUL and U+2028 stay. (`manuals` renders API manuals from JSON.) The
-fingerprint is over texts and splits alone, so listing order, time stamps and folder names do not
-matter.
+A document's text is exactly what its file holds, decoded as strict UTF-8, except that one byte
+order mark at the very start is removed; CRLF, NUL and U+2028 stay. (`manuals` renders API manuals
+from JSON.) The fingerprint is over texts and splits alone, so listing order, time stamps and folder
+names do not matter.
 """
 
 import hashlib
 import json
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-
-import numpy as np
-from datasketch import MinHash, MinHashLSH
 
 from farcontext import files
 from farcontext.data import columns
 from farcontext.data.config import Corpus
+from farcontext.data.documents import Document, remove_duplicates, split_of
 from farcontext.data.manuals import read_manuals
 from farcontext.files import MAX_BYTES, UserError
 from farcontext.messages import printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
-CHAPTERS_A_GROUP = (
-    10  # Chapters follow on from each other, so they are split in runs, not one by one.
-)
-SHINGLE = 5  # A shingle has so many words.
-PERMUTATIONS = 128  # MinHash takes so many permutations.
+# Chapters follow on from each other, so they are split in runs, not one by one.
+CHAPTERS_A_GROUP = 10
 
 
-@dataclass(frozen=True)
-class Document:
-    """One text with its provenance."""
-
-    id: str  # It is the sha256 of the text.
-    domain: str
-    language: str
-    title: str
-    group: str  # It is the work that the text belongs to: no group lies in two splits.
-    source: str
-    licence: str
-    text: str
-
-
-# ---------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def read_text(path: Path) -> str:
@@ -59,7 +38,8 @@ def read_text(path: Path) -> str:
     One byte order mark at the start is removed; otherwise the text is exact.
 
     Raises:
-        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it was read.
+        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it
+            was read.
     """
     before = path.stat()
     if before.st_size > MAX_BYTES:
@@ -86,14 +66,16 @@ def read_text(path: Path) -> str:
 def _read_files(
     folder: Path, origin: Document, config: Corpus, skipped: Counter
 ) -> Iterator[Document]:
-    """Yield the documents of a folder's .txt and .md files (one each), .jsonl (one a line) and .parquet (one a row)."""
+    """Yield the documents of a folder's files.
+
+    A .txt or .md file is one document, a line of .jsonl is one, and so is a row of .parquet.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder with {', '.join(EXTENSIONS)} files")
     paths = [Path(root) / name for root, _, names in os.walk(folder) for name in names]
     for path in sorted(path for path in paths if path.suffix.lower() in EXTENSIONS):
-        if not (
-            path.exists() and stat.S_ISREG(path.stat().st_mode)
-        ):  # Opening a FIFO would wait for ever.
+        # Opening a FIFO would wait for ever.
+        if not (path.exists() and stat.S_ISREG(path.stat().st_mode)):
             skipped["not a regular file"] += 1
             continue
         if path.suffix.lower() == ".parquet":
@@ -132,9 +114,8 @@ def _read_rows(
 def _read_jsonl(
     path: Path, text: str, origin: Document, config: Corpus, skipped: Counter
 ) -> Iterator[Document]:
-    lines = (
-        text.removesuffix("\n").split("\n") if text else []
-    )  # splitlines() would also cut at U+2028 and NEL.
+    # splitlines() would also cut at U+2028 and NEL.
+    lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, 1):
         try:
             yield replace(
@@ -149,7 +130,10 @@ def _read_jsonl(
 
 
 def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
-    """Yield a novel's chapters from JSON lists of texts; each run of CHAPTERS_A_GROUP is one group."""
+    """Yield a novel's chapters from JSON lists of texts.
+
+    Each run of CHAPTERS_A_GROUP is one group.
+    """
     for path in sorted(folder.rglob("*.json")):
         if path.name == "source.json":
             continue
@@ -158,105 +142,12 @@ def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
             yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
 
 
-# ------------------------------------------------------------------------------- duplicates, splits, the card
+# ---------------------------------------------------------------------------- sources and the card
 
 
 def _identified(document: Document) -> Document:
     digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
     return replace(document, id=digest, group=document.group or digest)
-
-
-def shingles(text: str) -> np.ndarray:
-    """Return the distinct hashes of runs of SHINGLE words, uint32.
-
-    A Chinese character is a word.
-    """
-    words = re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
-    codes = {
-        word: int.from_bytes(hashlib.sha256(word.encode("utf-8")).digest()[:8], "little")
-        for word in set(words)
-    }
-    hashes = np.array([codes[word] for word in words], dtype=np.uint64)
-    width = min(SHINGLE, len(hashes))
-    mixed = np.zeros(max(0, len(hashes) - width + 1), dtype=np.uint64)
-    for k in range(width):
-        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[k : k + len(mixed)]
-    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
-
-
-def remove_duplicates(
-    documents: Sequence[Document], threshold: float
-) -> tuple[list[Document], Counter]:
-    """Return the documents without near-duplicates, and the counts of those removed.
-
-    No two documents that stay are equal or have Jaccard similarity above the threshold. They are
-    taken in order of id, so the same ones stay whatever order they came in. MinHash proposes the
-    pairs (Broder 1997); the similarity of a proposed pair is then computed exactly, on all its
-    shingles.
-    """
-    lsh = MinHashLSH(
-        threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9)
-    )
-    kept: dict[str, Document] = {}
-    seen: dict[str, np.ndarray] = {}
-    ordered = sorted(documents, key=lambda d: (d.id, d.group, d.title, d.source), reverse=True)
-    different = {
-        document.id: document for document in ordered
-    }  # The first by name of equal documents stays.
-    removed = Counter(exact=len(documents) - len(different), near=0)
-    for document in sorted(different.values(), key=lambda d: d.id):
-        mine = shingles(document.text)
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
-        for start in range(0, len(mine), 1 << 15):
-            sketch.update_batch(mine[start : start + (1 << 15)].tolist())
-        shared = [
-            (len(np.intersect1d(mine, seen[k], assume_unique=True)), len(seen[k]))
-            for k in lsh.query(sketch)
-        ]
-        if any(both > threshold * (len(mine) + size - both) for both, size in shared):
-            removed["near"] += 1
-            continue
-        kept[document.id] = document
-        if len(mine):
-            seen[document.id] = mine
-            lsh.insert(document.id, sketch)
-    return list(kept.values()), removed
-
-
-def group_hash(documents: Sequence[Document]) -> str:
-    """Return the sha256 over the sorted ids of a group's documents."""
-    return files.sha256_json(sorted(document.id for document in documents))
-
-
-def split_of(documents: Sequence[Document], config: Corpus) -> dict[str, str]:
-    """Return document id → split, for one domain.
-
-    The groups in order of their hash: the first round(share · groups), at least one, are the test split, the
-    next ones validation, the rest train. By rank, not by a threshold on the hash: so no split is empty and
-    the shares hold even for twelve groups. A new document changes its own group; of the others it moves at
-    most one across each of the two boundaries.
-
-    Raises:
-        UserError: too few groups for three splits.
-    """
-    groups: dict[str, list[Document]] = {}
-    for document in documents:
-        groups.setdefault(document.group, []).append(document)
-    ordered = sorted(groups.values(), key=group_hash)
-    test = max(1, round(config.test_share * len(ordered)))
-    validation = max(1, round(config.validation_share * len(ordered)))
-    if test + validation >= len(ordered):
-        raise UserError(
-            f"corpus: domain {documents[0].domain}: {len(ordered)} independent works, test_share = "
-            f"{config.test_share}, validation_share = {config.validation_share}: "
-            "expected at least one for each split"
-        )
-    names = (
-        ["test"] * test
-        + ["validation"] * validation
-        + ["train"] * (len(ordered) - test - validation)
-    )
-    return {d.id: name for name, group in zip(names, ordered, strict=True) for d in group}
 
 
 def _read_source(
@@ -317,7 +208,8 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
         streamed = list(_read_rows(columns.dataset_rows(config.dataset), origin, config, skipped))
         if not any(document.text.strip() for document in streamed):
             raise UserError(
-                f"corpus.dataset: {config.dataset.path}: expected text within its limits, found none"
+                f"corpus.dataset: {config.dataset.path}: "
+                "expected text within its limits, found none"
             )
         documents += streamed
     full = [_identified(document) for document in documents if document.text.strip()]
@@ -366,7 +258,8 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
     path = folder / f"{split}.jsonl"
     if split not in SPLITS or not path.is_file():
         raise UserError(
-            f"{path}: expected the split's documents ({', '.join(SPLITS)}); `farcontext corpus` makes them"
+            f"{path}: expected the split's documents ({', '.join(SPLITS)}); "
+            "`farcontext corpus` makes them"
         )
     with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
         yield from (Document(**json.loads(line)) for line in stream)

@@ -16,9 +16,8 @@ from typing import Any
 from farcontext import files
 from farcontext.files import MAX_BYTES, UserError
 
-FAMILY_SHARE = (
-    0.02  # One family may hold this share of the budget: a larger one would be most of a split.
-)
+# One family may hold this share of the budget: a larger one would be most of a split.
+FAMILY_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ _BLOCK = re.compile(
 )
 _ITEM = re.compile(r"<li\b[^>]*>\s*", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
-_ESCAPED = re.compile(
-    r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>"
-)  # The source escaped these tags; <name> is no tag.
+# The source escaped these tags; <name> is no tag.
+_ESCAPED = re.compile(r"</?(?:a|b|code|i|li|p|ul)\b[^<>]*>")
 
 
 def plain(markup: str) -> str:

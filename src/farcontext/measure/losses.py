@@ -2,7 +2,8 @@
 
 Each is a function of a model and plain options, to be called through `runs.sweep`.
 
-R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts as UTF-8 of the scored tokens' text.
+R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts as UTF-8 of the
+scored tokens' text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from farcontext.train.config import Task
 from farcontext.train.curriculum import task_rows, to_predict
 from farcontext.train.keys import device, tokens_folder
 
-EVALUATION_SEED = 77  # Masks and foreign documents are drawn with it: all models and baselines have the same targets.
+# Masks and foreign documents are drawn with it: all models and baselines have the same targets.
+EVALUATION_SEED = 77
 ROWS_AT_ONCE = 16
 TARGETS = 32  # So many target tokens stand in a row when contexts are compared.
 
@@ -52,7 +54,7 @@ def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
     return (rng.random(rows.shape) < rate) & (rows >= len(SPECIAL))
 
 
-# --------------------------------------------------------------------------------------------- M1: loss in nats a byte
+# -------------------------------------------------------------------------- M1: loss in nats a byte
 
 
 def masked_loss(
@@ -132,7 +134,7 @@ def _tensor(rows: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)).to(device())
 
 
-# ------------------------------------------------------------------------------------------- M2: what context is worth
+# ------------------------------------------------------------------------ M2: what context is worth
 
 FAR = ("full", "truncated", "other_document", "same_document")
 
@@ -151,13 +153,15 @@ def context_loss(
     The target tokens are the same in all of them.
 
     Args:
-        contexts: w, the true tokens that stay next to the block of targets: before it for a decoder, half on either
-            side of it for an encoder.
-        block: number of target tokens a row, at its end for a decoder, in its middle for an encoder.
+        contexts: w, the true tokens that stay next to the block of targets: before it for a
+            decoder, half on either side of it for an encoder.
+        block: number of target tokens a row, at its end for a decoder, in its middle for an
+            encoder.
 
-    far = full: everything as it is. truncated: only block and w tokens are fed in; with rotary positions this equals
-    hiding the far tokens at unchanged positions (a test holds it). other_document, same_document: as many far tokens
-    as before, from another document or from elsewhere in the same one.
+    far = full: everything as it is. truncated: only block and w tokens are fed in; with rotary
+    positions this equals hiding the far tokens at unchanged positions (a test holds it).
+    other_document, same_document: as many far tokens as before, from another document or from
+    elsewhere in the same one.
     """
     tokens, documents = test_rows(domain, length, rows)
     causal = isinstance(model, Decoder)
@@ -205,7 +209,9 @@ def context_loss(
 def _block_means(
     model: Encoder | Decoder, inputs: np.ndarray, truth: np.ndarray, targets: np.ndarray, block: int
 ) -> np.ndarray:
-    """Return the mean loss of each row's targets. A decoder predicts position t from t − 1; an encoder from [MASK].
+    """Return the mean loss of each row's targets.
+
+    A decoder predicts position t from t − 1; an encoder from [MASK].
 
     The encoder's targets are every third token of the block, so that their neighbours stay known.
     """
@@ -260,7 +266,7 @@ def hidden_against_truncated(
     return [{"hidden_minus_truncated": float((hidden - cut).abs().max())}]
 
 
-# ----------------------------------------------------------------------------------------------------- fill in a blank
+# ---------------------------------------------------------------------------------- fill in a blank
 
 
 def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]:
@@ -290,7 +296,7 @@ def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]
     return found
 
 
-# ------------------------------------------------------------------------------------------------------ synthetic tasks
+# ---------------------------------------------------------------------------------- synthetic tasks
 
 TOKENS_AT_ONCE = 16_384
 
@@ -312,7 +318,8 @@ def task_accuracy(
     Args:
         task: fields of `config.Task`; its depth is set from `depths`.
         rows: test rows of each length and depth, the same for every model.
-        window, sinks: a decoder sees only the last `window` keys and the first `sinks` ones, at their true positions.
+        window, sinks: a decoder sees only the last `window` keys and the first `sinks` ones, at
+            their true positions.
     """
     causal = not isinstance(model, Encoder)
     seen = {} if window is None else {"pattern": Pattern(before=window - 1, after=0, sinks=sinks)}

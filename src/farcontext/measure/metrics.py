@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import sacrebleu.metrics
 from rouge_score import rouge_scorer
 
-from farcontext.tasks.world import Fact
+from farcontext.tasks.events import Fact
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-# ------------------------------------------------------------------------------------------------------------ answers
+# ------------------------------------------------------------------------------------------ answers
 
 
 def normalised(text: str) -> str:
@@ -54,7 +54,7 @@ def _f1(found: list[str], true: list[str]) -> float:
     return 2 * same / (len(found) + len(true))
 
 
-# --------------------------------------------------------------------------------------- translations and summaries
+# ----------------------------------------------------------------------- translations and summaries
 
 
 def bleu(
@@ -106,7 +106,7 @@ def fact_precision(stated: Sequence[Fact], true: Sequence[Fact]) -> float:
     return sum(fact in set(true) for fact in stated) / len(stated) if stated else float("nan")
 
 
-# ------------------------------------------------------------------------------------------------------ continuations
+# ------------------------------------------------------------------------------------ continuations
 
 
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

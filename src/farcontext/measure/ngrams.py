@@ -1,13 +1,13 @@
 """N-gram baselines: interpolated modified Kneser–Ney over token ids.
 
-Kneser & Ney 1995, in the interpolated form with three discounts an order of Chen & Goodman 1999 (the best of
-all they compared at every order and size of text), ending in the uniform distribution, so that every token
-has some probability. One fit gives every order up to its highest: of a model of order n, level n counts
-occurrences and the levels below count different left neighbours, so both counts are kept. Order 1 is the
-unigram, order 2 the bigram.
+Kneser & Ney 1995, in the interpolated form with three discounts an order of Chen & Goodman 1999
+(the best of all they compared at every order and size of text), ending in the uniform distribution,
+so that every token has some probability. One fit gives every order up to its highest: of a model of
+order n, level n counts occurrences and the levels below count different left neighbours, so both
+counts are kept. Order 1 is the unigram, order 2 the bigram.
 
-No n-gram crosses a document boundary: after EOS the context is empty. A document's start counts as one more
-left neighbour of the n-grams that open it, as a start symbol would.
+No n-gram crosses a document boundary: after EOS the context is empty. A document's start counts as
+one more left neighbour of the n-grams that open it, as a start symbol would.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,8 @@ import numpy as np
 from farcontext.files import UserError
 from farcontext.schema import EOS
 
-FALLBACK = (
-    0.5,
-    1.0,
-    1.5,
-)  # KenLM's discounts serve where too few n-grams occur once to estimate them.
+# KenLM's discounts serve where too few n-grams occur once to estimate them.
+FALLBACK = (0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,8 @@ class NGram:
             inside = room >= n - 1
             context = self._context(rows, row[inside], column[inside], n)
             known = context >= 0
-            known[known] = (
-                level.total[context[known]] > 0
-            )  # Other contexts were seen only at the end of documents.
+            # Other contexts were seen only at the end of documents.
+            known[known] = level.total[context[known]] > 0
             inside[inside] = known
             context = context[known]
             found = _find(level.keys, context * self.vocab_size + target[inside])
@@ -97,7 +93,10 @@ class NGram:
         return np.log(probability)
 
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
-        """Return the ids, at order n - 1, of the n - 1 tokens before each position; -1 if never seen."""
+        """Return the ids, at order n - 1, of the n - 1 tokens before each position.
+
+        An id is -1 if they were never seen.
+        """
         ids = np.zeros(len(row), dtype=np.int64)  # Order 0 has one n-gram, the empty one.
         for level, back in zip(self.tops, range(n - 1, 0, -1), strict=False):
             ids = np.where(
@@ -115,7 +114,10 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _left(tokens: np.ndarray) -> np.ndarray:
-    """Return how many tokens of its own document stand left of each position, along the last axis."""
+    """Return how many tokens of its own document stand left of each position.
+
+    Positions run along the last axis.
+    """
     places = np.broadcast_to(np.arange(tokens.shape[-1]), tokens.shape)
     opens = np.zeros(tokens.shape, dtype=np.int64)
     opens[..., 1:] = np.where(tokens[..., :-1] == EOS, places[..., 1:], 0)
@@ -166,7 +168,8 @@ def fit(tokens: np.ndarray, order: int, vocab_size: int, *, discount: float | No
     tokens = np.asarray(tokens, dtype=np.int64)
     if order < 1 or len(tokens) == 0:
         raise UserError(
-            f"ngrams: order = {order}, {len(tokens)} tokens: expected order 1 or more and some tokens"
+            f"ngrams: order = {order}, {len(tokens)} tokens: "
+            "expected order 1 or more and some tokens"
         )
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise UserError(

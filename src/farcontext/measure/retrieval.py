@@ -3,8 +3,8 @@
 They are those that BM25 ranks highest for a question. The module also says where in a text they
 stand.
 
-BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words as they are, no stemming, English stop words
-left out. Scores are comparable within one context and question only.
+BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words as they are, no
+stemming, English stop words left out. Scores are comparable within one context and question only.
 """
 
 import re
@@ -17,14 +17,10 @@ import numpy as np
 
 from farcontext.tasks.sample import Decode, Query, Sample
 
-EXTRACTS = (
-    "lead",
-    "random",
-    "bm25",
-)  # These summaries copy sentences, and are the baselines of every summary.
-PASSAGE = (
-    120  # A passage has so many words at most, so that a long paragraph has more than one place.
-)
+# These summaries copy sentences, and are the baselines of every summary.
+EXTRACTS = ("lead", "random", "bm25")
+# A passage has so many words at most, so that a long paragraph has more than one place.
+PASSAGE = 120
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # A paragraph's lines are not blank.
 
 
@@ -34,7 +30,8 @@ def ranking(texts: Sequence[str], question: str) -> list[int]:
     They are the texts that share a word with the question; equal scores keep the order of the
     texts.
 
-    A word has two letters or more. A question without one ("???"), or texts without any, share nothing.
+    A word has two letters or more. A question without one ("???"), or texts without any, share
+    nothing.
     """
     words = bm25s.tokenize(list(texts), show_progress=False)
     asked = bm25s.tokenize([question], return_ids=False, show_progress=False)[0]
@@ -83,7 +80,10 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
 
 
 def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
-    """Return, in ascending order, the numbers whose sizes fit into the room, taken in the order given."""
+    """Return, in ascending order, the numbers whose sizes fit into the room.
+
+    They are taken in the order given.
+    """
     taken = []
     for number in numbers:
         if sizes[number] <= room:
@@ -92,7 +92,7 @@ def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int
     return sorted(taken)
 
 
-# ---------------------------------------------------------------------------------------------- somebody's own text
+# ------------------------------------------------------------------------------ somebody's own text
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,10 @@ def passages(text: str) -> list[Passage]:
 
 
 def _pieces(paragraph: str) -> Iterator[str]:
-    """Yield parts of at most PASSAGE words that together are the paragraph, cut at line ends where there are any."""
+    """Yield parts of at most PASSAGE words that together are the paragraph.
+
+    They are cut at line ends where there are any.
+    """
     held, count = "", 0
     for line in re.findall(r"[^\n]*\n|[^\n]+\Z", paragraph):
         for part in re.findall(rf"(?:\s*\S+){{1,{PASSAGE}}}\s*", line):

@@ -41,7 +41,8 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     Args:
         values: one paired effect a seed, documents averaged first.
 
-    Fewer than two values, or any that is not finite, give NaN bounds, never a verdict. Equal values give a point.
+    Fewer than two values, or any that is not finite, give NaN bounds, never a verdict. Equal values
+    give a point.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2 or not np.isfinite(x).all():
@@ -55,7 +56,8 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interv
 
     It never has width zero, and never leaves [0, 1].
 
-    `n` need not be whole: an effective number of answers will do. None at all give NaN bounds. Its `n` is rounded.
+    `n` need not be whole: an effective number of answers will do. None at all give NaN bounds. Its
+    `n` is rounded.
 
     Raises:
         ValueError: successes below 0 or above n.
@@ -78,10 +80,10 @@ def score_interval(scores: Sequence[float], confidence: float = CONFIDENCE) -> I
     answers.
 
     A context's score is itself a mean of answers, alike among themselves. A context then counts for
-    p(1 − p) / variance answers: 1 where its answers agree entirely (or it is one answer), m where m are independent.
-    Both moments include PRIOR contexts scored 0 and PRIOR scored 1, so that contexts all correct count for one answer
-    each and do not give a width of zero. What it covers: benchmarks/effective_length_coverage.py. `n` is the number of
-    contexts.
+    p(1 − p) / variance answers: 1 where its answers agree entirely (or it is one answer), m where m
+    are independent. Both moments include PRIOR contexts scored 0 and PRIOR scored 1, so that
+    contexts all correct count for one answer each and do not give a width of zero. What it covers:
+    benchmarks/effective_length_coverage.py. `n` is the number of contexts.
 
     Raises:
         ValueError: a score outside [0, 1], or not finite.
@@ -130,10 +132,11 @@ def seeds_to_decide(
     The interval has this spread, and is centred as now.
 
     Args:
-        decides: the very rule that gives the verdict, two-sided bounds included; True when it decides.
+        decides: the very rule that gives the verdict, two-sided bounds included; True when it
+            decides.
 
-    None when the spread is unknown, or fewer than MOST_SEEDS would not do: the estimate lies on a threshold or between
-    two bounds.
+    None when the spread is unknown, or fewer than MOST_SEEDS would not do: the estimate lies on a
+    threshold or between two bounds.
     """
     if not interval.known or interval.n < 2:
         return None
@@ -197,8 +200,9 @@ def partial_r2(response: Sequence[float], terms: np.ndarray, given: np.ndarray) 
         terms: (n,) or (n, k), the regressors of interest.
         given: (n,) or (n, j), the covariates that both regressions have.
 
-    1 − SSE(given, terms) / SSE(given), not adjusted for the number of terms: k terms of pure noise explain about
-    k / (n − j − 1). NaN where `given` leaves nothing to explain. Its spread: one value a seed, then `t_interval`.
+    1 − SSE(given, terms) / SSE(given), not adjusted for the number of terms: k terms of pure noise
+    explain about k / (n − j − 1). NaN where `given` leaves nothing to explain. Its spread: one
+    value a seed, then `t_interval`.
 
     Raises:
         ValueError: lengths that differ, or no more observations than coefficients.
@@ -207,7 +211,8 @@ def partial_r2(response: Sequence[float], terms: np.ndarray, given: np.ndarray) 
     both = [np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (given, terms)]
     if any(len(x) != len(y) for x in both) or len(y) <= 1 + sum(x.shape[1] for x in both):
         raise ValueError(
-            f"terms = {[x.shape for x in both]} for {len(y)} responses: expected more rows than columns"
+            f"terms = {[x.shape for x in both]} for {len(y)} responses: "
+            "expected more rows than columns"
         )
 
     def sse(*columns: np.ndarray) -> float:

@@ -2,10 +2,10 @@
 
 Attention is computed in plain algebra, blockwise, or by fused kernels.
 
-B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group, H head width.
-O = softmax(QKᵀ/√H + bias) V over the keys that a `Pattern` allows (Vaswani et al. 2017, eq. 1). In
-every backend a query without a visible key gets exactly 0 and passes on finite gradients (the
-formula alone would give NaN).
+B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group,
+H head width. O = softmax(QKᵀ/√H + bias) V over the keys that a `Pattern` allows (Vaswani et al.
+2017, eq. 1). In every backend a query without a visible key gets exactly 0 and passes on finite
+gradients (the formula alone would give NaN).
 """
 
 import math
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-# -------------------------------------------------------------------------------------------------- plain algebra
+# ------------------------------------------------------------------------------------ plain algebra
 
 
 def weights(
@@ -73,7 +73,7 @@ def reference(
     return torch.einsum("bnts,bsnh->btnh", weights(q_BTNH, k_BSGH, pattern), v_BSNH)
 
 
-# --------------------------------------------------------------------------------------------------------- choice
+# ------------------------------------------------------------------------------------------- choice
 
 
 @contextmanager

@@ -14,7 +14,10 @@ RECURRENT = ("rnn", "lstm", "gru")
 
 
 class Extension(Frozen):
-    """A scheme that changes RoPE's frequencies to reach further: what `positions.inverse_frequencies` takes."""
+    """A scheme that changes RoPE's frequencies to reach further.
+
+    It is what `positions.inverse_frequencies` takes.
+    """
 
     scheme: str
     scale: Annotated[float, Field(ge=1)] = 1.0  # This is s, the reach over the trained length.
@@ -52,39 +55,32 @@ class ModelConfig(Frozen):
     norm: Literal["layer", "rms"] = "rms"
     mlp: Literal["geglu", "swiglu", "gelu", "relu"] = "swiglu"
     positions: Positions = "rope"
-    pairing: Literal["half", "interleaved"] = (
-        "half"  # RoPE turns channels i, i+F together, or 2i, 2i+1.
-    )
+    # RoPE turns channels i, i+F together, or 2i, 2i+1.
+    pairing: Literal["half", "interleaved"] = "half"
     theta: Positive = 10_000.0
     local_theta: Positive = 10_000.0
-    extension: Extension | None = (
-        None  # It extends RoPE; with a learned table, "linear" reads between its rows.
-    )
-    random_positions: Count | None = (
-        None  # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
-    )
-    log_n: Count | None = (
-        None  # L: a query with n > L keys has its logits multiplied by ln n / ln L.
-    )
+    # It extends RoPE; with a learned table, "linear" reads between its rows.
+    extension: Extension | None = None
+    # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
+    random_positions: Count | None = None
+    # L: a query with n > L keys has its logits multiplied by ln n / ln L.
+    log_n: Count | None = None
     max_length: Count  # It is the longest trained length; a learned table has this many rows.
-    window: Count | None = (
-        None  # Local layers see |i - j| <= h, this half-width; None makes every layer global.
-    )
+    # Local layers see |i - j| <= h, this half-width; None makes every layer global.
+    window: Count | None = None
     # With a window, layers 0, g, 2g, … stay global (ModernBERT: 3); with 0 none does.
     global_every: Annotated[int, Field(ge=0)] = 1
-    smear: bool = False  # Each key is mixed with its neighbour's, so one layer can look for "what followed this?".
-    short_conv: Count | None = (
-        None  # Each embedding takes up so many tokens before it, by channel (Allen-Zhu 2025).
-    )
-    embedding_norm: bool = (
-        False  # ModernBERT normalises the embedding and has no attention norm in layer 0.
-    )
+    # Each key is mixed with its neighbour's, so one layer can look for "what followed this?".
+    smear: bool = False
+    # Each embedding takes up so many tokens before it, by channel (Allen-Zhu 2025).
+    short_conv: Count | None = None
+    # ModernBERT normalises the embedding and has no attention norm in layer 0.
+    embedding_norm: bool = False
     tied: bool = True
     init_std: Positive = 0.02
     embedding_std: Positive | None = None  # None means init_std.
-    norm_eps: Positive = (
-        1e-5  # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
-    )
+    # It is added to the variance: 1e-5 in ModernBERT, 1e-6 or 1e-5 in Llama.
+    norm_eps: Positive = 1e-5
 
     @property
     def head_width(self) -> int:
@@ -111,15 +107,17 @@ class ModelConfig(Frozen):
             )
         if self.positions == "rope" and self.head_width % 2:
             raise ValueError(
-                f"width = {self.width}, heads = {self.heads}, positions = rope: expected an even head width, "
-                f"not {self.head_width}"
+                f"width = {self.width}, heads = {self.heads}, positions = rope: "
+                f"expected an even head width, not {self.head_width}"
             )
         if self.extension and self.positions not in ("rope", "learned"):
             raise ValueError(
-                f"extension.scheme = {self.extension.scheme}, positions = {self.positions}: expected rope, or learned"
+                f"extension.scheme = {self.extension.scheme}, positions = {self.positions}: "
+                "expected rope, or learned"
             )
         if self.window is not None and self.window > self.max_length:
             raise ValueError(
-                f"window = {self.window}, max_length = {self.max_length}: expected window to be at most max_length"
+                f"window = {self.window}, max_length = {self.max_length}: "
+                "expected window to be at most max_length"
             )
         return self

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from farcontext.nn.buckets import t5_bucket
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.layers import Norm, Rotation
 from farcontext.nn.masks import Pattern
@@ -23,10 +24,9 @@ from farcontext.nn.positions import (
     attention_factor,
     inverse_frequencies,
     positions_within,
-    rotation_table,
     sinusoidal,
-    t5_bucket,
 )
+from farcontext.nn.rotation import rotation_table
 
 T5_BUCKETS, T5_DISTANCE = 32, 128  # These numbers are T5's own (Raffel et al. 2020).
 
@@ -80,10 +80,11 @@ class Embedding(nn.Module):
     def _neighbours(
         self, tokens_BT: Tensor, documents_BT: Tensor | None, before_Bk: Tensor | None
     ) -> Tensor:
-        """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D): a channel-wise convolution over the tokens before each.
+        """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D).
 
-        Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document looks
-        into another; before the first token stands nothing.
+        This is a channel-wise convolution over the tokens before each: Canon-A without
+        its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document
+        looks into another; before the first token stands nothing.
         """
         T, history_BT = (
             tokens_BT.shape[1],
@@ -163,7 +164,8 @@ def drawn_rotation(
     """
     if length > config.random_positions:
         raise ValueError(
-            f"length = {length}: expected at most random_positions = {config.random_positions} tokens"
+            f"length = {length}: expected at most random_positions = {config.random_positions} "
+            "tokens"
         )
     if training:
         at_T = torch.randperm(config.random_positions)[:length].sort().values

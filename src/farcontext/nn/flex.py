@@ -58,7 +58,8 @@ def flex(
 @lru_cache
 def _flex(fused: bool) -> tuple[Callable[..., Tensor], Callable[..., Any]]:
     """Return `flex_attention` and `create_block_mask`."""
-    from torch.nn.attention import flex_attention as module  # noqa: PLC0415 (brings in torch's compiler)
+    # This brings in torch's compiler.
+    from torch.nn.attention import flex_attention as module  # noqa: PLC0415
 
     functions = module.flex_attention, module.create_block_mask
     return (

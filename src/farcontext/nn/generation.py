@@ -30,7 +30,8 @@ class Sampling:
     Args:
         temperature: logits are divided by it; 0 takes the likeliest token, whatever the rest says.
         top_k: only the k likeliest tokens remain (Fan et al. 2018).
-        top_p: then only the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020).
+        top_p: then only the fewest likeliest tokens whose probability reaches p (Holtzman et al.
+            2020).
 
     Raises:
         ValueError: a value out of its range.
@@ -66,9 +67,8 @@ def distribution(logits_BV: Float[Tensor, "B V"], sampling: Sampling) -> Float[T
     p_BV = logits_BV.softmax(-1)
     if sampling.top_p < 1:
         sorted_BV, order_BV = p_BV.sort(-1, descending=True)
-        before_BV = (
-            sorted_BV.cumsum(-1) - sorted_BV
-        )  # It sums the likelier tokens, so the one that crosses p stays.
+        # It sums the likelier tokens, so the one that crosses p stays.
+        before_BV = sorted_BV.cumsum(-1) - sorted_BV
         kept_BV = torch.zeros_like(p_BV).scatter(
             -1, order_BV, sorted_BV.masked_fill(before_BV >= sampling.top_p, 0)
         )
@@ -110,7 +110,8 @@ class Reader:
             )
         if model.training and model.config.random_positions:
             raise ValueError(
-                "training = True: expected model.eval(), or positions would be drawn anew for every token"
+                "training = True: expected model.eval(), "
+                "or positions would be drawn anew for every token"
             )
         if rows < 1 or capacity < 1:
             raise ValueError(f"rows = {rows}, capacity = {capacity}: expected 1 or more")
@@ -132,7 +133,8 @@ class Reader:
         (B, T), cache = tokens_BT.shape, self.caches[0]
         if cache.length + T > cache.capacity or T < 1:
             raise ValueError(
-                f"length = {cache.length} + {T}: expected at most capacity = {cache.capacity} tokens"
+                f"length = {cache.length} + {T}: expected at most capacity = {cache.capacity} "
+                "tokens"
             )
         pattern = self.pattern
         if pattern is None and T == 1:
@@ -165,7 +167,8 @@ def stream(
         new: tokens to make.
         sampling: how they are drawn.
         generator: on the model's device; None: torch's own.
-        stop: the token after which a row is finished and repeats it; the stream ends with the last row.
+        stop: the token after which a row is finished and repeats it; the stream ends with the last
+            row.
         pattern: what global layers see, at unchanged positions, instead of every earlier token.
 
     Raises:

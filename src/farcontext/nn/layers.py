@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from farcontext.nn.attention import attend
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.masks import Pattern
-from farcontext.nn.positions import pairs_together, rotate, smear
+from farcontext.nn.positions import smear
+from farcontext.nn.rotation import pairs_together, rotate
 
 Rotation = tuple[Tensor, Tensor]  # These are cos and sin, (T, F).
 
@@ -167,8 +168,9 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys in one tensor, and the values.
 
-        Scores do not change when q and k change the order of their channels alike. So for pairing "half" the rows of
-        the matrix, not the tokens, are brought into the order that the one-pass interleaved rotation wants.
+        Scores do not change when q and k change the order of their channels alike. So for pairing
+        "half" the rows of the matrix, not the tokens, are brought into the order that the one-pass
+        interleaved rotation wants.
         """
         turned, weight = self.heads + self.kv_heads, self.qkv.weight
         if self.pairing == "half":

@@ -1,6 +1,7 @@
 """Attention within a band: each block of queries meets its neighbouring keys only.
 
-B batch, T query tokens, N heads, G key/value heads, H head width, C blocks, c queries a block, W keys a block may see.
+B batch, T query tokens, N heads, G key/value heads, H head width, C blocks, c queries a block,
+W keys a block may see.
 """
 
 import torch
@@ -64,7 +65,10 @@ def _pad(x_BT: Tensor, left: int, right: int, value: int = 0) -> Tensor:
 
 
 def _neighbours(x_BT: Tensor, pattern: Pattern, c: int, value: int = 0) -> Tensor:
-    """Return (B, C, W, …): for each block of c queries its span of keys, `value` beyond both ends."""
+    """Return (B, C, W, …): for each block of c queries its span of keys.
+
+    Beyond both ends stands `value`.
+    """
     right = pattern.after + -x_BT.shape[1] % c
     windows = _pad(x_BT, pattern.before, right, value).unfold(
         1, c + pattern.before + pattern.after, c

@@ -1,7 +1,8 @@
 """The patterns that tell which query may see which key.
 
-B batch, T query tokens, S key tokens, N heads. Everything is aligned at the bottom right, as in flash-attn since 2.1:
-the last query stands at the last key, so query i stands at key position i + S − T.
+B batch, T query tokens, S key tokens, N heads. Everything is aligned at the bottom right, as in
+flash-attn since 2.1: the last query stands at the last key, so query i stands at key position
+i + S − T.
 """
 
 import math
@@ -27,19 +28,16 @@ class Pattern:
     after: int | None = None
     sinks: int = 0  # The first keys stay visible whatever `before` says, but not beyond `after`.
     slopes: Float[Tensor, " N"] | None = None  # ALiBi adds −slope·distance to the scaled score.
-    relative: Float[Tensor, "N O"] | None = (
-        None  # A bias by offset −R … R is added; beyond ±R, that of ±R holds.
-    )
-    log_n: int | None = (
-        None  # L: the scores of a query at position n > L are multiplied by ln n / ln L.
-    )
+    # A bias by offset −R … R is added; beyond ±R, that of ±R holds.
+    relative: Float[Tensor, "N O"] | None = None
+    # L: the scores of a query at position n > L are multiplied by ln n / ln L.
+    log_n: int | None = None
     # Each key has a document; a negative one is padding, which sees nothing and is unseen.
     documents: Int[Tensor, "B S"] | None = None
     # The queries have these documents; None takes those of the last T keys.
     queries: Int[Tensor, "B T"] | None = None
-    built: dict = field(
-        default_factory=dict, repr=False
-    )  # Kernels keep their masks here for the next layer.
+    # Kernels keep their masks here for the next layer.
+    built: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("before", "after", "sinks"):

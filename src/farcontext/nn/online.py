@@ -1,6 +1,7 @@
 """Attention block by block, by an online softmax: FlashAttention in plain torch, made to be read.
 
-B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group, H head width.
+B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group,
+H head width.
 """
 
 import math
@@ -48,7 +49,8 @@ def online_with_logsumexp(
     """
     if pattern.relative is not None and pattern.relative.requires_grad:
         raise ValueError(
-            "backend = online: expected a relative bias without gradient; sdpa and reference learn it"
+            "backend = online: expected a relative bias without gradient; "
+            "sdpa and reference learn it"
         )
     G = k_BSGH.shape[2]
     q_BGRTH = q_BTNH.unflatten(2, (G, -1)).permute(0, 2, 3, 1, 4)
@@ -74,7 +76,10 @@ def _scores(
 
 
 class _Online(torch.autograd.Function):
-    """Forward keeps the output and one logsumexp a row; backward computes the weights again from it, block by block."""
+    """Forward keeps the output and one logsumexp a row.
+
+    Backward computes the weights again from it, block by block.
+    """
 
     @staticmethod
     def forward(

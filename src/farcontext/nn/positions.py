@@ -1,33 +1,45 @@
 """Position encodings as pure functions.
 
-T tokens, H head width, F = H/2 frequencies, D model width, N heads, L trained length, s scale (wanted length / L).
-Angles are computed in fp64 and only their cosine and sine are cast: near position 2**20 an fp32 angle is off by up to
-0.06 rad.
+T tokens, H head width, F = H/2 frequencies, D model width, N heads, L trained length, s scale
+(wanted length / L). Frequencies are computed in fp64; `rotation` turns queries and keys by them.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from farcontext.nn.rotation import rotation_table
 
 SCHEME_NOTES = {
     "rope": "θ^(−2i/H), extends nothing; needs neither scale nor length (Su et al. 2021, RoFormer)",
-    "linear": "position interpolation, all frequencies / s; needs training on (Chen et al. 2023, eq. 4)",
-    "ntk": "NTK-aware base θ·s^(H/(H−2)): the first frequency stays, the last is / s (bloc97 2023; YaRN eq. 14-16)",
-    "dynamic_ntk": "ntk with s = max(1, length / L), plain RoPE within L; needs the length (YaRN section 3.3)",
-    "dynamic_ntk_hf": "ntk with 1 + s·(length / L − 1), plain RoPE within L; needs scale and length (transformers)",
-    "yarn": "keeps fast pairs, slow ones / s, ramp over the rounded pair index; attention factor (YaRN authors' code)",
-    "yarn_untruncated": "yarn without rounding the ends of its ramp; attention factor (transformers, truncate=False)",
-    "yarn_rotations": "yarn as printed, ramp over rotations within L; attention factor (Peng et al. 2023, eq. 17-20)",
-    "longrope": "one factor a pair, short within L and long beyond; needs both lists, length (Ding et al. 2024; Phi-3)",
-    "llama3": "keeps wavelengths below L/4, frequencies of those above L are / s, ramp over rotations between (Llama 3.1)",
-    "p_rope": "turns the share p of fastest pairs, the rest never; needs p, from training on (Barbero et al. 2024)",
-    "partial_rotary": "RoPE on the first p·H channels alone; needs p, from training on (GPT-J, GPT-NeoX rotary_pct)",
-    "abf": "RoPE with a larger base, given or by a rule; needs training on (Xiong et al. 2023; rule: Liu et al. 2023)",
+    "linear": "position interpolation, all frequencies / s; "
+    "needs training on (Chen et al. 2023, eq. 4)",
+    "ntk": "NTK-aware base θ·s^(H/(H−2)): the first frequency stays, the last is / s "
+    "(bloc97 2023; YaRN eq. 14-16)",
+    "dynamic_ntk": "ntk with s = max(1, length / L), plain RoPE within L; "
+    "needs the length (YaRN section 3.3)",
+    "dynamic_ntk_hf": "ntk with 1 + s·(length / L − 1), plain RoPE within L; "
+    "needs scale and length (transformers)",
+    "yarn": "keeps fast pairs, slow ones / s, ramp over the rounded pair index; "
+    "attention factor (YaRN authors' code)",
+    "yarn_untruncated": "yarn without rounding the ends of its ramp; "
+    "attention factor (transformers, truncate=False)",
+    "yarn_rotations": "yarn as printed, ramp over rotations within L; "
+    "attention factor (Peng et al. 2023, eq. 17-20)",
+    "longrope": "one factor a pair, short within L and long beyond; "
+    "needs both lists, length (Ding et al. 2024; Phi-3)",
+    "llama3": "keeps wavelengths below L/4, frequencies of those above L are / s, "
+    "ramp over rotations between (Llama 3.1)",
+    "p_rope": "turns the share p of fastest pairs, the rest never; "
+    "needs p, from training on (Barbero et al. 2024)",
+    "partial_rotary": "RoPE on the first p·H channels alone; "
+    "needs p, from training on (GPT-J, GPT-NeoX rotary_pct)",
+    "abf": "RoPE with a larger base, given or by a rule; "
+    "needs training on (Xiong et al. 2023; rule: Liu et al. 2023)",
 }
 SCHEMES = tuple(SCHEME_NOTES)
 # Further options and their defaults: a None must be given, but new_theta has a rule.
@@ -53,7 +65,10 @@ def _rope(width: int, theta: float) -> Float[Tensor, " F"]:
 
 
 def _ntk(head_dim: int, theta: float, scale: float) -> Float[Tensor, " F"]:
-    """The base at which the last frequency is exactly θ_{F−1}/s (YaRN eq. 16); the first is 1 at any base."""
+    """The base at which the last frequency is exactly θ_{F−1}/s (YaRN eq. 16).
+
+    The first frequency is 1 at any base.
+    """
     _expect(head_dim > 2, "head_dim", head_dim, "4 or more, one pair leaves NTK nothing to spread")
     return _rope(head_dim, theta * scale ** (head_dim / (head_dim - 2)))
 
@@ -66,13 +81,19 @@ def _blend(plain_F: Tensor, scale: float, kept_F: Tensor) -> Float[Tensor, " F"]
 def _by_rotations(
     plain_F: Tensor, scale: float, trained_length: int, slow: float, fast: float
 ) -> Float[Tensor, " F"]:
-    """Ramp over the turns within the trained length: up to `slow` is interpolated, from `fast` kept (eq. 17-20)."""
+    """Ramp over the turns within the trained length (eq. 17-20).
+
+    Up to `slow` turns a frequency is interpolated, from `fast` turns it is kept.
+    """
     turns_F = trained_length * plain_F / (2 * math.pi)
     return _blend(plain_F, scale, (turns_F - slow) / (fast - slow))
 
 
 def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[Tensor, " F"]:
-    """Ramp over the pair index: up to `low` is kept, from `high` interpolated; both within 0 … H−1, as released."""
+    """Ramp over the pair index: up to `low` is kept, from `high` interpolated.
+
+    Both are held within 0 … H−1, as in the released code.
+    """
     low, high = max(low, 0), min(high, 2 * len(plain_F) - 1)
     high = max(high, low + 0.001)  # The ramp becomes a step where it has no width.
     return _blend(
@@ -81,12 +102,18 @@ def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[T
 
 
 def _pair_turning(times: float, head_dim: int, theta: float, trained_length: int) -> float:
-    """The fractional index of the pair that turns so many times within the trained length (YaRN's code)."""
+    """The fractional index of the pair that turns so often within the trained length.
+
+    It follows YaRN's code.
+    """
     return head_dim * math.log(trained_length / (2 * math.pi * times)) / (2 * math.log(theta))
 
 
 def _larger_base(theta: float, scale: float, trained_length: int, new_theta: float | None) -> float:
-    """The base whose reach is s·L: θ^(ln(sL/2π) / ln(L/2π)), so that as many pairs as before complete a turn."""
+    """The base whose reach is s·L: θ^(ln(sL/2π) / ln(L/2π)).
+
+    With it as many pairs as before complete a turn.
+    """
     if new_theta is not None:
         _expect(new_theta > 1, "new_theta", new_theta, "a number above 1")
         return new_theta
@@ -248,63 +275,6 @@ def attention_factor(scheme: str, *, scale: float, trained_length: int) -> float
             return 1.0
 
 
-def rotation_table(
-    inv_freq: Float[Tensor, " F"], positions: Num[Tensor, "*t"], dtype: torch.dtype = torch.float32
-) -> tuple[Float[Tensor, "*t F"], Float[Tensor, "*t F"]]:
-    """Return cos and sin of position * frequency.
-
-    Angles are in fp64, then cast to `dtype`. Positions may be fractions.
-    """
-    angles = positions.double()[..., None] * inv_freq.double()
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(
-    x_BTNH: Float[Tensor, "B T N H"],
-    cos: Float[Tensor, "*t F"],
-    sin: Float[Tensor, "*t F"],
-    pairing: Literal["half", "interleaved"] = "half",
-) -> Float[Tensor, "B T N H"]:
-    """Turn each channel pair by its angle (RoFormer eq. 34).
-
-    `cos` and `sin` are (T, F) or (B, T, F). "half" pairs channels (i, i+F): GPT-NeoX, Hugging Face.
-    "interleaved" pairs (2i, 2i+1): RoFormer, GPT-J, Meta's own Llama weights. They differ by the
-    permutation of `pairs_together`; mixing them is silent and wrong.
-
-    Raises:
-        ValueError: unknown pairing, or tables that do not fit the head width.
-    """
-    if 2 * cos.shape[-1] != x_BTNH.shape[-1]:
-        raise ValueError(f"F = {cos.shape[-1]}, H = {x_BTNH.shape[-1]}: expected H = 2F")
-    cos, sin = cos[..., None, :], sin[..., None, :]  # All heads turn by one angle.
-    wide_BTNH = x_BTNH.to(torch.promote_types(x_BTNH.dtype, cos.dtype))
-    match pairing:
-        case "half":  # This is x·(cos, cos) + (second half, first half)·(−sin, sin).
-            swapped_BTNH = wide_BTNH.roll(cos.shape[-1], -1)
-            turned = torch.addcmul(
-                wide_BTNH * torch.cat((cos, cos), -1), swapped_BTNH, torch.cat((-sin, sin), -1)
-            )
-        case (
-            "interleaved"
-        ):  # Neighbours form a complex number: one pass over memory is 4× faster than "half".
-            turned = torch.view_as_complex(wide_BTNH.unflatten(-1, (-1, 2))) * torch.complex(
-                cos, sin
-            )
-            turned = torch.view_as_real(turned).flatten(-2)
-        case _:
-            raise ValueError(f"pairing = {pairing!r}: expected half or interleaved")
-    return turned.to(x_BTNH.dtype)
-
-
-def pairs_together(head_dim: int) -> list[int]:
-    """Return the channel order that puts pairs of "half" side by side.
-
-    The order is 0, F, 1, F+1, and so on. Taken on q and k alike it leaves every q·k as it was, and
-    "half" becomes "interleaved".
-    """
-    return [channel for i in range(head_dim // 2) for channel in (i, i + head_dim // 2)]
-
-
 def sinusoidal(length: int, width: int) -> Float[Tensor, "T D"]:
     """Return the sinusoidal table of Vaswani et al. 2017 (§3.5), fp64.
 
@@ -332,45 +302,6 @@ def alibi_slopes(heads: int) -> Float[Tensor, " N"]:
         4 * n / lower for n in range(1, 2 * lower, 2)
     ]
     return 2.0 ** -torch.tensor(exponents[:heads], dtype=torch.float64)
-
-
-def t5_bucket(
-    relative: Int[Tensor, "*shape"], *, causal: bool, buckets: int = 32, max_distance: int = 128
-) -> Int[Tensor, "*shape"]:
-    """Return T5's bucket of each relative position, key − query.
-
-    It follows Raffel et al. 2020 in transformers' convention. Half of the buckets hold one distance
-    each, the others grow by one ratio up to `max_distance`; the last holds all beyond. Without
-    `causal`, the upper half of the numbers is for keys after the query; with it, all those share
-    bucket 0. The learned bias of a bucket is not applied; T5 shares its table among layers and does
-    not divide logits by √H.
-
-    Raises:
-        ValueError: too few buckets, an odd number without `causal`, or a `max_distance` within the single ones.
-    """
-    half = buckets if causal else buckets // 2
-    single = half // 2
-    _expect(
-        half > 1 and (causal or buckets % 2 == 0),
-        "buckets",
-        buckets,
-        "2 or more, or an even 4 if not causal",
-    )
-    _expect(
-        max_distance > single,
-        "max_distance",
-        max_distance,
-        f"more than {single}, the distances of one bucket each",
-    )
-    distance = (-relative).clamp(min=0) if causal else relative.abs()
-    steps = (
-        (distance.double().clamp(min=single) / single).log()
-        / math.log(max_distance / single)
-        * (half - single)
-    )
-    grown = single + (steps + 1e-9).long()  # An exact power may come out a rounding error too low.
-    bucket = torch.where(distance < single, distance, grown.clamp(max=half - 1))
-    return bucket if causal else bucket + half * (relative > 0)
 
 
 def smear(

@@ -60,9 +60,8 @@ class Recurrent(nn.Module):
             if "bias" in name:
                 nn.init.zeros_(parameter)
                 if self.config.kind == "lstm" and name.startswith("bias_ih"):
-                    nn.init.ones_(
-                        parameter[S : 2 * S]
-                    )  # torch orders the gates input, forget, cell, output.
+                    # torch orders the gates input, forget, cell, output.
+                    nn.init.ones_(parameter[S : 2 * S])
             else:
                 fill = nn.init.orthogonal_ if "weight_hh" in name else nn.init.xavier_uniform_
                 for gate in parameter.split(S):
@@ -94,7 +93,8 @@ class Recurrent(nn.Module):
         With `select` they are (n, V), of the positions that it marks.
 
         Raises:
-            ValueError: documents: the state would have to be reset within a row, which torch's kernels do not do.
+            ValueError: documents: the state would have to be reset within a row, which torch's
+                kernels do not do.
         """
         if documents is not None:
             raise ValueError("documents: expected none, a recurrent row is one document")

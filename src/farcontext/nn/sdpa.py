@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from farcontext.nn.masks import Pattern
 
-# cuDNN gives a query without a key another output than 0 (seen on an H200, torch 2.11), and flash takes no mask.
+# cuDNN gives a query without a key another output than 0 (seen on an H200, torch 2.11), and flash
+# takes no mask.
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -62,9 +63,8 @@ def _mask(pattern: Pattern, q_BTNH: Tensor, S: int) -> Tensor:
     T, device = q_BTNH.shape[1], q_BTNH.device
     key = ("dense", T, S, str(device), q_BTNH.dtype)
     if key not in pattern.built:
-        with torch.inference_mode(
-            False
-        ):  # A mask first made in evaluation must serve training too.
+        # A mask first made in evaluation must serve training too.
+        with torch.inference_mode(False):
             mask, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
             if bias is not None:
                 mask = bias.to(q_BTNH.dtype).masked_fill(~mask, float("-inf"))

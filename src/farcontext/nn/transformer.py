@@ -67,7 +67,10 @@ class Stack(nn.Module):
     def _patterns(
         self, documents_BT: Tensor | None, pattern: Pattern | None
     ) -> tuple[Pattern, Pattern | None]:
-        """Return the patterns of global and of local layers: half-width h, or in a causal stack the last h keys."""
+        """Return the patterns of global and of local layers.
+
+        A local layer sees half-width h, or in a causal stack the last h keys.
+        """
         whole = pattern or (Pattern.causal() if self.causal else Pattern())
         band = None
         if self.config.window is not None:
@@ -168,9 +171,11 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens: ids.
-            documents: equal ids see each other; a negative id is padding. None: each row is one document.
+            documents: equal ids see each other; a negative id is padding. None: each row is one
+                document.
             select: a mask (B, T), or indices into the flattened rows.
-            pattern: what global layers see, at unchanged positions, instead of everything (or j ≤ i if causal).
+            pattern: what global layers see, at unchanged positions, instead of everything (or j ≤ i
+                if causal).
         """
         return self.logits(self.hidden(tokens, documents, pattern, select))
 

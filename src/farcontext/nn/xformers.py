@@ -2,9 +2,9 @@
 
 A pattern is told to it as one of its `attn_bias` types.
 
-B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, n tokens packed into one row. xformers
-is imported when it is first asked for: that takes seconds, and it has wheels for Linux alone. Its masks can be made on
-any device, its kernels run on CUDA.
+B batch, T query tokens, S key tokens, N heads, G key/value heads, H head width, n tokens packed
+into one row. xformers is imported when it is first asked for: that takes seconds, and it has wheels
+for Linux alone. Its masks can be made on any device, its kernels run on CUDA.
 """
 
 import logging
@@ -44,10 +44,13 @@ def xformers(
     v_BSGH: Float[Tensor, "B S G H"],
     pattern: Pattern,
 ) -> Float[Tensor, "B T N H"]:
-    """Return attention by xformers' `memory_efficient_attention`; its dispatcher takes flash or cutlass kernels.
+    """Return attention by xformers' `memory_efficient_attention`.
+
+    Its dispatcher takes flash or cutlass kernels.
 
     Raises:
-        ValueError: no CUDA, no xformers, a relative bias that is being learned, or inputs that no kernel of it takes.
+        ValueError: no CUDA, no xformers, a relative bias that is being learned, or inputs that no
+            kernel of it takes.
     """
     if q_BTNH.device.type != "cuda":
         where = q_BTNH.device.type
@@ -114,12 +117,13 @@ def xformers_bias(
     sees a query without a key.
 
     Raises:
-        ValueError: a relative bias that is being learned; documents that are not in one run of tokens each, or, in a
-            causal pattern, whose last query is not at their last key.
+        ValueError: a relative bias that is being learned; documents that are not in one run of
+            tokens each, or, in a causal pattern, whose last query is not at their last key.
     """
     if pattern.relative is not None and pattern.relative.requires_grad:
         raise ValueError(
-            "backend = xformers: expected a relative bias without gradient; sdpa and reference learn it"
+            "backend = xformers: expected a relative bias without gradient; "
+            "sdpa and reference learn it"
         )
     key = ("xformers", B, T, S, str(device), dtype)
     if key not in pattern.built:
@@ -179,7 +183,10 @@ def _block_bias(
 def _blocks(
     pattern: Pattern, B: int, T: int, S: int
 ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Return flat query and key positions, document by document, and how many of each a document has."""
+    """Return flat query and key positions, document by document, and their numbers.
+
+    The numbers say how many of each a document has.
+    """
     theirs, mine = torch.zeros(B, S, dtype=torch.long), torch.zeros(B, T, dtype=torch.long)
     if pattern.documents is not None:
         theirs, mine = (
@@ -194,7 +201,8 @@ def _blocks(
             first, end = key_runs[document]
             if pattern.after is not None and stop + S - T != end:
                 raise ValueError(
-                    f"document {document}: expected its last query at its last key for xformers; use sdpa"
+                    f"document {document}: expected its last query at its last key for xformers; "
+                    "use sdpa"
                 )
             # Queries before the document's first key see none.
             seen = (
@@ -215,20 +223,23 @@ def _runs(documents_T: Tensor) -> dict[int, tuple[int, int]]:
     runs = [(document, (start, stop)) for document, start, stop in runs if document >= 0]
     if len(dict(runs)) < len(runs):
         raise ValueError(
-            "documents: expected each in one run of tokens for xformers' block-diagonal masks; use sdpa"
+            "documents: expected each in one run of tokens for xformers' block-diagonal masks; "
+            "use sdpa"
         )
     return dict(runs)
 
 
 def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.dtype) -> Packed:
-    """Return a tensor, −inf where hidden, but 0 in a row without a key, whose output is then set to 0."""
+    """Return a tensor, −inf where hidden, but 0 in a row without a key.
+
+    The output of such a row is then set to 0.
+    """
     allowed, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
     seeing = allowed.any(-1, keepdim=True)
     bias_BNTS = torch.where(~allowed & seeing, float("-inf"), bias.to(dtype))
-    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[
-        ..., :S
-    ]  # cutlass wants rows of a multiple of 8 elements.
+    # cutlass wants rows of a multiple of 8 elements.
+    bias_BNTS = F.pad(bias_BNTS, (0, -S % 8))[..., :S]
     return Packed(bias_BNTS, keyless=None if seeing.all() else ~seeing.transpose(1, 2))
 
 
@@ -246,7 +257,8 @@ def fmha() -> ModuleType:
     """
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
-        from xformers.ops import fmha as module  # noqa: PLC0415 (takes seconds, and is not everywhere)
+        # This takes seconds, and is not everywhere.
+        from xformers.ops import fmha as module  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
             f"backend = xformers: {error}; it has wheels for Linux, and kernels for CUDA"

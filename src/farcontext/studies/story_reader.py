@@ -17,7 +17,7 @@ import torch
 from farcontext import files
 from farcontext.data import corpus
 from farcontext.data.tokenizer import load_tokenizer
-from farcontext.measure import cost
+from farcontext.measure import formulas
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.generation import GREEDY, Sampling, generate
 from farcontext.nn.transformer import Decoder
@@ -146,7 +146,7 @@ def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
 
 
 def flop_of(params: Params, recipe: str) -> float:
-    """Return what a recipe's steps cost, forward and backward, by `cost.flop`."""
+    """Return what a recipe's steps cost, forward and backward, by `formulas.flop`."""
     lengths = (params.short_length, params.long_length)
     counts = [sum(phase) for phase in zip(*steps_of(params, recipe).values(), strict=True)]
     return sum(n * _step_flop(params, length) for n, length in zip(counts, lengths, strict=True))
@@ -154,8 +154,8 @@ def flop_of(params: Params, recipe: str) -> float:
 
 def _step_flop(params: Params, length: int) -> float:
     """Few tokens of a row are scored, so the output is left out."""
-    return cost.training_flop(
-        cost.flop(model_of(params), length, params.step_tokens // length, scored=0)
+    return formulas.training_flop(
+        formulas.flop(model_of(params), length, params.step_tokens // length, scored=0)
     )
 
 

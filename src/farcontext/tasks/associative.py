@@ -113,11 +113,15 @@ def gap_law(count: int, power: float) -> np.ndarray:
 def _pairs(
     rng: np.random.Generator, rows: int, vocabulary: Sequence[int], pairs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return different keys of a vocabulary's first half and different values of its second, (R, pairs) each."""
+    """Return different keys of a vocabulary's first half and values of its second.
+
+    The values differ too; both are (R, pairs).
+    """
     ids, half = np.asarray(vocabulary), len(vocabulary) // 2
     if not 2 <= pairs < half:
         raise ValueError(
-            f"vocabulary of {len(ids)}, pairs = {pairs}: expected 2 pairs or more, fewer than {half}"
+            f"vocabulary of {len(ids)}, pairs = {pairs}: "
+            f"expected 2 pairs or more, fewer than {half}"
         )
     keys = ids[:half][np.argsort(rng.random((rows, half)), 1)[:, :pairs]]
     values = ids[half:][np.argsort(rng.random((rows, len(ids) - half)), 1)[:, :pairs]]

@@ -52,8 +52,10 @@ def sample(
     - doctor
     - night
     >>> (query,) = made.queries
-    >>> toy.decode(query.question), toy.decode(query.answer), [toy.decode(choice) for choice in query.choices]
-    ('\nMost common words, A to Z:', ' doctor', [' night', ' doctor', ' friend'])
+    >>> toy.decode(query.question), toy.decode(query.answer)
+    ('\nMost common words, A to Z:', ' doctor')
+    >>> [toy.decode(choice) for choice in query.choices]
+    [' night', ' doctor', ' friend']
     >>> oracle(made, toy.decode) == [query.answer]
     True
 
@@ -63,7 +65,8 @@ def sample(
         encode: text → ids, without special tokens.
         filler: real prose.
         common: number of common words; the answer names all, in alphabetical order.
-        choices: sets of `common` words to choose from, one of them the common ones; no other words occur.
+        choices: sets of `common` words to choose from, one of them the common ones; no other words
+            occur.
         ratio: how many times as often a common word occurs, 2 or more.
         bos: ids put first.
 

@@ -38,7 +38,7 @@ def sample(
     span: int = 4,
     bos: Sequence[int] = (),
 ) -> Sample:
-    """Return prose in which some stretches are to be continued.
+    r"""Return prose in which some stretches are to be continued.
 
     The stretches are beginnings of sentences from elsewhere in the prose.
 
@@ -58,12 +58,16 @@ def sample(
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> tale = (
-    ...     "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came. "
-    ...     "A dog barked at the gate. She lit the lamp and sat down."
+    ...     "The old men rode out early. Nobody saw them go. It was cold on the hills. "
+    ...     "Then the rain came. A dog barked at the gate. She lit the lamp and sat down."
     ... )
     >>> made = sample(length=40, seed=0, encode=toy.encode, filler=tale, queries=2, cue=2, span=3)
-    >>> print(toy.decode(made.context).strip())
-    Nobody saw them go. It She lit the lamp and was cold on the hills. Then the rain came. A dog The old men rode barked at the gate. She
+    >>> print(toy.decode(made.context).strip().replace(". ", ".\n"))
+    Nobody saw them go.
+    It She lit the lamp and was cold on the hills.
+    Then the rain came.
+    A dog The old men rode barked at the gate.
+    She
     >>> [(toy.decode(query.question), toy.decode(query.answer)) for query in made.queries]
     [(' She lit', ' the lamp and'), (' The', ' old men rode')]
     >>> oracle(made) == [query.answer for query in made.queries]
@@ -94,7 +98,8 @@ def _copying(
         if all(len(places_of(query.question, made.context)) == 1 for query in made.queries):
             return made
     raise ValueError(
-        f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} tokens"
+        f"cue = {cue}: expected more: no {queries} stretches whose beginning is unique in {length} "
+        "tokens"
     )
 
 

@@ -17,12 +17,10 @@ import numpy as np
 
 from farcontext.tasks.sample import Encode, Ids, Query, Sample, places_of
 
-MEMBER = re.compile(
-    r"^(\w+ \()(\w+)[^)\n]*\): "
-)  # A manual's line reads: name (type, …): what it is.
-VERSE = re.compile(
-    r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b"
-)  # A play's line is read as four words and the next one.
+# A manual's line reads: name (type, …): what it is.
+MEMBER = re.compile(r"^(\w+ \()(\w+)[^)\n]*\): ")
+# A play's line is read as four words and the next one.
+VERSE = re.compile(r"^((?:[A-Za-z',;-]+ ){4})([a-z]{3,})\b")
 
 Split = tuple[str, str]  # A line is split into its beginning and the value that follows.
 
@@ -63,14 +61,16 @@ def sample(
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
     >>> text = "Request:\nLabel (string): a name.\nRows (integer): how many.\nEnd.\n"
-    >>> made = sample(text, "Other words. " * 20, length=27, encode=toy.encode, read=members, seed=0)
+    >>> spare = "Other words. " * 20
+    >>> made = sample(text, spare, length=27, encode=toy.encode, read=members, seed=0)
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), round(query.depth, 2))
     '\nLabel (' 'string' 0.3
     '\nRows (' 'integer' 0.7
 
-    Only beginnings that the stretch holds once are asked for, each value about as often as the others; the choices are
-    the values asked for.
+    Only beginnings that the stretch holds once are asked for, each value about as often as the
+    others; the choices are the values asked for.
 
     Args:
         text, spare: the document from where the stretch begins, and another one for the controls.
@@ -123,7 +123,10 @@ def _asked(
     encode: Encode,
     queries: int,
 ) -> list[tuple[int, Ids, Ids]]:
-    """Return (line, question, answer) of lines whose beginning stands once in a context; the values take turns."""
+    """Return (line, question, answer) of lines whose beginning stands once in a context.
+
+    The values take turns.
+    """
     by_value: dict[Ids, list[tuple[int, Ids, Ids]]] = {}
     for number in rng.permutation(len(splits)):
         line, begin, value = splits[number]

@@ -2,8 +2,8 @@
 
 The language is from Liu et al. 2023 ("Exposing Attention Glitches").
 
-R rows, T tokens in a row. A recurrent state of one bit solves it at any length; attention must find the last write among
-all that look like it. A batch is (tokens, scored), as in `tasks.recall`.
+R rows, T tokens in a row. A recurrent state of one bit solves it at any length; attention must find
+the last write among all that look like it. A batch is (tokens, scored), as in `tasks.recall`.
 """
 
 import numpy as np
@@ -26,8 +26,8 @@ def flip_flop(
                       ^
 
     Args:
-        ignores: share of ignore instructions; the rest are writes and reads in equal numbers on average. The first
-            instruction writes and the last one reads.
+        ignores: share of ignore instructions; the rest are writes and reads in equal numbers on
+            average. The first instruction writes and the last one reads.
 
     Raises:
         ValueError: odd length, or less than 4.

@@ -53,13 +53,15 @@ def sample(
     fear wood: fire
     bird lamp: clock
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), round(query.depth, 2))
     '\nknife steel:' ' sorrow' 0.39
     '\nfear wood:' ' fire' 0.74
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
     True
 
-    Keys are two words and occur once. The choices are the values of the lines asked for, which no other line has.
+    Keys are two words and occur once. The choices are the values of the lines asked for, which no
+    other line has.
 
     Args:
         length: tokens of context, longest question and longest choice together.
@@ -70,7 +72,8 @@ def sample(
         bos: ids put first.
 
     Raises:
-        ValueError: too short a length; it says what fits. Or too long for the number of different keys.
+        ValueError: too short a length; it says what fits. Or too long for the number of different
+            keys.
     """
     if queries < 2:
         raise ValueError(f"queries = {queries}: expected at least 2")
@@ -104,7 +107,10 @@ def sample(
 def _keys(
     rng: np.random.Generator, encode: Encode, words: list[str], least: int, tokens: int
 ) -> list[Ids]:
-    """Return different keys in random order, at least so many and until they have so many tokens."""
+    """Return different keys in random order.
+
+    There are at least so many, and more until they have so many tokens.
+    """
     keys: list[Ids] = []
     for pair in rng.permutation(len(words) ** 2):
         first, second = divmod(int(pair), len(words))

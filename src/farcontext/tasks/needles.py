@@ -2,10 +2,11 @@
 
 Nothing in the text prepares a needle.
 
-One generator for three of RULER's tasks (Hsieh et al. 2024): `keys=1` single needle, `keys>1` many keys, each the others'
-distractor and each asked for, `values>1` many values of a key. Unlike RULER's, the values are words of one token where the
-tokenizer has them, the question repeats the needle's own beginning (plain completion, no instruction), and scores come from
-choices of equal standing rather than from generated text.
+One generator for three of RULER's tasks (Hsieh et al. 2024): `keys=1` single needle, `keys>1` many
+keys, each the others' distractor and each asked for, `values>1` many values of a key. Unlike
+RULER's, the values are words of one token where the tokenizer has them, the question repeats the
+needle's own beginning (plain completion, no instruction), and scores come from choices of equal
+standing rather than from generated text.
 """
 
 import re
@@ -54,7 +55,8 @@ def sample(
     The secret word of Felix is role. out early. Nobody saw them go. It
     The secret word of Linda is death. was cold on the
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), round(query.depth, 2))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), round(query.depth, 2))
     '\nThe secret word of Linda is' ' death' 0.76
     '\nThe secret word of Felix is' ' role' 0.24
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
@@ -65,15 +67,17 @@ def sample(
         seed: the same words, names and filler at every length.
         encode: text → ids, without special tokens.
         filler: real prose.
-        keys: number of names, each asked for. The choices are the keys' values; for one key also words that do not
-            occur, so that recognising its word is enough: a check of the set-up, not a measurement.
-        values: words a name has. With several, the question asks for all in alphabetical order, and the needles of the
-            names alternate at random.
+        keys: number of names, each asked for. The choices are the keys' values; for one key also
+            words that do not occur, so that recognising its word is enough: a check of the set-up,
+            not a measurement.
+        values: words a name has. With several, the question asks for all in alphabetical order, and
+            the needles of the names alternate at random.
         depths: share of the filler before each of the keys · values needles, ascending; None: even.
         bos: ids put first.
 
     Raises:
-        ValueError: too many keys or values for the lists of words, or too short a length; it says what fits.
+        ValueError: too many keys or values for the lists of words, or too short a length; it says
+            what fits.
     """
     if not 1 <= keys <= len(NAMES) or values < 1:
         raise ValueError(

@@ -1,8 +1,9 @@
 """Associative recall of token ids: which value stood after this key?
 
-R rows, T tokens in a row. Keys, values and filler are ids of their own, so nothing but the row tells a key's value:
-whoever ignores the row scores 1/VALUES. A batch is (tokens, scored), both (R, T): a scored token is to be predicted from
-what stands before it (a decoder) or with itself masked (an encoder).
+R rows, T tokens in a row. Keys, values and filler are ids of their own, so nothing but the row
+tells a key's value: whoever ignores the row scores 1/VALUES. A batch is (tokens, scored), both
+(R, T): a scored token is to be predicted from what stands before it (a decoder) or with itself
+masked (an encoder).
 """
 
 import numpy as np
@@ -64,9 +65,10 @@ def recall(
 
     Args:
         pairs: number of pairs; the last 2·pairs tokens are the questions and their answers.
-        span: the pairs stand somewhere within so many tokens, whatever the length (evidence of fixed density);
-            None: anywhere before the questions.
-        depth: where that span stands: 0 at the very beginning, 1 right before the questions; None: anywhere.
+        span: the pairs stand somewhere within so many tokens, whatever the length (evidence of
+            fixed density); None: anywhere before the questions.
+        depth: where that span stands: 0 at the very beginning, 1 right before the questions; None:
+            anywhere.
 
     Raises:
         ValueError: more pairs than keys, or no room for them.

@@ -6,9 +6,10 @@ A sample has one context, questions that follow it, and the places of their evid
     | bos | block | block | EVIDENCE | block | … | block | question answer |
     |<------------------ context ------------------->|
 
-A task makes pieces of text and what to ask about them; `assemble` lays the pieces into filler so that context, longest
-question and longest choice have together exactly `length` tokens. Text is encoded piece by piece and joined as ids, never
-tokenised again, so an answer in the context has the ids of the answer that is scored. Chat templates are not applied.
+A task makes pieces of text and what to ask about them; `assemble` lays the pieces into filler so
+that context, longest question and longest choice have together exactly `length` tokens. Text is
+encoded piece by piece and joined as ids, never tokenised again, so an answer in the context has the
+ids of the answer that is scored. Chat templates are not applied.
 """
 
 import re
@@ -51,12 +52,12 @@ class Query:
 class Sample:
     """Questions about one context.
 
-    Each span of evidence is a block, so controls can move or replace it whole. Every choice stands in the evidence of some
-    question or in none, so a context without evidence favours no choice.
+    Each span of evidence is a block, so controls can move or replace it whole. Every choice stands
+    in the evidence of some question or in none, so a context without evidence favours no choice.
 
     Raises:
-        ValueError: the parts contradict each other: another length than stated, an answer that is no choice or stands in
-            its own question, evidence that is no block.
+        ValueError: the parts contradict each other: another length than stated, an answer that is
+            no choice or stands in its own question, evidence that is no block.
     """
 
     context: np.ndarray  # The ids are int64 (S,) and read-only.
@@ -72,7 +73,8 @@ class Sample:
         whole = len(self.context) + max(map(longest, self.queries))
         if whole != self.length:
             raise ValueError(
-                f"length = {self.length}: expected context, question and choice of so many, not {whole}"
+                f"length = {self.length}: expected context, question and choice of so many, "
+                f"not {whole}"
             )
         known = set(pairwise([*self.blocks, len(self.context)]))
         for number, query in enumerate(self.queries):
@@ -127,8 +129,8 @@ def prose(text: str, encode: Encode, rng: np.random.Generator) -> Iterator[Ids]:
 
     The stream starts at a random sentence and goes round again.
 
-    A sentence keeps the space before it; another parts the text's end from its beginning. Without punctuation, 400
-    characters count as one sentence.
+    A sentence keeps the space before it; another parts the text's end from its beginning. Without
+    punctuation, 400 characters count as one sentence.
 
     Raises:
         ValueError: there is no text.
@@ -169,8 +171,8 @@ def assemble(
 
     Args:
         pieces: ids that stay together.
-        depths: for each piece the share of the filler that stands before it, ascending. Between sentences where one
-            starts near by (SNAP), else inside a sentence.
+        depths: for each piece the share of the filler that stands before it, ascending. Between
+            sentences where one starts near by (SNAP), else inside a sentence.
 
     Raises:
         ValueError: the pieces do not fit; it says the smallest length that does.
@@ -222,7 +224,7 @@ def _query(
     return Query(question, answer, tuple(sorted(choices)), tuple(spans), depth)
 
 
-# ---------------------------------------------------------------------------------------------------------- controls
+# ----------------------------------------------------------------------------------------- controls
 
 
 def closed_book(sample: Sample) -> Sample:
@@ -285,7 +287,7 @@ def shuffled(sample: Sample, seed: int) -> Sample:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------ answers
 
 
 def places_of(part: Sequence[int], ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 A row holds a story in prose, then questions, its facts in short, or what is so.
 
-R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its own, beyond those of the
-tokenizer that encodes all else: what is learned then is reading, not spelling.
+R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its
+own, beyond those of the tokenizer that encodes all else: what is learned then is reading, not
+spelling.
 """
 
 import functools
@@ -14,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from farcontext.tasks import world
+from farcontext.tasks import events, world
+from farcontext.tasks.events import Fact
 from farcontext.tasks.sample import SENTENCE, Decode, Encode, Ids
-from farcontext.tasks.world import Fact, Story, simulate, state
+from farcontext.tasks.world import Story, simulate, state
 
 Tail = Literal["questions", "cloze", "summary", "statements"]
 Part = tuple[Ids, bool]  # The flag says whether the ids are scored.
@@ -41,7 +43,10 @@ class Vocabulary:
         self.encode = functools.lru_cache(1 << 17)(self._encode)
 
     def _encode(self, text: str) -> Ids:
-        """Return a text's ids: word by word where the world says them, else as the tokenizer does."""
+        """Return a text's ids: word by word where the world says them.
+
+        All other text is encoded as the tokenizer does.
+        """
         ids: list[int] = []
         for known, run in groupby(PIECE.findall(text), self.ids.__contains__):
             pieces = list(run)
@@ -64,19 +69,22 @@ class Vocabulary:
 
 
 def _words() -> list[str]:
-    """Return every word and mark that the world says, with the space or newline before it, sorted."""
+    """Return every word and mark that the world says, sorted.
+
+    Each has the space or newline before it.
+    """
     names = [
         *world.FIRSTS,
         *world.FAMILIES,
-        *world.PLACES,
-        *world.THINGS,
-        *world.DAYS,
+        *events.PLACES,
+        *events.THINGS,
+        *events.DAYS,
         "the",
         "The",
         "to",
     ]
-    told = [*world.OPENINGS, *(verb for verbs in world.VERBS.values() for verb in verbs), *names]
-    asked = [*world.QUESTIONS.values(), *world.FACTS.values(), SUMMARY, STATEMENTS, END]
+    told = [*events.OPENINGS, *(verb for verbs in events.VERBS.values() for verb in verbs), *names]
+    asked = [*events.QUESTIONS.values(), *events.FACTS.values(), SUMMARY, STATEMENTS, END]
     texts = [*(f" {text}" for text in told), *asked]
     return sorted(
         {piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "}
@@ -165,7 +173,8 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
 
     Questions and statements have scored answers; facts are scored whole.
 
-    Questions and statements are drawn with replacement, each kind as often: what was not asked yet is no likelier to come.
+    Questions and statements are drawn with replacement, each kind as often: what was not asked yet
+    is no likelier to come.
     """
     facts = in_order(story)
     kinds = sorted({fact.kind for fact in facts})
@@ -212,7 +221,7 @@ def brief(rng: np.random.Generator, story: Story) -> str:
 
 
 def _cloze(fact: Fact, encode: Encode) -> list[Part]:
-    begin, end = world.FACTS[fact.kind].split(" {value}")
+    begin, end = events.FACTS[fact.kind].split(" {value}")
     return [
         (encode(begin.format(subject=fact.subject)), False),
         (encode(f" {fact.value}"), True),

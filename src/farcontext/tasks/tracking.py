@@ -56,7 +56,8 @@ def sample(
     X74 = X81. cold on
     X57 = X74. the hills
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), len(query.evidence))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), len(query.evidence))
     '\nThe value of X76 is' ' wheel' 3
     '\nThe value of X57 is' ' drum' 3
     >>> oracle(made, toy.decode) == [query.answer for query in made.queries]
@@ -76,7 +77,8 @@ def sample(
     """
     if chains < 2 or hops < 0 or chains * (hops + 1) > len(VARIABLES):
         raise ValueError(
-            f"chains = {chains}, hops = {hops}: expected 2 chains or more, of at most 90 variables in all"
+            f"chains = {chains}, hops = {hops}: expected 2 chains or more, "
+            "of at most 90 variables in all"
         )
     rng = np.random.default_rng((TRACKING, seed))
     names = [f"X{number}" for number in rng.choice(VARIABLES, chains * (hops + 1), replace=False)]
@@ -106,7 +108,10 @@ def sample(
 def _assignments(
     encode: Encode, names: list[str], values: list[str], owners: np.ndarray
 ) -> tuple[list[Ids], list[str]]:
-    """Return an assignment for each name, which goes on its owner's chain, and each chain's last name."""
+    """Return an assignment for each name, and each chain's last name.
+
+    An assignment goes on its owner's chain.
+    """
     last, pieces = list(values), []
     for name, owner in zip(names, owners, strict=True):
         pieces.append((*encode(f"\n{name} ="), *encode(f" {last[owner]}"), *encode(".")))

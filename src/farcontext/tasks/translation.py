@@ -3,15 +3,20 @@
 The language is for the story world, and it is regular as Esperanto is. Some sentences of a document
 cannot be translated alone.
 
-English says `it`, `you` and `bank`; the second language must choose, and an earlier sentence tells which:
+English says `it`, `you` and `bank`; the second language must choose, and an earlier sentence
+tells which:
 
-    gender      The lamp is here.  …  Anna Baker takes it.           la lampa esta qui.   …  Anna Baker prena la.
+    gender      The lamp is here.  …  Anna Baker takes it.
+                la lampa esta qui.  …  Anna Baker prena la.
     formality   Anna Baker and Boris Carter are friends.  …
-                Anna Baker asks Boris Carter: do you come?           Anna Baker demanda a Boris Carter: venas tu?
-    term        It is about money.  …  Anna Baker sees the bank.     Anna Baker vida la banka.
+                Anna Baker asks Boris Carter: do you come?
+                Anna Baker demanda a Boris Carter: venas tu?
+    term        It is about money.  …  Anna Baker sees the bank.
+                Anna Baker vida la banka.
 
-What an earlier sentence tells is drawn evenly and independently, so whoever does not read it is right in one case of two: the
-contrast of a sentence is its other translation, alike but for the word that was chosen.
+What an earlier sentence tells is drawn evenly and independently, so whoever does not read it is
+right in one case of two: the contrast of a sentence is its other translation, alike but for the
+word that was chosen.
 """
 
 import re
@@ -51,10 +56,8 @@ TERMS = {  # An English word has two meanings, each (topic in both languages, no
 }
 VERBS = {"takes": "prena", "finds": "trova", "buys": "compra", "wants": "vola"}
 ASKED = {"come": "vena", "stay": "resta", "play": "juga", "eat": "mangia"}
-FORMAL = {
-    "friends": ("amicos", "s tu"),
-    "strangers": ("stranjos", "z vos"),
-}  # An English key gives (the other language's word, the verb's end).
+# An English key gives (the other language's word, the verb's end).
+FORMAL = {"friends": ("amicos", "s tu"), "strangers": ("stranjos", "z vos")}
 
 
 class Sentence(NamedTuple):
@@ -78,7 +81,7 @@ def article(noun: str) -> str:
     return "la" if noun.endswith("a") else "lo"
 
 
-# -------------------------------------------------------------------------------------------------- the three choices
+# -------------------------------------------------------------------------------- the three choices
 
 
 def _gender(rng: np.random.Generator, names: Sequence[str]) -> tuple[Sentence, Sentence]:
@@ -161,7 +164,7 @@ def _waiting(name: str) -> Sentence:
     return Sentence(f" {name} waits.", f" {name} atenda.")
 
 
-# ------------------------------------------------------------------------------------------------------------- oracle
+# ------------------------------------------------------------------------------------------- oracle
 
 
 def oracle(sources: Sequence[str], choices: Sequence[str]) -> str | None:

@@ -11,25 +11,38 @@ import numpy as np
 
 from farcontext.tasks.sample import Encode, Ids
 
+# The keys of cached runs hash these texts with their line ends, so the line ends stay.
 NAMES = tuple(
-    """
-    Alice Anna Arthur Bella Boris Carla Cecil Clara Daniel Diana Edgar Elena Emma Felix Flora Frank Grace Hannah Harry
-    Helen Henry Ida Irene Jacob James Jane Julia Karl Laura Leo Linda Lucy Maria Martin Mary Nina Nora Oliver Oscar
-    Paul Peter Rachel Robert Rosa Ruth Samuel Sarah Simon Sofia Stella Thomas Tina Victor Walter
-    """.split()  # noqa: SIM905
+    (  # noqa: SIM905
+        "\n    Alice Anna Arthur Bella Boris Carla Cecil Clara Daniel Diana Edgar Elena Emma "
+        "Felix Flora Frank Grace Hannah Harry"
+        "\n    Helen Henry Ida Irene Jacob James Jane Julia Karl Laura Leo Linda Lucy Maria "
+        "Martin Mary Nina Nora Oliver Oscar"
+        "\n    Paul Peter Rachel Robert Rosa Ruth Samuel Sarah Simon Sofia Stella Thomas Tina "
+        "Victor Walter\n    "
+    ).split()
 )
 NOUNS = tuple(
-    """
-    river stone lamp bread sword crown horse house garden king queen table paper letter window door light night
-    morning winter summer water fire earth wind rain storm cloud sea ship island forest tree leaf flower rose grass
-    field road bridge tower wall city town village market church castle prison school master doctor soldier captain
-    friend brother sister mother father child woman lady prince servant voice music song dance dream sleep death life
-    hope fear joy anger sorrow truth power peace war battle blood bone hand foot head heart eye ear mouth nose face
-    hair finger shoulder skin coat shirt shoe ring gold silver iron steel wood glass silk wool wine beer milk honey
-    salt sugar meat fish bird dog cat cow sheep wolf lion bear fox mouse snake book story news number price money coin
-    gift box bag rope knife spoon cup dish plate key lock bell clock wheel cart boat sail flag drum horn list name
-    type group object file image page line class model server user color size role rule path task
-    """.split()  # noqa: SIM905
+    (  # noqa: SIM905
+        "\n    river stone lamp bread sword crown horse house garden king queen table paper "
+        "letter window door light night"
+        "\n    morning winter summer water fire earth wind rain storm cloud sea ship island "
+        "forest tree leaf flower rose grass"
+        "\n    field road bridge tower wall city town village market church castle prison school "
+        "master doctor soldier captain"
+        "\n    friend brother sister mother father child woman lady prince servant voice music "
+        "song dance dream sleep death life"
+        "\n    hope fear joy anger sorrow truth power peace war battle blood bone hand foot head "
+        "heart eye ear mouth nose face"
+        "\n    hair finger shoulder skin coat shirt shoe ring gold silver iron steel wood glass "
+        "silk wool wine beer milk honey"
+        "\n    salt sugar meat fish bird dog cat cow sheep wolf lion bear fox mouse snake book "
+        "story news number price money coin"
+        "\n    gift box bag rope knife spoon cup dish plate key lock bell clock wheel cart boat "
+        "sail flag drum horn list name"
+        "\n    type group object file image page line class model server user color size role "
+        "rule path task\n    "
+    ).split()
 )
 
 
@@ -40,9 +53,10 @@ def draw_words(
 
     The words have as few tokens as this tokenizer allows.
 
-    A word counts with the space before it. They are drawn from the words of one token if there are `count` of them, else
-    from those of two, and so on: of equal length, so that no choice is likelier for being short. Where no length has so
-    many, from the shortest. Of words with the same ids (an unknown token) only the first is used.
+    A word counts with the space before it. They are drawn from the words of one token if there are
+    `count` of them, else from those of two, and so on: of equal length, so that no choice is
+    likelier for being short. Where no length has so many, from the shortest. Of words with the same
+    ids (an unknown token) only the first is used.
 
     Raises:
         ValueError: fewer than `count` words.

@@ -5,19 +5,30 @@ It is told in plain sentences, and what is true is known.
     simulate ──> events ──> sentences, laid into real prose ──> a sample to be asked
                    └──> state: where everybody is, who has what ──> questions, facts, contradictions
 
-Nothing but the events tells an answer: places, holders and receivers are drawn independently and uniformly, so whoever does
-not see the evidence is right at chance. Train and test worlds share words but no person (a first name with a family name)
-and no wording (an opening with a verb), so no event of one is in the other. As in bAbI (Weston et al. 2015), a place needs
-one sentence (hops = 1) and a thing's place two: who has it, and where that person is.
+Nothing but the events tells an answer: places, holders and receivers are drawn independently and
+uniformly, so whoever does not see the evidence is right at chance. Train and test worlds share
+words but no person (a first name with a family name) and no wording (an opening with a verb), so no
+event of one is in the other. As in bAbI (Weston et al. 2015), a place needs one sentence (hops = 1)
+and a thing's place two: who has it, and where that person is.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from farcontext.tasks.events import (
+    DAYS,
+    OPENINGS,
+    PLACES,
+    TELLINGS,
+    THINGS,
+    VERBS,
+    Event,
+    Fact,
+)
 from farcontext.tasks.sample import (
     STORIES,
     Ask,
@@ -31,7 +42,6 @@ from farcontext.tasks.sample import (
 )
 
 Split = Literal["train", "test"]
-Kind = Literal["place", "holder", "thing_place"]
 
 WOMEN = ("Anna", "Bella", "Clara", "Diana", "Emma", "Flora", "Grace", "Helen")
 MEN = ("Arthur", "Boris", "Cecil", "Daniel", "Edgar", "Felix", "Henry", "Jacob")
@@ -40,36 +50,6 @@ FAMILIES = (
     *("Archer", "Baker", "Carter", "Draper", "Fisher", "Gardener", "Hunter", "Mason"),
     *("Miller", "Piper", "Porter", "Potter", "Shepherd", "Tanner", "Turner", "Weaver"),
 )
-PLACES = (
-    *("kitchen", "garden", "library", "cellar", "tower", "market", "harbour", "church"),
-    *("mill", "forest", "bridge", "stable", "school", "bakery", "castle", "forge"),
-)
-THINGS = (
-    *("lamp", "book", "key", "sword", "ring", "coin", "letter", "map"),
-    *("cup", "rope", "drum", "clock", "mirror", "violin", "apple", "hat"),
-)
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-OPENINGS = ("", "Then ", "On {day} ", "Later ")
-VERBS = {
-    "go": ("goes to", "walks to", "runs to", "rides to"),
-    "take": ("is taken by", "is found by", "is bought by", "is borrowed by"),
-    "give": ("gives", "hands", "passes", "lends"),
-}
-TELLINGS = {  # What is asked for stands behind what it is asked by.
-    "go": "{who} {verb} the {what}.",
-    "take": "the {what} {verb} {who}.",
-    "give": "{who} {verb} the {what} to {to}.",
-}
-QUESTIONS: dict[Kind, str] = {
-    "place": "\nWhere is {subject}? In the",
-    "holder": "\nWho has the {subject}?",
-    "thing_place": "\nWhere is the {subject}? In the",
-}
-FACTS: dict[Kind, str] = {
-    "place": " {subject} is in the {value}.",
-    "holder": " The {subject} is with {value}.",
-    "thing_place": " The {subject} is in the {value}.",
-}
 HELD_OUT = 4  # One in so many people and wordings is for tests alone.
 
 NAME = rf"(?:{'|'.join(FIRSTS)}) (?:{'|'.join(FAMILIES)})"
@@ -87,43 +67,6 @@ STATED = {
 }
 
 
-class Event(NamedTuple):
-    """An event: somebody goes to a place, or takes or gives something."""
-
-    kind: Literal["go", "take", "give"]
-    who: str
-    what: str  # It is the place, or the thing.
-    to: str = ""  # With give, it is the receiver.
-
-    @property
-    def subject(self) -> str:
-        """The person or thing that is elsewhere from now on."""
-        return self.who if self.kind == "go" else self.what
-
-    @property
-    def value(self) -> str:
-        """Where: the person's place, or who has the thing."""
-        return self.what if self.kind == "go" else self.to or self.who
-
-
-class Fact(NamedTuple):
-    """A fact: a person's place, a thing's holder or a thing's place."""
-
-    kind: Kind
-    subject: str
-    value: str
-
-    @property
-    def sentence(self) -> str:
-        """The fact in words, with the space before it."""
-        return FACTS[self.kind].format(subject=self.subject, value=self.value)
-
-    @property
-    def question(self) -> str:
-        """The question that the value answers."""
-        return QUESTIONS[self.kind].format(subject=self.subject)
-
-
 @dataclass(frozen=True)
 class Story:
     """Events in order, and how each is told."""
@@ -134,7 +77,7 @@ class Story:
     sentences: tuple[str, ...]  # Each event has one sentence, with the space before it.
 
 
-# ------------------------------------------------------------------------------------------------------- simulation
+# --------------------------------------------------------------------------------------- simulation
 
 
 def full_names(split: Split) -> list[tuple[str, str]]:
@@ -175,24 +118,24 @@ def simulate(
     Everybody goes somewhere, somebody takes each thing, and `changes` more events follow.
 
     Args:
-        changes: people who go elsewhere, or things that are handed on: what was so before is so no longer. At random
-            places in the story, each after what it changes.
+        changes: people who go elsewhere, or things that are handed on: what was so before is so no
+            longer. At random places in the story, each after what it changes.
 
     Raises:
         ValueError: more people or things than there are, or nobody to hand a thing to.
     """
     if not (1 <= people <= len(FIRSTS) and 0 <= things <= len(THINGS)):
         raise ValueError(
-            f"people = {people}, things = {things}: expected 1 to {len(FIRSTS)} people, at most {len(THINGS)} things"
+            f"people = {people}, things = {things}: "
+            f"expected 1 to {len(FIRSTS)} people, at most {len(THINGS)} things"
         )
     if things and changes and people < 2:
         raise ValueError(f"people = {people}, changes = {changes}: expected at least 2 people")
     known: dict[str, list[str]] = {}
     for first, family in full_names(split):
         known.setdefault(first, []).append(family)
-    chosen = [
-        FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]
-    ]  # No two people share a first name.
+    # No two people share a first name.
+    chosen = [FIRSTS[i] for i in rng.permutation(len(FIRSTS))[:people]]
     names = tuple(f"{first} {known[first][rng.integers(len(known[first]))]}" for first in chosen)
     goods = tuple(THINGS[i] for i in rng.permutation(len(THINGS))[:things])
     turns = rng.permutation([*range(people + things), *rng.integers(people + things, size=changes)])
@@ -206,7 +149,10 @@ def simulate(
 
 
 def _next(rng: np.random.Generator, turn: str, names: Sequence[str], now: dict[str, str]) -> Event:
-    """Return what happens to a person or thing; another place or holder than now, each as likely."""
+    """Return what happens to a person or thing.
+
+    It gets another place or holder than now, each as likely.
+    """
     if turn in names:
         others = [place for place in PLACES if place != now.get(turn)]
         return Event("go", turn, others[rng.integers(len(others))])
@@ -228,7 +174,7 @@ def _tell(rng: np.random.Generator, events: Sequence[Event], split: Split) -> li
     return told
 
 
-# --------------------------------------------------------------------------------------------------- what is the case
+# --------------------------------------------------------------------------------- what is the case
 
 
 def read(text: str) -> list[Event]:
@@ -279,7 +225,7 @@ def contradictions(stated: Iterable[Fact], true: Iterable[Fact]) -> list[Fact]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------- a sample
+# ----------------------------------------------------------------------------------------- a sample
 
 
 def sample(
@@ -299,7 +245,8 @@ def sample(
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()
-    >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills. Then the rain came."
+    >>> tale = "The old men rode out early. Nobody saw them go. It was cold on the hills."
+    >>> tale += " Then the rain came."
     >>> made = sample(length=57, seed=4, encode=toy.encode, filler=tale, people=2, things=1)
     >>> print(toy.decode(made.context).replace(". ", ".\n"))
     The old men rode Later the coin is found by Diana Baker.
@@ -310,7 +257,8 @@ def sample(
     Then On Sunday Diana Baker runs to the harbour.
     the rain came.
     >>> for query in made.queries:
-    ...     print(repr(toy.decode(query.question)), repr(toy.decode(query.answer)), len(query.evidence))
+    ...     said = toy.decode(query.question), toy.decode(query.answer)
+    ...     print(*map(repr, said), len(query.evidence))
     '\nWhere is Flora Potter? In the' ' garden' 1
     '\nWhere is Diana Baker? In the' ' harbour' 1
     '\nWho has the coin?' ' Diana Baker' 1
@@ -325,8 +273,8 @@ def sample(
         seed: the same story at every length and depth.
         encode: text → ids, without special tokens.
         filler: real prose.
-        depth: where the whole story stands together: 0 at the context's beginning, 1 right before the question;
-            None: its sentences at even depths.
+        depth: where the whole story stands together: 0 at the context's beginning, 1 right before
+            the question; None: its sentences at even depths.
         bos: ids put first.
 
     Raises:

@@ -2,7 +2,8 @@
 
 Batches are a pure function of (seed, step). Evaluations score the fixed rows.
 
-B rows, T tokens in a row. Tokens stay memory-mapped; a batch costs one permutation lookup and one gather.
+B rows, T tokens in a row. Tokens stay memory-mapped; a batch costs one permutation lookup and one
+gather.
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,8 @@ from farcontext.schema import EOS, MASK, PAD, SPECIAL
 from farcontext.train.config import BatchConfig
 
 IGNORE = -100  # A target of this value is not scored.
-PERMUTATION, OFFSET, MASKING, TASKS = range(
-    4
-)  # Each purpose draws from a random stream of its own.
+# Each purpose draws from a random stream of its own.
+PERMUTATION, OFFSET, MASKING, TASKS = range(4)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,10 @@ class Stream:
         return np.concatenate(list(self.tokens.values())).astype(np.int64)
 
     def windows(self, domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return `evaluation_starts`' windows, int64 (rows, length), and each one's document (rows,)."""
+        """Return `evaluation_starts`' windows and each one's document.
+
+        Windows are int64 (rows, length), documents (rows,).
+        """
         starts = evaluation_starts(self, domain, length, rows)
         ids = self.tokens[domain][starts[:, None] + np.arange(length)].astype(np.int64)
         return ids, self.document_of(domain, starts)
@@ -166,7 +169,10 @@ def _windows(stream: Stream, length: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _pieces_of(offsets: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return starts and ends of the pieces of at most `length` tokens that documents are cut into."""
+    """Return starts and ends of the pieces that documents are cut into.
+
+    A piece has at most `length` tokens.
+    """
     bounds = np.frombuffer(offsets, dtype=np.int64)
     starts = np.concatenate([np.arange(first, last, length) for first, last in pairwise(bounds)])
     owner = np.searchsorted(bounds, starts, side="right")
@@ -178,9 +184,9 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the epoch, the domain and the window of each row of a step, each (B,).
 
-    All domains' windows are shuffled together, so domains mix in proportion to their tokens, and each window
-    comes once an epoch. A step takes the next B of the permutation; the step at an epoch's end takes from
-    both.
+    All domains' windows are shuffled together, so domains mix in proportion to their tokens, and
+    each window comes once an epoch. A step takes the next B of the permutation; the step at an
+    epoch's end takes from both.
     """
     total = int(counts.sum())
     epochs, places = np.divmod(np.arange(step * rows, (step + 1) * rows), total)
@@ -195,10 +201,12 @@ def _draw(
 def _packed(
     stream: Stream, config: BatchConfig, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and documents, both (B, T + 1): windows of a domain's stream and the token after each.
+    """Return tokens and documents, both (B, T + 1).
 
-    The stream is a ring that an epoch enters at an offset of its own, so windows differ between epochs; of
-    each domain fewer than `length` tokens are left out of an epoch.
+    The tokens are windows of a domain's stream and the token after each.
+
+    The stream is a ring that an epoch enters at an offset of its own, so windows differ between
+    epochs; of each domain fewer than `length` tokens are left out of an epoch.
     """
     epochs, domains, windows = _draw(_windows(stream, config.length), config.rows, seed, step)
     offsets = np.array([_offset(seed, int(epoch)) for epoch in epochs])
@@ -210,18 +218,20 @@ def _packed(
         starts = offsets[now] % len(ids) + windows[now] * config.length
         laps, places = np.divmod(starts[:, None] + np.arange(config.length + 1), len(ids))
         tokens[now] = ids[places]
-        documents[now] = (
-            stream.document_of(name, places) + count * laps
-        )  # The ring's seam is a boundary too.
+        # The ring's seam is a boundary too.
+        documents[now] = stream.document_of(name, places) + count * laps
     return tokens, documents
 
 
 def _padded(
     stream: Stream, config: BatchConfig, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and documents, both (B, T + 1): a piece of one document, the token after it, padding.
+    """Return tokens and documents, both (B, T + 1).
 
-    Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for padding.
+    A row is a piece of one document, the token after it, and padding.
+
+    Documents are 0 for the piece (and the token after it, if it is of the same document) and 1 for
+    padding.
     """
     pieces = [_pieces_of(offsets.tobytes(), config.length) for offsets in stream.offsets.values()]
     counts = np.array([len(starts) for starts, _ in pieces])
@@ -277,9 +287,10 @@ def mask_tokens(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (inputs, targets) of masked-language modelling, int64, of the tokens' shape.
 
-    Each ordinary token is selected with probability `rate`, each on its own; of the selected 80 % become
-    MASK, 10 % a random ordinary token, 10 % stay (Devlin et al. 2019, §3.1). Special tokens and padding are
-    never selected. Targets hold the original ids of the selected and IGNORE elsewhere.
+    Each ordinary token is selected with probability `rate`, each on its own; of the selected 80 %
+    become MASK, 10 % a random ordinary token, 10 % stay (Devlin et al. 2019, §3.1). Special tokens
+    and padding are never selected. Targets hold the original ids of the selected and IGNORE
+    elsewhere.
     """
     tokens = np.asarray(tokens, dtype=np.int64)
     selected = (rng.random(tokens.shape) < rate) & (tokens >= len(SPECIAL))
@@ -295,8 +306,8 @@ def evaluation_starts(
 ) -> np.ndarray:
     """Return the first positions of fixed, evenly spaced windows, int64 (rows,), increasing.
 
-    Windows do not overlap if the text has room for that; they lie inside one document each if any document is
-    long enough. `stream.document_of(domain, starts)` tells which.
+    Windows do not overlap if the text has room for that; they lie inside one document each if any
+    document is long enough. `stream.document_of(domain, starts)` tells which.
 
     Raises:
         UserError: no such domain, or fewer than `rows` different windows of that length.

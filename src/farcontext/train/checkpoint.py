@@ -44,7 +44,8 @@ class Checkpoint:
         """Return the tensors of one group, "model" or "optimizer" say.
 
         Raises:
-            UserError: the file is missing or not in the safetensors format, a pickle under its name say.
+            UserError: the file is missing or not in the safetensors format, a pickle under its name
+                say.
         """
         path = self.folder / f"{group}.safetensors"
         try:
@@ -110,7 +111,8 @@ def load(folder: Path) -> Checkpoint:
     """Verify one set and return it.
 
     Raises:
-        UserError: anything in it differs from what its manifest says; the line names the file and both values.
+        UserError: anything in it differs from what its manifest says; the line names the file and
+            both values.
     """
     manifest = read_json(folder / MANIFEST)
     _check_manifest(folder, manifest)

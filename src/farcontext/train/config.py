@@ -22,9 +22,8 @@ class BatchConfig(Frozen):
     domains: Annotated[
         tuple[str, ...], Field(strict=False)
     ] = ()  # Empty means every domain of the corpus.
-    limit: Count | None = (
-        None  # Training sees the first `limit` tokens of each domain only (smoke).
-    )
+    # Training sees the first `limit` tokens of each domain only (smoke).
+    limit: Count | None = None
 
 
 class Task(Frozen):
@@ -35,9 +34,8 @@ class Task(Frozen):
 
     name: Literal["dense_recall", "recall", "flip_flop", "prepared"]
     pairs: Count | None = None  # recall: a row has so many key–value pairs.
-    span: Count | None = (
-        None  # recall: the pairs are packed into so many tokens; None spreads them over the row.
-    )
+    # recall: the pairs are packed into so many tokens; None spreads them over the row.
+    span: Count | None = None
     # recall: the packed pairs stand here, 0 first, 1 last; None means anywhere.
     depth: Share | None = None
     ignores: Share | None = None  # flip_flop: this share of instructions only fills.
@@ -119,10 +117,10 @@ class RunConfig(Frozen):
     evaluate_every: Count | None = None
     seed: Annotated[int, Field(ge=0)]
     dtype: DType = "float32"
-    processes: Count = 1  # Each takes its share of a step's rows. Sums in another order have other bits: another key.
-    start: "RunConfig | None" = (
-        None  # Fine-tuning starts at step 0 from the weights of this finished run.
-    )
+    # Each takes its share of a step's rows. Sums in another order have other bits: another key.
+    processes: Count = 1
+    # Fine-tuning starts at step 0 from the weights of this finished run.
+    start: "RunConfig | None" = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -136,6 +134,7 @@ class RunConfig(Frozen):
         for rows in (stage.rows for stage in stages if stage.rows % parts):
             given = f"batch.rows = {rows}, optimizer.accumulation = {self.optimizer.accumulation}"
             raise ValueError(
-                f"{given}, processes = {self.processes}: expected accumulation · processes to divide rows"
+                f"{given}, processes = {self.processes}: "
+                "expected accumulation · processes to divide rows"
             )
         return self

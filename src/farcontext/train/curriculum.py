@@ -58,7 +58,8 @@ def keep_rows(tokens: np.ndarray, scored: np.ndarray) -> str:
         or not 0 <= tokens.min() <= tokens.max() < 1 << 16
     ):
         raise ValueError(
-            f"tokens {tokens.shape}, scored {scored.shape}: expected (rows, length) each, ids of 16 bits"
+            f"tokens {tokens.shape}, scored {scored.shape}: "
+            "expected (rows, length) each, ids of 16 bits"
         )
     memory = io.BytesIO()
     np.save(memory, np.stack((tokens, scored)).astype(np.uint16))
@@ -76,7 +77,8 @@ def _kept_rows(path: Path) -> np.ndarray:
     """
     if not path.is_file() or files.sha256_file(path) != path.stem:
         raise UserError(
-            f"{path}: expected the rows of this digest; the study that trains on them makes them again"
+            f"{path}: expected the rows of this digest; "
+            "the study that trains on them makes them again"
         )
     return np.load(path, allow_pickle=False)
 

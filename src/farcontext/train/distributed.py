@@ -23,7 +23,8 @@ from farcontext import files
 from farcontext.files import UserError
 
 PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the first one saves say.
-LAUNCHED = "FARCONTEXT_LAUNCHED"  # `farcontext train --processes` sets it and says itself what became of them.
+# `farcontext train --processes` sets it and says itself what became of them.
+LAUNCHED = "FARCONTEXT_LAUNCHED"
 AGAIN = "the same command goes on from the last save"
 
 Result = TypeVar("Result")
@@ -97,7 +98,10 @@ def _over(what: str) -> UserError:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Answer torchrun, which ends the others when one has ended: at once, for what is on the disk is always whole."""
+    """Answer torchrun, which ends the others when one has ended.
+
+    The answer is at once, for what is on the disk is always whole.
+    """
     if not (over := _over("SIGTERM received")).told:
         os.write(2, f"farcontext: {over}\n".encode())
     os._exit(2)

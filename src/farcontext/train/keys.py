@@ -14,9 +14,8 @@ from farcontext import files
 from farcontext.train import fingerprints
 from farcontext.train.config import Curriculum, RunConfig
 
-CUDA_ONLY = frozenset(
-    {"farcontext.nn.xformers", "farcontext.nn.flex"}
-)  # On a CPU no result depends on these.
+# On a CPU no result depends on these.
+CUDA_ONLY = frozenset({"farcontext.nn.xformers", "farcontext.nn.flex"})
 
 
 def left_out() -> frozenset[str]:

@@ -1,7 +1,8 @@
 """One literal training loop.
 
-A batch is a pure function of (seed, step), so the data position is the step; with the checkpoint's weights, optimiser
-and random state, a run that was killed anywhere ends with the same bits as one that never was.
+A batch is a pure function of (seed, step), so the data position is the step; with the checkpoint's
+weights, optimiser and random state, a run that was killed anywhere ends with the same bits as one
+that never was.
 """
 
 import contextlib
@@ -31,10 +32,8 @@ from farcontext.train.curriculum import task_batch
 from farcontext.train.keys import device, run_folder, tokens_folder
 from farcontext.train.optimizer import learning_rate, optimizer
 
-VALIDATION_SEED, VALIDATION_BATCHES = (
-    1_000_003,
-    4,
-)  # Every run has the same batches, so that curves compare.
+# Every run has the same batches, so that curves compare.
+VALIDATION_SEED, VALIDATION_BATCHES = (1_000_003, 4)
 
 Network = Encoder | Decoder | EncoderDecoder | Recurrent
 
@@ -45,13 +44,11 @@ class RunResult:
 
     key: str
     folder: Path
-    rows: list[
-        Row
-    ]  # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
+    # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
+    rows: list[Row]
     steps_trained: int = 0  # This call trained so many: 0 when the cache already held the result.
-    cost: Row = field(
-        default_factory=dict
-    )  # Seconds and peak bytes are never part of a published table.
+    # Seconds and peak bytes are never part of a published table.
+    cost: Row = field(default_factory=dict)
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -158,15 +155,15 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
     """
     if isinstance(run.batch, Curriculum):
         same = {"causal": run.model.kind != "encoder", "vocab_size": run.model.vocab_size}
-        last = range(
-            run.steps, run.steps + VALIDATION_BATCHES
-        )  # These steps lie in the last stage.
+        # These steps lie in the last stage.
+        last = range(run.steps, run.steps + VALIDATION_BATCHES)
         fixed = [task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same) for step in last]
         return lambda step: task_batch(run.batch, seed=run.seed, step=step, **same), fixed
     stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
     if stream.vocab_size != run.model.vocab_size:
         raise UserError(
-            f"model.vocab_size = {run.model.vocab_size}: expected the tokenizer's {stream.vocab_size}"
+            f"model.vocab_size = {run.model.vocab_size}: "
+            f"expected the tokenizer's {stream.vocab_size}"
         )
     held_out = Stream.load(tokens_folder(), "validation", run.batch.domains)
     fixed = [
@@ -177,7 +174,10 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
 
 
 def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None:
-    """Stop before the update when the loss or the gradient is not finite; the weights of the step before are kept."""
+    """Stop before the update when the loss or the gradient is not finite.
+
+    The weights of the step before are kept.
+    """
     if math.isfinite(loss) and math.isfinite(norm):
         return
     bad = (
@@ -193,16 +193,20 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
         state.save(folder)
         raise UserError(
             f"{folder}: step = {state.step}: {name} is not finite: expected a finite value; "
-            f"stopped before the update, weights of step {state.step} kept (a lower learning rate usually helps)"
+            f"stopped before the update, weights of step {state.step} kept (a lower learning rate "
+            "usually helps)"
         )
 
     distributed.on_first(stop)
 
 
 def _step(state: _State, run: RunConfig, batch: Batch) -> tuple[float, float, int]:
-    """Accumulate one step's gradient; return loss (nats a scored token), gradient norm and scored tokens.
+    """Accumulate one step's gradient; return loss, gradient norm and scored tokens.
 
-    Every process takes its rows of each part, and gradients are averaged over them: hence the factor `processes`.
+    The loss is in nats a scored token.
+
+    Every process takes its rows of each part, and gradients are averaged over them: hence the
+    factor `processes`.
     """
     where, processes = device(), distributed.processes()
     parts = batch.split(run.optimizer.accumulation)
@@ -233,8 +237,8 @@ def train(run: RunConfig, *, resume: bool = True) -> RunResult:
     `resume` False, an earlier run of this configuration is removed first.
 
     Raises:
-        UserError: the folder is in use, the disk refused, a checkpoint is damaged beyond its elders, or the loss or
-            gradient is not finite.
+        UserError: the folder is in use, the disk refused, a checkpoint is damaged beyond its
+            elders, or the loss or gradient is not finite.
     """
     folder = run_folder(run)
     distributed.agree(folder.name, "run")

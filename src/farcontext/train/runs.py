@@ -147,7 +147,8 @@ def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: 
     """As `_do`, in a process of a cluster that has the same project and cache.
 
     Raises:
-        UserError: it has not, or has other code, texts, versions or devices: the job's key would be another.
+        UserError: it has not, or has other code, texts, versions or devices: the job's key would be
+            another.
     """
     with _busy:
         try:
@@ -159,7 +160,8 @@ def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: 
         os.environ["FARCONTEXT_CACHE"] = str(cache)
         if (found := _key(job)) != key:
             raise UserError(
-                f"{socket.gethostname()}: key = {found}: expected {key}: other code, texts or versions"
+                f"{socket.gethostname()}: key = {found}: expected {key}: "
+                "other code, texts or versions"
             )
         return _do_and_log(job)
 
@@ -183,7 +185,8 @@ def _cluster(address: str) -> Iterator[None]:
         client = importlib.import_module("distributed").Client(address, timeout=30)
     except ImportError:
         raise UserError(
-            f"FARCONTEXT_DASK = {address}: expected the package distributed: pip install distributed"
+            f"FARCONTEXT_DASK = {address}: expected the package distributed: "
+            "pip install distributed"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(

@@ -1,7 +1,7 @@
 """What a statement says: the names it uses and binds, and its text without what changes no result.
 
-Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls that
-only warn or refuse are left out. All of it is the same under every version of Python.
+Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls
+that only warn or refuse are left out. All of it is the same under every version of Python.
 """
 
 import ast
@@ -9,11 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-SPEAKING = {
-    "warn",
-    "expect",
-    "_expect",
-}  # A statement that only calls one of these warns, or refuses.
+# A statement that only calls one of these warns, or refuses.
+SPEAKING = {"warn", "expect", "_expect"}
 
 
 class _Bare(ast.NodeTransformer):
@@ -99,7 +96,9 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def free_names(node: ast.AST) -> set[str]:
-    """Return the names that a statement or expression looks up outside itself, and those it binds there.
+    """Return the names that a statement or expression looks up outside itself.
+
+    Those that it binds there are among them.
 
     `symtable` would tell too, but its answer about comprehensions changed with Python 3.12.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from farcontext import files
-from farcontext.measure import cost
+from farcontext.measure import cost, formulas
 from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.studies.efficient_attention import cells as memory_cells
@@ -186,9 +186,9 @@ def _arithmetic(params: Params) -> list[Row]:
     """
     found = []
     for T in params.lengths:
-        flop = cost.attention_flop(1, params.heads, params.head_width, T * (T + 1) / 2)
-        least = cost.attention_bytes(1, params.heads, params.head_width, T, T, 4)
-        written = least + 4 * cost.score_bytes(1, params.heads, T, T, 4)
+        flop = formulas.attention_flop(1, params.heads, params.head_width, T * (T + 1) / 2)
+        least = formulas.attention_bytes(1, params.heads, params.head_width, T, T, 4)
+        written = least + 4 * formulas.score_bytes(1, params.heads, T, T, 4)
         for arm, moved in (("fused", least), ("written out", written)):
             values = {"flop": flop, "bytes": moved, "intensity": flop / moved}
             found += [
@@ -203,7 +203,7 @@ def _models() -> list[Row]:
     found = []
     for name, values in SHAPES.items():
         config, T = cost.shape(name, **values), TRAINED[name]
-        cache = cost.kv_cache_bytes(config, T)
+        cache = formulas.kv_cache_bytes(config, T)
         found.append(
             {"part": "cache", "arm": name, "length": T, "metric": "kv_cache_bytes", "value": cache}
         )
@@ -212,7 +212,7 @@ def _models() -> list[Row]:
                 "part": "break_even",
                 "arm": name,
                 "metric": "tokens",
-                "value": round(cost.break_even(config)),
+                "value": round(formulas.break_even(config)),
             }
         )
     return found

@@ -28,7 +28,7 @@ from farcontext.studies.story_reader import (
     stories,
     vocabulary,
 )
-from farcontext.tasks import world
+from farcontext.tasks import events, world
 from farcontext.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, costs, sweep
@@ -94,11 +94,11 @@ def answers(
     rows = []
     for number in range(count):
         sample, rng = told[number], np.random.default_rng(number)
-        asked = [_one(rng, sample, kind) for kind in world.QUESTIONS]
+        asked = [_one(rng, sample, kind) for kind in events.QUESTIONS]
         same = {"other": told[number + 1], "decode": words.decode, "window": window, "seed": number}
         contexts = [context_of(arm, sample, query, **same) for query in asked]
         scores = likeliest(model, contexts, [(query.question, query.answer) for query in asked])
-        for kind, query, logits in zip(world.QUESTIONS, asked, scores, strict=True):
+        for kind, query, logits in zip(events.QUESTIONS, asked, scores, strict=True):
             firsts = [choice[0] for choice in query.choices]
             best = query.choices[int(logits[0, firsts].argmax())]
             said, true = (words.decode(ids) for ids in (logits.argmax(-1).tolist(), query.answer))
@@ -116,7 +116,7 @@ def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
 
     A kind is told by the words that the question begins with and the number of its hops.
     """
-    begins, words = world.QUESTIONS[kind].split("{")[0], vocabulary()
+    begins, words = events.QUESTIONS[kind].split("{")[0], vocabulary()
     asked = [query for query in sample.queries if len(query.evidence) == HOPS[kind]]
     alike = [query for query in asked if words.decode(query.question).startswith(begins)]
     return alike[rng.integers(len(alike))]
@@ -222,7 +222,7 @@ def chance(params: Params) -> dict[int, float]:
 
     With one hop, places and holders are asked for alike.
     """
-    places, holders = 1 / len(world.PLACES), 1 / params.story_reader.people
+    places, holders = 1 / len(events.PLACES), 1 / params.story_reader.people
     return {1: (places + holders) / 2, 2: places}
 
 

@@ -24,6 +24,7 @@ from farcontext.checkpoints.load import load
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.data import corpus
+from farcontext.data.documents import Document
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import extracts
 from farcontext.schema import Row
@@ -135,7 +136,7 @@ def pair(number: int, length: int, encode: Encode) -> tuple[Summarized, Summariz
     return own, next(one for one in after if one.family != own.family)
 
 
-def usable(documents: Sequence[corpus.Document], length: int, encode: Encode) -> list[Summarized]:
+def usable(documents: Sequence[Document], length: int, encode: Encode) -> list[Summarized]:
     """Return the manuals that count, in their order.
 
     They have an abstract of FEWEST to MOST words and a body of `length` tokens.

@@ -28,8 +28,8 @@ from farcontext.studies.story_reader import (
 from farcontext.studies.summarization import real
 from farcontext.studies.summarization.params import Params
 from farcontext.tasks import storybook, world
+from farcontext.tasks.events import Fact
 from farcontext.tasks.sample import SENTENCE, Sample, closed_book, even_depths
-from farcontext.tasks.world import Fact
 from farcontext.train.runs import EvalConfig, sweep
 
 NAME = "summarization"
