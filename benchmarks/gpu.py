@@ -96,7 +96,7 @@ LONG = 4000.0  # A call of so many milliseconds or more is timed once.
 REPEATS = (4, 30)  # A shorter call is repeated for a second, within these counts.
 
 
-# ------------------------------------------------------------------------------------------------------------ timing
+# ------------------------------------------------------------------------------------------- timing
 
 
 def once(call: Callable[[], Any]) -> float:
@@ -201,7 +201,10 @@ def time_cell(
 
 
 def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, out: Path) -> None:
-    """Write attention.csv again after every length and head width; cells past the deadline stay empty."""
+    """Write attention.csv again after every length and head width.
+
+    Cells past the deadline stay empty.
+    """
     rows, seen = [], {}
     compiled_last = ([x for x in paths if x not in COMPILED], [x for x in paths if x in COMPILED])
     patterns = ("causal", "full", "window", "documents")
@@ -218,7 +221,7 @@ def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, ou
         )
 
 
-# ---------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 def flop_per_token(model: Any, length: int, rate: float) -> float:
@@ -299,7 +302,7 @@ def time_step(model: Any, tokens: Tensor) -> Row:
     return measure(step) | {"backend": " ".join(sorted(set(ran)))}
 
 
-# -------------------------------------------------------------------------------------------------------------- main
+# --------------------------------------------------------------------------------------------- main
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -355,7 +358,10 @@ def describe(seed: int, dry_run: bool) -> Row:
 
 
 def checked(paths: dict[str, Attend], seed: int, dry_run: bool, deadline: float) -> list[Row]:
-    """Return the rows of correctness.csv: compiled paths last, on the card in bfloat16 and until the deadline."""
+    """Return the rows of correctness.csv, the compiled paths' last.
+
+    Compiled paths are checked on the card in bfloat16 and until the deadline.
+    """
     if dry_run:
         return check(paths, "cpu", 24, 8, (torch.float32, torch.bfloat16), seed)
     compiled = {name: attend for name, attend in paths.items() if name in COMPILED}

@@ -119,7 +119,7 @@ def rotary(loaded: load.Pretrained) -> torch.nn.Module:
     return next(module for module in loaded.model.modules() if hasattr(module, "inv_freq"))
 
 
-# ------------------------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
@@ -255,7 +255,7 @@ FAULTS = {
 }
 
 
-# --------------------------------------------------------------------------------------------- a real one, by its loss
+# -------------------------------------------------------------------------- a real one, by its loss
 
 
 def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[float, str]:

@@ -1,4 +1,7 @@
-"""What every committed notebook keeps to: small, plain, executed, and the same bytes after each run."""
+"""Every committed notebook keeps to these rules.
+
+It is small, plain, executed, and the same bytes after each run.
+"""
 
 import ast
 import json

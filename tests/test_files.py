@@ -1,4 +1,7 @@
-"""The one writer, folders that appear whole, locks, hashes, and code fingerprints that prose leaves alone."""
+"""The one writer makes files, and folders that appear whole.
+
+The tests hold locks, hashes, and code fingerprints that prose leaves alone.
+"""
 
 import os
 import socket

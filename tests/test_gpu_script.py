@@ -1,4 +1,7 @@
-"""`make gpu` as far as a CPU goes: the dry run, what it writes, what it catches, and how FLOP are counted."""
+"""`make gpu` works as far as a CPU goes.
+
+The tests hold the dry run, what it writes, what it catches, and how FLOP are counted.
+"""
 
 import csv
 import json

@@ -1,4 +1,7 @@
-"""Every command that README and CONTRIBUTING print in a box: it runs here, with less to do, or the page says that it does not."""
+"""Every command that README and CONTRIBUTING print in a box runs.
+
+It runs here with less to do, or the page says that it does not run.
+"""
 
 import re
 import shlex

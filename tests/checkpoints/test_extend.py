@@ -1,4 +1,7 @@
-"""Extended folders: transformers loads them as they are, our decoder agrees, and nothing is left half-written."""
+"""transformers loads extended folders as they are, and our decoder agrees.
+
+Nothing is left half-written.
+"""
 
 import json
 import os
@@ -92,7 +95,7 @@ def config_of(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-# --------------------------------------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------------------- what is written
 
 
 @pytest.mark.parametrize("scheme", ADVICE)
@@ -196,7 +199,7 @@ def test_other_families_with_rope_are_extended(
         assert (logits(tmp_path / scheme) - logits(source)).abs().max() > 1e-2
 
 
-# ------------------------------------------------------------------------------------------------------ before, after
+# ------------------------------------------------------------------------------------ before, after
 
 
 def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
     assert extend.table(report | {"loss": []}) == []
 
 
-# ------------------------------------------------------------------------------------------------------------- tuning
+# ------------------------------------------------------------------------------------------- tuning
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +314,7 @@ def test_killed_in_the_middle_leaves_nothing(llama: Path, tmp_path: Path, text: 
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The probe: answers on a repeated cache are a plain forward's, what was asked is kept, bad input is one line."""
+"""The probe's answers on a repeated cache are a plain forward's.
+
+What was asked is kept, and bad input is one line.
+"""
 
 import json
 from dataclasses import replace
@@ -75,7 +78,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "probe"
 
 
-# ------------------------------------------------------------------------------------------------------- one context
+# -------------------------------------------------------------------------------------- one context
 
 
 def plain(loaded: Pretrained, row: np.ndarray) -> torch.Tensor:
@@ -154,7 +157,7 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
     assert not any(row["exact"] or row["choice"] for row in questions.observe(loaded.model, sample))
 
 
-# ------------------------------------------------------------------------------------------------------------- whole
+# -------------------------------------------------------------------------------------------- whole
 
 
 @pytest.fixture
@@ -257,7 +260,7 @@ def test_one_document_leaves_foreign_text_out_and_says_so(
     assert any("two documents" in note for note in found.notes)
 
 
-# --------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The report: numbers as the table has them, one page that needs nothing beside it, foreign text only as text."""
+"""The report shows numbers as the table has them.
+
+It is one page that needs nothing beside it, and foreign text stands there only as text.
+"""
 
 import html
 import io

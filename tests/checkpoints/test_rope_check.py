@@ -1,4 +1,7 @@
-"""What the RoPE check says of planted faults and of sound configurations; the faults are planted outside our own code."""
+"""The RoPE check finds planted faults and passes sound configurations.
+
+The faults are planted outside our own code.
+"""
 
 import importlib.util
 import random
@@ -51,7 +54,10 @@ def test_a_model_without_rotary_positions_is_said_to_have_none(tmp_path: Path) -
 
 
 def loaded_with(tmp_path: Path, family: str, scheme: str, **changes: object) -> Pretrained:
-    """Return a sound folder's model after changes of its `rope_parameters`, or of the top level where one is known."""
+    """Return a sound folder's model after changes of its `rope_parameters`.
+
+    A change is one of the top level where one of that name is known.
+    """
     folder = plants.save_sound(tmp_path / f"{family}-{scheme}", family, scheme, random.Random(1))
 
     def change(config: dict) -> None:
@@ -166,7 +172,7 @@ def test_two_places_that_give_different_bases_are_named(tmp_path: Path) -> None:
     assert "rope_theta once" in faults(load.load(folder))
 
 
-# --------------------------------------------------------------------------------------------------------- by the loss
+# -------------------------------------------------------------------------------------- by the loss
 
 PERIOD, VOCABULARY = 24, 32
 

@@ -1,4 +1,7 @@
-"""Service descriptions as readable text; families that share paragraphs stay together and stay small."""
+"""Service descriptions become readable text.
+
+Families that share paragraphs stay together and stay small.
+"""
 
 import gzip
 import json

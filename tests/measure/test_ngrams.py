@@ -1,4 +1,7 @@
-"""N-grams against values worked out by hand, against a slow dictionary version, and as distributions."""
+"""N-grams have values worked out by hand, and are distributions.
+
+They agree with a slow dictionary version.
+"""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -123,7 +126,10 @@ def test_scores_come_in_row_order_and_orders_can_be_fitted_at_once() -> None:
 
 
 def test_no_context_crosses_a_document() -> None:
-    """After A comes B inside documents; the document after one that ends in A always opens with C."""
+    """After A comes B inside documents.
+
+    The document after one that ends in A always opens with C.
+    """
     text = np.array([C, A, B, A, EOS] * 50)
     model = ngrams.fit(text, 3, V)
     assert (

@@ -27,7 +27,10 @@ Attention = Callable[..., Tensor]
 
 
 def small_local(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-    """`sdpa_local` in blocks of 3 queries, so that short rows have many and an incomplete last one."""
+    """Run `sdpa_local` in blocks of 3 queries.
+
+    Short rows so have many blocks and an incomplete last one.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "block_size", lambda pattern: 3)
         return local.sdpa_local(q, k, v, pattern)

@@ -1,4 +1,7 @@
-"""Where positions enter a model: tables read between rows, schemes at scale 1, biases on the scores, drawn positions."""
+"""Positions enter a model in several places.
+
+They are tables read between rows, schemes at scale 1, biases on the scores, and drawn positions.
+"""
 
 import math
 
@@ -50,7 +53,7 @@ def with_weights_of(model: Decoder, **changes) -> Decoder:
     return other
 
 
-# -------------------------------------------------------------------------------------------------- short convolution
+# -------------------------------------------------------------------------------- short convolution
 
 
 def test_a_short_convolution_is_torchs_depthwise_one_on_the_embedded_tokens() -> None:
@@ -90,7 +93,7 @@ def test_a_short_convolution_looks_into_no_other_document_and_no_padding() -> No
     assert torch.allclose(together[:, 4:8], model.embedding(tokens[:, 4:8], None), atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 
 
 def test_a_learned_table_read_at_half_steps_gives_the_mean_of_two_rows() -> None:
@@ -120,7 +123,7 @@ def test_a_learned_table_ends_where_its_extension_ends() -> None:
         build(positions="learned")(tokens_of(L + 1))
 
 
-# ------------------------------------------------------------------------------------------------------------- rotary
+# ------------------------------------------------------------------------------------------- rotary
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -190,7 +193,7 @@ def test_drawn_positions_are_new_in_training_even_in_tests_and_never_too_many() 
         model(tokens_of(129))
 
 
-# ------------------------------------------------------------------------------------------------------ on the scores
+# ------------------------------------------------------------------------------------ on the scores
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])

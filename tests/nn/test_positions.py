@@ -40,7 +40,7 @@ def array(values: list) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------------------- frequencies
+# -------------------------------------------------------------------------------------- frequencies
 
 # What differs a little from each scheme, and has to miss its published values.
 PLANTED = {
@@ -116,7 +116,10 @@ def test_yarn_ramps_over_the_published_pairs(case):
     common = {key: case[key] for key in ("head_dim", "theta", "trained_length")}
 
     def interpolated(scheme: str, **options: float) -> torch.Tensor:
-        """Read the ramp back from the frequencies: 0 where a pair is kept, 1 where it is divided by s = 4."""
+        """Read the ramp back from the frequencies.
+
+        It is 0 where a pair is kept, and 1 where it is divided by s = 4.
+        """
         ratio = inverse_frequencies(scheme, scale=4.0, **common, **options) / inverse_frequencies(
             "rope", **common
         )
@@ -252,7 +255,7 @@ def test_every_scheme_has_its_note():
         assert "\n" not in note and 20 < len(note) < 120
 
 
-# ------------------------------------------------------------------------------------------------------- transformers
+# ------------------------------------------------------------------------------------- transformers
 
 SETTINGS = [
     (16, 10_000.0, 2.0, 64),
@@ -354,7 +357,7 @@ def test_tables_and_rotated_vectors_are_those_of_transformers(scheme, given, set
     assert (rotate(x, factor * cos, factor * sin) - theirs_1TNH).abs().max() > 0.01  # twin
 
 
-# ----------------------------------------------------------------------------------------------------------- rotation
+# ----------------------------------------------------------------------------------------- rotation
 
 
 def turned(case: dict, pairing: str, dtype=torch.float64) -> torch.Tensor:
@@ -487,7 +490,7 @@ def test_sinusoidal_shift_is_a_rotation():
     torch.testing.assert_close(moved, table[5:], rtol=0, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------- biases
+# ------------------------------------------------------------------------------------------- biases
 
 
 @pytest.mark.parametrize("case", cases("alibi_slopes"), ids=lambda c: str(c["heads"]))

@@ -66,7 +66,7 @@ def apart(ours: Tensor, theirs: Tensor, margin: float = 1e-3) -> None:
     assert (ours - theirs).abs().max() > margin
 
 
-# ----------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------- parts
 
 
 def test_norms_are_their_formulas():
@@ -153,7 +153,7 @@ def test_positions_start_anew_in_each_document():
     assert positions_within(documents, None).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-# ----------------------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_initial_scales():
     )
 
 
-# ------------------------------------------------------------------------------------------- what reaches an output
+# --------------------------------------------------------------------------- what reaches an output
 
 
 POSITIONS = ["rope", "learned", "sinusoidal", "none"]
@@ -445,7 +445,7 @@ def test_bfloat16_stays_near():
         assert model.float()(tokens).isfinite().all()
 
 
-# ------------------------------------------------------------------------------------------------------ smeared keys
+# ------------------------------------------------------------------------------------- smeared keys
 
 
 def test_smear_mixes_each_key_with_the_one_before_it() -> None:

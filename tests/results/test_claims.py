@@ -1,4 +1,7 @@
-"""From tables to verdicts: checks before effects, pairs by seed, and never a verdict from what is not there."""
+"""Tables become verdicts: checks come before effects, pairs by seed.
+
+No verdict ever comes from what is not there.
+"""
 
 import copy
 from pathlib import Path
@@ -237,7 +240,10 @@ def test_the_pages_hold_every_finding() -> None:
 
 
 def test_pages_notebooks_and_paper_show_one_number() -> None:
-    """49.25 and 49.25000001 are both 49.2: a number is rounded to the table's digits before it is shown."""
+    """49.25 and 49.25000001 are both 49.2.
+
+    A number is rounded to the table's digits before it is shown.
+    """
     for value in (49.25, 49.25000001, 49.24999999):
         findings = [judge("X", claim(), table("gain", [value] * 5))]
         row = verdicts.as_table(findings).iloc[0]

@@ -1,4 +1,7 @@
-"""Notebook 07's assertions on its own smoke run, and with the effect removed; what is derived from recall."""
+"""Notebook 07's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests check what is derived from recall.
+"""
 
 from pathlib import Path
 
@@ -79,7 +82,7 @@ def test_a_base_with_fewer_trials_or_an_arm_left_out_is_noticed(
             assertion(root, "ok: every tuned arm", table=wrong, params=params)
 
 
-# ------------------------------------------------------------------------------------------------- what is derived
+# ---------------------------------------------------------------------------------- what is derived
 
 
 def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.DataFrame:

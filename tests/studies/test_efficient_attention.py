@@ -1,4 +1,7 @@
-"""Notebook 04's assertions on its own smoke run, and on tables from which the effect was removed."""
+"""Notebook 04's assertions hold on its own smoke run.
+
+They fail on tables from which the effect was removed.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +61,10 @@ def assertion(root: Path, says: str, smoke: Smoke, params: EfficientAttention) -
 def changed(
     frame: pd.DataFrame, change: float, column: str = "value", **where: object
 ) -> pd.DataFrame:
-    """Return the frame with another number in the rows that `where` selects, of which there must be some."""
+    """Return the frame with another number in some rows.
+
+    `where` selects the rows, of which there must be some.
+    """
     hit = np.logical_and.reduce([frame[name] == wanted for name, wanted in where.items()])
     assert hit.any(), where
     return frame.assign(**{column: frame[column].astype(float).where(~hit, change)})

@@ -1,4 +1,7 @@
-"""The real tier of notebook 11: windows of one stretch, its true continuation, losses, and what is counted in texts."""
+"""The real tier of notebook 11 continues windows of one stretch.
+
+The tests hold its true continuation, its losses, and what is counted in texts.
+"""
 
 import math
 from collections.abc import Iterator

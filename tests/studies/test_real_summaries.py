@@ -1,4 +1,7 @@
-"""The real tier of notebook 10: the abstract stands in no body, every arm is scored alike, and exchanged arms are noticed."""
+"""The real tier of notebook 10 scores every arm alike.
+
+The abstract stands in no body, and exchanged arms are noticed.
+"""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Notebook 02's assertions on its own smoke run, and on tables from which the effect was removed."""
+"""Notebook 02's assertions hold on its own smoke run.
+
+They fail on tables from which the effect was removed.
+"""
 
 import math
 from collections.abc import Iterator
@@ -42,7 +45,10 @@ def assertion(root: Path, says: str, table: pd.DataFrame, params: Recurrence) ->
 
 
 def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:
-    """Return the table with another value in the rows that `where` selects, of which there must be some."""
+    """Return the table with another value in some rows.
+
+    `where` selects the rows, of which there must be some.
+    """
     hit = np.logical_and.reduce([table[column] == wanted for column, wanted in where.items()])
     assert hit.any(), where
     return table.assign(value=table["value"].where(~hit, value))
@@ -127,7 +133,10 @@ def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(
 
 
 def test_a_distance_is_what_it_says() -> None:
-    """With room for nothing but the pairs, `distance` tokens stand between them and the questions."""
+    """`distance` tokens stand between the pairs and the questions.
+
+    There is room for nothing but the pairs.
+    """
     values = read_yaml(Path(__file__).parents[2] / "params.yaml")["recurrence"]
     params = validate(Recurrence, values | {"span": 2 * values["pairs"]}, "test")
     length, pairs = params.recall_lengths[-1], params.pairs

@@ -1,4 +1,7 @@
-"""Notebook 09's assertions on its own smoke run, and with the effect removed; words and rows; translators known to be good."""
+"""Notebook 09's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests hold words and rows, and translators known to be good.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +52,7 @@ def documents(**options) -> list[list[language.Sentence]]:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- assertions
+# --------------------------------------------------------------------------------------- assertions
 
 
 def test_assertions_hold_on_the_smoke_run(
@@ -103,7 +106,7 @@ def test_a_contrast_that_is_the_translation_is_noticed(
         assertion(root, SEEN, params=params)
 
 
-# ------------------------------------------------------------------------------------------------------ words and rows
+# ----------------------------------------------------------------------------------- words and rows
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -158,11 +161,14 @@ def test_rows_that_the_cache_lost_are_made_again(params: Translation, smoke: pd.
     assert path.read_bytes() == before
 
 
-# --------------------------------------------------------------------------------------------------------- translating
+# -------------------------------------------------------------------------------------- translating
 
 
 class Known:
-    """A translator by the oracle, in a model's place: right where what it reads tells, else always the first by alphabet."""
+    """The oracle translates in a model's place.
+
+    It is right where what it reads tells, else it takes always the first by alphabet.
+    """
 
     embedding = SimpleNamespace(weight=torch.zeros(1))
 

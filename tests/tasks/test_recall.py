@@ -1,4 +1,7 @@
-"""Recall and flip-flop: the oracle answers all, a guesser answers at chance, and pairs stand where they should."""
+"""The oracle answers all of recall and flip-flop.
+
+A guesser answers at chance, and pairs stand where they should.
+"""
 
 import numpy as np
 import pytest

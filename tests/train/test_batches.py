@@ -1,4 +1,7 @@
-"""Batches are pure functions of (seed, step); each token comes once an epoch; targets keep to a document."""
+"""Batches are pure functions of (seed, step).
+
+Each token comes once an epoch, and targets keep to a document.
+"""
 
 import math
 from collections import Counter
@@ -30,7 +33,10 @@ FIRST = len(SPECIAL)
 
 
 def stream_of(**lengths: list[int]) -> Stream:
-    """Return a stream of documents of these lengths; each token but EOS is unique, so it can be traced."""
+    """Return a stream of documents of these lengths.
+
+    Each token but EOS is unique, so it can be traced.
+    """
     tokens, offsets, at = {}, {}, FIRST
     for domain, sizes in lengths.items():
         ids = np.arange(at, at + sum(sizes), dtype=np.uint16)
@@ -67,7 +73,7 @@ def equal(a: Batch, b: Batch) -> bool:
 STREAM = stream_of(a=[40, 3, 1, 30, 55], b=[200])
 
 
-# --------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -225,7 +231,7 @@ def test_a_domain_shorter_than_a_row_is_one_line() -> None:
         training_batch(stream_of(a=[50], b=[5]), config(), seed=0, step=0)
 
 
-# ---------------------------------------------------------------------------------------------------- masking
+# ------------------------------------------------------------------------------------------ masking
 
 
 def within(count: int, of: int, share: float) -> bool:
@@ -267,7 +273,7 @@ def test_specials_are_never_selected(tokens: list[int], rate: float) -> None:
     assert set(inputs[~special].tolist()) <= {MASK, *range(FIRST, 10)}
 
 
-# ------------------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------- evaluation
 
 
 def test_evaluation_windows_are_fixed_whole_and_apart() -> None:
@@ -297,7 +303,7 @@ def test_evaluation_windows_overlap_only_when_they_must() -> None:
     )  # no document is that long
 
 
-# ---------------------------------------------------------------------------------------------------- loading
+# ------------------------------------------------------------------------------------------ loading
 
 
 def write_stream(folder: Path, stream: Stream) -> Path:

@@ -1,4 +1,7 @@
-"""A process alone: nothing is shared, and the number of processes belongs to the run. With two: tests/faults."""
+"""A process alone shares nothing.
+
+The number of processes belongs to the run. The tests with two processes are in tests/faults.
+"""
 
 from pathlib import Path
 

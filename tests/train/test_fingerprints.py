@@ -64,7 +64,10 @@ def package(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 
 def changed(package: Path, module: str, old: str | None, new: str) -> list[bool]:
-    """Return for each of both entries whether an edit changes its fingerprint; the edit is taken back."""
+    """Return for each of both entries whether an edit changes its fingerprint.
+
+    The edit is taken back.
+    """
     path = package / "farcontext" / f"{module}.py"
     before = path.read_text(encoding="utf-8") if old else ""
     assert (old or "") in before, f"{module} no longer holds {old!r}: plant the edit elsewhere"

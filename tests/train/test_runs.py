@@ -94,7 +94,10 @@ def test_two_processes_give_the_bits_of_one(project: Path, monkeypatch) -> None:
 
 
 def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch) -> None:
-    """Two workers, each a process of its own, by one variable; what is done already asks no cluster."""
+    """Two workers run, each a process of its own, by one variable.
+
+    What is done already asks no cluster.
+    """
     alone = sweep(jobs())
     monkeypatch.setenv("FARCONTEXT_CACHE", str(project / "cluster"))
     quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
