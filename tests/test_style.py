@@ -112,7 +112,8 @@ def oversized(tree: ast.Module) -> list[str]:
         )
         if positional > MAX_POSITIONAL or positional + len(node.args.kwonlyargs) > most:
             found.append(
-                f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters"
+                f"{node.name}: {positional} positional, "
+                f"{len(node.args.kwonlyargs)} keyword-only parameters"
             )
     return found
 

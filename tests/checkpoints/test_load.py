@@ -241,7 +241,8 @@ def gguf_of_text(folder: Path) -> None:
         ),
         (
             bert,
-            r"config\.json: model_type = 'bert': expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
+            r"config\.json: model_type = 'bert': "
+            r"expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
         ),
         (text_as_weights, "llama: cannot be loaded: "),
         (other_width, "llama: "),

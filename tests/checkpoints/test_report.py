@@ -118,7 +118,8 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
         ),
         (
             {256: 0.95, 512: 0.95},
-            r"^Reads reliably up to at least 512 tokens, the longest tested \(95 %: 512–beyond 512\)$",
+            r"^Reads reliably up to at least 512 tokens, the longest tested "
+            r"\(95 %: 512–beyond 512\)$",
         ),
         (
             {256: 0.22, 512: 0.2},

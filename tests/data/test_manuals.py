@@ -70,7 +70,8 @@ def test_manual_reads_as_text() -> None:
     assert text == (
         "Toy\n\nOne.\n- two\n- three\n\nOPERATIONS\n\nGet\nGets it\nRequest:\n"
         "Id (string, required): A <name>.\n"
-        "N (list of S)\nErrors: E1.\n\nDATA TYPES\n\nS (string)\nA <name>.\n\nKind (string)\nOne of: A, B.\n"
+        "N (list of S)\nErrors: E1.\n\nDATA TYPES\n\nS (string)\nA <name>.\n\n"
+        "Kind (string)\nOne of: A, B.\n"
     )
 
 

@@ -1,6 +1,7 @@
-"""What runs in a child process of a fault test: plain calls of the library, in a session and folder of its own.
+"""A child process of a fault test runs plain calls of the library.
 
-Children are forked from a server that imported torch once, so that one costs milliseconds, not seconds.
+The child has a session and folder of its own. Children are forked from a server that imported torch
+once, so that one costs milliseconds, not seconds.
 """
 
 import multiprocessing

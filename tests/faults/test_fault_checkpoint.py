@@ -24,7 +24,8 @@ from farcontext import files
 from farcontext.files import UserError
 from farcontext.train import checkpoint
 
-# name → (steps saved before, step of the save that is killed, sets kept, steps that may load afterwards)
+# name → (steps saved before, step of the save that is killed, sets kept,
+#         steps that may load afterwards)
 SAVES = {
     "first": ((), 5, 2, {None, 5}),
     "overwrite": ((5,), 10, 1, {5, 10}),  # keep 1: the newest set takes the place of the only one

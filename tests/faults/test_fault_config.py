@@ -218,8 +218,9 @@ def test_fault_52_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> Non
 
 
 SCALARS = """
-    1e-3 on off yes no y n 010 0o10 0x1f 0b11 12:30 1:2 190:20:30 1_000 .5 5. -.5 1e3 1E+3 +1 -0 ~ null Null NULL true
-    True TRUE false .inf -.INF .nan 2026-11-24 '1' "1" 1.5e 0. é 三国 a#b '' 1e999 0o9 08 00 - -1 1.2.3 = [1,on] {a:1}
+    1e-3 on off yes no y n 010 0o10 0x1f 0b11 12:30 1:2 190:20:30 1_000 .5 5. -.5 1e3 1E+3 +1 -0
+    ~ null Null NULL true True TRUE false .inf -.INF .nan 2026-11-24 '1' "1" 1.5e 0. é 三国 a#b ''
+    1e999 0o9 08 00 - -1 1.2.3 = [1,on] {a:1}
 """.split()  # noqa: SIM905
 
 

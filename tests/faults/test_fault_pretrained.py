@@ -152,7 +152,8 @@ def test_an_index_that_names_a_pickle_or_another_folder_is_refused(
     sharded(folder, shard)
     refused(
         folder,
-        rf"model\.safetensors\.index\.json: .*{shard}.*expected a \.safetensors file in the same folder",
+        rf"model\.safetensors\.index\.json: .*{shard}.*"
+        r"expected a \.safetensors file in the same folder",
     )
 
 

@@ -32,10 +32,10 @@ def probability(
 def test_bigram_by_hand() -> None:
     """One document a b a b a c EOS, every discount 1/2, V = 8.
 
-    Left neighbours: a {start, b} 2, b {a} 1, c {a} 1, EOS {c} 1; in all 5, of 4 kinds, so 4/2 = 2 of 5 go to
-    the uniform: P(a) = 1.5/5 + 2/5/8 = 0.35, P(b) = P(c) = P(EOS) = 0.5/5 + 0.05 = 0.15, others 0.05.
-    After a: b twice, c once, of 3: 2 kinds give up 1/2 each, so 1/3 backs off. After b: a twice, 1/4
-    backs off.
+    Left neighbours: a {start, b} 2, b {a} 1, c {a} 1, EOS {c} 1; in all 5, of 4 kinds, so 4/2 = 2
+    of 5 go to the uniform: P(a) = 1.5/5 + 2/5/8 = 0.35, P(b) = P(c) = P(EOS) = 0.5/5 + 0.05 = 0.15,
+    others 0.05. After a: b twice, c once, of 3: 2 kinds give up 1/2 each, so 1/3 backs off. After
+    b: a twice, 1/4 backs off.
     """
     model = ngrams.fit(np.array([A, B, A, B, A, C, EOS]), 2, V, discount=0.5)
     assert probability(model, [A], B) == pytest.approx(1.5 / 3 + 0.15 / 3, abs=1e-12)

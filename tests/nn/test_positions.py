@@ -241,7 +241,8 @@ def test_a_larger_base_reaches_further_by_its_rule():
     ours = inverse_frequencies("abf", scale=4.0, **common)
     base = float(ours[1]) ** -32
     assert f"{base:.1e}" == "1.8e+05"  # as printed
-    # a pair that completes its turn within L: its share of the width is the same for (new base, sL) as for (base, L)
+    # a pair that completes its turn within L: its share of the width is the same for (new base, sL)
+    # as for (base, L)
     assert math.log(2048 / (2 * math.pi)) / math.log(base) == pytest.approx(
         math.log(512 / (2 * math.pi)) / math.log(1e4)
     )

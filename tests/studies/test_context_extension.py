@@ -37,8 +37,10 @@ def assertion(root: Path, says: str, **known: object) -> None:
     run_assertion(root, study.NAME, says, study=study, results=tables, **known)
 
 
-ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()
-          for name in ("rope", "linear", "ntk")}  # fmt: skip
+ANGLES = {
+    name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()
+    for name in ("rope", "linear", "ntk")
+}
 
 
 def test_assertions_hold_on_the_smoke_run(

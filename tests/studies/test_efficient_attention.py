@@ -191,7 +191,10 @@ def test_gpu_tables_are_named_or_said_to_be_missing(
     assert study.gpu_lines(study.gpu_tables())[0].startswith("no GPU table is recorded yet")
     folder = tmp_path / "results" / "gpu-made-up"
     files.write_json(folder / "card.json", {"card": "Made Up 1", "date": "2026-01-02"})
-    rows = "backend,pattern,dtype,direction,length,tflop_per_s\nsdpa,causal,bfloat16,forward,4096,120\n"
+    rows = (
+        "backend,pattern,dtype,direction,length,tflop_per_s\n"
+        "sdpa,causal,bfloat16,forward,4096,120\n"
+    )
     files.write_atomic(
         folder / "attention.csv",
         rows + "sdpa,causal,bfloat16,forward,1024,90\nflex,full,bfloat16,forward,1024,\n",

@@ -63,7 +63,8 @@ def test_a_models_cells_hold_what_they_must(found: dict) -> None:
 
 def test_what_fails_in_a_cell_is_one_line_that_names_it() -> None:
     with refuses(
-        '"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: ValueError: backend'
+        '"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: '
+        "ValueError: backend"
     ):
         memory_cells.measure(
             [{"what": "attend", "backend": "flash", "length": 64, "seed": 0} | SHAPE]

@@ -48,7 +48,10 @@ def drcd_article(name: str, year: int) -> dict:
 
 
 def story(name: str) -> dict:
-    text = f"{name}\n \n\n Once there was a  sailor {name}. He lost a very old ship. Then he found another one."
+    text = (
+        f"{name}\n \n\n Once there was a  sailor {name}. "
+        "He lost a very old ship. Then he found another one."
+    )
     first = {
         "responses": [
             {"response_text": f"The sailor {name} loses it."},
@@ -196,7 +199,8 @@ def test_a_file_that_was_damaged_later_is_not_read_and_is_fetched_again(mirror: 
     path = Path("build/realtext/drcd/drcd.txt")
     files.write_atomic(path, "{}")
     with refuses(
-        f"drcd.txt: expected a file with sha256 = {hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"
+        "drcd.txt: expected a file with sha256 = "
+        f"{hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"
     ):
         texts.text_of("drcd")
     texts.fetch()
