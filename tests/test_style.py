@@ -159,11 +159,12 @@ def writes(tree: ast.Module) -> list[str]:
             not isinstance(a, ast.Constant) for a in node.args
         )
         whole = ast.unparse(node.func)
+        # a BytesIO, then write_atomic
         memory = bool(node.args) and ast.unparse(node.args[0]) in (
             "buffer",
             "full",
             "small",
-        )  # a BytesIO, then write_atomic
+        )
         writer = name in WRITERS and whole not in ("tables.write_text", "results.write_text")
         if not memory and (writer or opens or to_path or whole in WRITING):
             found.append(f"line {node.lineno}: {whole}")

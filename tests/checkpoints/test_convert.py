@@ -420,9 +420,8 @@ def test_extended_logits_agree_both_ways(name, length):
 @pytest.mark.parametrize("name", EXTENDED)
 def test_extended_logits_agree_to_fp64(name):
     single = torch.get_default_dtype()
-    torch.set_default_dtype(
-        torch.float64
-    )  # that of an integer tensor times a float: dynamic NTK's length
+    # that of an integer tensor times a float: dynamic NTK's length
+    torch.set_default_dtype(torch.float64)
     try:
         with everything_in_fp64():
             theirs = extended(EXTENDED[name]).double()

@@ -254,9 +254,8 @@ def test_tuning_lowers_the_loss_and_keeps_the_dtype(
     untuned = extend.extend(
         source, tmp_path / "plain", scheme="yarn", factor=4, text=text, measure=LONG
     )
-    assert (
-        untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1
-    )  # twin: the scheme alone does not
+    # twin: the scheme alone does not
+    assert untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1
     assert config_of(tmp_path / "out") == config_of(tmp_path / "plain")
     assert report["tuning"]["text"] == text.name
 

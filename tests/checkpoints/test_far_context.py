@@ -116,9 +116,8 @@ def test_without_a_gap_it_is_the_plain_loss_and_the_model_is_left_as_it_was(
         scheme: [row["loss"] for row in rows if row["scheme"] == scheme and row["gap"] == 500]
         for scheme in SCHEMES
     }
-    assert (
-        len({round(sum(part), 4) for part in losses.values()}) == 5
-    )  # each scheme turns otherwise
+    # each scheme turns otherwise
+    assert len({round(sum(part), 4) for part in losses.values()}) == 5
     after = rotary_modules(loaded.model)
     assert held.keys() == after.keys() and all(held[name] is after[name] for name in held)
     assert plain(loaded, documents[0][:48], 24) == pytest.approx(before)

@@ -172,9 +172,8 @@ def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(
         "metric",
         "value",
     ]
-    assert TAGS.search(
-        page.replace(html.escape(HOSTILE), HOSTILE)
-    )  # twin: an unescaped name is caught
+    # twin: an unescaped name is caught
+    assert TAGS.search(page.replace(html.escape(HOSTILE), HOSTILE))
 
 
 def test_a_page_without_losses_or_reached_widths_says_so(found: Measured) -> None:

@@ -117,9 +117,8 @@ def test_dynamic_frequencies_must_grow_and_come_back(tmp_path: Path) -> None:
     assert torch.equal(module.inv_freq, held)  # the check works on a copy
     limit = loaded.model.config.max_position_embeddings
     module(torch.zeros(1), torch.tensor([[3 * limit]]))
-    assert (
-        not torch.equal(module.inv_freq, held) and faults(loaded) == {}
-    )  # a long text before is no fault
+    # a long text before is no fault
+    assert not torch.equal(module.inv_freq, held) and faults(loaded) == {}
     module(torch.zeros(1), torch.tensor([[0]]))
     module.max_seq_len_cached = 1 << 40
     assert "dynamic is constant" in faults(loaded)["by length"].says
@@ -210,9 +209,8 @@ def trained() -> PreTrainedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: PreTrainedModel) -> Path:
-    plants.save_sound(
-        tmp_path / "trained", "llama", "default", random.Random(0)
-    )  # for its tokenizer
+    # for its tokenizer
+    plants.save_sound(tmp_path / "trained", "llama", "default", random.Random(0))
     trained.save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
 
@@ -258,7 +256,6 @@ def test_the_paired_error_counts_blocks_of_neighbours() -> None:
     assert error == pytest.approx(
         float(correlated[:, :: rope_check.BLOCK].std() / 40**0.5), rel=1e-5
     )
-    assert error > 5 * float(
-        correlated.std() / correlated.numel() ** 0.5
-    )  # twin: as if tokens were independent
+    # twin: as if tokens were independent
+    assert error > 5 * float(correlated.std() / correlated.numel() ** 0.5)
     assert rope_check.paired(torch.ones(1, 5))[1] == float("inf")

@@ -332,9 +332,8 @@ def test_a_hugging_face_data_set_is_a_corpus_by_one_parameter(
     assert list(card["domains"]) == ["dataset"] and texts_of(tmp_path / "out", "dataset") == sorted(
         bodies
     )
-    folder = dataset(
-        tmp_path, path=str(tmp_path / "set"), files=()
-    )  # by its path, as a name on the hub
+    # by its path, as a name on the hub
+    folder = dataset(tmp_path, path=str(tmp_path / "set"), files=())
     assert build_corpus(folder, tmp_path, tmp_path / "again")["fingerprint"] == card["fingerprint"]
 
 

@@ -98,9 +98,8 @@ def test_whole_families_are_kept_within_the_budget(tmp_path: Path) -> None:
     found = list(read_manuals(tmp_path, budget))
     assert 0.95 * budget < sum(len(one.text) for one in found) <= budget
     assert set(Counter(one.family for one in found).values()) == {2}
-    assert not any(
-        "old" in one.title for one in read_manuals(tmp_path, 10 * budget)
-    )  # the newest version only
+    # the newest version only
+    assert not any("old" in one.title for one in read_manuals(tmp_path, 10 * budget))
 
 
 def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> None:
@@ -112,9 +111,8 @@ def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> N
     }
     write_services(tmp_path, services)
     small, big = (len(manuals.manual(services[name])) for name in ("s1/1", "big/1"))
-    budget = int(
-        1.5 * small / manuals.FAMILY_SHARE
-    )  # a family may hold one and a half small manuals
+    # a family may hold one and a half small manuals
+    budget = int(1.5 * small / manuals.FAMILY_SHARE)
     kept = {one.family for one in read_manuals(tmp_path, budget)}
     assert not {"big", "twin"} & kept and len(kept) > 20
     assert {"big", "twin"} <= {

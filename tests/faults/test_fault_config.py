@@ -332,10 +332,11 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
             tree = deepcopy(PARAMS)
             (tree if len(path) == 1 else tree[path[0]])[path[-1]] = value
             message = refusal(tree)
+            # of a field, of a section
             places = (
                 f"params.yaml: {'.'.join(path)}",
                 f"params.yaml: {': '.join(path)} = ",
-            )  # of a field, of a section
+            )
             assert message.startswith(places), f"{path} = {value!r}: {message}"
             # of a mapping that may stand here, a key may be missing: it has no value to show
             missing = value == {} and re.search(

@@ -179,7 +179,6 @@ def test_sound_shards_load(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     sharded(folder, "w.safetensors")
     save_file(weights, folder / "w.safetensors", metadata={"format": "pt"})
-    files.write_json(
-        folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}}
-    )  # nobody reads it
+    # nobody reads it
+    files.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}})
     load.load(folder)

@@ -154,7 +154,6 @@ def test_fault_40_a_nan_loss_stops_before_the_update(
             ours[name] == bits[name]
             for name in ("model.safetensors", "optimizer.safetensors", "state.json")
         )
-    again = children.start(
-        children.train, tiny_project, fast_disk / "nan", run
-    )  # the cause is gone: it goes on
+    # the cause is gone: it goes on
+    again = children.start(children.train, tiny_project, fast_disk / "nan", run)
     assert again.wait() == 0, again.said()

@@ -43,9 +43,8 @@ def test_bigram_by_hand() -> None:
     assert probability(model, [A], 7) == pytest.approx(0.05 / 3, abs=1e-12)
     assert probability(model, [B], A) == pytest.approx(1.5 / 2 + 0.35 / 4, abs=1e-12)
     assert probability(model, [7], A) == pytest.approx(0.35, abs=1e-12)  # a context never seen
-    assert probability(model, [], A) == pytest.approx(
-        0.35, abs=1e-12
-    )  # a row's first token has no context
+    # a row's first token has no context
+    assert probability(model, [], A) == pytest.approx(0.35, abs=1e-12)
     assert probability(model, [B, EOS], A) == pytest.approx(0.35, abs=1e-12)  # nor has a document's
     # order 1 counts occurrences: a 3, b 2, c 1, EOS 1, of 7; 2/7 goes to the uniform
     assert probability(model, [A], A, order=1) == pytest.approx(2.5 / 7 + 2 / 7 / 8, abs=1e-12)

@@ -186,9 +186,8 @@ def test_drawn_positions_are_new_in_training_even_in_tests_and_never_too_many() 
     torch.manual_seed(0)
     assert torch.equal(model(tokens), first)
     whole = with_weights_of(model, random_positions=L)
-    assert torch.allclose(
-        whole(tokens), with_weights_of(model)(tokens)
-    )  # all of them, in order: plain RoPE
+    # all of them, in order: plain RoPE
+    assert torch.allclose(whole(tokens), with_weights_of(model)(tokens))
     with pytest.raises(ValueError, match="length = 129: expected at most random_positions = 128"):
         model(tokens_of(129))
 

@@ -231,9 +231,10 @@ def test_ntk_divides_the_last_frequency_by_the_scale_and_keeps_the_first(head_di
         assert float(ours[0]) == 1
         assert float(ours[-1]) == pytest.approx(float(plain[-1]) / scale, rel=1e-13)
     theirs = inverse_frequencies("dynamic_ntk_hf", scale=scale, length=int(scale * 512), **common)
+    # goes further
     assert float(theirs[-1]) == pytest.approx(
         float(plain[-1]) / (1 + scale * (scale - 1)), rel=1e-13
-    )  # goes further
+    )
 
 
 def test_a_larger_base_reaches_further_by_its_rule():
@@ -264,9 +265,8 @@ SETTINGS = [
     (48, 10_000.0, 2.5, 100),
     (128, 160_000.0, 4.0, 1024),
 ]
-SETTINGS.append(
-    (16, 10.0, 2.0, 1024)
-)  # every pair turns within L, so YaRN's ramp is cut off at H − 1
+# every pair turns within L, so YaRN's ramp is cut off at H − 1
+SETTINGS.append((16, 10.0, 2.0, 1024))
 THEIR_NAMES = {
     "ntk": "dynamic",
     "dynamic_ntk": "dynamic",
@@ -320,9 +320,8 @@ def test_tables_and_rotated_vectors_are_those_of_transformers(scheme, given, set
     options = (
         options_of(scheme, head_dim) | given | ({"new_theta": 7 * theta} if scheme == "abf" else {})
     )
-    length = (
-        trained - 3 if within and scheme != "ntk" else int(scale * trained)
-    )  # theirs has no static NTK
+    # theirs has no static NTK
+    length = trained - 3 if within and scheme != "ntk" else int(scale * trained)
     common = {
         "head_dim": head_dim,
         "theta": theta,
@@ -389,9 +388,8 @@ def test_angles_survive_far_positions_only_in_fp64(pairing):
     assert max(case["positions"]) == 65536
     golden = array(case["half_split" if pairing == "half" else "interleaved"])
     assert (turned(case, pairing, torch.float32) - golden).abs().max() < 5e-7
-    angles = (
-        torch.tensor(case["positions"])[:, None] * array(case["inv_freq"]).float()
-    )  # twin: fp32 angles
+    # twin: fp32 angles
+    angles = torch.tensor(case["positions"])[:, None] * array(case["inv_freq"]).float()
     x = array(case["x"]).float()[None, :, None]
     assert (rotate(x, angles.cos(), angles.sin(), pairing)[0, :, 0] - golden).abs().max() > 2e-5
 
@@ -519,9 +517,8 @@ def test_buckets_are_the_published_ones(case):
     causal = not case["bidirectional"]
     options = {"buckets": case["num_buckets"], "max_distance": case["max_distance"]}
     assert t5_bucket(relative, causal=causal, **options).tolist() == case["buckets"]
-    assert (
-        t5_bucket(-relative, causal=causal, **options).tolist() != case["buckets"]
-    )  # twin: query − key
+    # twin: query − key
+    assert t5_bucket(-relative, causal=causal, **options).tolist() != case["buckets"]
     assert t5_bucket(relative, causal=not causal, **options).tolist() != case["buckets"]
 
 

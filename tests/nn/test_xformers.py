@@ -192,9 +192,8 @@ def test_rows_go_in_and_come_out_with_their_gradients(name, G):
 def test_what_goes_in_wrongly_comes_out_wrongly():
     inputs, d_out = random_inputs(7, 7, N, 2)
     wanted = run(attention.reference, inputs, Pattern.causal().within(PADDED), d_out)
-    found = run(
-        packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out
-    )  # one token early
+    # one token early
+    found = run(packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out)
     assert all(
         (ours - theirs).abs().max() > 0.01 for ours, theirs in zip(found, wanted, strict=True)
     )

@@ -103,9 +103,8 @@ def test_contradictions_quarrels_and_persistence_by_hand() -> None:
     assert found["quarrels"] == pytest.approx(100 / 3)
     assert found["persistence"] == pytest.approx(3 / 5)
     assert found["distinct"] == pytest.approx(21 / 29)  # bigrams of 30 words
-    assert found["repetition"] == pytest.approx(
-        3 / 27
-    )  # "is in the mill." and the like, with what stands before
+    # "is in the mill." and the like, with what stands before
+    assert found["repetition"] == pytest.approx(3 / 27)
     assert study.scores([STORY], [" Anna Baker is in the mill."])["contradictions"] == 0
     nothing = study.scores([STORY, STORY], ["", "Once upon a time."])
     assert nothing["persistence"] == 0 and not {"contradictions", "quarrels"} & set(nothing)

@@ -100,9 +100,8 @@ def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(
     claims = verdicts.read_claims(root / "claims.yaml").claims
     far = smoke[smoke["metric"] == "accuracy"]["distance"].max()
     two = pd.concat([smoke, smoke.assign(seed=smoke["seed"] + 1)])
-    two["distance"] = two["distance"].replace(
-        far, 256
-    )  # the smoke run tests no further than its short rows
+    # the smoke run tests no further than its short rows
+    two["distance"] = two["distance"].replace(far, 256)
     learned = changed(changed(two, 0.97, metric="accuracy"), 0.0, metric="error", length=64)
     assert verdicts.judge("R2", claims["R2"], learned).verdict == "refuted"
     better = changed(learned, 0.6, metric="accuracy", arm="lstm", distance=256)
@@ -187,9 +186,8 @@ def test_the_crossover_is_where_attention_leads_by_twenty_points() -> None:
         for d, value in zip((16, 64, 256), curve, strict=True)
     ]
     found = study.crossover(pd.DataFrame(rows))
-    assert found["this run", 0] == pytest.approx(
-        128
-    )  # halfway between 10 and 30 points, on log distance
+    # halfway between 10 and 30 points, on log distance
+    assert found["this run", 0] == pytest.approx(128)
     assert math.isinf(found["this run", 1])
 
 

@@ -210,9 +210,8 @@ def test_a_perfect_translator_scores_perfectly_as_far_as_it_reads() -> None:
     whole = scores("own", 3)
     assert (whole.loc[[1, 3], ["contrast", "exact", "well_formed"]] == 1).all().all()
     assert whole.loc[[1, 3], ["bleu_at", "chrf_at"]].to_numpy() == pytest.approx(100)
-    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(
-        100
-    )  # of all distances together
+    # of all distances together
+    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(100)
     part = scores("own", 1)
     assert part.loc[1, "exact"] == 1 and part.loc[1, "bleu_at"] == pytest.approx(100)
     assert (

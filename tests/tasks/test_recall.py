@@ -29,9 +29,8 @@ def test_oracle_answers_all_from_what_stands_before(
     tokens, scored = made(task, options, length)
     assert tokens.shape == scored.shape == (64, length) and scored.any(1).all()
     assert tokens.min() >= 0 and tokens.max() < module.VOCABULARY
-    answers = module.oracle(
-        np.where(scored, -1, tokens), scored
-    )  # it never sees what it is asked for
+    # it never sees what it is asked for
+    answers = module.oracle(np.where(scored, -1, tokens), scored)
     assert (answers == tokens[scored]).all()
 
 

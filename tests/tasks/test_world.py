@@ -144,9 +144,8 @@ def test_what_cannot_be_is_named() -> None:
 
 # -------------------------------------------------------------------------------------- leak checks
 
-Guess = Callable[
-    [Fact, Story, list[Event]], str
-]  # what is asked, its story, and what is told but for the evidence
+# what is asked, its story, and what is told but for the evidence
+Guess = Callable[[Fact, Story, list[Event]], str]
 
 
 def asked(made: Story, kind: str) -> tuple[Fact, list[Event]]:

@@ -256,9 +256,8 @@ def test_masks_have_bert_s_shares() -> None:
     assert np.array_equal(targets[selected], tokens[selected])
     assert np.array_equal(inputs[~selected], tokens[~selected])
     assert inputs[random].min() >= FIRST and len(np.unique(inputs[random])) > 0.9 * random.sum()
-    assert not within(
-        int(masked.sum()), len(tokens), 0.125
-    )  # a share half a point off would be seen
+    # a share half a point off would be seen
+    assert not within(int(masked.sum()), len(tokens), 0.125)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=50), st.sampled_from([0.0, 0.3, 1.0]))
@@ -298,9 +297,8 @@ def test_evaluation_windows_overlap_only_when_they_must() -> None:
         evaluation_starts(stream, "a", 30, 72)
     with pytest.raises(UserError, match="domain = x: expected one of a"):
         evaluation_starts(stream, "x", 30, 1)
-    assert (
-        len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2
-    )  # no document is that long
+    # no document is that long
+    assert len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2
 
 
 # ------------------------------------------------------------------------------------------ loading
