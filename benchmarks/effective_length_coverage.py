@@ -2,9 +2,10 @@
 
 The curves are known; a percentile bootstrap stands beside the interval.
 
-A curve: the chance of a right answer at 5 to 8 lengths. A context: the share right of 4, 8 or 16 answers that share a
-chance of their own (beta-binomial; design effect 1.3 to 2.6); 40 to 90 contexts a length. Tier `controlled`: 0.95 to 1
-at the shortest length; `probe`: 0.6 to 0.95. `near` is no fair sample of curves: it stays within 5 % of the threshold.
+A curve: the chance of a right answer at 5 to 8 lengths. A context: the share right of 4, 8 or 16
+answers that share a chance of their own (beta-binomial; design effect 1.3 to 2.6); 40 to 90
+contexts a length. Tier `controlled`: 0.95 to 1 at the shortest length; `probe`: 0.6 to 0.95. `near`
+is no fair sample of curves: it stays within 5 % of the threshold.
 A second table gives the coverage of the interval of one length's mean.
 """
 

@@ -1,33 +1,40 @@
 """Checks and times of attention and training on one CUDA card.
 
     python benchmarks/gpu.py [--minutes 30] [--out results/gpu-<card>] [--paths xformers flex …]
-    python benchmarks/gpu.py --dry-run --out build/gpu-dry-run     # on any CPU: tiny sizes, correctness alone
+    python benchmarks/gpu.py --dry-run --out build/gpu-dry-run
+
+The dry run is for any CPU: its sizes are tiny, and it checks correctness alone.
 
 Every path is checked first, then timed; `make gpu` runs it all. It needs torch (CUDA), the xformers
 wheel, numpy and jaxtyping; the training part also pydantic and ruamel.yaml, and says so if they are
 missing. A path with a wrong result is not timed, and the exit code is then 1. Flex is compiled anew
 for each pattern (seconds a time), so it comes last, in bfloat16, within a third of --minutes.
 
-Written below --out, each file whole or not at all; one row a cell, empty where nothing was measured:
+Written below --out, each file whole or not at all; one row a cell, empty where nothing was
+measured:
 
-card.json        card, capability, memory_gib, driver, cuda, torch, xformers, python, date, seed (of what was checked),
-                 minutes (that it took), matmul_tflop_per_s (bf16, 8192³: the ceiling), copy_gb_per_s (read + written),
+card.json        card, capability, memory_gib, driver, cuda, torch, xformers, python, date,
+                 seed (of what was checked), minutes (that it took),
+                 matmul_tflop_per_s (bf16, 8192³: the ceiling), copy_gb_per_s (read + written),
                  dry_run
-correctness.csv  backend, pattern, dtype, queries, keys, quantity (forward: the output where no gradient is wanted; out,
-                 dq, dk, dv), error (largest absolute difference from fp64 on the CPU over the largest absolute value
-                 there; inf where a query without a key did not get 0), tolerance, result (ok; cannot: why; failed: why;
-                 not checked: why)
-attention.csv    backend, pattern (full, causal, window, documents), dtype, direction (forward, forward_backward),
-                 head_width, length (tokens a row), batch, heads, span (keys of a window, tokens of a document),
-                 repeats, milliseconds (median), milliseconds_low and milliseconds_high (quartiles), tflop_per_s,
-                 share_of_ceiling, peak_mib (over the inputs), note (why a cell is empty)
-training.csv     length, batch, precision, backend (that ran), repeats, milliseconds (of a step), milliseconds_low and
-                 milliseconds_high, tokens_per_s, flop_per_token, tflop_per_s, flop_utilisation (share of the ceiling),
-                 peak_mib, note
+correctness.csv  backend, pattern, dtype, queries, keys,
+                 quantity (forward: the output where no gradient is wanted; out, dq, dk, dv),
+                 error (largest absolute difference from fp64 on the CPU over the largest absolute
+                 value there; inf where a query without a key did not get 0), tolerance,
+                 result (ok; cannot: why; failed: why; not checked: why)
+attention.csv    backend, pattern (full, causal, window, documents), dtype,
+                 direction (forward, forward_backward), head_width, length (tokens a row), batch,
+                 heads, span (keys of a window, tokens of a document), repeats,
+                 milliseconds (median), milliseconds_low and milliseconds_high (quartiles),
+                 tflop_per_s, share_of_ceiling, peak_mib (over the inputs),
+                 note (why a cell is empty)
+training.csv     length, batch, precision, backend (that ran), repeats, milliseconds (of a step),
+                 milliseconds_low and milliseconds_high, tokens_per_s, flop_per_token, tflop_per_s,
+                 flop_utilisation (share of the ceiling), peak_mib, note
 
-FLOP of attention: 4·B·N·H·pairs forward, 2.5 times that backward (Dao 2023, §4.1); pairs a row: T², of a causal half
-T²/2, of a window its exact number, of documents the sum of theirs. Times are CUDA events around one call: short ones
-hold its launch.
+FLOP of attention: 4·B·N·H·pairs forward, 2.5 times that backward (Dao 2023, §4.1); pairs a row: T²,
+of a causal half T²/2, of a window its exact number, of documents the sum of theirs. Times are CUDA
+events around one call: short ones hold its launch.
 """
 
 import argparse
@@ -96,7 +103,7 @@ LONG = 4000.0  # A call of so many milliseconds or more is timed once.
 REPEATS = (4, 30)  # A shorter call is repeated for a second, within these counts.
 
 
-# ------------------------------------------------------------------------------------------------------------ timing
+# ------------------------------------------------------------------------------------------- timing
 
 
 def once(call: Callable[[], Any]) -> float:
@@ -201,7 +208,10 @@ def time_cell(
 
 
 def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, out: Path) -> None:
-    """Write attention.csv again after every length and head width; cells past the deadline stay empty."""
+    """Write attention.csv again after every length and head width.
+
+    Cells past the deadline stay empty.
+    """
     rows, seen = [], {}
     compiled_last = ([x for x in paths if x not in COMPILED], [x for x in paths if x in COMPILED])
     patterns = ("causal", "full", "window", "documents")
@@ -218,7 +228,7 @@ def time_attention(paths: dict[str, Attend], ceiling: float, deadline: float, ou
         )
 
 
-# ---------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 def flop_per_token(model: Any, length: int, rate: float) -> float:
@@ -299,7 +309,7 @@ def time_step(model: Any, tokens: Tensor) -> Row:
     return measure(step) | {"backend": " ".join(sorted(set(ran)))}
 
 
-# -------------------------------------------------------------------------------------------------------------- main
+# --------------------------------------------------------------------------------------------- main
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -355,7 +365,10 @@ def describe(seed: int, dry_run: bool) -> Row:
 
 
 def checked(paths: dict[str, Attend], seed: int, dry_run: bool, deadline: float) -> list[Row]:
-    """Return the rows of correctness.csv: compiled paths last, on the card in bfloat16 and until the deadline."""
+    """Return the rows of correctness.csv, the compiled paths' last.
+
+    Compiled paths are checked on the card in bfloat16 and until the deadline.
+    """
     if dry_run:
         return check(paths, "cpu", 24, 8, (torch.float32, torch.bfloat16), seed)
     compiled = {name: attend for name, attend in paths.items() if name in COMPILED}
@@ -417,20 +430,21 @@ def main() -> None:
         "--dry-run", action="store_true", help="tiny sizes on the CPU, correctness alone"
     )
     args = parser.parse_args()
-    warnings.filterwarnings(
-        "ignore"
-    )  # The table says why a kernel refuses; torch says it at length.
+    # The table says why a kernel refuses; torch says it at length.
+    warnings.filterwarnings("ignore")
     if not args.dry_run and not torch.cuda.is_available():
         parser.exit(
             2,
-            "farcontext: no CUDA device here (torch.cuda.is_available() is false): expected one, or --dry-run\n",
+            "farcontext: no CUDA device here (torch.cuda.is_available() is false): "
+            "expected one, or --dry-run\n",
         )
     paths = make_paths(not args.dry_run)
     unknown = set(args.paths or ()) - set(paths)
     if unknown:
         parser.exit(
             2,
-            f"farcontext: --paths {' '.join(sorted(unknown))}: expected some of {' '.join(paths)}\n",
+            f"farcontext: --paths {' '.join(sorted(unknown))}: "
+            f"expected some of {' '.join(paths)}\n",
         )
     chosen = {
         name: attend for name, attend in paths.items() if not args.paths or name in args.paths

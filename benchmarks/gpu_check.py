@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(
-    0, str(ROOT / "src")
-)  # A machine lent for its card has torch, but not this package.
+# A machine lent for its card has torch, but not this package.
+sys.path.insert(0, str(ROOT / "src"))
 
 from farcontext.nn import attention, xformers  # noqa: E402
 from farcontext.nn.masks import Pattern  # noqa: E402
@@ -42,7 +41,7 @@ CHECKED = (
 )
 
 
-# ------------------------------------------------------------------------------------------------------------- paths
+# -------------------------------------------------------------------------------------------- paths
 
 
 def sdpa_by(backend: SDPBackend) -> Attend:
@@ -99,7 +98,7 @@ def refusal(error: Exception) -> str:
     return f"cannot: {text}" if known else f"failed: {type(error).__name__}: {text}"
 
 
-# ------------------------------------------------------------------------------------------------------- correctness
+# -------------------------------------------------------------------------------------- correctness
 
 
 def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
@@ -111,9 +110,8 @@ def make_cases(T: int) -> dict[str, tuple[Pattern, int, int, int]]:
     row = torch.arange(T)
     documents = torch.stack([row // third, (row >= half - 1).long()])
     padded = documents.masked_fill((row < 3) | (row >= T - 5), -1)
-    across = torch.stack(
-        [row[:half] // (half // 2) * 9, row[:half] * 0]
-    )  # No key is of document 9.
+    # No key is of document 9.
+    across = torch.stack([row[:half] // (half // 2) * 9, row[:half] * 0])
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
     return {
         "full": (Pattern(), T, T, 4),

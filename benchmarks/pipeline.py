@@ -94,7 +94,8 @@ def main() -> None:
     if found is None:
         parser.error(f"{folders[0]}: expected */tables/*.cost.csv, which `make repro` writes")
     print(
-        f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} against {PUBLISHED} at {args.against}"
+        f"{found.relative_to(ROOT) if found.is_relative_to(ROOT) else found} "
+        f"against {PUBLISHED} at {args.against}"
     )
     frame = table.save(rows_of(found, args.against), args.out, draw)
     print(frame.round(2).to_string(index=False))

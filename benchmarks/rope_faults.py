@@ -119,7 +119,7 @@ def rotary(loaded: load.Pretrained) -> torch.nn.Module:
     return next(module for module in loaded.model.modules() if hasattr(module, "inv_freq"))
 
 
-# ------------------------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
@@ -190,7 +190,8 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
 
     The fault is in the loaded module, or in config.json: it has no factor, or the extended length.
 
-    The extended length shows by the trained one, which stands beside it or in the tokenizer's configuration.
+    The extended length shows by the trained one, which stands beside it or in the tokenizer's
+    configuration.
     """
     save_sound(folder, draw.choice(list(FAMILIES)), "dynamic", draw)
 
@@ -255,7 +256,7 @@ FAULTS = {
 }
 
 
-# --------------------------------------------------------------------------------------------- a real one, by its loss
+# -------------------------------------------------------------------------- a real one, by its loss
 
 
 def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[float, str]:
@@ -310,7 +311,8 @@ def main() -> None:
             ]
             rows.append({"planted": name, "folders": len(lines), "reported": sum(map(bool, lines))})
             print(
-                f"{name}: found {sum(map(bool, lines))} of {len(lines)}, missed {[i for i, l in enumerate(lines) if not l]}"
+                f"{name}: found {sum(map(bool, lines))} of {len(lines)}, "
+                f"missed {[i for i, l in enumerate(lines) if not l]}"
             )
         false = []
         kinds = [("gpt2", "none"), *((family, scheme) for family in FAMILIES for scheme in SCHEMES)]

@@ -2,8 +2,9 @@
 
 Four trainings run both ways, in one run of this script.
 
-Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, one after another, two threads. Each way
-starts with an empty cache; the sweep's time includes starting its processes and importing torch in them.
+Sweep: `runs.sweep`, a process a core, one thread each. Serial: the same four, one after another,
+two threads. Each way starts with an empty cache; the sweep's time includes starting its processes
+and importing torch in them.
 """
 
 import os
@@ -55,7 +56,8 @@ def timed(label: str, steps: int) -> float:
         if label == "sweep":
             os.environ["FARCONTEXT_JOBS"] = "2"
             runs.sweep(dict(enumerate(configurations(steps))))
-            get_reusable_executor().shutdown()  # Workers keep the cache that they were started with.
+            # Workers keep the cache that they were started with.
+            get_reusable_executor().shutdown()
         else:
             torch.set_num_threads(2)
             for run in configurations(steps):

@@ -2,8 +2,9 @@
 
 Generated texts of several sizes are each encoded by a process of its own.
 
-The corpus is words drawn by Zipf's law from a made-up lexicon, one document in ten long; it is generated and encoded
-document by document. Memory is the process's peak resident set, Python and libraries included.
+The corpus is words drawn by Zipf's law from a made-up lexicon, one document in ten long; it is
+generated and encoded document by document. Memory is the process's peak resident set, Python and
+libraries included.
 
 python benchmarks/tokenize_memory.py [--megabytes 1000]
 """

@@ -11,7 +11,8 @@ own. Two families, each against its `sdpa` arm:
 masked  one architecture and the same weights (|i − j| ≤ 64 in two layers), masked at 30 %.
         `modernbert_sparse` is Hugging Face with sparse_prediction, whose head like ours runs on
         masked tokens only: it tells how much of the ratio that is.
-causal  learned positions, LayerNorm, GELU, loss on every token; GPT-2 has biases besides, and its dropout is off.
+causal  learned positions, LayerNorm, GELU, loss on every token; GPT-2 has biases besides, and its
+        dropout is off.
 
 `eager` arms hold T² scores a head and layer: they run to --eager-to tokens.
 """

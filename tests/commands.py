@@ -1,4 +1,7 @@
-"""The command line in a child process: many tries in one child, or one try of the installed command."""
+"""The command line runs in a child process.
+
+One child takes many tries, or one try is of the installed command.
+"""
 
 import json
 import os
@@ -37,7 +40,10 @@ class Said:
 
 
 def try_all(folder: Path, tries: list[tuple[list[str], str | None]]) -> tuple[list[Said], bool]:
-    """Call the command line once for each (arguments, text of params.yaml), in one child; was torch imported?"""
+    """Call the command line once for each try, in one child.
+
+    A try is (arguments, text of params.yaml). The second value says whether torch was imported.
+    """
     child = subprocess.run(
         [sys.executable, "-c", DRIVER],
         input=json.dumps(tries),

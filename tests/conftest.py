@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests: the corpus that the data stages made, and a run cache of this session's own."""
+"""All tests share these fixtures.
+
+They are the corpus that the data stages made, and a run cache of this session's own.
+"""
 
 import os
 import shutil
@@ -16,7 +19,10 @@ sys.path.append(str(ROOT / "benchmarks"))  # for what a benchmark imports from b
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One cache a session, one job, no progress bars: what notebooks and tests train is trained once."""
+    """Set one cache a session, one job and no progress bars.
+
+    What notebooks and tests train is trained once.
+    """
     if "FARCONTEXT_CACHE" not in os.environ:
         config.stash[OWN_CACHE] = os.environ["FARCONTEXT_CACHE"] = tempfile.mkdtemp(
             prefix="farcontext-runs-"
@@ -62,5 +68,8 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project folder whose corpus and tokenizer are real and small; training in it takes milliseconds."""
+    """Return a project folder whose corpus and tokenizer are real and small.
+
+    Training in it takes milliseconds.
+    """
     return tiny.make_project(tmp_path_factory.mktemp("tiny"))

@@ -1,4 +1,7 @@
-"""What every committed notebook keeps to: small, plain, executed, and the same bytes after each run."""
+"""Every committed notebook keeps to these rules.
+
+It is small, plain, executed, and the same bytes after each run.
+"""
 
 import ast
 import json
@@ -42,9 +45,8 @@ def problems_of(path: Path) -> list[str]:
 def _source(cell: nbformat.NotebookNode, first: bool) -> list[str]:
     found = []
     lines = [line for line in cell.source.splitlines() if line.strip()]
-    listed = "parameters" in cell.metadata.get(
-        "tags", []
-    )  # a list of names, as long as the study's section is
+    # a list of names, as long as the study's section is
+    listed = "parameters" in cell.metadata.get("tags", [])
     if len(lines) > MAX_CELL_LINES and not listed:
         found.append(f"{len(lines)} lines: at most {MAX_CELL_LINES}")
     for node in ast.walk(ast.parse(cell.source)):

@@ -35,7 +35,10 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def run_bits(cache: Path) -> dict[str, str]:
-    """SAME-BITS: sha256 of weights, optimiser, random state, rows and step of the only run of a cache, by file."""
+    """SAME-BITS: return sha256 of a cache's only run, by file.
+
+    The files hold weights, optimiser, random state, rows and step.
+    """
     (folder,) = (cache / "runs").iterdir()
     newest = sorted(folder.glob("step-*"))[-1]
     kept = [*sorted(newest.iterdir()), folder / "result.json"]

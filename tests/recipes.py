@@ -1,6 +1,7 @@
 """CONTRIBUTING's recipes as edits of a copy of the checkout.
 
-Each recipe is a list of edits: a file of the checkout, what stands there (None: a new file), and what comes instead.
+Each recipe is a list of edits: a file of the checkout, what stands there (None: a new file), and
+what comes instead.
 """
 
 import os
@@ -37,7 +38,8 @@ BACKEND: Edits = [
     (
         "src/farcontext/nn/toy.py",
         None,
-        "from farcontext.nn.sdpa import sdpa\n\n\ndef toy(q, k, v, pattern):\n    return sdpa(q, k, v, pattern)\n",
+        "from farcontext.nn.sdpa import sdpa\n\n\n"
+        "def toy(q, k, v, pattern):\n    return sdpa(q, k, v, pattern)\n",
     ),
     ("src/farcontext/nn/attention.py", '"xformers", "flex")\n', '"xformers", "flex", "toy")\n'),
     (
@@ -53,16 +55,19 @@ TASK: Edits = [
         "src/farcontext/tasks/toy_echo.py",
         None,
         "import numpy as np\n\nVOCABULARY = 8\n\n\n"
-        "def toy_echo(rng: np.random.Generator, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:\n"
+        "def toy_echo(rng: np.random.Generator, rows: int, length: int) "
+        "-> tuple[np.ndarray, np.ndarray]:\n"
         "    tokens = np.repeat(rng.integers(VOCABULARY, size=(rows, length // 2)), 2, axis=1)\n"
         "    return tokens, np.broadcast_to(np.arange(length) % 2 == 1, tokens.shape)\n",
     ),
     (
         "src/farcontext/studies/toy_use.py",
         None,
-        "import numpy as np\n\nfrom farcontext.tasks.toy_echo import toy_echo\nfrom farcontext.train.curriculum import keep_rows\n\n\n"
+        "import numpy as np\n\nfrom farcontext.tasks.toy_echo import toy_echo\n"
+        "from farcontext.train.curriculum import keep_rows\n\n\n"
         "def make_rows(*, rows: int, length: int, seed: int) -> list[dict]:\n"
-        "    return [{'digest': keep_rows(*toy_echo(np.random.default_rng(seed), rows, length))}]\n",
+        "    return [{'digest': "
+        "keep_rows(*toy_echo(np.random.default_rng(seed), rows, length))}]\n",
     ),
 ]
 
@@ -106,7 +111,10 @@ STUDY: Edits = [
 
         def run(params: Params) -> pd.DataFrame:
             options = {"draws": params.draws}
-            jobs = {seed: EvalConfig(mean_of_draws, None, options | {"seed": seed}) for seed in params.seeds}
+            jobs = {
+                seed: EvalConfig(mean_of_draws, None, options | {"seed": seed})
+                for seed in params.seeds
+            }
             rows = [
                 {"arm": "toy", "seed": seed, "metric": "mean", "value": result.rows[0]["value"]}
                 for seed, result in sweep(jobs).items()
@@ -158,7 +166,8 @@ STUDY: Edits = [
 CELLS = [
     new_markdown_cell("# 98 · A toy study"),
     new_code_cell(
-        "from farcontext.results import plotting\nfrom farcontext.studies.toy_study import figures, study\n\nplotting.style()"
+        "from farcontext.results import plotting\n"
+        "from farcontext.studies.toy_study import figures, study\n\nplotting.style()"
     ),
     new_code_cell("seeds = [1, 2, 3]\ndraws = 5", metadata={"tags": ["parameters"]}),
     new_code_cell("params = study.Params.of(globals())\ntable = study.run(params)"),

@@ -39,9 +39,8 @@ def test_stages_are_summed_and_compared_where_both_sides_have_them(
     new, old, total = pipeline.rows_of(tmp_path, "HEAD")
     assert new["core_seconds"] == 1 and new["ratio"] is None
     assert old["core_seconds"] == 6 and old["jobs"] == 2 and old["ratio"] == 0.5
-    assert (
-        total["core_seconds"] == 6 and total["ratio"] == 0.5
-    )  # not the study that only one side has
+    # not the study that only one side has
+    assert total["core_seconds"] == 6 and total["ratio"] == 0.5
 
 
 def test_make_bench_runs_scripts_alone() -> None:

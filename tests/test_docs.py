@@ -1,4 +1,7 @@
-"""What a reader is told: README's commands and tree exist, and every generated page equals what would be generated."""
+"""A reader is told the truth.
+
+README's commands and tree exist, and every generated page equals what would be generated.
+"""
 
 import re
 import tomllib
@@ -100,7 +103,10 @@ def test_verdicts_of_the_second_machine_are_of_the_claims_as_they_stand(
 
 
 def test_undecided_verdicts_are_named(findings: list[verdicts.Finding]) -> None:
-    """No test asks science for an outcome: this one prints the open claims, and holds that each says why."""
+    """No test asks science for an outcome.
+
+    This one prints the open claims, and holds that each says why.
+    """
     for f in findings:
         if f.verdict.startswith("undecided"):
             print(f"{f.id}: {f.verdict}: {f.note}")

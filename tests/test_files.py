@@ -1,4 +1,7 @@
-"""The one writer, folders that appear whole, locks, hashes, and code fingerprints that prose leaves alone."""
+"""The one writer makes files, and folders that appear whole.
+
+The tests hold locks, hashes, and code fingerprints that prose leaves alone.
+"""
 
 import os
 import socket
@@ -133,7 +136,10 @@ def test_leftovers_are_swept_and_a_folder_set_aside_goes_back(tmp_path: Path) ->
 
 def test_a_lock_is_refused_to_the_second_and_free_after_the_first(tmp_path: Path) -> None:
     with files.lock(tmp_path / "run"):
-        program = f"from farcontext import files\nfrom pathlib import Path\nwith files.lock(Path({str(tmp_path / 'run')!r})): pass"
+        program = (
+            "from farcontext import files\nfrom pathlib import Path\n"
+            f"with files.lock(Path({str(tmp_path / 'run')!r})): pass"
+        )
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False
         )

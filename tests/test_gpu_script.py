@@ -1,4 +1,7 @@
-"""`make gpu` as far as a CPU goes: the dry run, what it writes, what it catches, and how FLOP are counted."""
+"""`make gpu` works as far as a CPU goes.
+
+The tests hold the dry run, what it writes, what it catches, and how FLOP are counted.
+"""
 
 import csv
 import json
@@ -259,9 +262,8 @@ def test_model_flop_are_six_a_weight_and_twelve_a_channel_and_key():
     fewer = gpu.flop_per_token(model, 40, rate=0.5)
     last_mlp = sum(p.numel() for p in model.stack.blocks[-1].mlp.parameters())
     assert gpu.flop_per_token(model, 40, 1.0) - fewer == 3 * (last_mlp + 32 * 32 + 64 * 32)
-    banded = Encoder(
-        config.model_copy(update={"window": 4, "global_every": 3})
-    )  # one layer in three sees all
+    # one layer in three sees all
+    banded = Encoder(config.model_copy(update={"window": 4, "global_every": 3}))
     keys = 40 + 2 * Pattern.local(4).count(40, 40) / 40
     assert gpu.flop_per_token(banded, 40, 1.0) == pytest.approx(6 * every + 12 * 32 * keys)
 

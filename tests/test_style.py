@@ -1,4 +1,7 @@
-"""The rules of the code itself: maxima of size, imports that only point up, one writer, and notebooks as they should be."""
+"""The code itself keeps these rules.
+
+They are maxima of size, imports that only point up, one writer, and notebooks as they should be.
+"""
 
 import ast
 import subprocess
@@ -79,7 +82,10 @@ def imports(tree: ast.Module) -> set[str]:
 
 
 def modules_of(tree: ast.Module) -> set[str]:
-    """Return the dotted names, below the package, of all that a tree's imports may name: modules, or what is in them."""
+    """Return the dotted names of all that a tree's imports may name.
+
+    They are names below the package, of modules or of what is in them.
+    """
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "farcontext":
@@ -106,7 +112,8 @@ def oversized(tree: ast.Module) -> list[str]:
         )
         if positional > MAX_POSITIONAL or positional + len(node.args.kwonlyargs) > most:
             found.append(
-                f"{node.name}: {positional} positional, {len(node.args.kwonlyargs)} keyword-only parameters"
+                f"{node.name}: {positional} positional, "
+                f"{len(node.args.kwonlyargs)} keyword-only parameters"
             )
     return found
 
@@ -152,11 +159,12 @@ def writes(tree: ast.Module) -> list[str]:
             not isinstance(a, ast.Constant) for a in node.args
         )
         whole = ast.unparse(node.func)
+        # a BytesIO, then write_atomic
         memory = bool(node.args) and ast.unparse(node.args[0]) in (
             "buffer",
             "full",
             "small",
-        )  # a BytesIO, then write_atomic
+        )
         writer = name in WRITERS and whole not in ("tables.write_text", "results.write_text")
         if not memory and (writer or opens or to_path or whole in WRITING):
             found.append(f"line {node.lineno}: {whole}")
@@ -205,7 +213,7 @@ def unnamed_encodings(tree: ast.Module) -> list[str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -228,7 +236,7 @@ def test_an_oversized_function_is_found() -> None:
     assert oversized(ast.parse("def f(self, a, b, c, d, e, g): pass")) == []
 
 
-# ----------------------------------------------------------------------------------------------------------- imports
+# ------------------------------------------------------------------------------------------ imports
 
 
 def test_imports_point_up_the_table() -> None:
@@ -290,7 +298,7 @@ def test_what_reads_a_configuration_imports_without_torch(name: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- rules
+# -------------------------------------------------------------------------------------------- rules
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -319,7 +327,10 @@ def test_input_is_never_checked_by_an_assert(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_annotations_are_evaluated(name: str) -> None:
-    """With `from __future__ import annotations`, jaxtyping's shapes would be strings that nobody checks."""
+    """Annotations are evaluated, so jaxtyping's shapes are checked.
+
+    With `from __future__ import annotations` they would be strings that nobody checks.
+    """
     assert "from __future__ import annotations" not in MODULES[name].read_text(encoding="utf-8")
 
 
@@ -351,7 +362,7 @@ def test_ruff_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
 
 
-# --------------------------------------------------------------------------------------------------------- notebooks
+# ---------------------------------------------------------------------------------------- notebooks
 
 
 def test_every_study_has_one_notebook_and_one_module() -> None:

@@ -1,4 +1,7 @@
-"""A project of its own in a temporary folder: a small real corpus and tokenizer, and models of width 16."""
+"""A small project of its own stands in a temporary folder.
+
+It has a small real corpus and tokenizer, and models of width 16.
+"""
 
 import random
 import shutil
@@ -21,7 +24,10 @@ LENGTH = 16
 
 
 def make_project(root: Path) -> Path:
-    """Fill a folder with what training needs: dvc.yaml and build/tokenizer, made by the real data stages."""
+    """Fill a folder with what training needs.
+
+    That is dvc.yaml and build/tokenizer, made by the real data stages.
+    """
     words = random.Random(0)
     lexicon = ["".join(words.choices("abcdefghij", k=words.randint(2, 7))) for _ in range(60)]
     tales = root / "build" / "sources" / "tales"
@@ -50,7 +56,10 @@ def make_project(root: Path) -> Path:
 def tiny_run(
     *, kind: str = "decoder", steps: int = 40, save_every: int = 5, seed: int = 0, **changes: Any
 ) -> RunConfig:
-    """Return a run of one layer, width 16, T = 16; `changes` go to the optimiser, `rows` to the batch."""
+    """Return a run of one layer, width 16, T = 16.
+
+    `changes` go to the optimiser, `rows` to the batch.
+    """
     model = ModelConfig(
         kind=kind,
         vocab_size=VOCABULARY,

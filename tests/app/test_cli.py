@@ -1,4 +1,7 @@
-"""The command line: help for every command, one line and code 2 for what is foreseen, exit codes that arrive."""
+"""The command line helps for every command, and refuses in one line.
+
+What is foreseen ends with one line and code 2; exit codes arrive.
+"""
 
 from pathlib import Path
 
@@ -39,7 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def child(folder: Path) -> tuple[dict[tuple[str, ...], Said], bool]:
-    """What the command line said to each try, all in one child, and whether that child imported torch."""
+    """Return what the command line said to each try, in one child.
+
+    The second value says whether that child imported torch.
+    """
     tries = [(name, "--help") for name in COMMANDS] + [(word,) for word in MISSPELT.values()]
     tries += [*WRONG, ("--help",), ("doctor",), ()]
     found, torch_imported = try_all(folder, [(list(arguments), None) for arguments in tries])

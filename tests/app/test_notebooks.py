@@ -1,4 +1,7 @@
-"""Notebooks: their parameters, their code as one source, and a normal form that two executions share."""
+"""Notebooks have parameters, code as one source, and a normal form.
+
+Two executions share the normal form.
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,10 @@ from farcontext.train import fingerprints
 
 
 def ran(number: int, **metadata: object) -> nbformat.NotebookNode:
-    """A notebook as one execution would leave it: the number stands for all that differs from run to run."""
+    """Return a notebook as one execution would leave it.
+
+    The number stands for all that differs from run to run.
+    """
     outputs = [
         new_output("stream", name="stdout", text="a\n"),
         new_output("stream", name="stderr", text=f"warning {number}\n"),

@@ -1,4 +1,7 @@
-"""Every command that README and CONTRIBUTING print in a box: it runs here, with less to do, or the page says that it does not."""
+"""Every command that README and CONTRIBUTING print in a box runs.
+
+It runs here with less to do, or the page says that it does not run.
+"""
 
 import re
 import shlex
@@ -11,10 +14,11 @@ from tiny import tiny_run
 from farcontext import files
 
 PAGES = ("README.md", "CONTRIBUTING.md")
+# CI runs the second; the first is the smoke pipeline's test and every publication
 ELSEWHERE = {
     "make repro",
     "make test",
-}  # CI runs the second; the first is the smoke pipeline's test and every publication
+}
 LESS = {  # a command's first words → what makes it short; nothing else of it is changed
     "farcontext probe": ("--lengths", "128", "--max-contexts", "12"),
     "farcontext cost": (),
@@ -76,9 +80,8 @@ def test_each_command_has_a_test_or_says_that_it_has_none(root: Path) -> None:
         )
     ]
     assert unknown == [], f"expected one of {known}, or `not tested` in its comment"
-    assert any(
-        command.startswith("farcontext probe") for command, _ in commands(root)
-    )  # twin: boxes are found
+    # twin: boxes are found
+    assert any(command.startswith("farcontext probe") for command, _ in commands(root))
 
 
 @pytest.mark.parametrize("name", LESS)

@@ -1,4 +1,7 @@
-"""The pipeline as a user runs it: the smoke profile end to end, and the committed lock against the committed code."""
+"""The pipeline runs as a user runs it.
+
+The smoke profile goes end to end, and the committed lock is held against the committed code.
+"""
 
 import hashlib
 import json
@@ -30,7 +33,10 @@ def _published(root: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(scope="module")
 def published(root: Path) -> dict[Path, bytes]:
-    """The lock and the published results before the smoke run: `make test` itself may have renewed the lock."""
+    """Return the lock and the published results before the smoke run.
+
+    `make test` itself may have renewed the lock.
+    """
     return _published(root)
 
 
@@ -90,7 +96,10 @@ def test_smoke_profile_leaves_the_checkout_alone(
 def test_a_new_study_touches_six_files_and_runs_alone(
     smoke: Path, root: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """The recipe of CONTRIBUTING: its table, its verdict and the paper are made, and no other study runs again."""
+    """The recipe of CONTRIBUTING makes its table, its verdict and the paper.
+
+    No other study runs again.
+    """
     copy = copy_of(root, tmp_path / "copy")
     assert follow(STUDY, copy) <= 6
     for name in ("sources", "corpus", "tokenizer", "smollm2"):
@@ -107,7 +116,7 @@ def test_a_new_study_touches_six_files_and_runs_alone(
     assert (made / "paper.pdf").read_bytes() != (smoke / "paper.pdf").read_bytes()
 
 
-# ------------------------------------------------------------------------------------------------------- the lock
+# ----------------------------------------------------------------------------------------- the lock
 
 
 @pytest.fixture(scope="module")

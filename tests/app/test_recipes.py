@@ -1,4 +1,7 @@
-"""CONTRIBUTING's recipes, followed: how many files each one touches, and that it works. A study: test_profiles."""
+"""CONTRIBUTING's recipes are followed: each works, and touches few files.
+
+The tests count the files. The recipe of a study stands in test_profiles.
+"""
 
 from pathlib import Path
 
@@ -19,8 +22,12 @@ def test_a_position_scheme_touches_two_files(copy: Path) -> None:
         from farcontext.nn.config import Extension
         from farcontext.nn.positions import inverse_frequencies
         from farcontext.studies.context_extension.arms import ARMS
-        both = [inverse_frequencies(s, head_dim=8, scale=4.0, trained_length=64) for s in ("linear", "toy_half")]
-        assert Extension(scheme="toy_half", scale=4.0, trained_length=64) and ARMS["toy_half"].scheme == "toy_half"
+        both = [
+            inverse_frequencies(s, head_dim=8, scale=4.0, trained_length=64)
+            for s in ("linear", "toy_half")
+        ]
+        assert Extension(scheme="toy_half", scale=4.0, trained_length=64)
+        assert ARMS["toy_half"].scheme == "toy_half"
         print(float(both[1][0] / both[0][0]))
         """,
     )
@@ -56,7 +63,8 @@ def test_a_task_touches_two_files(copy: Path) -> None:
         from farcontext.train.config import Task
         from farcontext.train.curriculum import task_rows
         (row,) = make_rows(rows=8, length=6, seed=1)
-        tokens, scored = task_rows(Task(name="prepared", digest=row["digest"]), np.random.default_rng(0), 4, 6)
+        task = Task(name="prepared", digest=row["digest"])
+        tokens, scored = task_rows(task, np.random.default_rng(0), 4, 6)
         print(tokens.shape, (tokens[:, ::2] == tokens[:, 1::2]).all(), scored.mean())
         """,
     )

@@ -347,7 +347,7 @@ def small_decoder(**changes) -> Decoder:
     return Decoder(ModelConfig(kind="decoder", **shape, **changes))
 
 
-# ------------------------------------------------------------------------------------------------- extended positions
+# ------------------------------------------------------------------------------- extended positions
 
 TRAINED = 32  # L, tokens
 YARN = {"rope_type": "yarn", "factor": 4.0}
@@ -380,7 +380,10 @@ EXTENDED = {
 
 
 def extended(rope: dict) -> LlamaForCausalLM:
-    """Return a Llama trained for 32 tokens, extended to 128; dynamic NTK counts from its longest position."""
+    """Return a Llama trained for 32 tokens, extended to 128.
+
+    Dynamic NTK counts from its longest position.
+    """
     rope = {"rope_theta": 10_000.0} | rope
     if rope["rope_type"] in ("yarn", "longrope", "llama3"):
         rope["original_max_position_embeddings"] = TRAINED
@@ -394,7 +397,10 @@ def reaching(scheme: str, **options) -> Decoder:
 
 @torch.no_grad()
 def gap_at(length: int, ours: nn.Module, theirs: PreTrainedModel) -> float:
-    """Return the largest difference of logits of a row as long; transformers never goes back to a shorter table."""
+    """Return the largest difference of logits of a row as long.
+
+    A model of transformers never goes back to a shorter table.
+    """
     tokens = torch.randint(3, 97, (1, length), generator=torch.Generator().manual_seed(length))
     return (ours(tokens) - theirs(input_ids=tokens).logits).abs().max().item()
 
@@ -414,9 +420,8 @@ def test_extended_logits_agree_both_ways(name, length):
 @pytest.mark.parametrize("name", EXTENDED)
 def test_extended_logits_agree_to_fp64(name):
     single = torch.get_default_dtype()
-    torch.set_default_dtype(
-        torch.float64
-    )  # that of an integer tensor times a float: dynamic NTK's length
+    # that of an integer tensor times a float: dynamic NTK's length
+    torch.set_default_dtype(torch.float64)
     try:
         with everything_in_fp64():
             theirs = extended(EXTENDED[name]).double()

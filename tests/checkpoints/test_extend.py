@@ -1,4 +1,7 @@
-"""Extended folders: transformers loads them as they are, our decoder agrees, and nothing is left half-written."""
+"""transformers loads extended folders as they are, and our decoder agrees.
+
+Nothing is left half-written.
+"""
 
 import json
 import os
@@ -93,7 +96,7 @@ def config_of(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-# --------------------------------------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------------------- what is written
 
 
 @pytest.mark.parametrize("scheme", ADVICE)
@@ -197,7 +200,7 @@ def test_other_families_with_rope_are_extended(
         assert (logits(tmp_path / scheme) - logits(source)).abs().max() > 1e-2
 
 
-# ------------------------------------------------------------------------------------------------------ before, after
+# ------------------------------------------------------------------------------------ before, after
 
 
 def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def test_the_table_is_loss_by_position(llama: Path, tmp_path: Path) -> None:
     assert loss_change.table(report | {"loss": []}) == []
 
 
-# ------------------------------------------------------------------------------------------------------------- tuning
+# ------------------------------------------------------------------------------------------- tuning
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +255,8 @@ def test_tuning_lowers_the_loss_and_keeps_the_dtype(
     untuned = extend.extend(
         source, tmp_path / "plain", scheme="yarn", factor=4, text=text, measure=LONG
     )
-    assert (
-        untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1
-    )  # twin: the scheme alone does not
+    # twin: the scheme alone does not
+    assert untuned["loss"][-1]["after"] > report["loss"][-1]["after"] + 1
     assert config_of(tmp_path / "out") == config_of(tmp_path / "plain")
     assert report["tuning"]["text"] == text.name
 
@@ -312,7 +314,7 @@ def test_killed_in_the_middle_leaves_nothing(llama: Path, tmp_path: Path, text: 
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What far text is worth: the same targets, the text that is meant, positions that jump, and a model left as it was."""
+"""What far text is worth is measured on the same targets.
+
+The text is the one that is meant, positions jump, and the model is left as it was.
+"""
 
 from pathlib import Path
 
@@ -114,9 +117,8 @@ def test_without_a_gap_it_is_the_plain_loss_and_the_model_is_left_as_it_was(
         scheme: [row["loss"] for row in rows if row["scheme"] == scheme and row["gap"] == 500]
         for scheme in SCHEMES
     }
-    assert (
-        len({round(sum(part), 4) for part in losses.values()}) == 5
-    )  # each scheme turns otherwise
+    # each scheme turns otherwise
+    assert len({round(sum(part), 4) for part in losses.values()}) == 5
     after = rotary_modules(loaded.model)
     assert held.keys() == after.keys() and all(held[name] is after[name] for name in held)
     assert plain(loaded, documents[0][:48], 24) == pytest.approx(before)
@@ -125,7 +127,10 @@ def test_without_a_gap_it_is_the_plain_loss_and_the_model_is_left_as_it_was(
 def test_a_jump_is_not_taken_for_another_document(
     loaded: Pretrained, documents: list[list[int]]
 ) -> None:
-    """The second half sees the first across the gap: other text there changes the loss. Without a mask it would not."""
+    """The second half sees the first across the gap.
+
+    Other text there changes the loss; without a mask it would not.
+    """
     changed = [[*documents[1][:24], *documents[0][24:]]]
     losses = [
         far_context.position_gap(loaded, part, gaps=[500], schemes={"none": {}}, half=24)[0]["loss"]

@@ -1,4 +1,7 @@
-"""Other people's checkpoints: what is sound loads and predicts as before; what could run code does not."""
+"""Other people's checkpoints load where they are sound, and predict as before.
+
+What could run code does not load.
+"""
 
 import json
 import shutil
@@ -120,7 +123,10 @@ def test_a_run_of_ours_loads_and_predicts_the_same(
 
 
 def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
-    """Write a Llama folder as GGUF, its q and k rows in pairs of neighbours, as that format has them."""
+    """Write a Llama folder as GGUF.
+
+    Its q and k rows stand in pairs of neighbours, as that format has them.
+    """
     gguf = pytest.importorskip("gguf")
     pytest.importorskip("accelerate")
     model = AutoModelForCausalLM.from_pretrained(hf)
@@ -235,7 +241,8 @@ def gguf_of_text(folder: Path) -> None:
         ),
         (
             bert,
-            r"config\.json: model_type = 'bert': expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
+            r"config\.json: model_type = 'bert': "
+            r"expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
         ),
         (text_as_weights, "llama: cannot be loaded: "),
         (other_width, "llama: "),

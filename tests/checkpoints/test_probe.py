@@ -1,4 +1,7 @@
-"""The probe: answers on a repeated cache are a plain forward's, what was asked is kept, bad input is one line."""
+"""The probe's answers on a repeated cache are a plain forward's.
+
+What was asked is kept, and bad input is one line.
+"""
 
 import json
 from dataclasses import replace
@@ -77,7 +80,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "probe"
 
 
-# ------------------------------------------------------------------------------------------------------- one context
+# -------------------------------------------------------------------------------------- one context
 
 
 def plain(loaded: Pretrained, row: np.ndarray) -> torch.Tensor:
@@ -88,9 +91,8 @@ def plain(loaded: Pretrained, row: np.ndarray) -> torch.Tensor:
 def test_suffixes_on_a_repeated_cache_score_as_a_plain_forward_of_each_row(
     loaded: Pretrained, sample: Sample
 ) -> None:
-    suffixes = [
-        q.question[: 3 + i] for i, q in enumerate(sample.queries)
-    ]  # of different lengths: some are filled up
+    # of different lengths: some are filled up
+    suffixes = [q.question[: 3 + i] for i, q in enumerate(sample.queries)]
     found = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
     for suffix, scores in zip(suffixes, found, strict=True):
         wanted = plain(loaded, np.concatenate([sample.context, suffix]))[-len(suffix) :]
@@ -156,7 +158,7 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
     assert not any(row["exact"] or row["choice"] for row in questions.observe(loaded.model, sample))
 
 
-# ------------------------------------------------------------------------------------------------------------- whole
+# -------------------------------------------------------------------------------------------- whole
 
 
 @pytest.fixture
@@ -193,9 +195,8 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     assert {
         name: (kept / name).stat().st_mtime_ns for name in before
     } == before  # nothing was asked twice
-    other = probe.measure(
-        loaded, replace(options, seed=1), prose
-    )  # twin: another seed gives other rows
+    # twin: another seed gives other rows
+    other = probe.measure(loaded, replace(options, seed=1), prose)
     assert not np.allclose(other.needles["loss"].iloc[:10], whole.needles["loss"].iloc[:10])
 
 
@@ -221,9 +222,8 @@ def test_sampling_stops_when_the_interval_is_narrow_enough(
         )
         scores = list(rows.groupby("context")["exact"].mean())
         assert len(scores) == 40 or probe.half_width(scores) <= precision
-        assert (
-            len(scores) == 12 or probe.half_width(scores[:-1]) > precision
-        )  # and not later than that
+        # and not later than that
+        assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision
         asked.append(len(scores))
     assert asked[0] == 12 < asked[1] < asked[2] == 40, asked
 
@@ -232,9 +232,8 @@ def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path
     made = asking(loaded, prose, tmp_path, Options())
     bare, full = (made.sample(256, 0, part) for part in ("control", "needles"))
     assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * 4
-    assert needles.oracle(full, loaded.tokenizer.decode) == [
-        query.answer for query in full.queries
-    ]  # twin
+    # twin
+    assert needles.oracle(full, loaded.tokenizer.decode) == [query.answer for query in full.queries]
     assert len(made.contexts(256, "control")) == 12 * 4
 
 
@@ -259,7 +258,7 @@ def test_one_document_leaves_foreign_text_out_and_says_so(
     assert any("two documents" in note for note in found.notes)
 
 
-# --------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The report: numbers as the table has them, one page that needs nothing beside it, foreign text only as text."""
+"""The report shows numbers as the table has them.
+
+It is one page that needs nothing beside it, and foreign text stands there only as text.
+"""
 
 import html
 import io
@@ -115,7 +118,8 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
         ),
         (
             {256: 0.95, 512: 0.95},
-            r"^Reads reliably up to at least 512 tokens, the longest tested \(95 %: 512–beyond 512\)$",
+            r"^Reads reliably up to at least 512 tokens, the longest tested "
+            r"\(95 %: 512–beyond 512\)$",
         ),
         (
             {256: 0.22, 512: 0.2},
@@ -168,9 +172,8 @@ def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(
         "metric",
         "value",
     ]
-    assert TAGS.search(
-        page.replace(html.escape(HOSTILE), HOSTILE)
-    )  # twin: an unescaped name is caught
+    # twin: an unescaped name is caught
+    assert TAGS.search(page.replace(html.escape(HOSTILE), HOSTILE))
 
 
 def test_a_page_without_losses_or_reached_widths_says_so(found: Measured) -> None:

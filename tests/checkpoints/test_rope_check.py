@@ -1,4 +1,7 @@
-"""What the RoPE check says of planted faults and of sound configurations; the faults are planted outside our own code."""
+"""The RoPE check finds planted faults and passes sound configurations.
+
+The faults are planted outside our own code.
+"""
 
 import importlib.util
 import random
@@ -52,7 +55,10 @@ def test_a_model_without_rotary_positions_is_said_to_have_none(tmp_path: Path) -
 
 
 def loaded_with(tmp_path: Path, family: str, scheme: str, **changes: object) -> Pretrained:
-    """Return a sound folder's model after changes of its `rope_parameters`, or of the top level where one is known."""
+    """Return a sound folder's model after changes of its `rope_parameters`.
+
+    A change is one of the top level where one of that name is known.
+    """
     folder = plants.save_sound(tmp_path / f"{family}-{scheme}", family, scheme, random.Random(1))
 
     def change(config: dict) -> None:
@@ -112,9 +118,8 @@ def test_dynamic_frequencies_must_grow_and_come_back(tmp_path: Path) -> None:
     assert torch.equal(module.inv_freq, held)  # the check works on a copy
     limit = loaded.model.config.max_position_embeddings
     module(torch.zeros(1), torch.tensor([[3 * limit]]))
-    assert (
-        not torch.equal(module.inv_freq, held) and faults(loaded) == {}
-    )  # a long text before is no fault
+    # a long text before is no fault
+    assert not torch.equal(module.inv_freq, held) and faults(loaded) == {}
     module(torch.zeros(1), torch.tensor([[0]]))
     module.max_seq_len_cached = 1 << 40
     assert "dynamic is constant" in faults(loaded)["by length"].says
@@ -167,7 +172,7 @@ def test_two_places_that_give_different_bases_are_named(tmp_path: Path) -> None:
     assert "rope_theta once" in faults(load.load(folder))
 
 
-# --------------------------------------------------------------------------------------------------------- by the loss
+# -------------------------------------------------------------------------------------- by the loss
 
 PERIOD, VOCABULARY = 24, 32
 
@@ -205,9 +210,8 @@ def trained() -> PreTrainedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: PreTrainedModel) -> Path:
-    plants.save_sound(
-        tmp_path / "trained", "llama", "default", random.Random(0)
-    )  # for its tokenizer
+    # for its tokenizer
+    plants.save_sound(tmp_path / "trained", "llama", "default", random.Random(0))
     trained.save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
 
@@ -253,7 +257,6 @@ def test_the_paired_error_counts_blocks_of_neighbours() -> None:
     assert error == pytest.approx(
         float(correlated[:, :: rope_loss.BLOCK].std() / 40**0.5), rel=1e-5
     )
-    assert error > 5 * float(
-        correlated.std() / correlated.numel() ** 0.5
-    )  # twin: as if tokens were independent
+    # twin: as if tokens were independent
+    assert error > 5 * float(correlated.std() / correlated.numel() ** 0.5)
     assert rope_loss.paired(torch.ones(1, 5))[1] == float("inf")

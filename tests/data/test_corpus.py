@@ -65,7 +65,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return message
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 @pytest.mark.parametrize(
@@ -301,11 +301,14 @@ def test_rows_without_text_are_counted_when_bad_ones_are_skipped(
     ) == sorted(texts)
 
 
-# --------------------------------------------------------------------------------------------------- data sets
+# ---------------------------------------------------------------------------------------- data sets
 
 
 def dataset(tmp_path: Path, **changes: object) -> Corpus:
-    """A corpus of one data set: two local .parquet files, read by `datasets` as it reads any other, streaming."""
+    """Return a corpus of one data set, two local .parquet files.
+
+    `datasets` reads it as it reads any other, streaming.
+    """
     section = {
         "path": "parquet",
         "files": [str(tmp_path / "set" / "*.parquet")],
@@ -330,9 +333,8 @@ def test_a_hugging_face_data_set_is_a_corpus_by_one_parameter(
     assert list(card["domains"]) == ["dataset"] and texts_of(tmp_path / "out", "dataset") == sorted(
         bodies
     )
-    folder = dataset(
-        tmp_path, path=str(tmp_path / "set"), files=()
-    )  # by its path, as a name on the hub
+    # by its path, as a name on the hub
+    folder = dataset(tmp_path, path=str(tmp_path / "set"), files=())
     assert build_corpus(folder, tmp_path, tmp_path / "again")["fingerprint"] == card["fingerprint"]
 
 
@@ -385,7 +387,7 @@ def test_a_missing_library_is_one_line(name: str, what: str, monkeypatch) -> Non
         columns.library(name, what)
 
 
-# -------------------------------------------------------------------------------------- duplicates and splits
+# ---------------------------------------------------------------------------- duplicates and splits
 
 
 def changed(text: str, share: float, seed: int) -> str:
@@ -460,7 +462,7 @@ def test_too_few_works_is_one_line(tmp_path: Path) -> None:
         build_corpus(config(), tmp_path / "s", tmp_path / "out")
 
 
-# ------------------------------------------------------------------------------------- fingerprints and cards
+# --------------------------------------------------------------------------- fingerprints and cards
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -522,7 +524,7 @@ def test_unknown_split_or_domain_is_one_line(sources: Path, tmp_path: Path) -> N
         load_documents(tmp_path / "out", "train", "poems")
 
 
-# -------------------------------------------------------------------------------------------- the real corpus
+# ---------------------------------------------------------------------------------- the real corpus
 
 
 def test_real_corpus_leaks_nothing(corpus_folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Service descriptions as readable text; families that share paragraphs stay together and stay small."""
+"""Service descriptions become readable text.
+
+Families that share paragraphs stay together and stay small.
+"""
 
 import gzip
 import json
@@ -67,7 +70,8 @@ def test_manual_reads_as_text() -> None:
     assert text == (
         "Toy\n\nOne.\n- two\n- three\n\nOPERATIONS\n\nGet\nGets it\nRequest:\n"
         "Id (string, required): A <name>.\n"
-        "N (list of S)\nErrors: E1.\n\nDATA TYPES\n\nS (string)\nA <name>.\n\nKind (string)\nOne of: A, B.\n"
+        "N (list of S)\nErrors: E1.\n\nDATA TYPES\n\nS (string)\nA <name>.\n\n"
+        "Kind (string)\nOne of: A, B.\n"
     )
 
 
@@ -94,9 +98,8 @@ def test_whole_families_are_kept_within_the_budget(tmp_path: Path) -> None:
     found = list(read_manuals(tmp_path, budget))
     assert 0.95 * budget < sum(len(one.text) for one in found) <= budget
     assert set(Counter(one.family for one in found).values()) == {2}
-    assert not any(
-        "old" in one.title for one in read_manuals(tmp_path, 10 * budget)
-    )  # the newest version only
+    # the newest version only
+    assert not any("old" in one.title for one in read_manuals(tmp_path, 10 * budget))
 
 
 def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> None:
@@ -108,9 +111,8 @@ def test_a_family_above_its_share_of_the_budget_is_left_out(tmp_path: Path) -> N
     }
     write_services(tmp_path, services)
     small, big = (len(manuals.manual(services[name])) for name in ("s1/1", "big/1"))
-    budget = int(
-        1.5 * small / manuals.FAMILY_SHARE
-    )  # a family may hold one and a half small manuals
+    # a family may hold one and a half small manuals
+    budget = int(1.5 * small / manuals.FAMILY_SHARE)
     kept = {one.family for one in read_manuals(tmp_path, budget)}
     assert not {"big", "twin"} & kept and len(kept) > 20
     assert {"big", "twin"} <= {

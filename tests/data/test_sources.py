@@ -1,4 +1,7 @@
-"""Fetching by version and hash: nothing unverified, nothing outside its folder, one line on every failure."""
+"""Sources are fetched by version and hash: nothing is unverified.
+
+Nothing lands outside its folder, and every failure is one line.
+"""
 
 import hashlib
 import http.server

@@ -1,4 +1,7 @@
-"""Exact round trips, no special token from text, training split only, files that match their card."""
+"""The tokenizer makes exact round trips, and no special token from text.
+
+It learns from the training split only, and its files match their card.
+"""
 
 import json
 import re
@@ -138,7 +141,10 @@ def peak_of(corpus: Path, out: Path) -> int:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch) -> None:
-    """Counted in bytes that Python holds; twin: with each split's documents read at once, it does."""
+    """Memory is counted in bytes that Python holds.
+
+    Twin: with each split's documents read at once, it grows.
+    """
     page = "the king and the queen of many a chapter\n" * 2000
     corpora = {}
     for count in (4, 40):

@@ -1,4 +1,7 @@
-"""Boundary sweep: one save repeated once per system call that changes the disk, killed right before that call."""
+"""A boundary sweep kills one save ahead of each of its calls.
+
+The save is repeated once per system call that changes the disk, and killed right before that call.
+"""
 
 import os
 import re
@@ -51,7 +54,10 @@ def _until(condition) -> None:
 def with_strace(
     project: Path, work: Path, arguments: tuple, call: tuple[str, int] | None
 ) -> list[str]:
-    """Run a save under strace, killed at the n-th `call` if one is given; return the calls that were made."""
+    """Run a save under strace; return the calls that were made.
+
+    The save is killed at the n-th `call` if one is given.
+    """
     child = children.start(children.save_sets, project, work, *arguments, children.stop_here)
     trace = work / "trace"
     inject = ("-e", f"inject={call[0]}:signal=KILL:when={call[1]}") if call else ()

@@ -1,6 +1,7 @@
-"""What runs in a child process of a fault test: plain calls of the library, in a session and folder of its own.
+"""A child process of a fault test runs plain calls of the library.
 
-Children are forked from a server that imported torch once, so that one costs milliseconds, not seconds.
+The child has a session and folder of its own. Children are forked from a server that imported torch
+once, so that one costs milliseconds, not seconds.
 """
 
 import multiprocessing
@@ -22,7 +23,10 @@ _forks = multiprocessing.get_context("forkserver")
 
 
 def _start_server() -> None:
-    """Start the fork server once; it finds `warm` through PYTHONPATH (Python 3.11 gives it no path of ours)."""
+    """Start the fork server once.
+
+    It finds `warm` through PYTHONPATH (Python 3.11 gives it no path of ours).
+    """
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), path)))
     _forks.set_forkserver_preload(["warm"])
@@ -49,7 +53,10 @@ class Child:
             os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """Return the exit code (negative: the signal's number); fail if the child or one of its own stays alive."""
+        """Return the exit code (negative: the signal's number).
+
+        The call fails if the child or one of its own stays alive.
+        """
         self.process.join(SECONDS)
         code = self.process.exitcode
         assert code is not None, f"process {self.pid} still runs after {SECONDS} s"
@@ -73,7 +80,10 @@ def group_alive(group: int) -> bool:
 
 
 def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any) -> Child:
-    """Run `task(*arguments)` in a new session, in a project's folder, with a run cache of its own."""
+    """Run `task(*arguments)` in a new session, in a project's folder.
+
+    The task has a run cache of its own.
+    """
     _start_server()
     cache.mkdir(parents=True, exist_ok=True)
     stderr = cache / f"stderr-{time.monotonic_ns()}"
@@ -87,7 +97,10 @@ def start(task: Callable[..., None], project: Path, cache: Path, *arguments: Any
 def start_group(
     task: Callable[..., None], project: Path, cache: Path, *arguments: Any, count: int = 2
 ) -> list[Child]:
-    """Run `task(*arguments)` in `count` processes that train together, as torchrun would start them."""
+    """Run `task(*arguments)` in `count` processes that train together.
+
+    They start as torchrun would start them.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -118,7 +131,7 @@ def _enter(
     sys.stderr.flush()
 
 
-# ----------------------------------------------------------------------------------------------------------- tasks
+# -------------------------------------------------------------------------------------------- tasks
 
 
 def train(run: Any, steps_file: Path | None = None) -> None:
@@ -134,7 +147,10 @@ def train(run: Any, steps_file: Path | None = None) -> None:
 
 
 def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *arguments: Any) -> None:
-    """Run a task as one of a group; a failure that another process says is not repeated, as in `cli.main`."""
+    """Run a task as one of a group.
+
+    A failure that another process says is not repeated, as in `cli.main`.
+    """
     from farcontext.files import UserError
     from farcontext.train import distributed
 
@@ -190,7 +206,10 @@ def fail_at_last() -> None:
 
 
 def train_with_nan(run: Any, forward: int) -> None:
-    """Train; the output of one forward pass becomes NaN, as an overflow in a kernel would make it."""
+    """Train; the output of one forward pass becomes NaN.
+
+    An overflow in a kernel would make it so.
+    """
     import torch
 
     from farcontext.nn import transformer
@@ -213,7 +232,10 @@ def train_with_nan(run: Any, forward: int) -> None:
 def save_sets(
     folder: Path, steps: tuple[int, ...], keep: int, before: Callable[[], None] | None = None
 ) -> None:
-    """Save the sets of some steps; `before` is called ahead of the last one. Ends without Python's own clean-up."""
+    """Save the sets of some steps.
+
+    `before` is called ahead of the last one. The process ends without Python's own clean-up.
+    """
     from farcontext.train import checkpoint
 
     for step in steps:
@@ -240,7 +262,10 @@ def stop_here() -> None:
 
 
 class KillAtCall:
-    """Where ptrace is forbidden: die at the N-th call that changes the disk; without N, write down each call."""
+    """Where ptrace is forbidden, this class dies at the N-th call.
+
+    It counts the calls that change the disk; without N, it writes down each call.
+    """
 
     NAMES = ("open", "write", "fsync", "close", "mkdir", "chmod", "replace", "unlink", "rmdir")
 

@@ -28,7 +28,10 @@ def rng(seed: int) -> random.Random:
 
 @pytest.fixture
 def fast_disk() -> Iterator[Path]:
-    """A folder in memory where there is one: a killed process leaves the same files, and an fsync costs nothing."""
+    """Make a folder in memory where there is one.
+
+    A killed process leaves the same files there, and an fsync costs nothing.
+    """
     base = Path("/dev/shm")
     roomy = os.access(base, os.W_OK) and shutil.disk_usage(base).free > 32 << 20
     folder = Path(tempfile.mkdtemp(prefix="farcontext-faults-", dir=base if roomy else None))

@@ -1,4 +1,7 @@
-"""Small notebooks of a real study in a project of their own: what the runner meets when a notebook misbehaves."""
+"""Small notebooks of a real study stand in their own project.
+
+They are what the runner meets when a notebook misbehaves.
+"""
 
 from pathlib import Path
 
@@ -15,7 +18,10 @@ PARAMETERS = "\n".join(f"{key} = {value!r}" for key, value in VALUES.items())
 
 
 def project(folder: Path, *cells: str, parameters: str | None = PARAMETERS) -> Path:
-    """Write dvc.yaml, params.yaml and one notebook whose code cells follow its parameters cell; return the folder."""
+    """Write dvc.yaml, params.yaml and one notebook; return the folder.
+
+    The notebook's code cells follow its parameters cell.
+    """
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
     (folder / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""A checkpoint whose save is killed, whose bytes are damaged, or which is not a checkpoint but a program."""
+"""A checkpoint's save is killed, or its bytes are damaged.
+
+Another one is not a checkpoint but a program.
+"""
 
 import ast
 import json
@@ -21,7 +24,8 @@ from farcontext import files
 from farcontext.files import UserError
 from farcontext.train import checkpoint
 
-# name → (steps saved before, step of the save that is killed, sets kept, steps that may load afterwards)
+# name → (steps saved before, step of the save that is killed, sets kept,
+#         steps that may load afterwards)
 SAVES = {
     "first": ((), 5, 2, {None, 5}),
     "overwrite": ((5,), 10, 1, {5, 10}),  # keep 1: the newest set takes the place of the only one
@@ -147,7 +151,10 @@ def test_fault_22_a_damaged_newest_set_falls_back_to_the_older_with_one_warning(
 
 @cache
 def pickle_events() -> list[str]:
-    """Return a list that each unpickling in this process adds to from now on (an audit hook cannot be removed)."""
+    """Return a list that each unpickling in this process adds to.
+
+    It does so from now on (an audit hook cannot be removed).
+    """
     events: list[str] = []
     sys.addaudithook(
         lambda event, _: events.append(event) if event == "pickle.find_class" else None
@@ -193,7 +200,10 @@ def test_fault_76_the_payload_would_run_if_it_were_unpickled(tmp_path: Path) -> 
     "name", ["model.pt", "model.bin", "model.pkl", "model.npy", "model.safetensors"]
 )
 def test_fault_76_a_pickle_in_a_checkpoint_never_runs(name: str, tmp_path: Path) -> None:
-    """Beside the weights it is ignored; in their place it is refused, even with a manifest that lists its hash."""
+    """A pickle beside the weights is ignored.
+
+    In their place it is refused, even with a manifest that lists its hash.
+    """
     canary = tmp_path / "canary"
     source = tmp_path / "pickles"
     source.mkdir()
@@ -227,7 +237,10 @@ FORBIDDEN = ("pickle", "dill", "cloudpickle", "joblib.load", "torch.load", "shel
 
 
 def unpickling(source: str) -> list[str]:
-    """Return what a source could unpickle with: forbidden imports, torch.load, allow_pickle that is not False."""
+    """Return what a source could unpickle with.
+
+    These are forbidden imports, torch.load, and an allow_pickle that is not False.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

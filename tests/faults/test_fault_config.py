@@ -1,4 +1,7 @@
-"""params.yaml with a misspelt key, a repeated key, a value that two readers could read differently, a wrong value."""
+"""params.yaml may hold a misspelt key, or a repeated one.
+
+It may hold a value that two readers could read differently, or a wrong value.
+"""
 
 import json
 import math
@@ -40,7 +43,10 @@ FIELDS = [path for path in KEYS if len(path) > 1 or not isinstance(PARAMS[path[0
 
 
 def misspelt(word: str, edits: int, rng: random.Random) -> str:
-    """Return a word at an edit distance of at most `edits`: letters dropped, added, replaced, swapped."""
+    """Return a word at an edit distance of at most `edits`.
+
+    Letters are dropped, added, replaced or swapped.
+    """
     letters = list(word)
     for _ in range(edits):
         place = rng.randrange(len(letters))
@@ -71,7 +77,10 @@ def refusal(tree: dict[str, Any]) -> str:
 
 
 def test_fault_51_every_misspelt_key_is_named_with_the_right_suggestion(rng: random.Random) -> None:
-    """20 misspellings of each key at each depth, at an edit distance of 1 and 2 (of a key of three letters, 1)."""
+    """Each key at each depth is misspelt 20 times.
+
+    The edit distance is 1 and 2 (of a key of three letters, 1).
+    """
     tried = 0
     for path in KEYS:
         for trial in range(20):
@@ -96,7 +105,10 @@ def test_fault_51_a_foreign_key_gets_no_suggestion() -> None:
 def test_fault_51_to_54_the_command_line_says_one_line_before_torch(
     tmp_path: Path, rng: random.Random
 ) -> None:
-    """Each key misspelt, each key repeated, each field wrong: code 2, one line, nothing changed on disk."""
+    """Each key is misspelt, each key repeated, each field wrong.
+
+    The command line answers with code 2 and one line, and nothing is changed on disk.
+    """
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     tries, wanted = [], []
     for path in KEYS:
@@ -155,7 +167,10 @@ HEAVY = {
 
 
 def test_fault_54_a_config_error_is_found_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    """What half a second depends on; the seconds themselves are `benchmarks/start_up.py`'s, as a ratio."""
+    """Half a second depends on this.
+
+    The seconds themselves are `benchmarks/start_up.py`'s, as a ratio.
+    """
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     (tmp_path / "params.yaml").write_text(
         TEXT.replace("profile: laptop", "profile: 7"), encoding="utf-8"
@@ -203,8 +218,9 @@ def test_fault_52_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> Non
 
 
 SCALARS = """
-    1e-3 on off yes no y n 010 0o10 0x1f 0b11 12:30 1:2 190:20:30 1_000 .5 5. -.5 1e3 1E+3 +1 -0 ~ null Null NULL true
-    True TRUE false .inf -.INF .nan 2026-11-24 '1' "1" 1.5e 0. é 三国 a#b '' 1e999 0o9 08 00 - -1 1.2.3 = [1,on] {a:1}
+    1e-3 on off yes no y n 010 0o10 0x1f 0b11 12:30 1:2 190:20:30 1_000 .5 5. -.5 1e3 1E+3 +1 -0
+    ~ null Null NULL true True TRUE false .inf -.INF .nan 2026-11-24 '1' "1" 1.5e 0. é 三国 a#b ''
+    1e999 0o9 08 00 - -1 1.2.3 = [1,on] {a:1}
 """.split()  # noqa: SIM905
 
 
@@ -227,7 +243,10 @@ def test_fault_53_the_famous_four_have_their_yaml_1_2_meaning() -> None:
 
 
 def test_fault_53_random_scalars_mean_the_same_to_dvc(rng: random.Random) -> None:
-    """600 strings over the characters that readers quarrel about; tags and aliases we refuse on purpose."""
+    """600 strings are drawn over the characters that readers quarrel about.
+
+    Tags and aliases we refuse on purpose.
+    """
     refused = 0
     for _ in range(600):
         text = "".join(
@@ -302,7 +321,10 @@ def bad_values(path: tuple[str, ...]) -> list[object]:
 
 
 def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range() -> None:
-    """Every field × 9 or more values: wrong type, out of range, zero, negative, NaN, bool for int, empty, nested."""
+    """Every field is given 9 or more bad values.
+
+    They are of a wrong type, out of range, zero, negative, NaN, bool for int, empty or nested.
+    """
     for path in FIELDS:
         values = bad_values(path)
         assert len(values) >= 9
@@ -310,10 +332,11 @@ def test_fault_54_every_field_refuses_every_bad_value_with_key_value_and_range()
             tree = deepcopy(PARAMS)
             (tree if len(path) == 1 else tree[path[0]])[path[-1]] = value
             message = refusal(tree)
+            # of a field, of a section
             places = (
                 f"params.yaml: {'.'.join(path)}",
                 f"params.yaml: {': '.join(path)} = ",
-            )  # of a field, of a section
+            )
             assert message.startswith(places), f"{path} = {value!r}: {message}"
             # of a mapping that may stand here, a key may be missing: it has no value to show
             missing = value == {} and re.search(

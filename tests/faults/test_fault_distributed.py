@@ -1,4 +1,7 @@
-"""Two processes train one model: the curve and weights of one, one line for a failure, and on after a kill."""
+"""Two processes train one model: the curve and weights of one.
+
+A failure is one line, and after a kill the training goes on.
+"""
 
 import os
 import signal
@@ -146,7 +149,10 @@ def test_a_folder_in_use_or_a_wrong_number_of_processes_is_refused_by_all_and_sa
 def test_the_command_starts_two_processes_and_says_in_one_line_which_was_killed(
     tiny_project: Path, fast_disk: Path, monkeypatch
 ) -> None:
-    """By the installed command, as a user does it: torchrun's own machinery, its report left out."""
+    """The installed command trains, as a user has it do.
+
+    It is torchrun's own machinery with its report left out.
+    """
     monkeypatch.setenv("FARCONTEXT_CACHE", str(fast_disk / "cache"))
     run = tiny_run(steps=100_000, save_every=10)
     given = files.write_json(

@@ -210,7 +210,10 @@ def test_fault_84_an_unknown_name_in_the_notebook_is_refused_too(
 def test_fault_85_a_name_that_is_no_identifier_never_runs(
     name: str, tmp_path: Path, monkeypatch
 ) -> None:
-    """Through the library; and as a key of params.yaml, where it can be written, through the command line."""
+    """The name goes through the library.
+
+    As a key of params.yaml, where it can be written, it goes through the command line too.
+    """
     folder = canary_project(tmp_path)
     monkeypatch.chdir(folder)
     with refuses("expected one of seeds, samples"):
@@ -265,7 +268,10 @@ def test_fault_86_the_command_says_so_in_one_line_before_a_kernel(tmp_path: Path
 def test_fault_89_a_notebook_that_would_pass_without_being_compared_is_found(
     root: Path, tmp_path: Path
 ) -> None:
-    """Clear the outputs of a committed notebook, or plant JavaScript in them: the notebook rules must object."""
+    """The notebook rules object to cleared outputs and to planted JavaScript.
+
+    The test clears the outputs of a committed notebook, or plants JavaScript in them.
+    """
     source = sorted((root / "notebooks").glob("[0-9]*.ipynb"))[0]
     assert problems_of(source) == []
     for name, damage, wanted in (

@@ -1,4 +1,7 @@
-"""A folder from elsewhere never runs its own code: not by a pickle, not by a module that a configuration names."""
+"""A folder from elsewhere never runs its own code.
+
+No pickle runs, and no module that a configuration names.
+"""
 
 import os
 import pickle
@@ -126,7 +129,10 @@ def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(
 
 
 def sharded(folder: Path, shard: str) -> None:
-    """Replace the weights by an index that maps each to `shard`; a decoy of the right ending stands beside it."""
+    """Replace the weights by an index that maps each to `shard`.
+
+    A decoy of the right ending stands beside it.
+    """
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     save_file({"x": torch.zeros(1)}, folder / "decoy.safetensors")
@@ -146,7 +152,8 @@ def test_an_index_that_names_a_pickle_or_another_folder_is_refused(
     sharded(folder, shard)
     refused(
         folder,
-        rf"model\.safetensors\.index\.json: .*{shard}.*expected a \.safetensors file in the same folder",
+        rf"model\.safetensors\.index\.json: .*{shard}.*"
+        r"expected a \.safetensors file in the same folder",
     )
 
 
@@ -172,7 +179,6 @@ def test_sound_shards_load(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     sharded(folder, "w.safetensors")
     save_file(weights, folder / "w.safetensors", metadata={"format": "pt"})
-    files.write_json(
-        folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}}
-    )  # nobody reads it
+    # nobody reads it
+    files.write_json(folder / "pytorch_model.bin.index.json", {"weight_map": {"x": "w.bin"}})
     load.load(folder)

@@ -1,4 +1,7 @@
-"""faults.csv says what is survived; each of its rows has a test, and each fault test has its row."""
+"""faults.csv says what is survived.
+
+Each of its rows has a test, and each fault test has its row.
+"""
 
 import ast
 import csv

@@ -46,7 +46,10 @@ def undisturbed(tiny_project: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_fault_1_a_run_killed_at_any_moment_ends_with_the_same_bits(
     tiny_project: Path, undisturbed: dict[str, str], fast_disk: Path, rng: random.Random
 ) -> None:
-    """SIGKILL at a uniform moment of training, resume to the end: the same bits, at most one interval repeated."""
+    """SIGKILL comes at a uniform moment of training, which then resumes.
+
+    At the end there are the same bits, and at most one interval was repeated.
+    """
     run = tiny_run(steps=STEPS, save_every=SAVE_EVERY)
     struck = 0
     for trial in range(TRIALS):
@@ -131,7 +134,10 @@ def test_fault_12_a_dead_holder_never_blocks(tiny_project: Path, fast_disk: Path
 def test_fault_40_a_nan_loss_stops_before_the_update(
     tiny_project: Path, fast_disk: Path, step: int
 ) -> None:
-    """The line names the step and the loss; what is kept has the bits of an undisturbed run at that step."""
+    """The line names the step and the loss.
+
+    What is kept has the bits of an undisturbed run at that step.
+    """
     run = tiny_run(steps=STEPS, save_every=SAVE_EVERY, schedule="constant")
     child = children.start(children.train_with_nan, tiny_project, fast_disk / "nan", run, step)
     assert child.wait() == 2, child.said()
@@ -148,7 +154,6 @@ def test_fault_40_a_nan_loss_stops_before_the_update(
             ours[name] == bits[name]
             for name in ("model.safetensors", "optimizer.safetensors", "state.json")
         )
-    again = children.start(
-        children.train, tiny_project, fast_disk / "nan", run
-    )  # the cause is gone: it goes on
+    # the cause is gone: it goes on
+    again = children.start(children.train, tiny_project, fast_disk / "nan", run)
     assert again.wait() == 0, again.said()

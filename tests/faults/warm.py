@@ -1,4 +1,7 @@
-"""What the fork server does once for all children: slow imports, and reading the library's own code."""
+"""The fork server does this once for all children.
+
+It makes the slow imports, and reads the library's own code.
+"""
 
 import pytest  # noqa: F401  each child imports the main module of the session
 import torch._dynamo

@@ -1,4 +1,7 @@
-"""Costs by formula against golden values, counted pairs and built models; the fit; and what `farcontext cost` says."""
+"""Costs by formula agree with golden values and with what is counted.
+
+The tests count pairs and build models; they hold the fit, and what `farcontext cost` says.
+"""
 
 import json
 import math
@@ -33,7 +36,7 @@ def ones() -> cost.Coefficients:
     return {(q, kind): dict.fromkeys(UNIT[q](config, cost.Work(kind, 8)), 1.0) for q, kind in kinds}
 
 
-# ------------------------------------------------------------------------------------------------------------ attention
+# ---------------------------------------------------------------------------------------- attention
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_the_cache_holds_keys_and_values_of_every_layer(case: dict) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
@@ -153,7 +156,7 @@ def test_training_holds_every_layer_and_inference_one() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ fit
+# ---------------------------------------------------------------------------------------------- fit
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_numbers() -> None:
@@ -206,7 +209,7 @@ def test_coefficients_survive_being_written() -> None:
     assert set(written["kind"]) == {"training", "inference"}
 
 
-# ------------------------------------------------------------------------------------------------------------ estimates
+# ---------------------------------------------------------------------------------------- estimates
 
 
 def test_an_estimate_by_rate_is_flops_over_rate() -> None:
@@ -263,7 +266,7 @@ def test_the_usual_width_of_the_mlp_is_eight_thirds() -> None:
     assert isinstance(shape, ModelConfig) and shape.mlp_width == 2048
 
 
-# ---------------------------------------------------------------------------------------------------------- command line
+# ------------------------------------------------------------------------------------- command line
 
 
 @pytest.fixture
@@ -279,7 +282,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str
 ) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of `farcontext cost …`, in this process, which has torch already."""
+    """Return exit code, stdout and stderr of `farcontext cost …`.
+
+    It runs in this process, which has torch already.
+    """
     monkeypatch.setattr("sys.argv", ["farcontext", "cost", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.main()

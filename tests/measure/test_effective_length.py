@@ -1,4 +1,7 @@
-"""An effective length is where the curve crosses, its interval holds the true one, and a model at chance has none."""
+"""An effective length is where the curve crosses.
+
+Its interval holds the true one, and a model at chance has none.
+"""
 
 import math
 import runpy
@@ -22,7 +25,7 @@ def share_right(p: float, n: int = 60) -> list[float]:
     return [1.0] * round(p * n) + [0.0] * (n - round(p * n))
 
 
-# ----------------------------------------------------------------------------------------------------------- crossing
+# ----------------------------------------------------------------------------------------- crossing
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def test_lengths_ascend_and_each_has_a_score(lengths, curve, named: str) -> None
         crossing(lengths, curve, 0.5)
 
 
-# ----------------------------------------------------------------------------------------------------- effective length
+# --------------------------------------------------------------------------------- effective length
 
 
 def test_the_effective_length_is_the_crossing_at_85_6_per_cent_of_the_first_score() -> None:
@@ -85,7 +88,10 @@ def test_the_threshold_is_relative_unless_it_is_absolute() -> None:
 
 
 def test_the_margins_bounds_at_tested_lengths_are_those_of_a_difference_of_shares() -> None:
-    """Newcombe (1998), method 10, on his 56 of 70 against 48 of 80: for share = 1 the two methods are one."""
+    """For share = 1 the two methods are one.
+
+    The values are of Newcombe (1998), method 10, on his 56 of 70 against 48 of 80.
+    """
     first, second = wilson(56, 70), wilson(48, 80)
     fine, lower, upper = margin((64, 128), [first, second], 1.0)
     assert (fine[0], fine[-1], len(fine)) == (pytest.approx(64), pytest.approx(128), STEPS + 1)
@@ -103,7 +109,10 @@ def test_between_tested_lengths_two_scores_average_their_errors() -> None:
 
 
 def test_the_low_end_is_where_the_scores_own_interval_falls_below_an_absolute_threshold() -> None:
-    """At a tested length the two readings are one: the interval's low end, and scores whose low ends are above."""
+    """At a tested length the two readings are one.
+
+    They are the interval's low end, and scores whose low ends are above.
+    """
     scores = [share_right(p, 100) for p in (1.0, 0.95, 0.9, 0.5)]
     third = score_interval(scores[2]).low
     assert effective_length(LENGTHS, scores, absolute=third - 1e-6).low >= 256
@@ -152,7 +161,7 @@ def test_the_interval_holds_the_estimate(scores: list[list[float]], absolute: bo
         assert found.at_least <= (found.high == math.inf)
 
 
-# ------------------------------------------------------------------------------------------------------------ coverage
+# ----------------------------------------------------------------------------------------- coverage
 
 
 @pytest.fixture(scope="module")

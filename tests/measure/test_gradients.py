@@ -1,4 +1,7 @@
-"""Gradient by distance: against a finite difference and a closed form, from within inference mode, and at its edges."""
+"""A gradient by distance agrees with a finite difference.
+
+It agrees with a closed form too, from within inference mode, and at its edges.
+"""
 
 import math
 
@@ -72,7 +75,10 @@ def test_it_works_inside_inference_mode_and_leaves_the_model_alone() -> None:
 
 
 def test_a_linear_recurrence_has_the_slope_of_its_weight() -> None:
-    """tanh is linear around 0; a state of width 1 shrinks its gradient by w a token: slope ln w. Twin: another w."""
+    """tanh is linear around 0.
+
+    A state of width 1 shrinks its gradient by w a token, so the slope is ln w. Twin: another w.
+    """
     model = made("rnn", width=1, mlp_width=1, heads=1, positions="none")
     distances = tuple(range(4, 60, 4))
     for w in (0.9, 0.5):

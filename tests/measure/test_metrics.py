@@ -1,4 +1,7 @@
-"""Metrics of texts against values that somebody else published, and against the libraries that compute them."""
+"""Metrics of texts have the values that somebody else published.
+
+They agree with the libraries that compute them.
+"""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""N-grams against values worked out by hand, against a slow dictionary version, and as distributions."""
+"""N-grams have values worked out by hand, and are distributions.
+
+They agree with a slow dictionary version.
+"""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -29,10 +32,10 @@ def probability(
 def test_bigram_by_hand() -> None:
     """One document a b a b a c EOS, every discount 1/2, V = 8.
 
-    Left neighbours: a {start, b} 2, b {a} 1, c {a} 1, EOS {c} 1; in all 5, of 4 kinds, so 4/2 = 2 of 5 go to
-    the uniform: P(a) = 1.5/5 + 2/5/8 = 0.35, P(b) = P(c) = P(EOS) = 0.5/5 + 0.05 = 0.15, others 0.05.
-    After a: b twice, c once, of 3: 2 kinds give up 1/2 each, so 1/3 backs off. After b: a twice, 1/4
-    backs off.
+    Left neighbours: a {start, b} 2, b {a} 1, c {a} 1, EOS {c} 1; in all 5, of 4 kinds, so 4/2 = 2
+    of 5 go to the uniform: P(a) = 1.5/5 + 2/5/8 = 0.35, P(b) = P(c) = P(EOS) = 0.5/5 + 0.05 = 0.15,
+    others 0.05. After a: b twice, c once, of 3: 2 kinds give up 1/2 each, so 1/3 backs off. After
+    b: a twice, 1/4 backs off.
     """
     model = ngrams.fit(np.array([A, B, A, B, A, C, EOS]), 2, V, discount=0.5)
     assert probability(model, [A], B) == pytest.approx(1.5 / 3 + 0.15 / 3, abs=1e-12)
@@ -40,9 +43,8 @@ def test_bigram_by_hand() -> None:
     assert probability(model, [A], 7) == pytest.approx(0.05 / 3, abs=1e-12)
     assert probability(model, [B], A) == pytest.approx(1.5 / 2 + 0.35 / 4, abs=1e-12)
     assert probability(model, [7], A) == pytest.approx(0.35, abs=1e-12)  # a context never seen
-    assert probability(model, [], A) == pytest.approx(
-        0.35, abs=1e-12
-    )  # a row's first token has no context
+    # a row's first token has no context
+    assert probability(model, [], A) == pytest.approx(0.35, abs=1e-12)
     assert probability(model, [B, EOS], A) == pytest.approx(0.35, abs=1e-12)  # nor has a document's
     # order 1 counts occurrences: a 3, b 2, c 1, EOS 1, of 7; 2/7 goes to the uniform
     assert probability(model, [A], A, order=1) == pytest.approx(2.5 / 7 + 2 / 7 / 8, abs=1e-12)
@@ -123,7 +125,10 @@ def test_scores_come_in_row_order_and_orders_can_be_fitted_at_once() -> None:
 
 
 def test_no_context_crosses_a_document() -> None:
-    """After A comes B inside documents; the document after one that ends in A always opens with C."""
+    """After A comes B inside documents.
+
+    The document after one that ends in A always opens with C.
+    """
     text = np.array([C, A, B, A, EOS] * 50)
     model = ngrams.fit(text, 3, V)
     assert (

@@ -1,4 +1,7 @@
-"""Retrieve, then read: BM25 as published, a budget that is kept, and contexts that are shorter but of the same questions."""
+"""Retrieval, then reading: BM25 is as published, a budget is kept.
+
+The contexts are shorter, but of the same questions.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +42,10 @@ def test_texts_are_ranked_by_the_words_they_share_rare_ones_first() -> None:
 
 
 def test_scores_are_the_formula_s() -> None:
-    """BM25 by hand (Robertson; Lucene's idf): the text that has the rarer word wins, and a longer one loses."""
+    """BM25 is worked out by hand (Robertson; Lucene's idf).
+
+    The text that has the rarer word wins, and a longer one loses.
+    """
     texts = ["cat", "cat cat dog", "dog bird bird bird bird", "dog"]
 
     def score(words: list[str], asked: str) -> float:

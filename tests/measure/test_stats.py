@@ -145,7 +145,7 @@ def test_the_slope_of_a_logarithm_is_found() -> None:
     assert log_slope(x, 3 * np.exp(-0.25 * x)) == pytest.approx(-0.25, abs=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------- shares
+# ------------------------------------------------------------------------------------------- shares
 
 
 @pytest.mark.parametrize("case", GOLDENS["wilson"], ids=lambda c: f"{c['k']} of {c['n']}")
@@ -213,7 +213,7 @@ def test_answers_of_a_context_taken_as_independent_would_be_caught() -> None:
     assert coverage(naive, lambda rng: alike(rng, 0.856), 0.856) < 0.9
 
 
-# ------------------------------------------------------------------------------------------------------------ p values
+# ----------------------------------------------------------------------------------------- p values
 
 
 @pytest.mark.parametrize("case", GOLDENS["holm"], ids=lambda c: str(c["p"]))
@@ -253,7 +253,7 @@ def test_the_paired_p_of_the_unknown_is_unknown() -> None:
     assert paired_p([0.0, 0.0]) == 1.0 and paired_p([2.0, 2.0]) == 0.0
 
 
-# ---------------------------------------------------------------------------------------------------------- regression
+# --------------------------------------------------------------------------------------- regression
 
 
 def test_partial_r2_on_an_orthogonal_design_is_a_ratio_of_squares() -> None:

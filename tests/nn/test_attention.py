@@ -27,7 +27,10 @@ Attention = Callable[..., Tensor]
 
 
 def small_local(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
-    """`sdpa_local` in blocks of 3 queries, so that short rows have many and an incomplete last one."""
+    """Run `sdpa_local` in blocks of 3 queries.
+
+    Short rows so have many blocks and an incomplete last one.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "block_size", lambda pattern: 3)
         return local.sdpa_local(q, k, v, pattern)
@@ -111,9 +114,8 @@ def test_published_outputs_and_gradients(backend, inputs, case):
     wanted = [array(case[name]) for name in ("out", "dq", "dk", "dv")]
     for ours, theirs in zip(run(attend, (q, k, v), pattern, d_out), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    unscaled = run(
-        attend, (q * math.sqrt(q.shape[-1]), k, v), pattern, d_out
-    )  # twin: 1/√H forgotten
+    # twin: 1/√H forgotten
+    unscaled = run(attend, (q * math.sqrt(q.shape[-1]), k, v), pattern, d_out)
     assert (unscaled[0] - wanted[0]).abs().max() > 0.01
     assert (unscaled[2] - wanted[2]).abs().max() > 0.01
 
@@ -273,9 +275,8 @@ def test_what_ran_is_reported():
             attention.attend(*inputs, Pattern.causal(), backend="reference")
     attention.attend(*inputs)
     assert ran == ["sdpa", "sdpa_local", "online"] and inner == ["reference"]
-    assert (
-        attention.choose(*inputs[:2], Pattern.local(40)).backend == "sdpa"
-    )  # too wide a band to pay
+    # too wide a band to pay
+    assert attention.choose(*inputs[:2], Pattern.local(40)).backend == "sdpa"
     assert "5 keys in 96" in attention.choose(*inputs[:2], Pattern.local(2)).reason
 
 

@@ -1,4 +1,7 @@
-"""Where positions enter a model: tables read between rows, schemes at scale 1, biases on the scores, drawn positions."""
+"""Positions enter a model in several places.
+
+They are tables read between rows, schemes at scale 1, biases on the scores, and drawn positions.
+"""
 
 import math
 
@@ -50,7 +53,7 @@ def with_weights_of(model: Decoder, **changes) -> Decoder:
     return other
 
 
-# -------------------------------------------------------------------------------------------------- short convolution
+# -------------------------------------------------------------------------------- short convolution
 
 
 def test_a_short_convolution_is_torchs_depthwise_one_on_the_embedded_tokens() -> None:
@@ -90,7 +93,7 @@ def test_a_short_convolution_looks_into_no_other_document_and_no_padding() -> No
     assert torch.allclose(together[:, 4:8], model.embedding(tokens[:, 4:8], None), atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 
 
 def test_a_learned_table_read_at_half_steps_gives_the_mean_of_two_rows() -> None:
@@ -120,7 +123,7 @@ def test_a_learned_table_ends_where_its_extension_ends() -> None:
         build(positions="learned")(tokens_of(L + 1))
 
 
-# ------------------------------------------------------------------------------------------------------------- rotary
+# ------------------------------------------------------------------------------------------- rotary
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -183,14 +186,13 @@ def test_drawn_positions_are_new_in_training_even_in_tests_and_never_too_many() 
     torch.manual_seed(0)
     assert torch.equal(model(tokens), first)
     whole = with_weights_of(model, random_positions=L)
-    assert torch.allclose(
-        whole(tokens), with_weights_of(model)(tokens)
-    )  # all of them, in order: plain RoPE
+    # all of them, in order: plain RoPE
+    assert torch.allclose(whole(tokens), with_weights_of(model)(tokens))
     with pytest.raises(ValueError, match="length = 129: expected at most random_positions = 128"):
         model(tokens_of(129))
 
 
-# ------------------------------------------------------------------------------------------------------ on the scores
+# ------------------------------------------------------------------------------------ on the scores
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])

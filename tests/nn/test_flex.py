@@ -1,4 +1,7 @@
-"""flex against the reference, forward on the CPU; torch's fused kernel and its blocks stand in test_attention."""
+"""flex agrees with the reference, forward on the CPU.
+
+torch's fused kernel and its blocks stand in test_attention.
+"""
 
 import pytest
 import torch

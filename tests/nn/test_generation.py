@@ -99,7 +99,7 @@ def same(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
 
-# ------------------------------------------------------------------------------------------------------------- cache
+# -------------------------------------------------------------------------------------------- cache
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,7 +151,10 @@ def test_laid_out_is_the_same_function_and_leaves_the_model_alone(kind: str) -> 
 
 
 def test_a_model_can_be_trained_at_a_length_after_it_has_generated() -> None:
-    """Tables are kept from call to call: one that was made for inference must not end in a gradient."""
+    """Tables are kept from call to call.
+
+    One that was made for inference must not end in a gradient.
+    """
     model, tokens = build(theta=12_345.0), prompt(length=T + NEW)
     generate(model, tokens[:, :T], NEW)
     model.train()(tokens).sum().backward()
@@ -178,7 +181,7 @@ def test_what_cannot_be_cached_is_refused(make, message: str) -> None:
         make()
 
 
-# ----------------------------------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------------------ drawing
 
 
 def test_greedy_tokens_are_those_of_whole_passes_and_of_transformers() -> None:

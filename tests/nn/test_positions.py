@@ -38,7 +38,7 @@ def array(values: list) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# ------------------------------------------------------------------------------------------------------- frequencies
+# -------------------------------------------------------------------------------------- frequencies
 
 # What differs a little from each scheme, and has to miss its published values.
 PLANTED = {
@@ -114,7 +114,10 @@ def test_yarn_ramps_over_the_published_pairs(case):
     common = {key: case[key] for key in ("head_dim", "theta", "trained_length")}
 
     def interpolated(scheme: str, **options: float) -> torch.Tensor:
-        """Read the ramp back from the frequencies: 0 where a pair is kept, 1 where it is divided by s = 4."""
+        """Read the ramp back from the frequencies.
+
+        It is 0 where a pair is kept, and 1 where it is divided by s = 4.
+        """
         ratio = inverse_frequencies(scheme, scale=4.0, **common, **options) / inverse_frequencies(
             "rope", **common
         )
@@ -226,9 +229,10 @@ def test_ntk_divides_the_last_frequency_by_the_scale_and_keeps_the_first(head_di
         assert float(ours[0]) == 1
         assert float(ours[-1]) == pytest.approx(float(plain[-1]) / scale, rel=1e-13)
     theirs = inverse_frequencies("dynamic_ntk_hf", scale=scale, length=int(scale * 512), **common)
+    # goes further
     assert float(theirs[-1]) == pytest.approx(
         float(plain[-1]) / (1 + scale * (scale - 1)), rel=1e-13
-    )  # goes further
+    )
 
 
 def test_a_larger_base_reaches_further_by_its_rule():
@@ -236,7 +240,8 @@ def test_a_larger_base_reaches_further_by_its_rule():
     ours = inverse_frequencies("abf", scale=4.0, **common)
     base = float(ours[1]) ** -32
     assert f"{base:.1e}" == "1.8e+05"  # as printed
-    # a pair that completes its turn within L: its share of the width is the same for (new base, sL) as for (base, L)
+    # a pair that completes its turn within L: its share of the width is the same for (new base, sL)
+    # as for (base, L)
     assert math.log(2048 / (2 * math.pi)) / math.log(base) == pytest.approx(
         math.log(512 / (2 * math.pi)) / math.log(1e4)
     )
@@ -250,7 +255,7 @@ def test_every_scheme_has_its_note():
         assert "\n" not in note and 20 < len(note) < 120
 
 
-# ------------------------------------------------------------------------------------------------------- transformers
+# ------------------------------------------------------------------------------------- transformers
 
 SETTINGS = [
     (16, 10_000.0, 2.0, 64),
@@ -258,9 +263,8 @@ SETTINGS = [
     (48, 10_000.0, 2.5, 100),
     (128, 160_000.0, 4.0, 1024),
 ]
-SETTINGS.append(
-    (16, 10.0, 2.0, 1024)
-)  # every pair turns within L, so YaRN's ramp is cut off at H − 1
+# every pair turns within L, so YaRN's ramp is cut off at H − 1
+SETTINGS.append((16, 10.0, 2.0, 1024))
 THEIR_NAMES = {
     "ntk": "dynamic",
     "dynamic_ntk": "dynamic",
@@ -314,9 +318,8 @@ def test_tables_and_rotated_vectors_are_those_of_transformers(scheme, given, set
     options = (
         options_of(scheme, head_dim) | given | ({"new_theta": 7 * theta} if scheme == "abf" else {})
     )
-    length = (
-        trained - 3 if within and scheme != "ntk" else int(scale * trained)
-    )  # theirs has no static NTK
+    # theirs has no static NTK
+    length = trained - 3 if within and scheme != "ntk" else int(scale * trained)
     common = {
         "head_dim": head_dim,
         "theta": theta,
@@ -352,7 +355,7 @@ def test_tables_and_rotated_vectors_are_those_of_transformers(scheme, given, set
     assert (rotate(x, factor * cos, factor * sin) - theirs_1TNH).abs().max() > 0.01  # twin
 
 
-# ----------------------------------------------------------------------------------------------------------- rotation
+# ----------------------------------------------------------------------------------------- rotation
 
 
 def turned(case: dict, pairing: str, dtype=torch.float64) -> torch.Tensor:
@@ -383,9 +386,8 @@ def test_angles_survive_far_positions_only_in_fp64(pairing):
     assert max(case["positions"]) == 65536
     golden = array(case["half_split" if pairing == "half" else "interleaved"])
     assert (turned(case, pairing, torch.float32) - golden).abs().max() < 5e-7
-    angles = (
-        torch.tensor(case["positions"])[:, None] * array(case["inv_freq"]).float()
-    )  # twin: fp32 angles
+    # twin: fp32 angles
+    angles = torch.tensor(case["positions"])[:, None] * array(case["inv_freq"]).float()
     x = array(case["x"]).float()[None, :, None]
     assert (rotate(x, angles.cos(), angles.sin(), pairing)[0, :, 0] - golden).abs().max() > 2e-5
 
@@ -485,7 +487,7 @@ def test_sinusoidal_shift_is_a_rotation():
     torch.testing.assert_close(moved, table[5:], rtol=0, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------- biases
+# ------------------------------------------------------------------------------------------- biases
 
 
 @pytest.mark.parametrize("case", cases("alibi_slopes"), ids=lambda c: str(c["heads"]))
@@ -513,9 +515,8 @@ def test_buckets_are_the_published_ones(case):
     causal = not case["bidirectional"]
     options = {"buckets": case["num_buckets"], "max_distance": case["max_distance"]}
     assert t5_bucket(relative, causal=causal, **options).tolist() == case["buckets"]
-    assert (
-        t5_bucket(-relative, causal=causal, **options).tolist() != case["buckets"]
-    )  # twin: query − key
+    # twin: query − key
+    assert t5_bucket(-relative, causal=causal, **options).tolist() != case["buckets"]
     assert t5_bucket(relative, causal=not causal, **options).tolist() != case["buckets"]
 
 

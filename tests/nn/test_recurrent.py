@@ -1,4 +1,7 @@
-"""The recurrent baselines: the cells' equations, initialisation, causality, and what their gradients do with distance."""
+"""The recurrent baselines have their cells' equations, initialisation and causality.
+
+The tests hold what their gradients do with distance.
+"""
 
 import math
 
@@ -32,7 +35,10 @@ def tokens(seed: int = 1) -> Tensor:
 
 
 def by_hand(net: Recurrent, x_BTD: Tensor, forget: int = 1) -> Tensor:
-    """Return the projected states of one layer, a token at a time; `forget` is the place of the LSTM's forget gate."""
+    """Return the projected states of one layer, a token at a time.
+
+    `forget` is the place of the LSTM's forget gate.
+    """
     weights = [
         getattr(net.recurrence, f"{name}_l0")
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -107,7 +113,10 @@ def test_only_the_forget_gate_of_an_lstm_starts_with_a_bias() -> None:
 
 
 def test_with_zero_input_a_cell_is_forgotten_at_the_rate_of_its_bias() -> None:
-    """f = logistic(b): 1 gives 0.731058579 a step, a half-life of 2.21268 steps (Gers et al. 2000)."""
+    """f = logistic(b): 1 gives 0.731058579 a step.
+
+    That is a half-life of 2.21268 steps (Gers et al. 2000).
+    """
     net = model("lstm")
     with torch.no_grad():
         net.recurrence.weight_hh_l0.zero_()

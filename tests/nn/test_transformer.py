@@ -65,7 +65,7 @@ def apart(ours: Tensor, theirs: Tensor, margin: float = 1e-3) -> None:
     assert (ours - theirs).abs().max() > margin
 
 
-# ----------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------- parts
 
 
 def test_norms_are_their_formulas():
@@ -152,7 +152,7 @@ def test_positions_start_anew_in_each_document():
     assert positions_within(documents, None).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-# ----------------------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,8 @@ def test_parameters_follow_the_closed_form(kind, changes, closed_form):
     model = build(kind, **changes)
     values = {"V": V, "D": 32, "L": 3, "M": 48}
     assert num_parameters(model) == eval(closed_form, values)
-    assert num_parameters(model) == sum(
-        t.numel() for t in model.state_dict().values()
-    )  # no buffer is saved
+    # no buffer is saved
+    assert num_parameters(model) == sum(t.numel() for t in model.state_dict().values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -267,7 +266,7 @@ def test_initial_scales():
     )
 
 
-# ------------------------------------------------------------------------------------------- what reaches an output
+# --------------------------------------------------------------------------- what reaches an output
 
 
 POSITIONS = ["rope", "learned", "sinusoidal", "none"]
@@ -332,9 +331,8 @@ def reach(model: LanguageModel, length: int, at: int) -> list[int]:
 
 
 def test_local_layers_reach_as_far_as_they_should():
-    assert reach(build(window=3, global_every=9, layers=1), 64, 30) == list(
-        range(64)
-    )  # layer 0 is global
+    # layer 0 is global
+    assert reach(build(window=3, global_every=9, layers=1), 64, 30) == list(range(64))
     assert reach(build(window=3, global_every=0, layers=3), 64, 30) == list(range(30 - 9, 30 + 10))
     assert reach(build("decoder", window=3, global_every=0, layers=3), 64, 30) == list(
         range(30 - 6, 31)
@@ -381,9 +379,8 @@ def test_the_last_block_computes_selected_positions_as_if_all_were(kind, change,
         every = model(tokens, packed)
         for select in (late, late.flip(1)):
             same(model(tokens, packed, select=select), every[select], 1e-10)
-    monkeypatch.setattr(
-        layers, "trailing_queries", lambda select: None if select is None else 8
-    )  # twin: one query too few
+    # twin: one query too few
+    monkeypatch.setattr(layers, "trailing_queries", lambda select: None if select is None else 8)
     assert len(model(tokens, select=late)) < late.sum()
 
 
@@ -444,14 +441,13 @@ def test_bfloat16_stays_near():
         assert model.float()(tokens).isfinite().all()
 
 
-# ------------------------------------------------------------------------------------------------------ smeared keys
+# ------------------------------------------------------------------------------------- smeared keys
 
 
 def test_smear_mixes_each_key_with_the_one_before_it() -> None:
     k_BSGH = torch.randn(1, 5, 2, 4, dtype=torch.float64)
-    mixed = smear(
-        k_BSGH, torch.tensor([0.0, math.log(3.0)], dtype=torch.float64)
-    )  # shares 1/2 and 3/4
+    # shares 1/2 and 3/4
+    mixed = smear(k_BSGH, torch.tensor([0.0, math.log(3.0)], dtype=torch.float64))
     torch.testing.assert_close(mixed[0, 3, 0], (k_BSGH[0, 3, 0] + k_BSGH[0, 2, 0]) / 2)
     torch.testing.assert_close(mixed[0, 3, 1], 0.25 * k_BSGH[0, 3, 1] + 0.75 * k_BSGH[0, 2, 1])
     torch.testing.assert_close(mixed[0, 0, 0], k_BSGH[0, 0, 0] / 2)

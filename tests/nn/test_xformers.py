@@ -1,4 +1,7 @@
-"""What xformers is told of a pattern, by `materialize()`, and the way in and out of its rows, on any machine."""
+"""xformers is told of a pattern what `materialize()` says.
+
+The way in and out of its rows is held on any machine.
+"""
 
 import logging
 import math
@@ -81,7 +84,10 @@ every = pytest.mark.parametrize("name", CASES)
 
 
 def told(plan: Packed, T: int, S: int) -> Tensor:
-    """Return what xformers adds to the scores of all B·T queries and B·S keys, (N, B·T, B·S), −inf where hidden."""
+    """Return what xformers adds to the scores, −inf where hidden.
+
+    The scores are of all B·T queries and B·S keys, (N, B·T, B·S).
+    """
     whole = torch.full((N, B, T, B, S), -math.inf)
     if not plan.rows:
         added = torch.zeros(B, N, T, S)
@@ -144,7 +150,10 @@ def test_another_pattern_tells_something_else(name, wrong):
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, attn_bias=None) -> Tensor:
-    """Stand in for the CUDA kernels: what their documentation says they return, in plain algebra, NaN without a key."""
+    """Stand in for the CUDA kernels, in plain algebra.
+
+    The result is what their documentation says they return, NaN without a key.
+    """
     shape = q.shape
     q, k, v = (x.flatten(2, 3) if x.ndim == 5 else x for x in (q, k, v))
     scores = torch.einsum("btnh,bsnh->bnts", q, k) / math.sqrt(q.shape[-1])
@@ -183,9 +192,8 @@ def test_rows_go_in_and_come_out_with_their_gradients(name, G):
 def test_what_goes_in_wrongly_comes_out_wrongly():
     inputs, d_out = random_inputs(7, 7, N, 2)
     wanted = run(attention.reference, inputs, Pattern.causal().within(PADDED), d_out)
-    found = run(
-        packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out
-    )  # one token early
+    # one token early
+    found = run(packed, inputs, Pattern.causal().within(PADDED.roll(-1, 1)), d_out)
     assert all(
         (ours - theirs).abs().max() > 0.01 for ours, theirs in zip(found, wanted, strict=True)
     )

@@ -1,4 +1,7 @@
-"""From tables to verdicts: checks before effects, pairs by seed, and never a verdict from what is not there."""
+"""Tables become verdicts: checks come before effects, pairs by seed.
+
+No verdict ever comes from what is not there.
+"""
 
 import copy
 from pathlib import Path
@@ -170,10 +173,11 @@ def test_a_claim_about_the_best_is_held_against_every_rival_of_its_study(root: P
     best = verdicts.read_claims(root / "claims.yaml").claims["P2-dynamic-best"]
     tuned = set(read_params(root / "params.yaml").context_extension.tuned_arms)
     rivals = {effect.minus["arm"] for effect in best.effects}
+    # ALiBi's base never had RoPE: it extends nothing
     assert rivals == tuned - {
         "dynamic_ntk_hf",
         "alibi",
-    }  # ALiBi's base never had RoPE: it extends nothing
+    }
 
 
 def test_the_claims_of_this_project_are_whole(root: Path) -> None:
@@ -237,11 +241,13 @@ def test_the_pages_hold_every_finding() -> None:
 
 
 def test_pages_notebooks_and_paper_show_one_number() -> None:
-    """49.25 and 49.25000001 are both 49.2: a number is rounded to the table's digits before it is shown."""
+    """49.25 and 49.25000001 are both 49.2.
+
+    A number is rounded to the table's digits before it is shown.
+    """
     for value in (49.25, 49.25000001, 49.24999999):
         findings = [judge("X", claim(), table("gain", [value] * 5))]
         row = verdicts.as_table(findings).iloc[0]
         assert row["shown"] == "49.2 [49.2, 49.2]" and "49.2 [" in pages.verdict_block(findings, {})
-        assert (
-            f"{float(f'{value:.{verdicts.DIGITS}g}'):.3g}" == "49.2"
-        )  # what results.verdict_line does
+        # what results.verdict_line does
+        assert f"{float(f'{value:.{verdicts.DIGITS}g}'):.3g}" == "49.2"

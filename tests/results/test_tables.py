@@ -69,9 +69,8 @@ def test_a_cell_that_a_spreadsheet_would_run_is_refused(cell: str, project: Path
     with refuses(f"arm = {cell!r}: expected text"):
         tables.write_table(FRAME.assign(arm=["rope", cell, "rope", "none"]), "demo", params)
     assert not (project / "build").exists()
-    tables.write_table(
-        FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params
-    )  # a negative number is no formula
+    # a negative number is no formula
+    tables.write_table(FRAME.assign(value=[-1.0, 2, 3, 4]), "demo", params)
 
 
 def damaged(path: Path, how: str) -> None:

@@ -1,4 +1,7 @@
-"""A study's notebook, as its tests use it: the parameters that it has by itself, and its own assertion cells."""
+"""A study's notebook, as its tests use it.
+
+They use the parameters that it has by itself, and its own assertion cells.
+"""
 
 from pathlib import Path
 from typing import TypeVar

@@ -1,4 +1,7 @@
-"""Notebook 01: its assertions hold, and each fails when what it asserts is taken away (the planted-error twins)."""
+"""Notebook 01's assertions hold, and each can fail.
+
+Each fails when what it asserts is taken away (the planted-error twins).
+"""
 
 import math
 from collections.abc import Callable
@@ -64,7 +67,7 @@ def test_the_same_parameters_give_the_same_table() -> None:
     pd.testing.assert_frame_equal(study.run(SMALL), study.run(SMALL), check_exact=True)
 
 
-# ---------------------------------------------------------------------------------------------------- planted errors
+# ----------------------------------------------------------------------------------- planted errors
 
 
 def _without_scale(
@@ -173,7 +176,7 @@ def test_sentences_find_their_repetitions_and_a_wrong_offset_does_not(assertion:
         assertion("sentences", **_maps(tokens, mistake=1))
 
 
-# ------------------------------------------------------------------------------------------------------- its parts
+# ---------------------------------------------------------------------------------------- its parts
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 9])

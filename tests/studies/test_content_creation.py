@@ -1,4 +1,8 @@
-"""Notebook 11's assertions on its own smoke run, and with the effect removed; contradictions, falls and what an arm reads."""
+"""Notebook 11's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests count contradictions and falls, and hold what an arm
+reads.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +104,8 @@ def test_contradictions_quarrels_and_persistence_by_hand() -> None:
     assert found["quarrels"] == pytest.approx(100 / 3)
     assert found["persistence"] == pytest.approx(3 / 5)
     assert found["distinct"] == pytest.approx(21 / 29)  # bigrams of 30 words
-    assert found["repetition"] == pytest.approx(
-        3 / 27
-    )  # "is in the mill." and the like, with what stands before
+    # "is in the mill." and the like, with what stands before
+    assert found["repetition"] == pytest.approx(3 / 27)
     assert study.scores([STORY], [" Anna Baker is in the mill."])["contradictions"] == 0
     nothing = study.scores([STORY, STORY], ["", "Once upon a time."])
     assert nothing["persistence"] == 0 and not {"contradictions", "quarrels"} & set(nothing)
@@ -147,7 +150,10 @@ def test_the_brief_names_the_cast_and_is_the_same_for_every_arm() -> None:
 def test_a_writer_that_reads_perfectly_contradicts_less_the_more_it_reads(
     params: ContentCreation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model's place is taken by the oracle, which makes up what the decoded prompt does not tell."""
+    """The oracle takes the model's place.
+
+    It makes up what the decoded prompt does not tell.
+    """
     words = story_reader.vocabulary()
 
     def written(model, prompts, new, *, sampling, seed):

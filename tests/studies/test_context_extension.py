@@ -1,4 +1,7 @@
-"""Notebook 07's assertions on its own smoke run, and with the effect removed; what is derived from recall."""
+"""Notebook 07's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests check what is derived from recall.
+"""
 
 from pathlib import Path
 
@@ -34,8 +37,10 @@ def assertion(root: Path, says: str, **known: object) -> None:
     run_assertion(root, study.NAME, says, study=study, results=tables, **known)
 
 
-ANGLES = {name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()
-          for name in ("rope", "linear", "ntk")}  # fmt: skip
+ANGLES = {
+    name: positions.inverse_frequencies(name, head_dim=16, scale=4.0, trained_length=512).tolist()
+    for name in ("rope", "linear", "ntk")
+}
 
 
 def test_assertions_hold_on_the_smoke_run(
@@ -79,7 +84,7 @@ def test_a_base_with_fewer_trials_or_an_arm_left_out_is_noticed(
             assertion(root, "ok: every tuned arm", table=wrong, params=params)
 
 
-# ------------------------------------------------------------------------------------------------- what is derived
+# ---------------------------------------------------------------------------------- what is derived
 
 
 def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.DataFrame:

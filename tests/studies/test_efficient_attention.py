@@ -1,4 +1,7 @@
-"""Notebook 04's assertions on its own smoke run, and on tables from which the effect was removed."""
+"""Notebook 04's assertions hold on its own smoke run.
+
+They fail on tables from which the effect was removed.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +61,10 @@ def assertion(root: Path, says: str, smoke: Smoke, params: EfficientAttention) -
 def changed(
     frame: pd.DataFrame, change: float, column: str = "value", **where: object
 ) -> pd.DataFrame:
-    """Return the frame with another number in the rows that `where` selects, of which there must be some."""
+    """Return the frame with another number in some rows.
+
+    `where` selects the rows, of which there must be some.
+    """
     hit = np.logical_and.reduce([frame[name] == wanted for name, wanted in where.items()])
     assert hit.any(), where
     return frame.assign(**{column: frame[column].astype(float).where(~hit, change)})
@@ -185,7 +191,10 @@ def test_gpu_tables_are_named_or_said_to_be_missing(
     assert study.gpu_lines(study.gpu_tables())[0].startswith("no GPU table is recorded yet")
     folder = tmp_path / "results" / "gpu-made-up"
     files.write_json(folder / "card.json", {"card": "Made Up 1", "date": "2026-01-02"})
-    rows = "backend,pattern,dtype,direction,length,tflop_per_s\nsdpa,causal,bfloat16,forward,4096,120\n"
+    rows = (
+        "backend,pattern,dtype,direction,length,tflop_per_s\n"
+        "sdpa,causal,bfloat16,forward,4096,120\n"
+    )
     files.write_atomic(
         folder / "attention.csv",
         rows + "sdpa,causal,bfloat16,forward,1024,90\nflex,full,bfloat16,forward,1024,\n",

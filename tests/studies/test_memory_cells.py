@@ -1,4 +1,7 @@
-"""The measurement itself: known allocations, nothing carried from cell to cell, one line for what goes wrong."""
+"""The measurement itself finds known allocations.
+
+Nothing is carried from cell to cell, and what goes wrong is one line.
+"""
 
 import pytest
 from observe import refuses
@@ -45,7 +48,10 @@ def test_written_out_scores_are_seen(found: dict) -> None:
 
 
 def test_a_models_cells_hold_what_they_must(found: dict) -> None:
-    """Logits of 512 tokens over 512 words are 1 MiB, and are held more than once in training; weights too."""
+    """Logits of 512 tokens over 512 words are 1 MiB.
+
+    They are held more than once in training; weights too.
+    """
     assert found["training"]["bytes"] > found["inference"]["bytes"] + 2 * MIB
     assert found["plain model"]["bytes"] > found["inference"]["bytes"] + MIB
     assert found["layer"]["bytes"] > 1024 * 16 * 4 * 8
@@ -57,7 +63,8 @@ def test_a_models_cells_hold_what_they_must(found: dict) -> None:
 
 def test_what_fails_in_a_cell_is_one_line_that_names_it() -> None:
     with refuses(
-        '"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: ValueError: backend'
+        '"backend": "flash", "length": 64, "seed": 0, "heads": 1, "head_width": 16}: '
+        "ValueError: backend"
     ):
         memory_cells.measure(
             [{"what": "attend", "backend": "flash", "length": 64, "seed": 0} | SHAPE]

@@ -1,4 +1,7 @@
-"""Notebook 03: its assertions hold, and each fails when what it asserts is taken away (the planted-error twins)."""
+"""Notebook 03's assertions hold, and each can fail.
+
+Each fails when what it asserts is taken away (the planted-error twins).
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -44,7 +47,10 @@ def table(params: study.Params, tmp_path_factory: pytest.TempPathFactory) -> pd.
 
 @pytest.fixture(scope="module")
 def assertion(root: Path, params: study.Params) -> Callable[[str, pd.DataFrame], None]:
-    """Run one of the notebook's own assertion cells, by its tag, and the cells that name what it reads."""
+    """Run one of the notebook's own assertion cells, by its tag.
+
+    The cells that name what it reads run too.
+    """
     cells = notebooks.read(root / "notebooks" / "03_model_anatomy.ipynb").cells
     sources = {tag: cell.source for cell in cells for tag in cell.metadata.get("tags", [])}
     names = ("missing = ", "probes = ", "curves = ")
@@ -82,7 +88,7 @@ def test_the_listing_is_refuted_and_parity_supported(table: pd.DataFrame, root: 
     assert verdicts == {"X1": "refuted", "X2": "supported"}
 
 
-# ---------------------------------------------------------------------------------------------------- planted errors
+# ----------------------------------------------------------------------------------- planted errors
 
 
 def _set(table: pd.DataFrame, value: float, **where: str) -> pd.DataFrame:
@@ -112,7 +118,10 @@ def test_a_listing_that_runs_or_counts_otherwise_fails(
 
 
 def _as(table: pd.DataFrame, arm: str, other: str) -> pd.DataFrame:
-    """What the study would have measured had `arm` been built like `other`: runs differ in nothing but the defects."""
+    """Return what the study would measure had `arm` been like `other`.
+
+    The runs differ in nothing but the defects.
+    """
     swapped = table[(table["arm"] == other) & table["part"].isin(["probe", "defect"])].assign(
         arm=arm
     )
@@ -196,7 +205,7 @@ def test_the_loss_curves_notice_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch
     assert found["max_logit_difference"] < 1e-5 < found["max_loss_difference"]
 
 
-# ---------------------------------------------------------------------------------------------------------- the parts
+# ---------------------------------------------------------------------------------------- the parts
 
 
 def test_the_quotation_is_held_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,8 @@
-"""Notebook 08's assertions on its own smoke run, and with the effect removed; recipes of equal cost; what an arm reads."""
+"""Notebook 08's assertions hold on its own smoke run.
+
+They fail with the effect removed. The recipes are of equal cost, and the tests hold what an arm
+reads.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

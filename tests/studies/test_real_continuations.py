@@ -1,4 +1,7 @@
-"""The real tier of notebook 11: windows of one stretch, its true continuation, losses, and what is counted in texts."""
+"""The real tier of notebook 11 continues windows of one stretch.
+
+The tests hold its true continuation, its losses, and what is counted in texts.
+"""
 
 import math
 from collections.abc import Iterator
@@ -149,9 +152,8 @@ def test_counts_of_texts_worked_out_by_hand() -> None:
     text = "**Caliban**  \nA b a b\n\n**First Soldier**  \na b a b\n\n**ALL**\nNo.\n\n**ANTONIO**\n"
     assert study.counts(text, before)["names"] == pytest.approx(3 / 4)
     assert "names" not in study.counts("**ANTO", before)  # cut off: no name yet
-    assert study.counts("**ALL**", "They shall.\n") == {
-        "names": 0
-    }  # as a whole word only; too short for shares
+    # as a whole word only; too short for shares
+    assert study.counts("**ALL**", "They shall.\n") == {"names": 0}
     assert study.counts("a b c d a b c d", "") == pytest.approx(
         {"distinct_2": 4 / 7, "repetition_4": 1 / 5}
     )

@@ -1,4 +1,7 @@
-"""The real tier of notebook 10: the abstract stands in no body, every arm is scored alike, and exchanged arms are noticed."""
+"""The real tier of notebook 10 scores every arm alike.
+
+The abstract stands in no body, and exchanged arms are noticed.
+"""
 
 import math
 from collections.abc import Iterator
@@ -89,7 +92,10 @@ def test_a_planted_copy_is_left_out_and_nothing_else_is() -> None:
         f"harbour (string, required): {first}",
         first[20:],
     ):
-        text = f"Tide\n\nTide\n{ABSTRACT}\n\nOPERATIONS\n\nListHarbours\nLists them. {leak} Not paged.\n{BODY}\n"
+        text = (
+            f"Tide\n\nTide\n{ABSTRACT}\n\nOPERATIONS\n\nListHarbours\n"
+            f"Lists them. {leak} Not paged.\n{BODY}\n"
+        )
         abstract, body = study.parted(text, len(text))
         assert abstract == ABSTRACT  # without the heading
         assert body == f"\nListHarbours\nLists them. Not paged.\n{BODY}\n"
@@ -116,7 +122,10 @@ def test_baselines_are_deterministic_and_drawn_by_seed() -> None:
 
 
 def test_bm25_takes_the_sentence_whose_words_recur() -> None:
-    text = "Grey gulls sleep over there.\nThe harbour lists every harbour it knows.\nA harbour lists boats it knows."
+    text = (
+        "Grey gulls sleep over there.\nThe harbour lists every harbour it knows.\n"
+        "A harbour lists boats it knows."
+    )
     assert "gulls" not in study.copied(text, 2, 0)["bm25"]
 
 
@@ -135,7 +144,8 @@ def test_every_arm_scores_the_same_tokens_and_exchanged_bodies_are_noticed(
         return honest(model, row, last)
 
     monkeypatch.setattr(study, "token_losses", noted)
-    # own body given away: an abstract that leaks must be cheap in the arm that reads it, and there alone
+    # own body given away: an abstract that leaks must be cheap in the arm that reads it, and there
+    # alone
     leaking = replace(own, body=tuple(encode(own.abstract)) + own.body[:40])
     found = losses(pretrained, leaking, other)
     assert found["true"] < 0.5 * min(found["other"], found["none"])

@@ -1,4 +1,7 @@
-"""`farcontext realtext` on made-up files of each format: what is read, what is scored, and that nothing unverified is."""
+"""`farcontext realtext` runs on made-up files of each format.
+
+The tests hold what is read and what is scored, and that nothing unverified is.
+"""
 
 import hashlib
 import json
@@ -45,7 +48,10 @@ def drcd_article(name: str, year: int) -> dict:
 
 
 def story(name: str) -> dict:
-    text = f"{name}\n \n\n Once there was a  sailor {name}. He lost a very old ship. Then he found another one."
+    text = (
+        f"{name}\n \n\n Once there was a  sailor {name}. "
+        "He lost a very old ship. Then he found another one."
+    )
     first = {
         "responses": [
             {"response_text": f"The sailor {name} loses it."},
@@ -93,7 +99,10 @@ FILES = {
 
 @pytest.fixture
 def mirror(tmp_path: Path, tiny_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files, and the working folder a project that names them by hash; its addresses lead nowhere."""
+    """Return a folder with the files, in a project that names them.
+
+    The working folder is that project; it names the files by hash, and its addresses lead nowhere.
+    """
     project, folder = tmp_path / "project", tmp_path / "mirror"
     shutil.copytree(tiny_project, project)
     entry = {"kind": "url", "title": "t", "domain": "d", "language": "en", "licence": "l"}
@@ -129,7 +138,7 @@ def checkpoint(mirror: Path) -> Path:
     return Path(protocol.CHECKPOINT)
 
 
-# ------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 
 def test_a_question_keeps_its_paragraph_and_answers() -> None:
@@ -190,7 +199,8 @@ def test_a_file_that_was_damaged_later_is_not_read_and_is_fetched_again(mirror: 
     path = Path("build/realtext/drcd/drcd.txt")
     files.write_atomic(path, "{}")
     with refuses(
-        f"drcd.txt: expected a file with sha256 = {hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"
+        "drcd.txt: expected a file with sha256 = "
+        f"{hashlib.sha256(FILES['drcd'].encode()).hexdigest()}"
     ):
         texts.text_of("drcd")
     texts.fetch()
@@ -203,7 +213,7 @@ def test_the_repository_names_every_source(root: Path, monkeypatch: pytest.Monke
         assert len(texts.file_of(name)[1]) == 64
 
 
-# ------------------------------------------------------------------------------------------------------------ scores
+# ------------------------------------------------------------------------------------------- scores
 
 
 def test_answers_are_compared_as_letters_and_digits() -> None:
@@ -249,13 +259,16 @@ def test_the_source_as_it_is_is_no_translation_into_chinese() -> None:
     assert protocol.copy_scores([("Other words", "句子")], "zh")["chrf"] == 0
 
 
-# ------------------------------------------------------------------------------------------------------------ tables
+# ------------------------------------------------------------------------------------------- tables
 
 
 def test_every_arm_is_scored_on_the_same_tokens(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each item: the last tokens of every row, as many as are scored, and between these and what is read nothing moves."""
+    """The last tokens of every row of an item are the same.
+
+    They are as many as are scored, and nothing moves between these and what is read.
+    """
     seen: list[tuple[int, ...]] = []
 
     def watched(model: object, row: tuple[int, ...], last: int) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""Notebook 02's assertions on its own smoke run, and on tables from which the effect was removed."""
+"""Notebook 02's assertions hold on its own smoke run.
+
+They fail on tables from which the effect was removed.
+"""
 
 import math
 from collections.abc import Iterator
@@ -42,7 +45,10 @@ def assertion(root: Path, says: str, table: pd.DataFrame, params: Recurrence) ->
 
 
 def changed(table: pd.DataFrame, value: float, **where: object) -> pd.DataFrame:
-    """Return the table with another value in the rows that `where` selects, of which there must be some."""
+    """Return the table with another value in some rows.
+
+    `where` selects the rows, of which there must be some.
+    """
     hit = np.logical_and.reduce([table[column] == wanted for column, wanted in where.items()])
     assert hit.any(), where
     return table.assign(value=table["value"].where(~hit, value))
@@ -94,9 +100,8 @@ def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(
     claims = verdicts.read_claims(root / "claims.yaml").claims
     far = smoke[smoke["metric"] == "accuracy"]["distance"].max()
     two = pd.concat([smoke, smoke.assign(seed=smoke["seed"] + 1)])
-    two["distance"] = two["distance"].replace(
-        far, 256
-    )  # the smoke run tests no further than its short rows
+    # the smoke run tests no further than its short rows
+    two["distance"] = two["distance"].replace(far, 256)
     learned = changed(changed(two, 0.97, metric="accuracy"), 0.0, metric="error", length=64)
     assert verdicts.judge("R2", claims["R2"], learned).verdict == "refuted"
     better = changed(learned, 0.6, metric="accuracy", arm="lstm", distance=256)
@@ -127,7 +132,10 @@ def test_every_profile_has_arms_of_equal_size_and_room_for_its_distances(
 
 
 def test_a_distance_is_what_it_says() -> None:
-    """With room for nothing but the pairs, `distance` tokens stand between them and the questions."""
+    """`distance` tokens stand between the pairs and the questions.
+
+    There is room for nothing but the pairs.
+    """
     values = read_yaml(Path(__file__).parents[2] / "params.yaml")["recurrence"]
     params = validate(Recurrence, values | {"span": 2 * values["pairs"]}, "test")
     length, pairs = params.recall_lengths[-1], params.pairs
@@ -178,9 +186,8 @@ def test_the_crossover_is_where_attention_leads_by_twenty_points() -> None:
         for d, value in zip((16, 64, 256), curve, strict=True)
     ]
     found = study.crossover(pd.DataFrame(rows))
-    assert found["this run", 0] == pytest.approx(
-        128
-    )  # halfway between 10 and 30 points, on log distance
+    # halfway between 10 and 30 points, on log distance
+    assert found["this run", 0] == pytest.approx(128)
     assert math.isinf(found["this run", 1])
 
 

@@ -1,4 +1,7 @@
-"""Notebook 10's assertions on its own smoke run, and with the effect removed; what an arm reads; what is merged and scored."""
+"""Notebook 10's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests hold what an arm reads, and what is merged and scored.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

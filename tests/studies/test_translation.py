@@ -1,4 +1,7 @@
-"""Notebook 09's assertions on its own smoke run, and with the effect removed; words and rows; translators known to be good."""
+"""Notebook 09's assertions hold on its own smoke run.
+
+They fail with the effect removed. The tests hold words and rows, and translators known to be good.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +54,7 @@ def documents(**options) -> list[list[language.Sentence]]:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- assertions
+# --------------------------------------------------------------------------------------- assertions
 
 
 def test_assertions_hold_on_the_smoke_run(
@@ -105,7 +108,7 @@ def test_a_contrast_that_is_the_translation_is_noticed(
         assertion(root, SEEN, params=params)
 
 
-# ------------------------------------------------------------------------------------------------------ words and rows
+# ----------------------------------------------------------------------------------- words and rows
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -160,11 +163,14 @@ def test_rows_that_the_cache_lost_are_made_again(params: Translation, smoke: pd.
     assert path.read_bytes() == before
 
 
-# --------------------------------------------------------------------------------------------------------- translating
+# -------------------------------------------------------------------------------------- translating
 
 
 class Known:
-    """A translator by the oracle, in a model's place: right where what it reads tells, else always the first by alphabet."""
+    """The oracle translates in a model's place.
+
+    It is right where what it reads tells, else it takes always the first by alphabet.
+    """
 
     embedding = SimpleNamespace(weight=torch.zeros(1))
 
@@ -208,9 +214,8 @@ def test_a_perfect_translator_scores_perfectly_as_far_as_it_reads() -> None:
     whole = scores("own", 3)
     assert (whole.loc[[1, 3], ["contrast", "exact", "well_formed"]] == 1).all().all()
     assert whole.loc[[1, 3], ["bleu_at", "chrf_at"]].to_numpy() == pytest.approx(100)
-    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(
-        100
-    )  # of all distances together
+    # of all distances together
+    assert whole.loc[0, ["bleu", "chrf"]].to_numpy() == pytest.approx(100)
     part = scores("own", 1)
     assert part.loc[1, "exact"] == 1 and part.loc[1, "bleu_at"] == pytest.approx(100)
     assert (

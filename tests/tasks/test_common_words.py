@@ -32,9 +32,8 @@ def test_the_list_is_as_long_as_fits() -> None:
     for length in (128, 1000, 4096):
         made = CASE.sample(toy, length)
         lines = sum(end - start for start, end in made.queries[0].evidence)
-        assert (
-            0 <= len(made.context) - lines < (3 * 3 + 9) * 3
-        )  # once each word: 18 lines of three tokens
+        # once each word: 18 lines of three tokens
+        assert 0 <= len(made.context) - lines < (3 * 3 + 9) * 3
 
 
 def test_the_oracle_counts() -> None:

@@ -1,4 +1,7 @@
-"""documents.py: what is asked for stands once in the stretch, and behind its beginning stands the answer."""
+"""documents.py asks for what stands once in the stretch.
+
+Behind its beginning stands the answer.
+"""
 
 import numpy as np
 import pytest

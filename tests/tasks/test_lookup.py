@@ -1,4 +1,7 @@
-"""Key–value lines: the table fills the context, keys occur once, and only the lines asked for have their values."""
+"""Key–value lines fill the context with a table.
+
+Keys occur once, and only the lines asked for have their values.
+"""
 
 import re
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Recall and flip-flop: the oracle answers all, a guesser answers at chance, and pairs stand where they should."""
+"""The oracle answers all of recall and flip-flop.
+
+A guesser answers at chance, and pairs stand where they should.
+"""
 
 import numpy as np
 import pytest
@@ -26,9 +29,8 @@ def test_oracle_answers_all_from_what_stands_before(
     tokens, scored = made(task, options, length)
     assert tokens.shape == scored.shape == (64, length) and scored.any(1).all()
     assert tokens.min() >= 0 and tokens.max() < module.VOCABULARY
-    answers = module.oracle(
-        np.where(scored, -1, tokens), scored
-    )  # it never sees what it is asked for
+    # it never sees what it is asked for
+    answers = module.oracle(np.where(scored, -1, tokens), scored)
     assert (answers == tokens[scored]).all()
 
 

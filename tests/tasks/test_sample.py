@@ -1,4 +1,7 @@
-"""What every task keeps: exact length, spans that hold the evidence, an oracle that needs it, and controls that remove it."""
+"""Every task keeps exact length, and spans that hold the evidence.
+
+Its oracle needs the evidence, and its controls remove it.
+"""
 
 import re
 from dataclasses import replace
@@ -69,7 +72,7 @@ def evidence_texts(sample: Sample, toy: Toy) -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ every task
+# --------------------------------------------------------------------------------------- every task
 
 
 @CASE
@@ -127,7 +130,10 @@ def test_spans_hold_the_evidence_and_it_is_enough(case: Case, toy: Toy) -> None:
 
 @CASE
 def test_an_off_by_one_span_is_caught(case: Case, toy: Toy) -> None:
-    """Twin: spans that no block of the context has; and spans and blocks wrong together, which only the text shows."""
+    """Spans that no block of the context has are caught.
+
+    Twin: spans and blocks are wrong together, which only the text shows.
+    """
     made = case.sample(toy, 1024)
     for step in (-1, 1):
         spans = [tuple((a + step, b + step) for a, b in query.evidence) for query in made.queries]
@@ -215,7 +221,7 @@ def test_real_prose(case: Case, bpe: Toy, corpus_folder: Path) -> None:
         assert accuracy(evidence_removed(made), case.oracle(evidence_removed(made), bpe)) == 0
 
 
-# ----------------------------------------------------------------------------------------------------- the machinery
+# ------------------------------------------------------------------------------------ the machinery
 
 
 def test_a_sample_that_contradicts_itself_is_refused() -> None:
@@ -243,7 +249,10 @@ def test_a_sample_that_contradicts_itself_is_refused() -> None:
 
 
 def test_pieces_stand_at_their_depth_between_sentences() -> None:
-    """Sentences of 10 tokens, 1,000 of filler: within SNAP a piece moves to a sentence's start, else it stays."""
+    """The filler is sentences of 10 tokens, 1,000 of them.
+
+    Within SNAP a piece moves to a sentence's start, else it stays.
+    """
     stream = iter([tuple(range(10))] * 1000)
     ask = Ask((90,), (91,), ((91,), (92,)), (1,))
     made = assemble([(50, 51)] * 3, [0.0, 0.333, 1.0], [ask], length=1008, filler=stream)

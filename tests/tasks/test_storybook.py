@@ -1,4 +1,7 @@
-"""storybook.py: every row is a whole story in prose and what follows it, and what is scored is true."""
+"""storybook.py makes every row a whole story in prose.
+
+Something follows the story, and what is scored is true.
+"""
 
 import re
 
@@ -51,7 +54,10 @@ def test_ids_are_counted_without_a_gap() -> None:
 
 
 def asked(text: str) -> list[Fact]:
-    """Return what a row's questions and answers state; a thing's place once more, as that of somebody called "the …"."""
+    """Return what a row's questions and answers state.
+
+    A thing's place stands once more, as that of somebody called "the …".
+    """
     found = []
     for kind, form in events.QUESTIONS.items():
         pattern = re.escape(form).replace(r"\{subject\}", r"([\w ]+?)") + r" (\w+(?: [A-Z]\w+)?)"

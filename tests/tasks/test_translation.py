@@ -1,4 +1,7 @@
-"""The second language: only an earlier sentence tells, both choices are as likely, and the oracle reads it."""
+"""In the second language only an earlier sentence tells.
+
+Both choices are as likely, and the oracle reads that sentence.
+"""
 
 import re
 from collections import Counter
@@ -48,7 +51,10 @@ def test_without_the_sentence_that_tells_the_oracle_knows_nothing(kind: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guess_from_the_last_sentence_alone_is_right_in_one_case_of_two(kind: str) -> None:
-    """The best guesser that sees one half of the documents' last sentences, scored on the other half."""
+    """The best guesser sees one half of the documents' last sentences.
+
+    It is scored on the other half.
+    """
     told = documents(2 * DRAWS, kind=kind)
 
     def seen(last: translation.Sentence) -> str:

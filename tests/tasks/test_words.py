@@ -32,6 +32,7 @@ def test_no_question_contains_a_word_that_may_be_its_answer() -> None:
 
 
 def test_words_are_of_equal_length_and_few_tokens() -> None:
+    # in bytes, with the space: 3, 5, 2, 4, 3, 5, 5
     words = (
         "aa",
         "bbbb",
@@ -40,7 +41,7 @@ def test_words_are_of_equal_length_and_few_tokens() -> None:
         "ee",
         "ffff",
         "gggg",
-    )  # in bytes, with the space: 3, 5, 2, 4, 3, 5, 5
+    )
     assert drawn(BYTES.encode, 1, words=words) == ["c"]
     assert {tuple(drawn(BYTES.encode, 2, seed, words=words)) for seed in range(20)} == {
         ("aa", "ee"),

@@ -1,4 +1,7 @@
-"""The story world: what is told is what is so, splits share no person or wording, and nothing but the evidence tells."""
+"""The story world tells what is so.
+
+Splits share no person or wording, and nothing but the evidence tells.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -140,11 +143,10 @@ def test_what_cannot_be_is_named() -> None:
         story(0, people=1, things=1, changes=1)
 
 
-# ------------------------------------------------------------------------------------------------------- leak checks
+# -------------------------------------------------------------------------------------- leak checks
 
-Guess = Callable[
-    [Fact, Story, list[Event]], str
-]  # what is asked, its story, and what is told but for the evidence
+# what is asked, its story, and what is told but for the evidence
+Guess = Callable[[Fact, Story, list[Event]], str]
 
 
 def asked(made: Story, kind: str) -> tuple[Fact, list[Event]]:
@@ -156,7 +158,10 @@ def asked(made: Story, kind: str) -> tuple[Fact, list[Event]]:
 
 
 def habit(kind: str) -> Guess:
-    """Return the guess of what was most often right in training stories: for this subject, else at all."""
+    """Return the guess of what was most often right in training stories.
+
+    It is right for this subject if that was seen, else at all.
+    """
     learned: dict[str, Counter] = {}
     for seed in range(STORIES):
         fact, _ = asked(story((1, seed), split="train"), kind)
@@ -166,7 +171,10 @@ def habit(kind: str) -> Guess:
 
 
 def among(pick: Callable[[Sequence[str]], str]) -> Guess:
-    """Return a guess among the values that the other events name, or among all if they name none."""
+    """Return a guess among the values that the other events name.
+
+    It is among all values if they name none.
+    """
 
     def guess(fact: Fact, made: Story, rest: list[Event]) -> str:
         named = (

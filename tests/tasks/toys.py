@@ -58,7 +58,10 @@ BYTES = Toy("bytes", bytes_of, text_of)
 
 @dataclass(frozen=True)
 class Case:
-    """A task with its arguments; `small` are those that fit 64 tokens of words or of a small BPE."""
+    """A task with its arguments.
+
+    `small` are those that fit 64 tokens of words or of a small BPE.
+    """
 
     module: ModuleType
     options: dict[str, Any]

@@ -1,4 +1,7 @@
-"""Batches are pure functions of (seed, step); each token comes once an epoch; targets keep to a document."""
+"""Batches are pure functions of (seed, step).
+
+Each token comes once an epoch, and targets keep to a document.
+"""
 
 import math
 from collections import Counter
@@ -30,7 +33,10 @@ FIRST = len(SPECIAL)
 
 
 def stream_of(**lengths: list[int]) -> Stream:
-    """Return a stream of documents of these lengths; each token but EOS is unique, so it can be traced."""
+    """Return a stream of documents of these lengths.
+
+    Each token but EOS is unique, so it can be traced.
+    """
     tokens, offsets, at = {}, {}, FIRST
     for domain, sizes in lengths.items():
         ids = np.arange(at, at + sum(sizes), dtype=np.uint16)
@@ -67,7 +73,7 @@ def equal(a: Batch, b: Batch) -> bool:
 STREAM = stream_of(a=[40, 3, 1, 30, 55], b=[200])
 
 
-# --------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -225,7 +231,7 @@ def test_a_domain_shorter_than_a_row_is_one_line() -> None:
         training_batch(stream_of(a=[50], b=[5]), config(), seed=0, step=0)
 
 
-# ---------------------------------------------------------------------------------------------------- masking
+# ------------------------------------------------------------------------------------------ masking
 
 
 def within(count: int, of: int, share: float) -> bool:
@@ -250,9 +256,8 @@ def test_masks_have_bert_s_shares() -> None:
     assert np.array_equal(targets[selected], tokens[selected])
     assert np.array_equal(inputs[~selected], tokens[~selected])
     assert inputs[random].min() >= FIRST and len(np.unique(inputs[random])) > 0.9 * random.sum()
-    assert not within(
-        int(masked.sum()), len(tokens), 0.125
-    )  # a share half a point off would be seen
+    # a share half a point off would be seen
+    assert not within(int(masked.sum()), len(tokens), 0.125)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=50), st.sampled_from([0.0, 0.3, 1.0]))
@@ -267,7 +272,7 @@ def test_specials_are_never_selected(tokens: list[int], rate: float) -> None:
     assert set(inputs[~special].tolist()) <= {MASK, *range(FIRST, 10)}
 
 
-# ------------------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------- evaluation
 
 
 def test_evaluation_windows_are_fixed_whole_and_apart() -> None:
@@ -292,12 +297,11 @@ def test_evaluation_windows_overlap_only_when_they_must() -> None:
         evaluation_starts(stream, "a", 30, 72)
     with pytest.raises(UserError, match="domain = x: expected one of a"):
         evaluation_starts(stream, "x", 30, 1)
-    assert (
-        len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2
-    )  # no document is that long
+    # no document is that long
+    assert len(evaluation_starts(stream_of(a=[20, 20, 20]), "a", 30, 2)) == 2
 
 
-# ---------------------------------------------------------------------------------------------------- loading
+# ------------------------------------------------------------------------------------------ loading
 
 
 def write_stream(folder: Path, stream: Stream) -> Path:

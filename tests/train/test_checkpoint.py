@@ -1,4 +1,7 @@
-"""Checkpoints: what is saved is loaded bit for bit, old sets go, and a set that is not whole is no candidate."""
+"""What a checkpoint saves is loaded bit for bit.
+
+Old sets go, and a set that is not whole is no candidate.
+"""
 
 import os
 from pathlib import Path

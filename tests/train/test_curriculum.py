@@ -1,4 +1,7 @@
-"""Rows made beforehand: kept under their digest, drawn as a pure function of seed and step, refused when damaged."""
+"""Rows made beforehand are kept under their digest.
+
+They are drawn as a pure function of seed and step, and refused when damaged.
+"""
 
 from pathlib import Path
 

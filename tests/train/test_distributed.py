@@ -1,4 +1,7 @@
-"""A process alone: nothing is shared, and the number of processes belongs to the run. With two: tests/faults."""
+"""A process alone shares nothing.
+
+The number of processes belongs to the run. The tests with two processes are in tests/faults.
+"""
 
 from pathlib import Path
 
@@ -54,7 +57,8 @@ def test_the_number_of_processes_is_in_the_key_and_divides_the_rows(project: Pat
     given = tiny_run(rows=6, accumulation=3).model_dump(mode="json")
     assert validate(RunConfig, given | {"processes": 2}, "run.yaml").processes == 2
     with refuses(
-        "batch.rows = 6, optimizer.accumulation = 3, processes = 3: expected accumulation · processes"
+        "batch.rows = 6, optimizer.accumulation = 3, processes = 3: "
+        "expected accumulation · processes"
     ):
         validate(RunConfig, given | {"processes": 3}, "run.yaml")
     given = task_run().model_dump(mode="json") | {"processes": 2}

@@ -19,40 +19,115 @@ BEFORE = {
 HARMLESS = {
     "the wording of an error": ("nn/rotation", "expected H = 2F", "expected twice as many"),
     "what a check says": ("nn/positions", '"a number above 1"', '"more than 1"'),
-    "another check of an input": ("nn/positions", '    _expect(theta > 1, "theta"', '    _expect(theta > 0, "theta"'),
-    "a suggestion": ("messages", "def did_you_mean", "def spare() -> int:\n    return 1\n\n\ndef did_you_mean"),
-    "the writer of files": ("files", "def write_json", "def spare() -> int:\n    return 1\n\n\ndef write_json"),
+    "another check of an input": (
+        "nn/positions",
+        '    _expect(theta > 1, "theta"',
+        '    _expect(theta > 0, "theta"',
+    ),
+    "a suggestion": (
+        "messages",
+        "def did_you_mean",
+        "def spare() -> int:\n    return 1\n\n\ndef did_you_mean",
+    ),
+    "the writer of files": (
+        "files",
+        "def write_json",
+        "def spare() -> int:\n    return 1\n\n\ndef write_json",
+    ),
     "a comment": ("nn/masks", "class Pattern", "# A pattern says who sees whom.\nclass Pattern"),
     "a docstring": ("nn/masks", "Return the dense mask, True", "Return the mask, True"),
-    "an annotation": ("nn/masks", "T: int, S: int, device: torch.device | str", "T: int, S: int, device: str | torch.device"),
-    "the layout": ("nn/masks", "mask &= offset <= self.after", "mask &= (\n                offset <= self.after\n            )"),
+    "an annotation": (
+        "nn/masks",
+        "T: int, S: int, device: torch.device | str",
+        "T: int, S: int, device: str | torch.device",
+    ),
+    "the layout": (
+        "nn/masks",
+        "mask &= offset <= self.after",
+        "mask &= (\n                offset <= self.after\n            )",
+    ),
     "a plot": ("studies/context_extension/figures", "import ", "EXTRA = 1\nimport "),
-    "a section of another study": ("studies/recurrence/params", "    heads: Count\n", "    heads: Count\n    extra: int = 3\n"),
-    "a new section": ("studies/toy/params", None, "from farcontext.studies.section import Study\n\n\nclass Params(Study):\n    number = 99\n"),
-    "a section of the study itself": ("studies/context_extension/params", "    width: Count\n", "    width: Count\n    extra: int = 3\n"),
+    "a section of another study": (
+        "studies/recurrence/params",
+        "    heads: Count\n",
+        "    heads: Count\n    extra: int = 3\n",
+    ),
+    "a new section": (
+        "studies/toy/params",
+        None,
+        "from farcontext.studies.section import Study\n\n\nclass Params(Study):\n    number = 99\n",
+    ),
+    "a section of the study itself": (
+        "studies/context_extension/params",
+        "    width: Count\n",
+        "    width: Count\n    extra: int = 3\n",
+    ),
     "a new study": ("studies/toy/study", None, "def run(params):\n    return []\n"),
-    "how a study makes its table": ("studies/context_extension/study", "def run(", "def spare():\n    return 2\n\n\ndef run("),
+    "how a study makes its table": (
+        "studies/context_extension/study",
+        "def run(",
+        "def spare():\n    return 2\n\n\ndef run(",
+    ),
     "code that only CUDA runs": ("nn/xformers", "def packed(", "EXTRA = 1\n\n\ndef packed("),
-    "a function that nobody calls": ("nn/layers", "import torch\n", "import torch\n\n\ndef spare() -> int:\n    return 1\n\n\n"),
+    "a function that nobody calls": (
+        "nn/layers",
+        "import torch\n",
+        "import torch\n\n\ndef spare() -> int:\n    return 1\n\n\n",
+    ),
     "the command line": ("app/cli", "import ", "EXTRA = 1\nimport "),
     "a measure that is not used": ("measure/ngrams", "\nimport numpy", "\nEXTRA = 1\nimport numpy"),
-}  # fmt: skip
+}
 
 # The last value says which of the two keys must change.
 REAL = {
     "a formula of positions": ("nn/positions", "theta ** -(", "theta ** (", "both"),
-    "a mask that is off by one": ("nn/masks", "mask &= offset <= self.after", "mask &= offset < self.after", "both"),
+    "a mask that is off by one": (
+        "nn/masks",
+        "mask &= offset <= self.after",
+        "mask &= offset < self.after",
+        "both",
+    ),
     "a constant": ("nn/masks", "ALL = slice(None)", "ALL = slice(0, None)", "both"),
     "a default of a configuration": ("nn/config", ' = "rope"', ' = "none"', "both"),
-    "the rate of learning": ("train/optimizer", "(step + 1) / config.warmup", "step / config.warmup", "training"),
+    "the rate of learning": (
+        "train/optimizer",
+        "(step + 1) / config.warmup",
+        "step / config.warmup",
+        "training",
+    ),
     "how tokens are masked": ("train/batches", "(what < 0.8)", "(what < 0.9)", "training"),
-    "an import under the same name": ("train/optimizer", "import math\n", "import cmath as math\n", "training"),
+    "an import under the same name": (
+        "train/optimizer",
+        "import math\n",
+        "import cmath as math\n",
+        "training",
+    ),
     "a task's rows": ("tasks/recall", "rng.", "rng.bit_generator and rng.", "both"),
-    "a layer's method": ("nn/layers", "def forward(", "def extra(self):\n        return 1\n\n    def forward(", "both"),
-    "what a module does on import": ("nn/layers", "import torch\n", "import torch\ntorch.manual_seed(3)\n", "both"),
-    "a protocol": ("studies/context_extension/protocol", '"layout": "spread"', '"layout": "wide"', "evaluation"),
-    "what a protocol calls": ("measure/losses", "    depths: Sequence[float | None] = (None,)", "    depths: Sequence[float | None] = (0.5,)", "evaluation"),
-}  # fmt: skip
+    "a layer's method": (
+        "nn/layers",
+        "def forward(",
+        "def extra(self):\n        return 1\n\n    def forward(",
+        "both",
+    ),
+    "what a module does on import": (
+        "nn/layers",
+        "import torch\n",
+        "import torch\ntorch.manual_seed(3)\n",
+        "both",
+    ),
+    "a protocol": (
+        "studies/context_extension/protocol",
+        '"layout": "spread"',
+        '"layout": "wide"',
+        "evaluation",
+    ),
+    "what a protocol calls": (
+        "measure/losses",
+        "    depths: Sequence[float | None] = (None,)",
+        "    depths: Sequence[float | None] = (0.5,)",
+        "evaluation",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +139,10 @@ def package(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 
 def changed(package: Path, module: str, old: str | None, new: str) -> list[bool]:
-    """Return for each of both entries whether an edit changes its fingerprint; the edit is taken back."""
+    """Return for each of both entries whether an edit changes its fingerprint.
+
+    The edit is taken back.
+    """
     path = package / "farcontext" / f"{module}.py"
     before = path.read_text(encoding="utf-8") if old else ""
     assert (old or "") in before, f"{module} no longer holds {old!r}: plant the edit elsewhere"
@@ -130,7 +208,8 @@ def made(tmp_path: Path, modules: dict[str, str]) -> Path:
         "def f():\n    from farcontext.b import g as other\n    return other()\n",
         "def f():\n    from farcontext import b\n    return getattr(b, 'g')()\n",
         "from farcontext import b\nTABLE = {'g': b.g}\ndef f():\n    return TABLE['g']()\n",
-        "from farcontext import b\nclass A:\n    def g(self):\n        return b.g()\ndef f():\n    return A().g()\n",
+        "from farcontext import b\nclass A:\n    def g(self):\n        return b.g()\n"
+        "def f():\n    return A().g()\n",
         "from farcontext.c import g\ndef f():\n    return g()\n",
         "from farcontext.b import g\ndef f(do=g):\n    return do()\n",
         "from farcontext.b import g\n@g\ndef f():\n    return 1\n",
@@ -152,7 +231,11 @@ def test_a_name_is_followed_through_every_form_of_import(text: str, tmp_path: Pa
 
 
 def test_a_local_name_is_not_the_modules(tmp_path: Path) -> None:
-    text = "def g():\n    return 1\ndef f(g):\n    h = [i for i in g]\n    return h\ndef h():\n    return 2\n"
+    text = (
+        "def g():\n    return 1\n"
+        "def f(g):\n    h = [i for i in g]\n    return h\n"
+        "def h():\n    return 2\n"
+    )
     assert set(fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, {"a": text}))) == {"f"}
 
 

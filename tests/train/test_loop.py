@@ -110,7 +110,10 @@ def test_a_curriculum_trains_every_kind_of_model(kind: str, project: Path) -> No
 def test_a_curriculum_with_drawn_positions_resumes_to_the_same_bits(
     project: Path, monkeypatch
 ) -> None:
-    """Positions come from torch's generator, whose state a checkpoint holds; twin: with it lost, the bits differ."""
+    """Positions come from torch's generator, whose state a checkpoint holds.
+
+    Twin: with it lost, the bits differ.
+    """
 
     class Interrupted(Exception):
         pass

@@ -83,9 +83,8 @@ def test_two_processes_give_the_bits_of_one(project: Path, monkeypatch) -> None:
     together = sweep([RUN, OTHER])
     assert [result.rows for result in together] == [result.rows for result in alone]
     assert [result.steps_trained for result in together] == [6, 6]
-    twice = sweep(
-        [EvalConfig(constant, options={"value": 1})] * 2
-    )  # two workers must not meet in one folder
+    # two workers must not meet in one folder
+    twice = sweep([EvalConfig(constant, options={"value": 1})] * 2)
     assert [result.rows for result in twice] == [[{"value": 1}]] * 2
     for one, two in zip(alone, together, strict=True):
         name = "step-00000006/model.safetensors"
@@ -94,7 +93,10 @@ def test_two_processes_give_the_bits_of_one(project: Path, monkeypatch) -> None:
 
 
 def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch) -> None:
-    """Two workers, each a process of its own, by one variable; what is done already asks no cluster."""
+    """Two workers run, each a process of its own, by one variable.
+
+    What is done already asks no cluster.
+    """
     alone = sweep(jobs())
     monkeypatch.setenv("FARCONTEXT_CACHE", str(project / "cluster"))
     quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
