@@ -1,9 +1,14 @@
-"""CONTRIBUTING's recipes, followed: how many files each one touches, and that it works. A study: test_profiles."""
+"""CONTRIBUTING's recipes, followed: how many files each one touches, and that it works."""
 
+import json
 from pathlib import Path
 
 import pytest
-from recipes import BACKEND, SCHEME, TASK, copy_of, follow, python
+from commands import call
+from recipes import BACKEND, SCHEME, STUDY, TASK, copy_of, follow, python
+
+from farcontext.app import profiles
+from farcontext.studies.params import STUDIES
 
 
 @pytest.fixture
@@ -61,3 +66,33 @@ def test_a_task_touches_two_files(copy: Path) -> None:
         """,
     )
     assert said.strip() == "(4, 6) True 0.5"
+
+
+def test_a_study_touches_six_files_and_makes_no_other_stale(
+    copy: Path, root: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Its notebook runs, its table decides its claim, and the code of every other stage is what it was."""
+    assert follow(STUDY, copy) <= 6
+    monkeypatch.setenv("PYTHONPATH", str(copy / "src"))
+    monkeypatch.setenv("FARCONTEXT_CACHE", str(tmp_path / "cache"))
+    (copy / "build").mkdir()
+    (copy / "build" / "tokenizer").symlink_to(root / "build" / "tokenizer")
+    for arguments in (("code",), ("study", "toy_study")):
+        done = call(copy, *arguments, seconds=200)
+        assert done.code == 0, done.err[-2000:]
+    monkeypatch.chdir(root)
+    for stage in (*profiles.ENTRIES, *STUDIES):
+        made = json.loads((copy / "build" / "code" / f"{stage}.json").read_text(encoding="utf-8"))
+        assert made == profiles.stage_code(stage), stage
+    said = python(
+        copy,
+        """
+        from pathlib import Path
+        from farcontext.results import claims, tables
+        given = claims.read_claims(Path("claims.yaml")).claims["TOY"]
+        made = Path("build/laptop/studies")
+        print(claims.judge("TOY", given, tables.read_table(tables.path_in(made, "toy_study"))).verdict)
+        print((made / "toy_study" / "figures" / "means.svg").is_file(), (made / "toy_study" / "notebook.ipynb").is_file())
+        """,
+    )
+    assert said.split() == ["supported", "True", "True"]
