@@ -64,11 +64,14 @@ def test_a_stage_run_again_trains_no_step_again(smoke: Path) -> None:
     finished = {path: path.stat().st_mtime_ns for path in cache.glob("runs/*/result.json")}
     assert finished
     copy = cache / "profiles" / "smoke"
+    costs = copy / "build" / "smoke" / "studies" / "mlm_pretraining" / "tables" / "mlm_pretraining.cost.csv"
+    took = costs.read_bytes()
     command = [sys.executable, "-m", "dvc", "repro", "-q", "-s", "-f", "study@mlm_pretraining"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(command, cwd=copy, check=True, timeout=300, env=os.environ | {"PATH": path})
     again = {path: path.stat().st_mtime_ns for path in finished}  # Other tests may train runs of their own meanwhile.
     assert again == finished
+    assert costs.read_bytes() == took  # A run that was trained under another key would have taken other seconds.
 
 
 def test_smoke_profile_leaves_the_checkout_alone(smoke: Path, root: Path, published: dict[Path, bytes]) -> None:
