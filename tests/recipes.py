@@ -128,7 +128,8 @@ STUDY: Edits = [
         "src/farcontext/studies/toy_study/figures.py",
         None,
         """
-                from matplotlib.figure import Figure
+        import pandas as pd
+        from matplotlib.figure import Figure
 
         from farcontext.results.plotting import grid
 

@@ -32,7 +32,9 @@ def test_stages_are_summed_and_compared_where_both_sides_have_them(
 ) -> None:
     for study, seconds in (("new", (1.0,)), ("old", (2.0, 4.0))):
         text = "arm,seconds\n" + "".join(f"x,{s}\n" for s in seconds)
-        (tmp_path / f"{study}.cost.csv").write_text(text, encoding="utf-8")
+        path = tmp_path / study / "tables" / f"{study}.cost.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(
         pipeline, "published", lambda _, study: "seconds\n8\n4\n" if study == "old" else None
     )

@@ -1,12 +1,14 @@
-"""CONTRIBUTING's recipes are followed: each works, and touches few files.
+"""CONTRIBUTING's recipes, followed: how many files each one touches, and that it works."""
 
-The tests count the files. The recipe of a study stands in test_profiles.
-"""
-
+import json
 from pathlib import Path
 
 import pytest
-from recipes import BACKEND, SCHEME, TASK, copy_of, follow, python
+from commands import call
+from recipes import BACKEND, SCHEME, STUDY, TASK, copy_of, follow, python
+
+from farcontext.app import profiles
+from farcontext.studies.params import STUDIES
 
 
 @pytest.fixture
@@ -69,3 +71,35 @@ def test_a_task_touches_two_files(copy: Path) -> None:
         """,
     )
     assert said.strip() == "(4, 6) True 0.5"
+
+
+def test_a_study_touches_six_files_and_makes_no_other_stale(
+    copy: Path, root: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Its notebook runs, its table decides its claim, and no other stage's code changes."""
+    assert follow(STUDY, copy) <= 6
+    monkeypatch.setenv("PYTHONPATH", str(copy / "src"))
+    monkeypatch.setenv("FARCONTEXT_CACHE", str(tmp_path / "cache"))
+    (copy / "build").mkdir()
+    (copy / "build" / "tokenizer").symlink_to(root / "build" / "tokenizer")
+    for arguments in (("code",), ("study", "toy_study")):
+        done = call(copy, *arguments, seconds=200)
+        assert done.code == 0, done.err[-2000:]
+    monkeypatch.chdir(root)
+    for stage in (*profiles.ENTRIES, *STUDIES):
+        made = json.loads((copy / "build" / "code" / f"{stage}.json").read_text(encoding="utf-8"))
+        assert made == profiles.stage_code(stage), stage
+    said = python(
+        copy,
+        """
+        from pathlib import Path
+        from farcontext.results import claims, tables
+        given = claims.read_claims(Path("claims.yaml")).claims["TOY"]
+        made = Path("build/laptop/studies")
+        table = tables.read_table(tables.path_in(made, "toy_study"))
+        print(claims.judge("TOY", given, table).verdict)
+        for name in ("figures/means.svg", "notebook.ipynb"):
+            print((made / "toy_study" / name).is_file())
+        """,
+    )
+    assert said.split() == ["supported", "True", "True"]

@@ -274,7 +274,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a published cost model whose every coefficient is 1."""
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    path = tables.published_folder() / f"{cost.STUDY}.{cost.TABLE}.csv"
+    path = tables.path_in(tables.published_folder(), cost.STUDY, cost.TABLE)
     files.write_atomic(path, cost.as_frame(ones()).to_csv(index=False))
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""positions.py, rotation.py and buckets.py against published arrays, in fp64, and against transformers."""
+"""positions, rotation and buckets against published arrays, in fp64, and transformers."""
 
 import json
 import math

@@ -239,6 +239,19 @@ def test_a_local_name_is_not_the_modules(tmp_path: Path) -> None:
     assert set(fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, {"a": text}))) == {"f"}
 
 
+def test_what_a_function_imports_is_not_its_neighbours(tmp_path: Path) -> None:
+    """`f` uses the module's own `g`, although `h` imports another one under that name."""
+    modules = {
+        "a": "def g():\n    return 1\ndef f():\n    return g()\n"
+        "def h():\n    from farcontext.b import g\n    return g()\n",
+        "b": "def g():\n    return 2\n",
+    }
+    first = fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))
+    modules["a"] = modules["a"].replace("return 1", "return 3")
+    second = fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, modules))
+    assert set(first) == {"f", "g"} and first["g"] != second["g"]
+
+
 def test_two_of_one_name_are_told_apart(tmp_path: Path) -> None:
     modules = {
         "a": "from farcontext import b, c\ndef f():\n    return b.g() + c.g() + b.g()\n",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 import papermill
 from nbclient import NotebookClient
 from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPreprocessor
@@ -154,10 +153,9 @@ def execute(study: str, params: Frozen, output: Path, cell_seconds: int = CELL_S
 
 def expected(study: str) -> str:
     """Return how long a study takes, from what its published run recorded."""
-    path = tables.path_in(tables.published_folder(), study, "cost")
-    if not path.is_file():
+    minutes = tables.core_minutes(study)
+    if minutes is None:
         return "no time is recorded yet"
-    minutes = pd.read_csv(path)["seconds"].sum() / 60
     return f"{minutes:.1f} core-minutes when it was published" if minutes >= 1 else "under a minute"
 
 

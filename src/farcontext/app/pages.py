@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from farcontext.data.corpus import SPLITS
@@ -81,12 +80,8 @@ def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) 
 
 
 def _cost(study: str) -> str:
-    path = tables.path_in(tables.published_folder(), study, "cost")
-    return (
-        f"{pd.read_csv(path)['seconds'].sum() / 60:.1f} core-minutes"
-        if path.is_file()
-        else "seconds"
-    )
+    minutes = tables.core_minutes(study)
+    return "seconds" if minutes is None else f"{minutes:.1f} core-minutes"
 
 
 def experiments_page(

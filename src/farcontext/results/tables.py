@@ -140,6 +140,12 @@ def published(study: str) -> pd.DataFrame:
     return read_table(path_in(published_folder(), study))
 
 
+def core_minutes(study: str) -> float | None:
+    """Return what the published run of a study took, None if none is published."""
+    path = path_in(published_folder(), study, "cost")
+    return float(pd.read_csv(path)["seconds"].sum()) / 60 if path.is_file() else None
+
+
 def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return a table that was recorded once, and its card.
 

@@ -114,7 +114,10 @@ class Module:
             self._add(statement)
 
     def _add(self, statement: ast.stmt) -> None:
-        self.aliases |= dict(self.code.imported(statement))
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            self.aliases |= dict(
+                self.code.imported(statement)
+            )  # What a function imports is its own.
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self.others |= {
                 name: origin for name, origin in _origins(statement) if name not in self.aliases

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from farcontext import files
-from farcontext.checkpoints.load import Pretrained, load, token_losses
+from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder, first_tokens
+from farcontext.checkpoints.token_losses import token_losses
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import ranking
 from farcontext.schema import Row
