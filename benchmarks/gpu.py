@@ -244,7 +244,8 @@ def flop_per_token(model: Any, length: int, rate: float) -> float:
     )
     matrices = ((name, p.numel()) for name, p in model.named_parameters() if p.ndim == 2)
     weights = sum(number * (rate if name.startswith(scored) else 1) for name, number in matrices)
-    band = Pattern.local(config.window).count(length, length) / length if config.window else length
+    causal = config.kind == "decoder"
+    band = Pattern.window(config.window or length, causal=causal).count(length, length) / length
     keys = sum(length if model.config.is_global(layer) else band for layer in range(config.layers))
     return 3 * (2 * weights + 4 * config.width * keys)
 

@@ -35,7 +35,7 @@ def configurations(steps: int) -> list[RunConfig]:
         norm="layer",
         mlp="geglu",
         embedding_norm=True,
-        window=16,
+        window=17,
         global_every=3,
     )
     batch = BatchConfig(objective="mlm", length=128, rows=32)

@@ -93,7 +93,7 @@ def masked_arms(length: int, bf16: bool, eager: bool) -> dict[str, Step]:
         "embedding_norm": True,
         "max_length": length,
     }
-    ours = Encoder(ModelConfig(**kind, **shape, theta=160_000.0, window=64, global_every=3))
+    ours = Encoder(ModelConfig(**kind, **shape, theta=160_000.0, window=65, global_every=3))
     theirs = {"modernbert_sdpa": to_hf(ours), "modernbert_sparse": to_hf(ours)}
     sparse = theirs["modernbert_sparse"]
     sparse.config.sparse_prediction = sparse.sparse_prediction = True

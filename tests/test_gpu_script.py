@@ -264,7 +264,7 @@ def test_model_flop_are_six_a_weight_and_twelve_a_channel_and_key():
     assert gpu.flop_per_token(model, 40, 1.0) - fewer == 3 * (last_mlp + 32 * 32 + 64 * 32)
     # one layer in three sees all
     banded = Encoder(config.model_copy(update={"window": 4, "global_every": 3}))
-    keys = 40 + 2 * Pattern.local(4).count(40, 40) / 40
+    keys = 40 + 2 * Pattern.local(3).count(40, 40) / 40
     assert gpu.flop_per_token(banded, 40, 1.0) == pytest.approx(6 * every + 12 * 32 * keys)
 
 

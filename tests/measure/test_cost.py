@@ -110,7 +110,7 @@ def test_flops_count_the_pairs_that_are_visible(kind: str, window: int | None, e
     T, rows = 12, 2
     config = cost.shape("test", kind=kind, window=window, global_every=every, **SHAPE)
     whole = Pattern.causal() if kind == "decoder" else Pattern()
-    band = (Pattern.window if kind == "decoder" else Pattern.local)(3)
+    band = Pattern.window(3, causal=kind == "decoder")
     wide = [window is None or (every > 0 and layer % every == 0) for layer in range(3)]
     pairs = sum(int((whole if w else band).allowed(T, T).sum()) for w in wide)
     found = formulas.flop(config, T, rows, scored=5)

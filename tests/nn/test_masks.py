@@ -100,6 +100,7 @@ def test_windows_are_those_of_transformers(w):
     both = masking_utils.sliding_window_bidirectional_mask_function(w)(0, 0, i, j)
     assert torch.equal(Pattern.window(w).allowed(20, 20)[0, 0], causal)
     assert torch.equal(Pattern.local(w).allowed(20, 20)[0, 0], both)
+    assert torch.equal(Pattern.window(w + 1, causal=False).allowed(20, 20)[0, 0], both)
     if w < 19:  # twin: one off is seen
         assert not torch.equal(Pattern.window(w + 1).allowed(20, 20)[0, 0], causal)
         assert not torch.equal(Pattern.local(w + 1).allowed(20, 20)[0, 0], both)

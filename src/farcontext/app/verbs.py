@@ -157,7 +157,8 @@ def cost(
     kv_heads: Annotated[int | None, typer.Option(help="G; default: N.")] = None,
     vocabulary: Annotated[int, typer.Option(help="V.")] = 32_768,
     window: Annotated[
-        int | None, typer.Option(help="Of local layers; every third stays global. Default: none.")
+        int | None,
+        typer.Option(help="Local layers see |i - j| < this; each third is global."),
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, sdpa or reference (plain).")] = "auto",
     batch: Annotated[int, typer.Option(help="Rows.")] = 1,

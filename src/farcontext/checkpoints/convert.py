@@ -162,7 +162,7 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
         local_theta=float(narrow["rope_theta"]),
         max_length=hf.max_position_embeddings,
         # local_attention = 128 means |i − j| ≤ 64.
-        window=hf.local_attention // 2 if any(local) else None,
+        window=hf.local_attention // 2 + 1 if any(local) else None,
         global_every=every if any(local) else 1,
         embedding_norm=True,
         tied=hf.tie_word_embeddings,
@@ -229,7 +229,7 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
         cls_token_id=None,
         sep_token_id=None,
         layer_types=kinds,
-        local_attention=2 * (config.window or 64),
+        local_attention=2 * (config.window - 1 if config.window else 64),
         rope_parameters={
             kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
         },

@@ -86,7 +86,7 @@ def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
     if config.window is None:
         return [(L, whole)]
     wide = sum(map(config.is_global, range(L)))
-    band = (Pattern.window if causal else Pattern.local)(config.window)
+    band = Pattern.window(config.window, causal=causal)
     return [(n, p) for n, p in ((wide, whole), (L - wide, band)) if n]
 
 

@@ -66,7 +66,7 @@ class ModelConfig(Frozen):
     # L: a query with n > L keys has its logits multiplied by ln n / ln L.
     log_n: Count | None = None
     max_length: Count  # It is the longest trained length; a learned table has this many rows.
-    # Local layers see |i - j| <= h, this half-width; None makes every layer global.
+    # Local layers see |i - j| < window, in a causal stack backwards only; None: all are global.
     window: Count | None = None
     # With a window, layers 0, g, 2g, … stay global (ModernBERT: 3); with 0 none does.
     global_every: Annotated[int, Field(ge=0)] = 1

@@ -51,14 +51,15 @@ class Pattern:
         return cls(after=0)
 
     @classmethod
-    def window(cls, keys: int) -> "Pattern":
-        """Return the pattern of `keys` keys that end at the query.
+    def window(cls, keys: int, *, causal: bool = True) -> "Pattern":
+        """Return the pattern of the `keys` nearest keys, the query's own among them.
 
-        The query's own key is among them: 0 ≤ i − j < keys. flash-attn writes (keys − 1, 0).
+        Causal, they end at the query: 0 ≤ i − j < keys, and flash-attn writes (keys − 1, 0).
+        Otherwise they lie on both sides: |i − j| < keys, so 2·keys − 1 keys are visible.
         """
         if keys < 1:
             raise ValueError(f"keys = {keys}: expected at least 1, the query's own")
-        return cls(before=keys - 1, after=0)
+        return cls(before=keys - 1, after=0 if causal else keys - 1)
 
     @classmethod
     def local(cls, half_width: int) -> "Pattern":

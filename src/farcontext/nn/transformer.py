@@ -69,12 +69,12 @@ class Stack(nn.Module):
     ) -> tuple[Pattern, Pattern | None]:
         """Return the patterns of global and of local layers.
 
-        A local layer sees half-width h, or in a causal stack the last h keys.
+        A local layer sees |i − j| < window, in a causal stack backwards only.
         """
         whole = pattern or (Pattern.causal() if self.causal else Pattern())
         band = None
         if self.config.window is not None:
-            band = (Pattern.window if self.causal else Pattern.local)(self.config.window)
+            band = Pattern.window(self.config.window, causal=self.causal)
         if documents_BT is not None:
             whole, band = whole.within(documents_BT), band and band.within(documents_BT)
         return tuple(p and on_scores(p, self.config, self.relative) for p in (whole, band))

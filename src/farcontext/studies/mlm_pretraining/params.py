@@ -27,7 +27,7 @@ class Params(Study):
     decoder_steps: Count
     decoder_lr: Positive
     init_std: Positive
-    # The encoder's local layers have this half-width; every third layer is global.
+    # The encoder's local layers see |i − j| < window; every third layer is global.
     window: Count | None
     # Keys are mixed with their neighbour's: models then use far context after minutes of training.
     smear: bool

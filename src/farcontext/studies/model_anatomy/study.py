@@ -45,7 +45,7 @@ MODERNBERT = {
     "theta": 160_000.0,
     "embedding_norm": True,
 }
-ENCODER = ModelConfig(**MODERNBERT, **SMALL, layers=4, window=4, global_every=3)
+ENCODER = ModelConfig(**MODERNBERT, **SMALL, layers=4, window=5, global_every=3)
 DECODER = ModelConfig(kind="decoder", **SMALL, layers=3, kv_heads=2)
 BOTH = ModelConfig(
     kind="encoder_decoder", **SMALL, layers=2, norm="layer", mlp="gelu", positions="none"
