@@ -29,6 +29,7 @@ class StoryReader(Frozen):
     long_steps: Count
     tune_steps: Count
     lr: Positive
+    warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
     tune_share: Positive  # Later phases have this share of lr.
 
 

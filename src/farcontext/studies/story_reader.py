@@ -24,10 +24,11 @@ from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
 from farcontext.studies.stories import StoryReader as Params
 from farcontext.studies.stories import StoryWriter as Writer
+from farcontext.studies.trainings import training
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import Ids, Sample
 from farcontext.tasks.storybook import Tail, Vocabulary, sentences_of
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 from farcontext.train.curriculum import keep_rows
 from farcontext.train.keys import tokens_folder
 from farcontext.train.runs import EvalConfig, costs, prepared_task
@@ -223,15 +224,8 @@ def _run(
         for n, length in zip(steps, lengths, strict=True)
         if n
     )
-    return RunConfig(
-        model=model_of(params),
-        batch=Curriculum(stages=stages),
-        optimizer=OptimizerConfig(lr=lr, warmup=min(30, sum(steps) // 4)),
-        steps=sum(steps),
-        save_every=sum(steps),
-        seed=seed,
-        start=start,
-    )
+    batch = Curriculum(stages=stages)
+    return training(model_of(params), batch, lr=lr, warmup=params.warmup, seed=seed, start=start)
 
 
 # ------------------------------------------------------------------------------------------ reading

@@ -22,13 +22,14 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from farcontext import files
-from farcontext.checkpoints.load import Pretrained, load
+from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.data import corpus
 from farcontext.measure import metrics
 from farcontext.nn.generation import Sampling, drawn
 from farcontext.schema import Row
 from farcontext.studies.content_creation.params import Params
+from farcontext.studies.real_tier import known, loaded
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
 
@@ -78,12 +79,11 @@ def _results(params: Params) -> list[list[Row]]:
     """Return the rows of each play, texts among them."""
     if params.checkpoint is None:
         return []
-    folder = files.project() / params.checkpoint
-    same = {
-        "checkpoint": params.checkpoint,
-        "weights": files.sha256_file(folder / "model.safetensors"),
+    same = known(params.checkpoint) | {
+        "length": params.real_length,
+        "windows": params.real_windows,
+        "new": params.real_new,
     }
-    same |= {"length": params.real_length, "windows": params.real_windows, "new": params.real_new}
     same |= {"temperature": params.temperature, "top_p": params.top_p}
     jobs = {
         number: EvalConfig(go_on, None, same | {"number": number})
@@ -107,7 +107,7 @@ def go_on(
 
     `weights` only names the evaluation in the cache. Every arm draws alike.
     """
-    pretrained = load(files.project() / checkpoint, dtype="float32")
+    pretrained = loaded(checkpoint)
     made, decode = (
         stretch(number, length, new, encoder(pretrained.tokenizer)),
         pretrained.tokenizer.decode,

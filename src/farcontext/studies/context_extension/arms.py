@@ -8,8 +8,9 @@ from typing import NamedTuple
 from farcontext.nn.config import Extension, ModelConfig
 from farcontext.schema import Row
 from farcontext.studies.context_extension.params import Params
+from farcontext.studies.trainings import training
 from farcontext.tasks import recall
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 
 SHORT_SPAN = 4  # A row of the first stage has L / SHORT_SPAN tokens.
 SMEARED_STEPS = (
@@ -143,14 +144,14 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
         )
         for steps, length, tasks in lengths
     )
-    steps = sum(stage.steps for stage in stages)
-    return RunConfig(
-        model=base_model(params, base, kind),
-        batch=Curriculum(stages=stages),
-        optimizer=OptimizerConfig(lr=lr, warmup=min(60, steps // 4)),
-        steps=steps,
-        save_every=max(1, steps // 2),
+    half = max(1, sum(stage.steps for stage in stages) // 2)
+    return training(
+        base_model(params, base, kind),
+        Curriculum(stages=stages),
+        lr=lr,
+        warmup=params.warmup,
         seed=seed,
+        save_every=half,
     )
 
 
@@ -169,12 +170,6 @@ def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
     stage = Stage(
         steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks
     )
-    return RunConfig(
-        model=model,
-        batch=Curriculum(stages=(stage,)),
-        optimizer=OptimizerConfig(lr=params.tune_share * lr, warmup=params.tune_steps // 4),
-        steps=params.tune_steps,
-        save_every=params.tune_steps,
-        seed=seed,
-        start=start,
-    )
+    stages = Curriculum(stages=(stage,))
+    rate = {"lr": params.tune_share * lr, "warmup": params.tune_warmup}
+    return training(model, stages, seed=seed, start=start, **rate)

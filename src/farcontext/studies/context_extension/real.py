@@ -11,13 +11,14 @@ import numpy as np
 
 from farcontext import files
 from farcontext.checkpoints import far_context
-from farcontext.checkpoints.load import Pretrained, load
+from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.questions import encoder, first_tokens, observe
 from farcontext.checkpoints.rope_parameters import rope_parameters
 from farcontext.data import corpus
 from farcontext.nn.config import Extension
 from farcontext.schema import Row
 from farcontext.studies.context_extension.params import Params
+from farcontext.studies.real_tier import known, loaded
 from farcontext.tasks import needles
 from farcontext.train.runs import EvalConfig, sweep
 
@@ -36,11 +37,7 @@ def run(params: Params) -> list[Row]:
     """
     if params.checkpoint is None:
         return []
-    folder = files.project() / params.checkpoint
-    same = {
-        "checkpoint": params.checkpoint,
-        "weights": files.sha256_file(folder / "model.safetensors"),
-    }
+    same = known(params.checkpoint)
     pairs = [(first, first + 1) for first in range(0, params.real_documents - 1, 2)]
     lengths, targets = list(params.real_lengths), params.real_targets
     jobs = {
@@ -88,7 +85,7 @@ def far_loss(
     *, checkpoint: str, weights: str, plays: list[int], lengths: list[int], targets: int
 ) -> list[Row]:
     """Return `far_context.far_context_loss` of two plays, each the other's foreign text."""
-    pretrained = _load(checkpoint, weights)
+    pretrained = loaded(checkpoint)
     documents = stretches(pretrained, plays, max(lengths))
     found = far_context.far_context_loss(pretrained, documents, lengths=lengths, targets=targets)
     return [
@@ -107,7 +104,7 @@ def gap_loss(
     *, checkpoint: str, weights: str, scheme: str, gaps: list[int], half: int, plays: list[int]
 ) -> list[Row]:
     """Return `far_context.position_gap` under one scheme at FACTOR."""
-    pretrained = _load(checkpoint, weights)
+    pretrained = loaded(checkpoint)
     documents = stretches(pretrained, plays, 2 * half)
     schemes = {scheme: changes(pretrained, scheme)}
     found = far_context.position_gap(pretrained, documents, gaps=gaps, schemes=schemes, half=half)
@@ -140,7 +137,7 @@ def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -
 
     The share at a depth is over all contexts; each context also has a row of its own.
     """
-    pretrained = _load(checkpoint, weights)
+    pretrained = loaded(checkpoint)
     folder = files.project() / "build" / "corpus"
     texts = [document.text for document in corpus.load_documents(folder, "test", DOMAIN)]
     same = {
@@ -162,11 +159,3 @@ def needle_score(*, checkpoint: str, weights: str, length: int, contexts: int) -
     return [
         {"arm": "needles", "length": length, "metric": "needle"} | row for row in [*rows, *depths]
     ]
-
-
-def _load(checkpoint: str, weights: str) -> Pretrained:
-    """Load in fp32, which is fast on every CPU.
-
-    `weights` only names the evaluation in the cache.
-    """
-    return load(files.project() / checkpoint, dtype="float32")

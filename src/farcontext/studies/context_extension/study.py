@@ -22,8 +22,9 @@ from farcontext.studies.context_extension import real
 from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.context_extension.protocol import logits_at, recall_by_layout
+from farcontext.studies.trainings import Trial, best_rates
 from farcontext.train.config import RunConfig
-from farcontext.train.runs import EvalConfig, costs, final_loss, sweep
+from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "context_extension"
 COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
@@ -125,34 +126,31 @@ def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
     base: equal tuning, not only equal training. The loss decides, on rows never seen before: recall
     at L is 1 for several rates once a base has learnt the task.
     """
-    trials = {
-        (base, lr, seed): base_run(params, base, seed, lr) for base, lr, seed in _trials(params)
-    }
+    trials = _trials(params)
     options = {
         "task": {"name": "recall", "pairs": params.pairs},
         "lengths": [params.length],
         "rows": params.test_rows,
     }
-    trained = sweep(trials)
+    best, tried = best_rates(trials)
     recalled = sweep(
         {name: EvalConfig(losses.task_accuracy, trial, options) for name, trial in trials.items()}
     )
     rows = []
-    for base, lr, seed in trials:
-        at = {"kind": "decoder", "arm": base, "lr": lr, "seed": seed}
-        rows.append(at | {"metric": "tuning_loss", "value": final_loss(trained[base, lr, seed])})
-        rows.append(
-            at | {"metric": "tuning", "value": recalled[base, lr, seed].rows[0]["accuracy"]}
-        )
-    frame = pd.DataFrame(rows)
-    means = frame[frame["metric"] == "tuning_loss"].groupby(["arm", "lr"])["value"].mean()
-    return {base: float(means[base].idxmin()) for base, _, _ in trials}, rows
+    for trial, loss in tried.items():
+        at = dict(zip(("arm", "lr", "seed"), trial, strict=True)) | {"kind": "decoder"}
+        rows.append(at | {"metric": "tuning_loss", "value": loss})
+        rows.append(at | {"metric": "tuning", "value": recalled[trial].rows[0]["accuracy"]})
+    return best, rows
 
 
-def _trials(params: Params) -> list[tuple[str, float, int]]:
-    """Return the (base, learning rate, seed) of every trial."""
+def _trials(params: Params) -> dict[Trial[str], RunConfig]:
+    """Return the training of every trial."""
     bases = dict.fromkeys(ARMS[name].base for name in params.arms)
-    return list(itertools.product(bases, params.lrs, params.tuning_seeds))
+    return {
+        (base, lr, seed): base_run(params, base, seed, lr)
+        for base, lr, seed in grid(base=bases, lr=params.lrs, seed=params.tuning_seeds)
+    }
 
 
 def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
@@ -312,8 +310,8 @@ def _cost(
     def add(job: RunConfig, kind: str, arm: str, tuned: str, seed: int) -> None:
         runs.setdefault(job, {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed})
 
-    for base, lr, seed in _trials(params):
-        add(base_run(params, base, seed, lr), "decoder", base, "trial", seed)
+    for (base, _, seed), job in _trials(params).items():
+        add(job, "decoder", base, "trial", seed)
     for arm, seed in itertools.product(
         (ARMS[name] for name in params.tuned_arms), params.tuning_seeds
     ):

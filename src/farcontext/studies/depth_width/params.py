@@ -27,6 +27,7 @@ class Params(Study):
     furthest: Count  # The longest tested length is so many trained lengths.
     short_steps: Count  # So many steps are at 32 tokens.
     long_steps: Count  # So many steps are at the trained length.
+    warmup: Count  # Steps to the peak rate; a third of all steps at most.
     train_rows: Count
     pairs: Count
     test_rows: Count

@@ -22,6 +22,7 @@ from farcontext.schema import Row
 from farcontext.studies.depth_width.divergence import _divergence
 from farcontext.studies.depth_width.params import Params
 from farcontext.studies.depth_width.trainings import LOCAL_WIDTH, cells, grid_run, local_run
+from farcontext.studies.trainings import best_rates
 from farcontext.tasks import recall
 from farcontext.train.keys import device
 from farcontext.train.runs import EvalConfig, costs, grid, sweep
@@ -69,13 +70,13 @@ def run(params: Params) -> pd.DataFrame:
 
     metric: recall (by length) · effective_length (tokens) · partial_r2, raw_partial_r2,
     chance_partial_r2 (arm: the terms) · depth_slope, width_slope, window_slope (of log effective
-    length on each log) · worst_trained_recall · tuning (recall at the trained length, by rate) ·
+    length on each log) · worst_trained_recall · tuning_loss (of each rate tried) ·
     influence (share, by distance) · horizon (tokens) · depth_exponent, horizon_over_window (arm
     sliding) · diverged, spikes, dispersion (by T and rate) · divergence_trend, floor_divergence
     (arm equal tokens or equal sequences).
     """
     grid, cost = _grid(params)
-    rows = [*grid, *_tuning(params), *_sliding(params), *_divergence(params)]
+    rows = [*grid, *_sliding(params), *_divergence(params)]
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, cost)
     return table
@@ -86,46 +87,30 @@ def lengths_of(params: Params, window: int) -> list[int]:
     return [window // 2 * 2**power for power in range(int(math.log2(2 * params.furthest)) + 1)]
 
 
-def _rates(params: Params) -> dict[tuple[int, int], float]:
-    """Return each cell's rate: what params say or, where they ask for it, the best one tried."""
-    if not params.tuning_rates:
-        return cells(params)
-    tried = pd.DataFrame(_tuning(params)).groupby(["layers", "width", "lr"])["value"].mean()
-    return {cell: float(tried[cell].idxmax()) for cell in cells(params)}
+def _rates(params: Params) -> tuple[dict[tuple[int, int], float], list[Row]]:
+    """Return each cell's rate, and the losses of the trials.
 
-
-def _tuning(params: Params) -> list[Row]:
+    The rates are those that params say or, where they ask for it, the best ones tried.
+    """
     window = params.windows[-1]
-    options = {
-        "task": {"name": "recall", "pairs": params.pairs},
-        "lengths": [window],
-        "rows": params.test_rows,
-    }
-    jobs = {
-        (*cell, lr, seed): EvalConfig(
-            evaluation.task_accuracy, grid_run(params, *cell, window, lr=lr, seed=seed), options
-        )
-        for cell, lr, seed in grid(
-            cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds
-        )
-    }
-    return [
+    trials = grid(cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds)
+    best, losses = best_rates(
         {
-            "layers": layers,
-            "width": width,
-            "window": window,
-            "lr": lr,
-            "seed": seed,
-            "metric": "tuning",
+            (cell, lr, seed): grid_run(params, *cell, window, lr=lr, seed=seed)
+            for cell, lr, seed in trials
         }
-        | {"value": found.rows[0]["accuracy"]}
-        for (layers, width, lr, seed), found in sweep(jobs).items()
+    )
+    rows = [
+        {"layers": layers, "width": width, "window": window, "lr": lr, "seed": seed}
+        | {"metric": "tuning_loss", "value": loss}
+        for ((layers, width), lr, seed), loss in losses.items()
     ]
+    return best or cells(params), rows
 
 
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
     """Return W1: recall and effective length of cells, and what explains the length."""
-    rates = _rates(params)
+    rates, rows = _rates(params)
     task = {"name": "recall", "pairs": params.pairs}
     trainings, jobs = {}, {}
     for window, cell, seed in grid(window=params.windows[::-1], cell=rates, seed=params.seeds):
@@ -133,7 +118,6 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
         options = {"task": task, "lengths": lengths_of(params, window), "rows": params.test_rows}
         jobs[(*cell, window, seed)] = EvalConfig(evaluation.task_accuracy, trained, options)
         trainings[trained] = {"layers": cell[0], "width": cell[1], "window": window, "seed": seed}
-    rows = []
     for (layers, width, window, seed), found in sweep(jobs).items():
         base = {"arm": "grid", "layers": layers, "width": width, "window": window, "seed": seed}
         curve = {row["length"]: row["accuracy"] for row in found.rows}

@@ -2,8 +2,9 @@
 
 from farcontext.nn.config import ModelConfig
 from farcontext.studies.depth_width.params import Params
+from farcontext.studies.trainings import training
 from farcontext.tasks import recall
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 
 SHORT = 32  # The curriculum's first stage has so many tokens.
 HEAD_WIDTH = 32  # It is the same at every width, so that RoPE's frequencies are the same too.
@@ -43,12 +44,9 @@ def _run(
         length=SHORT,
         tasks=(Task(name="dense_recall", pairs=max(1, params.pairs // 2)),),
     )
-    steps = params.short_steps + sum(stage.steps for stage in long)
-    optimizer = OptimizerConfig(lr=lr, warmup=min(30, steps // 3))
     stages = Curriculum(stages=(short, *long))
-    return RunConfig(
-        model=model, batch=stages, optimizer=optimizer, steps=steps, save_every=steps, seed=seed
-    )
+    rate = {"lr": lr, "warmup": params.warmup, "warmup_share": 1 / 3}
+    return training(model, stages, seed=seed, **rate)
 
 
 def grid_run(

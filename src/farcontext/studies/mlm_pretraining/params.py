@@ -26,6 +26,7 @@ class Params(Study):
     encoder_lr: Positive
     decoder_steps: Count
     decoder_lr: Positive
+    warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
     init_std: Positive
     # The encoder's local layers see |i − j| < window; every third layer is global.
     window: Count | None

@@ -17,10 +17,12 @@ from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.mlm_pretraining.params import Params
+from farcontext.studies.trainings import training
 from farcontext.train import checkpoint
-from farcontext.train.config import BatchConfig, OptimizerConfig, RunConfig
+from farcontext.train.config import BatchConfig, RunConfig
 from farcontext.train.keys import tokens_folder, vocabulary_size
-from farcontext.train.runs import EvalConfig, RunResult, costs, grid, result_of, sweep
+from farcontext.train.loop import RunResult
+from farcontext.train.runs import EvalConfig, costs, grid, result_of, sweep
 
 NAME = "mlm_pretraining"
 COLUMNS = [
@@ -120,14 +122,15 @@ def decoder_run(params: Params, seed: int) -> RunConfig:
 def _run(
     params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, lr: float
 ) -> RunConfig:
-    return RunConfig(
-        model=_model(params, kind),
-        batch=batch,
-        optimizer=OptimizerConfig(lr=lr, warmup=min(50, steps // 4)),
+    return training(
+        _model(params, kind),
+        batch,
+        lr=lr,
+        warmup=params.warmup,
+        seed=seed,
         steps=steps,
         save_every=max(1, steps // 4),
         evaluate_every=max(1, steps // 10),
-        seed=seed,
         dtype=params.dtype,
     )
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from farcontext import files
-from farcontext.checkpoints.load import load
 from farcontext.checkpoints.questions import encoder, first_tokens, observe
 from farcontext.data import corpus
 from farcontext.measure.retrieval import retrieved
 from farcontext.schema import Row
 from farcontext.studies.question_answering.params import Params
+from farcontext.studies.real_tier import known, loaded
 from farcontext.tasks import documents
 from farcontext.tasks.sample import Decode, Encode, Sample, closed_book, reading
 from farcontext.train.runs import EvalConfig, sweep
@@ -37,12 +37,10 @@ def run(params: Params) -> list[Row]:
     """
     if params.checkpoint is None:
         return []
-    folder = files.project() / params.checkpoint
-    same = {
-        "checkpoint": params.checkpoint,
-        "weights": files.sha256_file(folder / "model.safetensors"),
+    same = known(params.checkpoint) | {
+        "window": params.real_window,
+        "questions": params.real_questions,
     }
-    same |= {"window": params.real_window, "questions": params.real_questions}
     jobs = [
         EvalConfig(look_up, None, same | {"domain": domain, "number": n, "length": length})
         for length in sorted(params.real_lengths, reverse=True)
@@ -70,7 +68,7 @@ def look_up(
 
     `weights` only names the evaluation in the cache.
     """
-    pretrained = load(files.project() / checkpoint, dtype="float32")
+    pretrained = loaded(checkpoint)
     tokenizer, same = pretrained.tokenizer, {"recipe": domain, "seed": number, "length": length}
     made = stretch(domain, number, length, questions, encoder(tokenizer), first_tokens(tokenizer))
     rows = [same | {"arm": "full", "metric": "chance", "value": made.chance}]

@@ -12,13 +12,12 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from farcontext import files
-from farcontext.checkpoints.load import Pretrained, load
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import ranking
 from farcontext.schema import Row
+from farcontext.studies.real_tier import loaded
 from farcontext.studies.realtext.texts import (
     SOURCES,
     Asked,
@@ -50,10 +49,10 @@ def answer(*, data: str, known: Sequence[str], seed: int, questions: int, asked:
     `known` only names text and weights in the cache. The arm other reads what follows in the file
     after the article, as many tokens as the paragraph has.
     """
-    loaded, articles = _checkpoint(), read_drcd(text_of(data))
+    pretrained, articles = loaded(CHECKPOINT), read_drcd(text_of(data))
     encode, before, rng = (
-        encoder(loaded.tokenizer),
-        first_tokens(loaded.tokenizer),
+        encoder(pretrained.tokenizer),
+        first_tokens(pretrained.tokenizer),
         np.random.default_rng(seed),
     )
     rows = []
@@ -71,7 +70,7 @@ def answer(*, data: str, known: Sequence[str], seed: int, questions: int, asked:
         other = tuple(encode(following(articles, number, 4 * len(one.paragraph)))[: len(own)])
         cue, scored = encode(f"\n問題：{one.question}\n答案："), encode(one.answers[0])
         losses = losses_of(
-            loaded.model, own, other, before=before, cue=tuple(cue), scored=tuple(scored)
+            pretrained.model, own, other, before=before, cue=tuple(cue), scored=tuple(scored)
         )
         rows += [
             same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()
@@ -162,8 +161,8 @@ def summarize(
     _wrong is against the other document's summaries. Of several summaries the best match counts,
     and the first has its loss.
     """
-    loaded, (source,) = _checkpoint(), SOURCES[data]
-    encode, before = encoder(loaded.tokenizer), first_tokens(loaded.tokenizer)
+    pretrained, (source,) = loaded(CHECKPOINT), SOURCES[data]
+    encode, before = encoder(pretrained.tokenizer), first_tokens(pretrained.tokenizer)
     texts = {"squality": read_squality, "qmsum": read_qmsum}[data](text_of(source))
     bodies = [(one, tuple(encode(one.text[: CHARACTERS * length])[:length])) for one in texts]
     long = [one for one in bodies if len(one[1]) == length]
@@ -183,7 +182,9 @@ def summarize(
         if item >= read:
             continue
         cue, scored = tuple(encode(CUE)), tuple(encode(f" {own.references[0]}"))
-        losses = losses_of(loaded.model, body, false_body, before=before, cue=cue, scored=scored)
+        losses = losses_of(
+            pretrained.model, body, false_body, before=before, cue=cue, scored=scored
+        )
         rows += [
             same | {"arm": arm, "metric": "loss", "value": loss} for arm, loss in losses.items()
         ]
@@ -208,7 +209,7 @@ def translate(
     random has as many pairs of another document (of Tatoeba: other pairs), so as much
     language and layout, but not the same number of tokens. `known` is as in `answer`.
     """
-    loaded, rng = _checkpoint(), np.random.default_rng(seed)
+    pretrained, rng = loaded(CHECKPOINT), np.random.default_rng(seed)
     if data == "ntrex":
         texts = read_ntrex(*(text_of(f"ntrex_{part}") for part in ("documents", "en", language)))
         read, pairs = (
@@ -227,7 +228,7 @@ def translate(
             (arm, count): stood[-count:] for arm, stood in before.items() for count in contexts
         } | {("none", 0): ()}
         for (arm, count), stood in arms.items():
-            loss = translation_loss(loaded, stood, last, LANGUAGES[language])
+            loss = translation_loss(pretrained, stood, last, LANGUAGES[language])
             rows.append(
                 {"arm": arm, "context": count, "item": item, "metric": "loss", "value": loss}
             )
@@ -273,16 +274,16 @@ def translation_loss(
 
     It stands after its English sentence and the pairs before.
     """
-    encode, layout = encoder(loaded.tokenizer), f"English: {{}}\n{language}:"
+    encode, layout = encoder(pretrained.tokenizer), f"English: {{}}\n{language}:"
     stood = "".join(f"{layout.format(source)} {target}\n\n" for source, target in before)
     scored = encode(f" {last[1]}")
     row = (
-        *first_tokens(loaded.tokenizer),
+        *first_tokens(pretrained.tokenizer),
         *encode(stood),
         *encode(layout.format(last[0])),
         *scored,
     )
-    return float(token_losses(loaded.model, row, len(scored)).mean())
+    return float(token_losses(pretrained.model, row, len(scored)).mean())
 
 
 def copy_scores(pairs: Sequence[Pair], language: str) -> dict[str, float]:
@@ -293,7 +294,3 @@ def copy_scores(pairs: Sequence[Pair], language: str) -> dict[str, float]:
     said, references = zip(*pairs, strict=True)
     bleu = metrics.bleu(said, references, tokenize="zh" if language == "zh" else "13a")
     return {"bleu": bleu[0], "chrf": metrics.chrf(said, references)[0]}
-
-
-def _checkpoint() -> Pretrained:
-    return load(files.project() / CHECKPOINT, dtype="float32")

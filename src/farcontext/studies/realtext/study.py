@@ -21,9 +21,9 @@ import pandas as pd
 from pydantic import Field
 
 from farcontext import files
-from farcontext.files import UserError
 from farcontext.results import tables as results
 from farcontext.schema import Count, Counts, Frozen, Row, validate
+from farcontext.studies.real_tier import known
 from farcontext.studies.realtext.protocol import CHECKPOINT, LANGUAGES, answer, summarize, translate
 from farcontext.studies.realtext.texts import SOURCES, file_of
 from farcontext.train.runs import EvalConfig, sweep
@@ -66,10 +66,7 @@ def run(**sizes: object) -> dict[str, pd.DataFrame]:
     """
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # It tells of every index otherwise.
     told = validate(Sizes, sizes, "realtext")
-    weights = files.project() / CHECKPOINT / "model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"{weights}: expected the checkpoint (dvc repro smollm2 makes it)")
-    digest = files.sha256_file(weights)
+    digest = known(CHECKPOINT)["weights"]
 
     def job(
         protocol: Callable[..., list[Row]], data: str, *names: str, **options: str

@@ -8,8 +8,9 @@ import torch
 
 from farcontext.nn.config import RECURRENT, ModelConfig
 from farcontext.studies.recurrence.params import Params
+from farcontext.studies.trainings import training
 from farcontext.tasks import flip_flop, recall
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 from farcontext.train.loop import build_model
 
 IGNORES = 0.8  # In training, this share of flip-flop's instructions only fills.
@@ -101,13 +102,6 @@ def curriculum(params: Params, task: str) -> Curriculum:
 
 def run_of(params: Params, arm: Arm) -> RunConfig:
     """Return an arm's training run."""
-    batch = curriculum(params, arm.task)
-    steps = sum(stage.steps for stage in batch.stages)
-    return RunConfig(
-        model=model_of(params, arm.task, arm.name),
-        batch=batch,
-        optimizer=OptimizerConfig(lr=arm.rate, warmup=min(50, steps // 4), decay=0.1),
-        steps=steps,
-        save_every=steps,
-        seed=arm.seed,
-    )
+    model = model_of(params, arm.task, arm.name)
+    rate = {"lr": arm.rate, "warmup": params.warmup, "decay": 0.1}
+    return training(model, curriculum(params, arm.task), seed=arm.seed, **rate)

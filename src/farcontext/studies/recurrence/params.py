@@ -32,6 +32,7 @@ class Params(Study):
     # Every arm tries these; empty means no tuning.
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
     pairs: Count
     span: Count  # The pairs are packed into so many tokens.
     dense_steps: Count  # Pairs are shown again and again, in rows of dense_length.

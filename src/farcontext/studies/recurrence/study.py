@@ -25,9 +25,11 @@ from farcontext.studies.recurrence.arms import (
     state_numbers,
 )
 from farcontext.studies.recurrence.params import Params
+from farcontext.studies.trainings import best_rates
 from farcontext.tasks import recall
 from farcontext.train.config import RunConfig
-from farcontext.train.runs import EvalConfig, RunResult, costs, final_loss, grid, sweep
+from farcontext.train.loop import RunResult
+from farcontext.train.runs import EvalConfig, costs, grid, sweep
 
 NAME = "recurrence"
 COLUMNS = [
@@ -105,25 +107,21 @@ def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
     and seeds. The seeds serve tuning alone: no verdict uses them.
     """
     given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
-    trials = [
-        Arm(task, name, seed, rate)
-        for task, names in given.items()
-        for name in names
-        for rate in params.tuning_rates
-        for seed in params.tuning_seeds
-    ]
-    if not trials:
-        return {task: dict(names) for task, names in given.items()}, []
+    arms = [(task, name) for task, names in given.items() for name in names]
+    trials = {
+        (arm, rate, seed): run_of(params, Arm(*arm, seed, rate))
+        for arm, rate, seed in grid(arm=arms, rate=params.tuning_rates, seed=params.tuning_seeds)
+    }
+    best, losses = best_rates(trials)
     rows = [
-        _columns(arm) | {"rate": arm.rate, "metric": "tuning_loss", "value": final_loss(result)}
-        for arm, result in sweep({arm: run_of(params, arm) for arm in trials}).items()
+        _columns(Arm(*arm, seed, rate)) | {"rate": rate, "metric": "tuning_loss", "value": loss}
+        for (arm, rate, seed), loss in losses.items()
     ]
-    means = pd.DataFrame(rows).groupby(["task", "arm", "rate"])["value"].mean()
-    best = {
-        task: {name: float(means[task, name].idxmin()) for name in names}
+    rates = {
+        task: {name: best.get((task, name), rate) for name, rate in names.items()}
         for task, names in given.items()
     }
-    return best, rows
+    return rates, rows
 
 
 def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:

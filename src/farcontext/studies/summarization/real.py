@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from farcontext import files
-from farcontext.checkpoints.load import load
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.data import corpus
@@ -28,6 +27,7 @@ from farcontext.data.documents import Document
 from farcontext.measure import metrics
 from farcontext.measure.retrieval import extracts
 from farcontext.schema import Row
+from farcontext.studies.real_tier import known, loaded
 from farcontext.studies.summarization.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
@@ -65,12 +65,10 @@ def run(params: Params) -> list[Row]:
     """
     if params.checkpoint is None:
         return []
-    folder = files.project() / params.checkpoint
-    same = {
-        "checkpoint": params.checkpoint,
-        "weights": files.sha256_file(folder / "model.safetensors"),
+    same = known(params.checkpoint) | {
+        "length": params.real_length,
+        "sentences": params.real_sentences,
     }
-    same |= {"length": params.real_length, "sentences": params.real_sentences}
     jobs = [
         EvalConfig(summarize, None, same | {"number": number})
         for number in range(params.real_documents)
@@ -89,7 +87,7 @@ def summarize(
 
     `weights` only names the evaluation in the cache.
     """
-    pretrained = load(files.project() / checkpoint, dtype="float32")
+    pretrained = loaded(checkpoint)
     encode, first = encoder(pretrained.tokenizer), first_tokens(pretrained.tokenizer)
     own, other = pair(number, length, encode)
     same = {"recipe": "manuals", "seed": number, "length": length}

@@ -19,6 +19,7 @@ class Translator(Frozen):
     step_rows: Count  # A training step has so many rows.
     steps: Count
     lr: Positive
+    warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
 
 
 class Params(Study):

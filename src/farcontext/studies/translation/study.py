@@ -12,12 +12,13 @@ import pandas as pd
 
 from farcontext.nn.config import ModelConfig
 from farcontext.results import tables as results
+from farcontext.studies.trainings import training
 from farcontext.studies.translation.params import Params
 from farcontext.studies.translation.protocol import make_rows, tested, text_scores, translations
 from farcontext.studies.translation.words import MARK, T, source_length, vocabulary
 from farcontext.tasks import translation
 from farcontext.tasks.translation import KINDS, Sentence
-from farcontext.train.config import Curriculum, OptimizerConfig, RunConfig, Stage, Task
+from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 from farcontext.train.runs import EvalConfig, costs, prepared_task, sweep
 
 NAME = "translation"
@@ -61,14 +62,9 @@ def run_of(params: Params, seed: int) -> RunConfig:
     translator, source = params.translator, source_length(params.sentences)
     same = {"steps": translator.steps, "rows": translator.step_rows}
     stage = Stage(length=source + T, source=source, tasks=(rows_of(params),), **same)
-    return RunConfig(
-        model=model_of(params),
-        batch=Curriculum(stages=(stage,)),
-        optimizer=OptimizerConfig(lr=translator.lr, warmup=min(30, translator.steps // 4)),
-        steps=translator.steps,
-        save_every=translator.steps,
-        seed=seed,
-    )
+    stages = Curriculum(stages=(stage,))
+    rate = {"lr": translator.lr, "warmup": translator.warmup}
+    return training(model_of(params), stages, seed=seed, **rate)
 
 
 # ---------------------------------------------------------------------------------------- the study
