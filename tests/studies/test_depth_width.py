@@ -196,5 +196,6 @@ def test_tuning_takes_the_best_rate_of_each_cell(
             "windows": (32,),
         }
     )
-    assert study._rates(tuned) == {(1, 32): 0.008}
-    assert {row["lr"] for row in study._tuning(tuned)} == {1e-6, 0.008}
+    rates, rows = study._rates(tuned)
+    assert rates == {(1, 32): 0.008}
+    assert {row["lr"] for row in rows} == {1e-6, 0.008}

@@ -27,11 +27,11 @@ class Params(Study):
     short_steps: Count  # So many steps on rows of L/4 tokens come first.
     dense_steps: Count  # So many steps are on rows of L/2 tokens.
     long_steps: Count  # So many steps on rows of L tokens come last.
-    tune_warmup: Count
     tune_steps: Count
     tune_multiple: Count  # Fine-tuning has rows of so many times L.
     tune_step_tokens: Count
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
+    tune_warmup: Count  # The same of fine-tuning.
     tune_share: Positive  # Fine-tuning has this share of the base's learning rate.
     goal: Count  # Tuned arms are set to this scale, and the score counts from it on.
     multiples: Counts  # These multiples of L are tested.

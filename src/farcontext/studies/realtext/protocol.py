@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.measure import metrics
@@ -268,7 +269,7 @@ def of_sentences(pairs: Sequence[Pair], count: int, most: int, rng: np.random.Ge
 
 
 def translation_loss(
-    loaded: Pretrained, before: Sequence[Pair], last: Pair, language: str
+    pretrained: Pretrained, before: Sequence[Pair], last: Pair, language: str
 ) -> float:
     """Return the mean loss of a translation, in nats a token.
 
