@@ -24,7 +24,7 @@ from farcontext.train import interrupt
 from farcontext.train.config import RunConfig
 
 # After a signal the processes of one training have so long for their step and its checkpoint.
-SECONDS_TO_SAVE = 300
+SECONDS_TO_SAVE = 120
 Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
 
 

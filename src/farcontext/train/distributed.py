@@ -70,14 +70,15 @@ def group() -> Iterator[None]:
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"  # gloo serves the small talk below.
-    else:
-        signal.signal(signal.SIGTERM, _stop)
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"process {os.environ['RANK']}: cannot join the others: {' '.join(str(error).split())}"
         ) from None
+    # Not before: Python answers no signal while it waits for the others to join.
+    if backend == "gloo":
+        signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     except RuntimeError as error:

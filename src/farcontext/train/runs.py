@@ -136,8 +136,17 @@ def _do(job: RunConfig | EvalConfig) -> RunResult:
 
 def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
     """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
+    parent = os.getppid()
     interrupt.end_with_parent()
-    return _do_and_log(job)
+    if isinstance(job, EvalConfig):
+        return _do_and_log(job)
+    try:
+        with interrupt.finishing():
+            return _do_and_log(job)
+    except UserError as error:
+        if os.getppid() != parent:  # Nobody is left to hear of it.
+            os._exit(error.code)
+        raise
 
 
 def _key(job: RunConfig | EvalConfig) -> str:
