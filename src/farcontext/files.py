@@ -5,16 +5,13 @@ without torch. A reader of any file that this module writes sees the old whole f
 one, at every instant, whatever kills the writer.
 """
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,8 +30,9 @@ SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
 class UserError(Exception):
-    """A foreseen failure (input, disk, lock): one line, exit code 2."""
+    """A foreseen end (input, disk, lock, signal): one line, and the command's exit code."""
 
+    code = 2
     told = False  # It is True if another process of the same run says it.
 
 
@@ -314,18 +312,3 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def end_with_parent() -> None:
-    """Ask the kernel to end this process with its parent.
-
-    It sends SIGTERM when the parent dies, on Linux only; elsewhere this is a no-op. A launcher that
-    is killed, `dvc repro` say, would otherwise leave its trainer running beside the next one.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # The parent died between the two calls.
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -122,6 +122,8 @@ def _in_words(node: Mapping[str, Any]) -> str:
     match node:
         case {"anyOf": choices}:
             words = " or ".join(map(_in_words, choices))
+        case {"const": value}:
+            words = str(value)
         case {"enum": names}:
             words = f"one of {', '.join(names)}"
         case {"type": "integer" | "number" as kind}:

@@ -136,14 +136,40 @@ def _enter(
 
 def train(run: Any, steps_file: Path | None = None) -> None:
     """Train, adding a byte to `steps_file` after each update."""
-    from torch.optim import optimizer
-
     from farcontext.train import loop
 
     if steps_file is not None:
-        descriptor = os.open(steps_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        optimizer.register_optimizer_step_post_hook(lambda *_: os.write(descriptor, b".") and None)
+        _count_steps(steps_file)
     loop.train(run)
+
+
+def _count_steps(steps_file: Path, slow_at: int = -1) -> None:
+    """Add a byte to a file after each update; the update `slow_at` takes a minute."""
+    from torch.optim import optimizer
+
+    descriptor = os.open(steps_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def count(*_: Any) -> None:
+        os.write(descriptor, b".")
+        if os.fstat(descriptor).st_size == slow_at:
+            time.sleep(SECONDS)
+
+    optimizer.register_optimizer_step_post_hook(count)
+
+
+def command_counted(steps_file: Path, slow_at: int, *arguments: str) -> None:
+    """Run the command line, adding a byte to `steps_file` after each update."""
+    _count_steps(steps_file, slow_at)
+    command(*arguments)
+
+
+def command_on_terminal(terminal: str, steps_file: Path, *arguments: str) -> None:
+    """The same with a terminal that this process leads, and with a progress bar on it."""
+    os.environ.pop("TQDM_DISABLE")
+    descriptor = os.open(terminal, os.O_RDWR)  # A session's leader without a terminal gets it.
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    command_counted(steps_file, -1, *arguments)
 
 
 def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *arguments: Any) -> None:
@@ -156,8 +182,8 @@ def as_one_of(task: Callable[..., None], rank: int, count: int, port: int, *argu
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
-    if task is command:  # it joins the group itself
-        return command(*arguments)
+    if task in (command, command_counted):  # it joins the group itself
+        return task(*arguments)
     try:
         with distributed.group():
             task(*arguments)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import children
 import pytest
-from observe import one_line, run_bits, snapshot
+from observe import leftovers, one_line, run_bits, snapshot
 from tiny import tiny_run
 
-from farcontext.train import checkpoint
+from farcontext import files
+from farcontext.train import checkpoint, kept
+from farcontext.train.config import RunConfig
 
 TRIALS = 8
+KILLS = int(os.environ.get("FAULT_KILLS", "6"))
 STEPS = 40
 SAVE_EVERY = 5
 
@@ -68,6 +72,148 @@ def test_fault_1_a_run_killed_at_any_moment_ends_with_the_same_bits(
             f"trial {trial}: {trained(cache) - STEPS} steps repeated"
         )
     assert struck, "no trial was killed: the fault never happened"
+
+
+def test_fault_2_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
+    tiny_project: Path, fast_disk: Path, rng: random.Random
+) -> None:
+    """Every step is saved and an older one removed, so kills strike inside both.
+
+    FAULT_KILLS=200 kills so often. After each kill every set has its manifest.
+    """
+    run = tiny_run(steps=3 * KILLS + 10, save_every=1)
+    whole = children.start(children.train, tiny_project, fast_disk / "whole", run)
+    assert whole.wait() == 0, whole.said()
+    cache, struck = fast_disk / "killed", 0
+    while struck < KILLS:
+        more = trained(cache) + rng.randrange(3)
+        child = children.start(children.train, tiny_project, cache, run, cache / "steps")
+        until(lambda: trained(cache) > more, child)  # noqa: B023
+        time.sleep(rng.uniform(0, 0.006))
+        child.kill()
+        struck += child.wait() == -signal.SIGKILL
+        assert without_manifest(cache) == [], f"kill {struck}"
+    again = children.start(children.train, tiny_project, cache, run)
+    assert again.wait() == 0, again.said()
+    assert run_bits(cache) == run_bits(fast_disk / "whole")
+    assert (without_manifest(cache), leftovers(cache)) == ([], [])
+    print(f"{struck} kills, {trained(cache) - run.steps} steps repeated")
+
+
+def without_manifest(cache: Path) -> list[Path]:
+    """Return the sets of a cache's runs that lack their manifest."""
+    sets = cache.glob("runs/*/step-*")
+    return [path for path in sets if not (path / checkpoint.MANIFEST).is_file()]
+
+
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+
+
+def signalled_run(folder: Path) -> tuple[RunConfig, tuple[str, str]]:
+    """Return a run of some steps without a save, and the command that trains it from a file."""
+    run = tiny_run(steps=150, save_every=150).model_copy(update={"evaluate_every": 2})
+    given = run.model_dump(mode="json", exclude={"processes"})
+    return run, ("train", str(files.write_json(folder / "run.yaml", given)))
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=[number.name for number in SIGNALS])
+def test_fault_4_a_signal_ends_training_after_a_saved_step_and_the_command_goes_on_to_the_same_bits(
+    number: signal.Signals, tiny_project: Path, fast_disk: Path, rng: random.Random
+) -> None:
+    """It comes at a random moment: in a step, in an evaluation, or between."""
+    run, command = signalled_run(fast_disk)
+    cache = fast_disk / "signalled"
+    whole = children.start(children.train, tiny_project, fast_disk / "whole", run)
+    child = children.start(
+        children.command_counted, tiny_project, cache, cache / "steps", -1, *command
+    )
+    until(lambda: trained(cache) >= 5, child)
+    time.sleep(rng.uniform(0, 0.01))
+    child.kill(number)
+    assert child.wait() == SIGNALS[number], child.said()
+    (folder,) = (cache / "runs").iterdir()
+    found = checkpoint.latest(folder)
+    assert 5 <= found.step == trained(cache) < run.steps
+    one_line(child.said(), str(folder), f"{number.name}: step {found.step} of 150 is saved")
+    assert not (folder / kept.RESULT).exists() and not leftovers(cache)
+    again = children.start(children.train, tiny_project, cache, run, cache / "steps")
+    assert (again.wait(), whole.wait()) == (0, 0), again.said()
+    assert trained(cache) == run.steps, "no step was trained twice"
+    assert run_bits(cache) == run_bits(fast_disk / "whole")
+
+
+def test_fault_4_a_closed_terminal_ends_training_after_a_saved_step(
+    tiny_project: Path, fast_disk: Path
+) -> None:
+    """The bar and the last line can be written nowhere."""
+    _, command = signalled_run(fast_disk)
+    ours, terminal = os.openpty()
+    child = children.start(
+        children.command_on_terminal,
+        tiny_project,
+        fast_disk,
+        os.ttyname(terminal),
+        fast_disk / "steps",
+        *command,
+    )
+    until(lambda: trained(fast_disk) >= 5, child)
+    os.close(terminal)
+    os.close(ours)
+    assert child.wait() == 129
+    (folder,) = (fast_disk / "runs").iterdir()
+    assert checkpoint.latest(folder).step == trained(fast_disk)
+
+
+def test_fault_4_a_second_signal_ends_training_at_once_and_what_was_saved_is_whole(
+    tiny_project: Path, fast_disk: Path
+) -> None:
+    """The step that runs takes a minute. More of SIGHUP is no second signal."""
+    run, _ = signalled_run(fast_disk)
+    run = run.model_copy(update={"save_every": 3})
+    given = files.write_json(fast_disk / "run.yaml", run.model_dump(mode="json"))
+    child = children.start(
+        children.command_counted,
+        tiny_project,
+        fast_disk,
+        fast_disk / "steps",
+        5,
+        "train",
+        str(given),
+    )
+    until(lambda: trained(fast_disk) >= 5, child)
+    child.kill(signal.SIGHUP)
+    until(lambda: not caught(child.pid, signal.SIGHUP), child)
+    child.kill(signal.SIGHUP)
+    time.sleep(0.1)
+    assert child.process.is_alive()
+    started = time.monotonic()
+    child.kill(signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM and child.said() == ""
+    assert time.monotonic() - started < 5
+    (folder,) = (fast_disk / "runs").iterdir()
+    assert checkpoint.latest(folder).step == 3 and not leftovers(fast_disk)
+
+
+def caught(process: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    return bool(int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [("model", "width", 10**9), ("model", "mlp_width", 10**12), ("batch", "rows", 10**12)],
+)
+def test_fault_41_a_model_or_a_batch_that_no_memory_holds_is_one_line(
+    place: str, key: str, value: int, tiny_project: Path, fast_disk: Path
+) -> None:
+    given = tiny_run().model_dump(mode="json")
+    given[place][key] = value
+    path = files.write_json(fast_disk / "run.yaml", given)
+    child = children.start(children.command, tiny_project, fast_disk, "train", str(path))
+    assert child.wait() == 2
+    line = one_line(child.said(), "out of memory", "batch.length = 16", "expected less of them")
+    assert int(re.search(r"(\d+) bytes asked for", line)[1]) >= value
 
 
 def test_other_seeds_give_other_bits(

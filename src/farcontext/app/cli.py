@@ -20,8 +20,11 @@ from farcontext.files import UserError
 from farcontext.messages import one_line, printable
 from farcontext.schema import read_yaml, validate
 from farcontext.studies import params as schema
+from farcontext.train import interrupt
 from farcontext.train.config import RunConfig
 
+# After a signal the processes of one training have so long for their step and its checkpoint.
+SECONDS_TO_SAVE = 120
 Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
 
 
@@ -91,7 +94,7 @@ def code() -> None:
 @app.command()
 def study(name: Study) -> None:
     """Run a study's notebook with params.yaml's values, into build/<profile>/studies/<name>."""
-    files.end_with_parent()
+    interrupt.end_with_parent()
     root = _root()
     params = schema.read_params(root / "params.yaml")
     os.environ["FARCONTEXT_PROFILE"] = params.profile
@@ -111,12 +114,13 @@ def _launch(count: int, arguments: list[str]) -> int:
     There are `count` of them, started as torchrun starts them. When one ends early the others are
     ended too, and one line says which it was.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     from farcontext.train.distributed import AGAIN, LAUNCHED
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # Its loggers each set a level of their own.
     os.environ[LAUNCHED] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rendezvous = {
@@ -125,7 +129,12 @@ def _launch(count: int, arguments: list[str]) -> int:
         "run_id": f"farcontext-{os.getpid()}",
     }
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, **rendezvous
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        max_restarts=0,
+        shutdown_timeout=SECONDS_TO_SAVE,
+        **rendezvous,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "farcontext", *arguments)
@@ -137,6 +146,8 @@ def _launch(count: int, arguments: list[str]) -> int:
                 f"process {which} of {count} ended by {name}: the others stopped; {AGAIN}"
             ) from None
         return failure.exitcode
+    except SignalException as error:  # The first process says what is saved.
+        return 128 + error.sigval
     return 0
 
 
@@ -165,7 +176,8 @@ def train(
             lambda: {"processes": distributed.processes()} | read_yaml(path)
         )
         run = distributed.together(lambda: validate(RunConfig, given, str(config)))
-        result = loop.train(run)
+        with interrupt.finishing(), interrupt.limited_memory():
+            result = loop.train(run)
         if distributed.first():
             console.print(
                 f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}"
@@ -314,7 +326,7 @@ def main() -> None:
     except UserError as error:
         if not error.told:
             print(f"farcontext: {printable(one_line(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:

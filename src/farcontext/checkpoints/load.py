@@ -28,7 +28,7 @@ from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import SPECIAL, validate
-from farcontext.train import checkpoint
+from farcontext.train import checkpoint, kept
 from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder
 from farcontext.train.loop import build_model
@@ -71,7 +71,7 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
     Raises:
         UserError: missing or damaged files, code or pickles in them, a family that is not known,
             weights that the architecture lacks or leaves at random, a model of ours that Llama
-            cannot express.
+            cannot express, or whose tokenizer or configuration is not what it was trained with.
     """
     path = Path(path)
     if dtype not in DTYPES:
@@ -240,6 +240,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
 
 def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     run = validate(RunConfig, config, str(folder / "config.json"))
+    kept.expect_origin(folder, run)
     found = checkpoint.latest(folder)
     ours = build_model(run.model)
     if found is None or not isinstance(ours, Decoder):

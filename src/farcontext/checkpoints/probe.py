@@ -29,6 +29,7 @@ from farcontext.files import UserError
 from farcontext.measure.stats import half_width
 from farcontext.tasks import needles
 from farcontext.tasks.sample import Sample, evidence_removed
+from farcontext.train.kept import kept_rows, read_sealed, write_sealed
 from farcontext.train.keys import code_fingerprint
 
 LENGTHS = (256, 512, 1024, 1536, 2048)
@@ -288,12 +289,12 @@ class _Probe:
     def kept(self, name: str, compute: Callable[[], list[Row]], cost: int) -> list[Row]:
         """Return kept rows, or compute them; `cost` tokens move the bar."""
         path = self.folder / f"{name}.json"
-        if path.is_file():
+        if (rows := kept_rows(path)) is not None:
             self.bar.total -= cost
-        else:
-            files.write_json(path, compute())
-            self.bar.update(cost)
-        return files.read_json(path)
+            return rows
+        write_sealed(path, {"rows": compute()})
+        self.bar.update(cost)
+        return read_sealed(path)["rows"]
 
     def guess(self) -> int:
         """Return how many contexts a length may take.

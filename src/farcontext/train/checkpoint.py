@@ -5,31 +5,49 @@ that is loaded can run code. A folder appears under its final name only when it 
 reader finds whole sets or none; a set that was damaged later is refused as a whole.
 """
 
+import contextlib
 import re
 import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from farcontext.files import (
-    UserError,
-    folder_atomic,
-    read_json,
-    sha256_file,
-    sha256_json,
-    write_atomic,
-    write_json,
-)
+from farcontext import files
+from farcontext.files import UserError
+from farcontext.schema import Frozen, validate
+from farcontext.train import kept
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
 _STEP = re.compile(r"step-(\d{8})")
+
+
+class _File(Frozen):
+    """What a manifest says of a file."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Manifest(Frozen):
+    """The files of a set, all of them in its folder."""
+
+    format: Literal[1]
+    step: Annotated[int, Field(ge=0)]
+    files: dict[Annotated[str, Field(pattern=r"^\w{1,40}\.(json|safetensors)$")], _File]
+
+    @model_validator(mode="after")
+    def _has_a_state(self) -> Self:
+        if STATE not in self.files:
+            raise ValueError(f"files: expected {STATE} among them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,30 +90,45 @@ def save(
         UserError: the disk refused; older sets are intact.
     """
     target = folder / f"step-{step:08d}"
-    with folder_atomic(target) as temporary:
+    with files.folder_atomic(target) as temporary:
         for group, tensors in groups.items():
             contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            write_atomic(temporary / f"{group}.safetensors", safetensors.torch.save(contiguous))
-        write_json(temporary / "state.json", dict(state))
-        files = sorted(path for path in temporary.iterdir())
-        body = {
-            "format": FORMAT,
-            "step": step,
-            "files": {
-                path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-                for path in files
-            },
+            files.write_atomic(
+                temporary / f"{group}.safetensors", safetensors.torch.save(contiguous)
+            )
+        files.write_json(temporary / STATE, dict(state))
+        listed = {
+            path.name: {"sha256": files.sha256_file(path), "bytes": path.stat().st_size}
+            for path in sorted(temporary.iterdir())
         }
-        write_json(temporary / MANIFEST, body | {"sha256": sha256_json(body)})
+        kept.write_sealed(temporary / MANIFEST, {"format": FORMAT, "step": step, "files": listed})
     for old in steps(folder)[:-keep]:
-        _discard(folder / f"step-{old:08d}")
+        discard(folder / f"step-{old:08d}")
     return target
 
 
-def _discard(folder: Path) -> None:
-    """Remove a set so that a kill in the middle leaves no candidate: its manifest goes first."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+def discard(folder: Path) -> None:
+    """Remove a set.
+
+    It loses its name first: a kill in the middle leaves no half of a set, but what `sweep` removes.
+    """
+    aside = folder.with_name(f"{files.TEMPORARY}{folder.name}-discarded")
+    shutil.rmtree(aside, ignore_errors=True)
+    # One that cannot be moved stays whole; the next save tries again.
+    with contextlib.suppress(OSError):
+        folder.replace(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a run's folder: call it while holding the folder.
+
+    Sets without a manifest are of earlier versions, which removed sets file by file.
+    """
+    files.sweep_leftovers(folder)
+    for path in folder.glob("step-*"):
+        if _STEP.fullmatch(path.name) and not (path / MANIFEST).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def steps(folder: Path) -> list[int]:
@@ -114,35 +147,31 @@ def load(folder: Path) -> Checkpoint:
         UserError: anything in it differs from what its manifest says; the line names the file and
             both values.
     """
-    manifest = read_json(folder / MANIFEST)
-    _check_manifest(folder, manifest)
-    for name, expected in manifest["files"].items():
+    manifest = _manifest(folder)
+    for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            raise UserError(f"{path}: missing: expected the file that {MANIFEST} lists")
-        if path.stat().st_size != expected["bytes"]:
-            raise UserError(f"{path}: {path.stat().st_size} bytes: expected {expected['bytes']}")
-        if (found := sha256_file(path)) != expected["sha256"]:
-            raise UserError(f"{path}: sha256 = {found}: expected {expected['sha256']}")
-    return Checkpoint(manifest["step"], folder, read_json(folder / "state.json"))
+        try:
+            if not path.is_file():
+                raise UserError(f"{path}: missing: expected the file that {MANIFEST} lists")
+            if (size := path.stat().st_size) != expected.bytes:
+                raise UserError(f"{path}: {size} bytes: expected {expected.bytes}")
+            if (digest := files.sha256_file(path)) != expected.sha256:
+                raise UserError(f"{path}: sha256 = {digest}: expected {expected.sha256}")
+        except OSError as error:  # A bad block of the disk, say.
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    state = files.read_json(folder / STATE)
+    kept.rows_of(state, folder / STATE)
+    return Checkpoint(manifest.step, folder, state)
 
 
-def _check_manifest(folder: Path, manifest: object) -> None:
+def _manifest(folder: Path) -> _Manifest:
     path = folder / MANIFEST
-    keys = {"format", "step", "files", "sha256"}
-    if not isinstance(manifest, dict) or set(manifest) != keys:
-        raise UserError(f"{path}: expected the keys {', '.join(sorted(keys))}")
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    if sha256_json(body) != manifest["sha256"]:
-        raise UserError(f"{path}: sha256 = {manifest['sha256']}: expected {sha256_json(body)}")
-    if manifest["format"] != FORMAT:
-        raise UserError(f"{path}: format = {manifest['format']}: expected {FORMAT}")
-    if not isinstance(manifest["step"], int) or f"step-{manifest['step']:08d}" != folder.name:
+    manifest = validate(_Manifest, kept.read_sealed(path), str(path))
+    if f"step-{manifest.step:08d}" != folder.name:
         raise UserError(
-            f"{path}: step = {manifest['step']}: expected the step of its folder, {folder.name}"
+            f"{path}: step = {manifest.step}: expected the step of its folder, {folder.name}"
         )
-    if any(Path(name).name != name for name in manifest["files"]):
-        raise UserError(f"{path}: expected plain file names")
+    return manifest
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -166,5 +195,8 @@ def latest(folder: Path) -> Checkpoint | None:
             )
         return found
     if reasons:
-        raise UserError(f"{folder}: every checkpoint is damaged: {'; '.join(reasons)}")
+        raise UserError(
+            f"{folder}: every checkpoint is damaged; delete the folder to train again: "
+            f"{'; '.join(reasons)}"
+        )
     return None

@@ -21,6 +21,7 @@ from torch import nn
 
 from farcontext import files
 from farcontext.files import UserError
+from farcontext.train import interrupt
 
 PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the first one saves say.
 # `farcontext train --processes` sets it and says itself what became of them.
@@ -59,7 +60,7 @@ def group() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    files.end_with_parent()
+    interrupt.end_with_parent()
     backend = "gloo"
     if torch.cuda.is_available():
         local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -69,14 +70,15 @@ def group() -> Iterator[None]:
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"  # gloo serves the small talk below.
-    else:
-        signal.signal(signal.SIGTERM, _stop)
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"process {os.environ['RANK']}: cannot join the others: {' '.join(str(error).split())}"
         ) from None
+    # Not before: Python answers no signal while it waits for the others to join.
+    if backend == "gloo":
+        signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     except RuntimeError as error:
@@ -122,10 +124,14 @@ def together(action: Callable[[], Result]) -> Result:
     problems: list[str | None] = [None] * processes()
     dist.all_gather_object(problems, problem)
     for said in filter(None, problems):
-        error = UserError(said)
-        error.told = not first()
-        raise error
+        raise said_once(UserError(said))
     return result
+
+
+def said_once(error: UserError) -> UserError:
+    """Return an error that all processes raise, to be said by the first alone."""
+    error.told = not first()
+    return error
 
 
 def on_first(action: Callable[[], Result]) -> Result:
@@ -199,6 +205,15 @@ def total(number: float) -> float:
     summed = torch.tensor(number, dtype=torch.float64)
     dist.all_reduce(summed)
     return summed.item()
+
+
+def greatest(number: int) -> int:
+    """Return the greatest number of all processes."""
+    if processes() == 1:
+        return number
+    highest = torch.tensor(number)
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return int(highest)
 
 
 def parallel(model: nn.Module) -> nn.Module:

@@ -28,6 +28,8 @@ PLUMBING = frozenset(
         "farcontext.files",
         "farcontext.messages",
         "farcontext.train.fingerprints",
+        "farcontext.train.interrupt",
+        "farcontext.train.kept",
         "farcontext.train.syntax",
     }
 )

@@ -72,6 +72,16 @@ def run_key(run: RunConfig) -> str:
     return files.sha256_json(identity)[:16]
 
 
+def origin(run: RunConfig) -> dict[str, str | None]:
+    """Return what a reader of a run's folder holds against it: hashes, by name.
+
+    They are of its configuration, and of the tokenizer, None for a run on synthetic tasks.
+    """
+    on_text = not isinstance(run.batch, Curriculum)
+    tokenizer = files.sha256_file(tokens_folder() / "tokenizer.json") if on_text else None
+    return {"config": files.sha256_json(run.model_dump(mode="json")), "tokenizer": tokenizer}
+
+
 def run_folder(run: RunConfig) -> Path:
     """Return the folder of a run in the cache."""
     return files.cache() / "runs" / run_key(run)

@@ -10,7 +10,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,10 +25,11 @@ from farcontext.nn.config import ModelConfig
 from farcontext.nn.recurrent import Recurrent
 from farcontext.nn.transformer import Decoder, Encoder, EncoderDecoder, padding_of
 from farcontext.schema import Row
-from farcontext.train import checkpoint, distributed
+from farcontext.train import checkpoint, distributed, interrupt, kept
 from farcontext.train.batches import IGNORE, Batch, Stream, training_batch
 from farcontext.train.config import Curriculum, RunConfig
 from farcontext.train.curriculum import task_batch
+from farcontext.train.kept import RunResult
 from farcontext.train.keys import device, run_folder, tokens_folder
 from farcontext.train.optimizer import learning_rate, optimizer
 
@@ -36,19 +37,6 @@ from farcontext.train.optimizer import learning_rate, optimizer
 VALIDATION_SEED, VALIDATION_BATCHES = (1_000_003, 4)
 
 Network = Encoder | Decoder | EncoderDecoder | Recurrent
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a training run or an evaluation left behind."""
-
-    key: str
-    folder: Path
-    # A training has step, loss (nats a scored token), rate, norm, tokens; an evaluation its own.
-    rows: list[Row]
-    steps_trained: int = 0  # This call trained so many: 0 when the cache already held the result.
-    # Seconds and peak bytes are never part of a published table.
-    cost: Row = field(default_factory=dict)
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -68,7 +56,10 @@ def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
     folder = run_folder(run)
     found = checkpoint.latest(folder)
     if found is None or found.step != run.steps:
-        raise UserError(f"{folder}: expected a finished run of {run.steps} steps")
+        raise UserError(
+            f"{folder}: expected a finished run of {run.steps} steps"
+            + ("; delete the folder to train again" if found else "")
+        )
     (model := build_model(config or run.model)).load_state_dict(found.tensors("model"))
     return model.to(device()).eval()
 
@@ -242,32 +233,20 @@ def train(run: RunConfig, *, resume: bool = True) -> RunResult:
     """
     folder = run_folder(run)
     distributed.agree(folder.name, "run")
-    if resume and (done := distributed.on_first(lambda: finished(folder))):
+    if resume and (done := distributed.on_first(lambda: kept.finished(folder))):
         return done
     distributed.expect(run.processes)
     with distributed.lock(folder):
         if not resume:
             distributed.on_first(lambda: _forget(folder))
-        return distributed.on_first(lambda: finished(folder)) or _train(run, folder)
-
-
-def finished(folder: Path) -> RunResult | None:
-    """Return a finished run's result, else None.
-
-    A run is finished if its last step is done and its results are written.
-    """
-    if not (folder / "result.json").is_file():
-        return None
-    result = files.read_json(folder / "result.json")
-    return RunResult(
-        folder.name, folder, result["rows"], cost=files.read_json(folder / "cost.json")
-    )
+        with interrupt.memory_errors(run):
+            return distributed.on_first(lambda: kept.finished(folder)) or _train(run, folder)
 
 
 def _forget(folder: Path) -> None:
     (folder / "result.json").unlink(missing_ok=True)
     for step in checkpoint.steps(folder):
-        (folder / f"step-{step:08d}" / checkpoint.MANIFEST).unlink()
+        checkpoint.discard(folder / f"step-{step:08d}")
 
 
 def _train(
@@ -275,12 +254,10 @@ def _train(
 ) -> RunResult:
     """The loop. `on_step` is called after each update (tests kill the process there)."""
     started = time.perf_counter()
-    distributed.on_first(
-        lambda: files.write_json(folder / "config.json", run.model_dump(mode="json"))
-    )
+    distributed.on_first(lambda: kept.describe(folder, run))
     batch_of, fixed = distributed.together(lambda: _batches(run))
     state = _fresh(run)
-    distributed.on_first(lambda: files.sweep_leftovers(folder))
+    distributed.on_first(lambda: checkpoint.sweep(folder))
     if found := distributed.together(lambda: checkpoint.latest(folder)):
         distributed.together(lambda: state.load(found))
     distributed.agree(str(state.step), f"{folder}: first step")
@@ -317,9 +294,12 @@ def _train(
             bar.set_postfix(
                 loss=f"{loss:.3f}", tokens_s=f"{tokens / (time.perf_counter() - started):.0f}"
             )
-            if state.step % run.save_every == 0 or state.step == run.steps:
+            asked = distributed.greatest(interrupt.asked())
+            if asked or state.step % run.save_every == 0 or state.step == run.steps:
                 distributed.on_first(lambda: state.save(folder))
             on_step(state.step)
+            if asked and state.step < run.steps:
+                raise distributed.said_once(interrupt.stopped(asked, folder, state.step, run.steps))
     cost = {
         "seconds": time.perf_counter() - started,
         "steps": run.steps - start,
@@ -327,6 +307,5 @@ def _train(
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "parameters": sum(p.numel() for p in state.model.parameters()),
     }
-    distributed.on_first(lambda: files.write_json(folder / "cost.json", cost))
-    distributed.on_first(lambda: files.write_json(folder / "result.json", {"rows": state.rows}))
+    cost = distributed.on_first(lambda: kept.finish(folder, state.rows, cost))
     return RunResult(folder.name, folder, state.rows, run.steps - start, cost)

@@ -26,10 +26,12 @@ from farcontext import files
 from farcontext.files import UserError
 from farcontext.nn.config import ModelConfig
 from farcontext.schema import Row
+from farcontext.train import interrupt, kept
 from farcontext.train.config import RunConfig, Task
 from farcontext.train.curriculum import prepared
+from farcontext.train.kept import RunResult
 from farcontext.train.keys import code_fingerprint, corpus_fingerprint, device, run_folder, run_key
-from farcontext.train.loop import RunResult, finished, load_model, train
+from farcontext.train.loop import load_model, train
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -86,15 +88,14 @@ def evaluate(job: EvalConfig) -> RunResult:
                 if job.run
                 else job.protocol(**job.options)
             )
-        files.write_json(job.folder / "rows.json", rows)
+        kept.write_sealed(job.folder / kept.ROWS, {"rows": rows})
     return RunResult(job.key, job.folder, rows, steps_trained=1)
 
 
 def _cached(job: RunConfig | EvalConfig) -> RunResult | None:
     if isinstance(job, RunConfig):
-        return finished(run_folder(job))
-    path = job.folder / "rows.json"
-    return RunResult(job.key, job.folder, files.read_json(path)) if path.is_file() else None
+        return kept.finished(run_folder(job))
+    return kept.evaluated(job.folder)
 
 
 def final_loss(result: RunResult, steps: int = 20) -> float:
@@ -135,8 +136,17 @@ def _do(job: RunConfig | EvalConfig) -> RunResult:
 
 def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
     """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
-    files.end_with_parent()
-    return _do_and_log(job)
+    parent = os.getppid()
+    interrupt.end_with_parent()
+    if isinstance(job, EvalConfig):
+        return _do_and_log(job)
+    try:
+        with interrupt.finishing():
+            return _do_and_log(job)
+    except UserError as error:
+        if os.getppid() != parent:  # Nobody is left to hear of it.
+            os._exit(error.code)
+        raise
 
 
 def _key(job: RunConfig | EvalConfig) -> str:
