@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from farcontext import files
-from farcontext.checkpoints import load
+from farcontext.checkpoints import load, rope_check
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.train import keys, loop
@@ -116,6 +116,12 @@ def test_a_run_of_ours_loads_and_predicts_the_same(
             found.model(input_ids=TOKENS[:, :16]).logits, wanted, rtol=0, atol=1e-4
         )
     assert len(found.tokenizer) == tiny.VOCABULARY
+    narrow = load.load(keys.run_folder(run), dtype="bfloat16")
+    assert {p.dtype for p in narrow.model.parameters()} == {torch.bfloat16}
+    for loaded in (found, narrow):
+        assert all(finding.ok for finding in rope_check.check(loaded))
+    narrow.model.to(torch.bfloat16)  # twin: frequencies that are cast as well are found
+    assert sum(not finding.ok for finding in rope_check.check(narrow)) >= 2
     encoder = tiny.tiny_run(kind="encoder", steps=2)
     loop.train(encoder)
     with pytest.raises(UserError, match="kind = encoder: expected a decoder"):

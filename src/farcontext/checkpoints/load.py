@@ -246,7 +246,7 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
         raise UserError(f"{folder / 'config.json'}: kind = {run.model.kind}: expected a decoder")
     ours.load_state_dict(found.tensors("model"))
     try:
-        model = to_hf(ours)
+        model = to_hf(ours.to(dtype))
     except ValueError as error:  # Llama cannot express such a model.
         raise UserError(f"{folder / 'config.json'}: {error}") from None
     tokens = wrapped(load_tokenizer(tokens_folder()))
@@ -255,7 +255,7 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
             f"{folder / 'config.json'}: vocab_size = {run.model.vocab_size}: expected "
             f"{len(tokens)} or more"
         )
-    return Pretrained(_still(model.to(dtype)), tokens, folder.name, folder)
+    return Pretrained(_still(model), tokens, folder.name, folder)
 
 
 def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
