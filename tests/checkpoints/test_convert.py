@@ -473,6 +473,22 @@ def test_schemes_without_a_type_of_their_own_are_written_as_another(extension, r
         assert gap_at(3 * TRAINED, plain, theirs) > 1e-3  # twin: not extended
 
 
+@pytest.mark.parametrize("family", THEIRS)
+def test_frequencies_of_a_model_in_bfloat16_stay_fp32(family):
+    ours = from_hf(THEIRS[family]())
+    whole, cast = to_hf(ours), to_hf(ours.to(torch.bfloat16))
+    assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
+    turning = {name: x for name, x in whole.named_buffers() if name.endswith("inv_freq")}
+    assert turning
+    for name, frequencies in turning.items():
+        assert torch.equal(cast.get_buffer(name), frequencies)
+    # twin: Module.to casts them, and the base is another
+    assert not any(
+        torch.equal(whole.to(torch.bfloat16).get_buffer(name).float(), x)
+        for name, x in turning.items()
+    )
+
+
 def test_a_saved_model_loads_in_transformers(tmp_path):
     ours = from_hf(modernbert())
     to_hf(ours).save_pretrained(tmp_path)

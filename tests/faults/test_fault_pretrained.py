@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from farcontext import files
-from farcontext.checkpoints import load
+from farcontext.checkpoints import load, refusals
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 
@@ -66,7 +66,7 @@ def test_fault_76_a_pickle_with_a_payload_is_never_read(folder: Path, name: str)
     files.write_atomic(folder / name, payload)
     refused(
         folder,
-        "cannot be loaded"
+        r"model\.safetensors: expected safetensors"
         if name == "model.safetensors"
         else rf"{name} is a pickle, .*expected model\.saf",
     )
@@ -114,7 +114,7 @@ def test_fault_77_code_of_the_folder_is_refused_by_file_and_key(
 
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(load, "_refuse_code", lambda *_: None)
+    return lambda: monkeypatch.setattr(refusals, "_refuse_code", lambda *_: None)
 
 
 def test_fault_77_behind_the_refusal_the_flag_still_forbids_it(

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from farcontext.checkpoints.load import Pretrained
+from farcontext.checkpoints.load import Pretrained, embeddings
 from farcontext.checkpoints.questions import encoder, first_tokens
+from farcontext.checkpoints.token_losses import numbers
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
 from farcontext.measure.retrieval import Passage, chosen, passages, ranking
@@ -43,15 +44,23 @@ def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, n
     The prompt has at most `context` − `new` tokens.
 
     Raises:
-        UserError: a file that cannot be read or is empty, no question, or no room for any passage.
+        UserError: a file that cannot be read or is empty, no question, or no room for the
+            question and a passage.
     """
     text = _text(path)
     if not question.strip():
         raise UserError("question: expected some words")
-    encode = encoder(pretrained.tokenizer)
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise UserError(f"question = {question!r:.60}: expected UTF-8")
+    encode = encoder(pretrained.tokenizer, embeddings(pretrained.model))
     tail = encode(f"\nQuestion: {question.strip()}\nAnswer:")
     first = [*first_tokens(pretrained.tokenizer)]
     budget = _limit(pretrained, context) - len(first) - len(tail) - new
+    if budget <= 0:
+        raise UserError(
+            f"context = {context}: the question has {len(tail)} tokens, the answer up to {new}: "
+            "expected room for a passage beside them"
+        )
     found = passages(text)
     encoded = [encode(f"{passage.text}\n") for passage in found]
     ranked = ranking([passage.text for passage in found], question)
@@ -83,7 +92,10 @@ def end_of(pretrained: Pretrained, path: Path, context: int, new: int) -> list[i
     first = [*first_tokens(pretrained.tokenizer)]
     if room <= len(first):
         raise UserError(f"context = {context}: expected more than the {new} tokens to write")
-    return [*first, *encoder(pretrained.tokenizer)(_text(path))[len(first) - room :]]
+    ids = encoder(pretrained.tokenizer, embeddings(pretrained.model))(_text(path))
+    if not ids:
+        raise UserError(f"{path}: expected text of which the tokenizer makes tokens")
+    return [*first, *ids[len(first) - room :]]
 
 
 def _text(path: Path) -> str:
@@ -131,7 +143,8 @@ def write(
     told = text = ""
     for _ in range(new):
         found = model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token, cache = drawn(found.logits[:, -1].float(), sampling, draws), found.past_key_values
+        scores, cache = numbers(found.logits[:, -1].float()), found.past_key_values
+        token = drawn(scores, sampling, draws)
         if token.item() == tokenizer.eos_token_id:
             break
         rows, written = token[:, None], [*written, token.item()]
@@ -148,7 +161,8 @@ def write(
 def cost_of(pretrained: Pretrained, ids: Sequence[int], answer: Sequence[int]) -> float:
     """Return the mean loss of an answer's tokens after a prompt, nats."""
     rows = torch.tensor([[*ids, *answer]], device=pretrained.model.device)
-    logits = pretrained.model(input_ids=rows, logits_to_keep=len(answer) + 1).logits[0, :-1].float()
+    logits = pretrained.model(input_ids=rows, logits_to_keep=len(answer) + 1).logits[0, :-1]
+    logits = numbers(logits.float())
     return float(torch.nn.functional.cross_entropy(logits, rows[0, -len(answer) :]))
 
 

@@ -82,8 +82,9 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
 def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
     """Return the Hugging Face model with a copy of the weights.
 
-    The weights keep their dtype; attention is sdpa, and there is no dropout. Special token ids are
-    left unset: the configuration of a model here names none.
+    The weights keep their dtype; rotary frequencies are fp32 whatever it is, as from_pretrained
+    leaves them. Attention is sdpa, and there is no dropout. Special token ids are left unset: the
+    configuration of a model here names none.
 
     Raises:
         ValueError: a configuration that Hugging Face's ModernBERT or Llama cannot express; the line
@@ -99,7 +100,8 @@ def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
         if isinstance(model, Encoder)
         else LlamaForCausalLM(_ours_to_llama(config))
     )
-    hf_model = hf_model.to(next(model.parameters()).dtype)
+    for parameter in hf_model.parameters():  # Module.to would cast the frequencies as well.
+        parameter.data = parameter.data.to(next(model.parameters()).dtype)
     theirs, ours = hf_model.state_dict(), model.state_dict()
     with torch.no_grad():
         for name, parts in _pairs(model):

@@ -20,11 +20,12 @@ from jaxtyping import Int
 from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig
 
 from farcontext import files
-from farcontext.checkpoints import load
+from farcontext.checkpoints import load, refusals
 from farcontext.checkpoints.loss_change import before_after
+from farcontext.checkpoints.questions import encoder
 from farcontext.checkpoints.rope_parameters import rope_parameters
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
@@ -134,8 +135,8 @@ def extend(
     parameters, longest = _extended(source, scheme, factor, theta)
     original = source.model.config.max_position_embeddings
     measure = min(round(factor * original), LONGEST) if measure is None else measure
-    tokens = _tokens(text, source.tokenizer, measure) if measure else None
-    tuned_on = _tokens(tuning.text, source.tokenizer, tuning.length) if tuning else None
+    tokens = _tokens(text, source, measure) if measure else None
+    tuned_on = _tokens(tuning.text, source, tuning.length) if tuning else None
     with files.folder_atomic(out) as folder:
         stored = _copy(source, folder)
         stored.pop("rope_scaling", None)  # The old name would be read first.
@@ -245,7 +246,7 @@ def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
         for path in sorted(source.path.rglob("*")):
             inner = path.relative_to(source.path)
             hidden = any(part.startswith(".") for part in inner.parts)
-            if path.is_file() and not hidden and not any(map(path.match, load.PICKLES)):
+            if path.is_file() and not hidden and not any(map(path.match, refusals.PICKLES)):
                 _copy_file(path, folder / inner)
     else:  # It is a GGUF file or a run of ours.
         source.model.save_pretrained(folder)
@@ -271,7 +272,7 @@ def _lengths(original: int, factor: float) -> Iterator[int]:
     yield math.floor(factor * original)
 
 
-def _tokens(text: Path | None, tokenizer: PreTrainedTokenizerBase, least: int) -> Int[Tensor, " T"]:
+def _tokens(text: Path | None, source: load.Pretrained, least: int) -> Int[Tensor, " T"]:
     """Return a text as tokens, without special ones.
 
     It is a file, a folder's .txt and .md files, or Python's reference.
@@ -280,16 +281,15 @@ def _tokens(text: Path | None, tokenizer: PreTrainedTokenizerBase, least: int) -
         whole = "\n\n".join(topics[name] for name in sorted(topics))[: 10 * least + 1000]
     else:
         found = (
-            sorted(p for p in text.rglob("*") if p.suffix in (".txt", ".md"))
+            sorted(p for p in text.rglob("*") if p.suffix in (".txt", ".md") and p.is_file())
             if text.is_dir()
             else [text]
         )
         if not found or not text.exists():
             raise UserError(f"{text}: expected a .txt or .md file, or a folder with some")
         whole = "\n\n".join(read_text(path) for path in found)
-    tokens = torch.tensor(
-        tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long
-    )
+    encode = encoder(source.tokenizer, load.embeddings(source.model))
+    tokens = torch.tensor(encode(whole), dtype=torch.long)
     if len(tokens) <= least:
         name = "Python's language reference" if text is None else text
         raise UserError(f"{name}: {len(tokens)} tokens: expected more than {least}")

@@ -1,19 +1,17 @@
 """Loading of somebody else's checkpoint, without its code and without the network.
 
 A checkpoint is a Hugging Face folder, a GGUF file, or a run of our own; nothing in it is run.
-transformers reads the first two; what it would take from the folder beyond data (code, pickled
-weights, a kernel from a repository) is refused before it looks.
+transformers reads the first two, after `refusals` and `headers` have seen what they hold.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer as BPETokenizer
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -23,7 +21,9 @@ from transformers import PreTrainedTokenizerFast as WrappedTokenizer
 from transformers.utils import logging
 
 from farcontext import files
+from farcontext.checkpoints import headers, refusals
 from farcontext.checkpoints.convert import to_hf
+from farcontext.checkpoints.headers import reading
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder
@@ -31,19 +31,8 @@ from farcontext.schema import SPECIAL, validate
 from farcontext.train import checkpoint, kept
 from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder
-from farcontext.train.loop import build_model
 
-# They are values of model_type.
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
-CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
-FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # These keys name code, so any value is refused.
-# A value with "/" names a repository.
-IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_implementation")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-SHARDS = ".safetensors.index.json"
-# transformers opens the file that this key of config.json names.
-CHOSEN_WEIGHTS = "transformers_weights"
+LOCALLY = {"trust_remote_code": False, "local_files_only": True}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -84,7 +73,7 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
             "farcontext"
         )
     if (path / "config.json").is_file():
-        config = _config(path)
+        config = refusals.configuration(path)
         if "model_type" not in config and checkpoint.steps(path):
             return _load_ours(path, config, DTYPES[dtype])
         return _load_folder(path, config, DTYPES[dtype])
@@ -113,150 +102,60 @@ def convert_gguf(source: Path, out: Path) -> None:
             files.write_atomic(path, path.read_bytes())
 
 
-# ----------------------------------------------------------------------------------------- refusals
-
-
-def _config(folder: Path) -> dict:
-    """Return config.json after refusing what would run code."""
-    config = files.read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'}: expected a JSON object")
-    for name in CONFIGS:
-        if (folder / name).is_file():
-            for key, value in _settings(files.read_json(folder / name)):
-                _refuse_code(folder / name, key, value)
-    for key, value in _settings(config):
-        if key == CHOSEN_WEIGHTS and value is not None:
-            _expect_own_weights(
-                folder, folder / "config.json", key, value, (".safetensors", SHARDS)
-            )
-    if (folder / "adapter_config.json").exists():
-        raise UserError(
-            f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another "
-            "model"
-        )
-    return config
-
-
-def _settings(value: object) -> Iterator[tuple[str, object]]:
-    """Yield every key and value of a JSON document, at any depth."""
-    if isinstance(value, dict):
-        yield from value.items()
-    for inner in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
-        yield from _settings(inner)
-
-
-def _refuse_code(path: Path, key: str, value: object) -> None:
-    if key in FROM_ELSEWHERE:
-        raise UserError(
-            f"{path}: {key}: names code of its own: expected a model of transformers' own, "
-            f"without {key}"
-        )
-    named = (
-        [value]
-        if isinstance(value, str)
-        else list(value.values())
-        if isinstance(value, dict)
-        else []
-    )
-    if key.removesuffix("_internal") in IMPLEMENTATIONS and any("/" in str(name) for name in named):
-        raise UserError(
-            f"{path}: {key} = {value!r:.60}: names code in a repository: expected sdpa or no such "
-            "key"
-        )
-
-
-def _expect_family(where: Path, model_type: object) -> None:
-    if model_type not in FAMILIES:
-        raise UserError(
-            f"{where}: model_type = {model_type!r:.60}: expected one of {', '.join(FAMILIES)}"
-        )
-
-
-def _expect_safetensors(folder: Path) -> None:
-    """Refuse weights that are not safetensors files of this folder, unopened."""
-    for index in sorted(folder.glob(f"*{SHARDS}")):
-        _expect_own_shards(folder, index)
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    found = f"{pickles[0]} is a pickle, which can run code" if pickles else "no weights"
-    raise UserError(f"{folder}: {found}: expected model.safetensors")
-
-
-def _expect_own_shards(folder: Path, index: Path) -> None:
-    """Hold every file that an index of shards names against the folder."""
-    content = files.read_json(index)
-    named = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(named, dict):
-        raise UserError(
-            f"{index}: weight_map: expected a JSON object: name of a weight to name of a file"
-        )
-    for weight, shard in named.items():
-        _expect_own_weights(folder, index, weight, shard, (".safetensors",))
-
-
-def _expect_own_weights(
-    folder: Path, where: Path, key: str, name: object, endings: tuple[str, ...]
-) -> None:
-    """Refuse a file of weights that is not a safetensors file here."""
-    plain = (
-        isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
-    )
-    if not plain or not name.endswith(endings) or not (folder / name).is_file():
-        raise UserError(
-            f"{where}: {key!r:.60} = {name!r:.60}: expected a {endings[0]} file in the same folder"
-        )
-
-
 # ------------------------------------------------------------------------------------------ loading
 
 
 def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
-    _expect_family(folder / "config.json", config.get("model_type"))
-    _expect_safetensors(folder)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(
-            f"{folder}: no tokenizer: expected {TOKENIZERS[0]} (or {' or '.join(TOKENIZERS[1:])})"
-        )
-    model = _model(folder, folder, dtype, use_safetensors=True)
-    return Pretrained(model, _tokenizer(folder, folder), folder.resolve().name, folder)
+    where = folder / "config.json"
+    refusals.expect_family(where, config.get("model_type"))
+    given = validate(refusals.Configuration, config, str(where))
+    stored = headers.safetensors_header(refusals.weights_of(folder, config))
+    refusals.expect_tokenizer(folder)
+    if given.layers:  # transformers makes lists of that length before it reads any weights.
+        headers.expect_layers(where, *given.layers, stored)
+    model = _model(folder, folder, stored, dtype, use_safetensors=True)
+    return Pretrained(model, _tokenizer(folder, folder, model), folder.resolve().name, folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise UserError(f"{path}: expected a GGUF file, which begins with the letters GGUF")
-    model = _model(path, path.parent, dtype, gguf_file=path.name)
-    _expect_family(path, model.config.model_type)
+    settings, stored = headers.gguf_header(path)
+    layers = f"{settings.get('general.architecture')}.block_count"
+    headers.expect_layers(path, layers, settings.get(layers), stored)
+    model = _model(path, path.parent, stored, dtype, gguf_file=path.name)
     # transformers still counts the unpacked weights as quantised, and then refuses to save them.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return Pretrained(model, _tokenizer(path, path.parent, gguf_file=path.name), path.stem, path)
+    tokens = _tokenizer(path, path.parent, model, gguf_file=path.name)
+    return Pretrained(model, tokens, path.stem, path)
 
 
 def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
-    run = validate(RunConfig, config, str(folder / "config.json"))
+    where = folder / "config.json"
+    run = validate(RunConfig, config, str(where))
     kept.expect_origin(folder, run)
-    found = checkpoint.latest(folder)
-    ours = build_model(run.model)
-    if found is None or not isinstance(ours, Decoder):
-        raise UserError(f"{folder / 'config.json'}: kind = {run.model.kind}: expected a decoder")
-    ours.load_state_dict(found.tensors("model"))
+    with reading(folder, "its checkpoint cannot be read"):
+        found = checkpoint.latest(folder)
+    if found is None or run.model.kind != "decoder":
+        raise UserError(f"{where}: kind = {run.model.kind}: expected a decoder")
+    stored = headers.safetensors_header([found.folder / "model.safetensors"])
+    headers.expect_layers(where, "layers", run.model.layers, stored)
+    with torch.device("meta"):
+        headers.expect_weights(where, Decoder(run.model), stored)
+    ours = Decoder(run.model)
+    with reading(found.folder, "its weights cannot be loaded"):
+        ours.load_state_dict(found.tensors("model"))
     try:
-        model = to_hf(ours)
+        model = to_hf(ours.to(dtype))
     except ValueError as error:  # Llama cannot express such a model.
-        raise UserError(f"{folder / 'config.json'}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
+    headers.expect_numbers(found.folder, model)
     tokens = wrapped(load_tokenizer(tokens_folder()))
     if len(tokens) > run.model.vocab_size:
         raise UserError(
-            f"{folder / 'config.json'}: vocab_size = {run.model.vocab_size}: expected "
-            f"{len(tokens)} or more"
+            f"{where}: vocab_size = {run.model.vocab_size}: expected {len(tokens)} or more"
         )
-    return Pretrained(_still(model.to(dtype)), tokens, folder.name, folder)
+    return Pretrained(_still(model), tokens, folder.name, folder)
 
 
 def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
@@ -267,55 +166,64 @@ def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
     return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
 
 
-def _model(named: Path, folder: Path, dtype: torch.dtype, **how: object) -> PreTrainedModel:
-    """Let transformers load weights; `named` stands in messages."""
+def _model(
+    named: Path, folder: Path, stored: dict[str, headers.Stored], dtype: torch.dtype, **how: object
+) -> PreTrainedModel:
+    """Let transformers load weights; `named` stands in messages.
+
+    The model is first built without memory, and held against the header of its weights.
+    """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
+    gguf = {"gguf_file": how["gguf_file"]} if "gguf_file" in how else {}
+    with reading(named, "cannot be loaded"):
+        config = AutoConfig.from_pretrained(folder, **LOCALLY, **gguf)
+    refusals.expect_family(named, config.model_type)
+    validate(refusals.Configuration, config.to_dict(), str(named))
+    with reading(named, "cannot be loaded"), torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    headers.expect_weights(named, built, stored)
+    with reading(named, "cannot be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa",
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # They are refused below, with both shapes.
+            **LOCALLY,
             **how,
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
-    except Exception as error:
-        # huggingface_hub's strict checks of a configuration have classes of their own.
-        if type(error).__module__.split(".")[0] not in ("huggingface_hub", "transformers"):
-            raise
-        raise UserError(f"{named}: cannot be loaded: {_short(error)}") from None
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if bad := sorted(map(str, report[kind])):
             raise UserError(
                 f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's "
                 "weights"
             )
+    headers.expect_numbers(named, model)
     return _still(model)
 
 
-def _tokenizer(named: Path, folder: Path, **how: object) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, **how
+def _tokenizer(
+    named: Path, folder: Path, model: PreTrainedModel, **how: object
+) -> PreTrainedTokenizerBase:
+    with reading(named, "its tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCALLY, **how)
+        added = tokenizer.get_added_vocab()
+        words = [n for word, n in tokenizer.get_vocab().items() if word not in added]
+        around = tokenizer("a").input_ids  # It may hold what begins and ends every text.
+    # An added token may lie beyond the model if no text holds it, as one for padding often does.
+    rows = embeddings(model)
+    if (last := max([*words, *around], default=-1)) >= rows:
+        raise UserError(
+            f"{named}: its tokenizer has tokens up to {last}, its model {rows} embeddings: "
+            f"expected tokens up to {rows - 1}"
         )
-    except Exception as error:  # The tokenizers library raises bare Exception.
-        raise UserError(f"{named}: its tokenizer cannot be loaded: {_short(error)}") from None
+    return tokenizer
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def embeddings(model: PreTrainedModel) -> int:
+    """Return how many tokens a model can read."""
+    return len(model.get_input_embeddings().weight)
 
 
 def _still(model: PreTrainedModel) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farcontext import files
-from farcontext.checkpoints.load import Pretrained
+from farcontext.checkpoints.load import Pretrained, embeddings
 from farcontext.checkpoints.questions import encoder
 from farcontext.data.corpus import EXTENSIONS, load_documents, read_text
 from farcontext.files import UserError
@@ -60,7 +60,7 @@ def read(pretrained: Pretrained, path: Path | None) -> Text:
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UserError(f"{source}: expected prose, found no text")
-    encode = encoder(pretrained.tokenizer)
+    encode = encoder(pretrained.tokenizer, embeddings(pretrained.model))
     return Text(tuple(texts), tuple(tuple(encode(text)) for text in texts), source)
 
 

@@ -21,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from farcontext.checkpoints.token_losses import numbers
+from farcontext.files import UserError
 from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
 from farcontext.tasks.words import NAMES, draw_words
@@ -85,6 +87,7 @@ def suffix_scores(
         scores = model(
             input_ids=rows, attention_mask=seen, past_key_values=repeated, use_cache=True
         ).logits
+        numbers(scores)
         found += [
             s[: len(suffix)].float().log_softmax(-1).cpu()
             for s, suffix in zip(scores, batch, strict=True)
@@ -92,9 +95,25 @@ def suffix_scores(
     return found
 
 
-def encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
-    """Return text → ids without special tokens."""
-    return lambda text: tokenizer.encode(text, add_special_tokens=False)
+def encoder(
+    tokenizer: PreTrainedTokenizerBase, rows: int | None = None
+) -> Callable[[str], list[int]]:
+    """Return text → ids without special tokens.
+
+    With `rows`, the embeddings of a model, a text with a token beyond them raises UserError: added
+    tokens may lie there.
+    """
+
+    def encode(text: str) -> list[int]:
+        ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        if rows is not None and (last := max(ids, default=-1)) >= rows:
+            raise UserError(
+                f"text: {tokenizer.convert_ids_to_tokens(last)!r:.60} is token {last}: expected "
+                f"tokens up to {rows - 1}, the model's"
+            )
+        return ids
+
+    return encode
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:

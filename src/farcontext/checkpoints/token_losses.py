@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from farcontext.files import UserError
+
 SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
 
 
@@ -34,6 +36,15 @@ def token_losses(
         hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
     output = model.get_output_embeddings()
     slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
-    return torch.cat(
-        [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
-    ).cpu()
+    losses = [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
+    return numbers(torch.cat(losses).cpu())
+
+
+def numbers(scores: Tensor) -> Tensor:
+    """Return a model's scores, or raise UserError if it gives NaN or infinity."""
+    if not scores.isfinite().all():
+        raise UserError(
+            "the model's scores hold NaN or infinity: expected numbers; its weights may be too "
+            "large, or damaged"
+        )
+    return scores

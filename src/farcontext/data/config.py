@@ -4,11 +4,15 @@ It says which texts become a corpus, and how a tokenizer is made. This module ca
 without torch.
 """
 
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from farcontext.schema import Count, Frozen, Share
+
+# The name of a source or a domain becomes that of a folder or a file.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class Dataset(Frozen):
@@ -33,7 +37,9 @@ class Corpus(Frozen):
     """Stage `corpus`: which sources become documents, and how they are split."""
 
     # The list may be empty when one of the next two is given.
-    sources: Annotated[tuple[str, ...], Field(strict=False)]
+    sources: Annotated[
+        tuple[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], ...], Field(strict=False)
+    ]
     # Your own .txt, .md, .jsonl and .parquet files are added as one more source.
     folder: str | None = None
     dataset: Dataset | None = None  # It is one more source.

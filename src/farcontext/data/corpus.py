@@ -17,11 +17,11 @@ from pathlib import Path
 
 from farcontext import files
 from farcontext.data import columns
-from farcontext.data.config import Corpus
+from farcontext.data.config import NAME, Corpus
 from farcontext.data.documents import Document, remove_duplicates, split_of
 from farcontext.data.manuals import read_manuals
 from farcontext.files import MAX_BYTES, UserError
-from farcontext.messages import printable
+from farcontext.messages import one_line, printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
@@ -41,14 +41,10 @@ def read_text(path: Path) -> str:
         UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it
             was read.
     """
-    before = path.stat()
-    if before.st_size > MAX_BYTES:
-        raise UserError(f"{path}: {before.st_size} bytes: expected at most {MAX_BYTES} in one file")
     try:
-        data = path.read_bytes()
+        before, data, after = path.stat(), files.read_regular(path, MAX_BYTES), path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(
         data
     ) != after.st_size:
@@ -137,7 +133,10 @@ def _read_chapters(folder: Path, origin: Document) -> Iterator[Document]:
     for path in sorted(folder.rglob("*.json")):
         if path.name == "source.json":
             continue
-        for number, text in enumerate(json.loads(read_text(path))):
+        chapters = files.read_json(path)
+        if not isinstance(chapters, list) or not all(isinstance(one, str) for one in chapters):
+            raise UserError(f"{path}: expected a list of texts")
+        for number, text in enumerate(chapters):
             group = f"{path.stem}:{number // CHAPTERS_A_GROUP:02d}"
             yield replace(origin, title=text.split("\n")[0].strip(), group=group, text=text)
 
@@ -155,6 +154,14 @@ def _read_source(
 ) -> tuple[dict, list[Document]]:
     folder = sources / name
     entry = files.read_json(folder / "source.json")
+    keys = ("domain", "language", "licence", "reader", "title", "sha256")
+    if not isinstance(entry, dict) or not set(keys) <= set(entry):
+        raise UserError(f"{folder / 'source.json'}: expected the keys {', '.join(keys)}")
+    if not NAME.fullmatch(str(entry["domain"])):
+        raise UserError(
+            f"{folder / 'source.json'}: domain = {entry['domain']!r:.60}: expected letters, "
+            "digits, _, - and ."
+        )
     origin = Document("", entry["domain"], entry["language"], "", "", name, entry["licence"], "")
     match entry["reader"]:
         case "files":
@@ -262,7 +269,22 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
             "`farcontext corpus` makes them"
         )
     with path.open("rb") as stream:  # Bytes are read, so that only \n ends a line.
-        yield from (Document(**json.loads(line)) for line in stream)
+        for number, line in enumerate(stream, 1):
+            yield _document(line, f"{path}: line {number}")
+
+
+def _document(line: bytes, where: str) -> Document:
+    """Return a document of one line; its domain names files, so it is held against NAME."""
+    try:
+        document = Document(**json.loads(line))
+        plain = NAME.fullmatch(document.domain) is not None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: expected a document: {one_line(error)}") from None
+    if not plain:
+        raise UserError(
+            f"{where}: domain = {document.domain!r:.60}: expected letters, digits, _, - and ."
+        )
+    return document
 
 
 def load_documents(folder: Path, split: str, domain: str | None = None) -> list[Document]:

@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from farcontext import files
 from farcontext.files import MAX_BYTES, UserError
+from farcontext.messages import one_line
 
 # One family may hold this share of the budget: a larger one would be most of a split.
 FAMILY_SHARE = 0.02
@@ -58,11 +60,15 @@ def read_manuals(folder: Path, budget: int) -> Iterator[Manual]:
 
 
 def _read_service(path: Path) -> dict[str, Any]:
-    with gzip.open(path) as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: expected at most {MAX_BYTES} bytes when unpacked")
-    return json.loads(data)
+    try:
+        with gzip.open(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: expected at most {MAX_BYTES} bytes when unpacked")
+        return json.loads(data)
+    # gzip raises the first three, and JSON the last two.
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON in gzip: {one_line(error)}") from None
 
 
 def _family_hash(family: Sequence[Manual]) -> str:

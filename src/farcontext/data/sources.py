@@ -11,19 +11,23 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, BinaryIO, Literal, Self
 
 import pooch
 from pydantic import Field, model_validator
 
 from farcontext import files
+from farcontext.data.config import NAME
 from farcontext.files import MAX_BYTES, UserError
+from farcontext.messages import one_line
 from farcontext.schema import Frozen, read_yaml, validate
 
-# The name of a source or a domain becomes that of a folder or a file.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+PAGE = re.compile(r"https?://[^\s\0]+")
+ENCRYPTED = 1  # This bit of a member's flags says so.
 SECONDS = 30  # A download that brings no byte for so long is given up.
 
 
@@ -51,8 +55,15 @@ class Source(Frozen):
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"kind = {self.kind}: expected {key}")
-        if self.path is not None and _escapes(self.path):
-            raise ValueError(f"path = {self.path}: expected a relative path without ..")
+        if self.path is not None and (_escapes(self.path) or self.path == "source.json"):
+            raise ValueError(
+                f"path = {self.path!r}: expected a relative path without .., not source.json"
+            )
+        # pip would take an option, a folder or an address for the package.
+        for key, form in (("package", NAME), ("version", VERSION), ("url", PAGE)):
+            value = getattr(self, key)
+            if value is not None and not form.fullmatch(value):
+                raise ValueError(f"{key} = {value!r:.60}: expected a plain {key}")
         if not NAME.fullmatch(self.domain):
             raise ValueError(
                 f"domain = {self.domain!r}: expected letters, digits, _, - and . alone: "
@@ -143,62 +154,104 @@ def _wheel(source: Source, scratch: Path, where: str) -> Path:
 def _escapes(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return (
-        path.startswith(("/", "\\")) or "\\" in path or ":" in path or ".." in parts or "\0" in path
+        path.startswith(("/", "\\"))
+        or any(character in path for character in "\\:\0")
+        or ".." in parts
+        or not parts
     )
 
 
 def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None:
     """Write the members that match a glob under their own paths.
 
-    Any unsafe name refuses the whole wheel.
+    Any unsafe name refuses the whole wheel, and nothing is written before all are checked.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            for member in archive.infolist():
-                if _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(
-                        f"{where}: member = {member.filename!r}: "
-                        "expected a plain path inside the wheel"
-                    )
+            members = archive.infolist()
+            _check(members, where)
             chosen = [
                 m
-                for m in archive.infolist()
-                if any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
+                for m in members
+                if not m.is_dir() and any(fnmatch.fnmatchcase(m.filename, glob) for glob in globs)
             ]
             if not chosen:
                 raise UserError(
                     f"{where}: members = {list(globs)}: expected at least one such file in "
                     f"{wheel.name}"
                 )
+            if (size := sum(member.file_size for member in chosen)) > MAX_BYTES:
+                raise UserError(
+                    f"{where}: members = {list(globs)}: {size} bytes unpacked: expected at most "
+                    f"{MAX_BYTES}"
+                )
             for member in chosen:
-                if member.file_size > MAX_BYTES:
-                    raise UserError(
-                        f"{where}: {member.filename}: expected at most {MAX_BYTES} bytes"
-                    )
                 files.write_atomic(folder / member.filename, archive.read(member))
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{where}: {wheel.name}: expected a wheel: {error}") from None
+    # zipfile's own errors for a damaged member are several.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise UserError(f"{where}: {wheel.name}: expected a wheel: {one_line(error)}") from None
+
+
+def _check(members: Sequence[zipfile.ZipInfo], where: str) -> None:
+    """Refuse a name that escapes or comes twice, a link, and what is packed in an unusual way."""
+    seen = set()
+    for member in members:
+        # zipfile cuts a name at its first NUL; the original name still has it.
+        name = member.orig_filename
+        if _escapes(name) or _escapes(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(
+                f"{where}: member = {name!r:.90}: expected a plain path inside the wheel"
+            )
+        if (plain := member.filename.rstrip("/")) in seen:
+            raise UserError(f"{where}: member = {name!r:.90}: expected each member once")
+        seen.add(plain)
+        # Other methods may unpack without end before a size is looked at.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError(
+                f"{where}: member = {name!r:.90}: compression {member.compress_type}: expected "
+                "stored or deflated"
+            )
+        if member.flag_bits & ENCRYPTED:
+            raise UserError(f"{where}: member = {name!r:.90}: expected no encryption")
+
+
+class _Limited:
+    """A file that takes at most MAX_BYTES, of what is unpacked on its way."""
+
+    def __init__(self, stream: BinaryIO, origin: str) -> None:
+        self.stream, self.origin, self.left = stream, origin, MAX_BYTES
+
+    def write(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            raise UserError(f"{self.origin}: expected at most {MAX_BYTES} bytes")
+        self.stream.write(data)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def _page(source: Source, scratch: Path, where: str) -> Path:
     pooch.get_logger().setLevel("WARNING")
     mirror = os.environ.get("FARCONTEXT_DATA_MIRROR")
 
-    def from_mirror(url: str, output: str, _: object) -> None:
-        Path(output).write_bytes((Path(mirror) / source.path).read_bytes())
+    origin = str(Path(mirror) / source.path if mirror else source.url)
 
-    downloader = from_mirror if mirror else pooch.HTTPDownloader(timeout=SECONDS)
-    origin = Path(mirror) / source.path if mirror else source.url
+    def download(url: str, output: str, pool: object) -> None:
+        with Path(output).open("wb") as stream:
+            if mirror:
+                stream.write(files.read_regular(origin, MAX_BYTES))
+            else:
+                pooch.HTTPDownloader(timeout=SECONDS)(url, _Limited(stream, origin), pool)
+
     try:
         name = pooch.retrieve(
-            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=downloader
+            source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=download
         )
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # requests raises OSErrors, and pooch raises ValueError for a wrong hash.
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    # requests raises OSErrors, and pooch raises ValueError for a wrong hash.
+    except (OSError, ValueError) as error:
         hint = "" if mirror else " (FARCONTEXT_DATA_MIRROR=FOLDER reads it from a folder)"
-        raise UserError(
-            f"{where}: {origin}: cannot be fetched: {' '.join(str(error).split())}{hint}"
-        ) from None
+        raise UserError(f"{where}: {origin}: cannot be fetched: {one_line(error)}{hint}") from None
     return Path(name)
