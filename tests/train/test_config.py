@@ -14,7 +14,8 @@ from tiny import make_project, task_run, tiny_run
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.positions import OPTIONS, SCHEMES
 from farcontext.schema import parse_yaml, read_yaml, validate
-from farcontext.train.config import MADE, VOCABULARY, OptimizerConfig, RunConfig, Task
+from farcontext.tasks.rows import MADE, VOCABULARY
+from farcontext.train.config import OptimizerConfig, RunConfig, Task
 
 SHAPE = {
     "kind": "encoder",

@@ -7,25 +7,10 @@ import inspect
 import math
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from farcontext.nn.config import RECURRENT, ModelConfig
 from farcontext.schema import Count, DType, Frozen, Positive, Share
-from farcontext.tasks import flip_flop, recall
-
-# The tasks whose rows are made anew in each step: the functions' keywords are the options.
-MADE = {
-    "dense_recall": recall.dense_recall,
-    "recall": recall.recall,
-    "flip_flop": flip_flop.flip_flop,
-}
-# They have so many ids; an encoder's mask is one more.
-VOCABULARY = {
-    "dense_recall": recall.VOCABULARY,
-    "recall": recall.VOCABULARY,
-    "flip_flop": flip_flop.VOCABULARY,
-}
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -68,6 +53,8 @@ class Task(Frozen):
 
     @model_validator(mode="after")
     def _takes_its_options(self) -> Self:
+        from farcontext.tasks.rows import MADE  # noqa: PLC0415 (brings in numpy, here and below)
+
         make = MADE.get(self.name)
         parameters = inspect.signature(make).parameters.values() if make else ()
         known = [x.name for x in parameters if x.kind is x.KEYWORD_ONLY] or ["digest"]
@@ -97,6 +84,10 @@ class Stage(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        import numpy as np  # noqa: PLC0415
+
+        from farcontext.tasks.rows import MADE  # noqa: PLC0415
+
         for task in self.tasks:
             if self.source is not None and task.name in MADE:
                 raise ValueError(
@@ -218,6 +209,8 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _model_holds_batch(self) -> Self:
+        from farcontext.tasks.rows import VOCABULARY  # noqa: PLC0415
+
         model, length, extension = self.model, self.batch.length, self.model.extension
         if model.random_positions and length > model.random_positions:
             raise ValueError(

@@ -17,8 +17,9 @@ import numpy as np
 from farcontext import files
 from farcontext.files import UserError
 from farcontext.schema import PAD
+from farcontext.tasks.rows import MADE
 from farcontext.train.batches import IGNORE, TASKS, Batch, generator, tensor
-from farcontext.train.config import MADE, Curriculum, Task
+from farcontext.train.config import Curriculum, Task
 
 
 def task_rows(
