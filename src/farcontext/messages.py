@@ -108,7 +108,7 @@ def _expectation(model: type[BaseModel], location: tuple[str | int, ...], messag
             if "$ref" in node:
                 node = whole["$defs"][node["$ref"].rpartition("/")[2]]
             node = (
-                node["items"]
+                node.get("items") or node["prefixItems"][part]
                 if isinstance(part, int)
                 else node.get("properties", {}).get(part) or node["additionalProperties"]
             )
@@ -128,6 +128,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
             words = f"one of {', '.join(names)}"
         case {"type": "integer" | "number" as kind}:
             signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+            signs["exclusiveMaximum"] = "<"
             limits = " and ".join(
                 f"{sign} {node[key]}" for key, sign in signs.items() if key in node
             )
@@ -137,6 +138,8 @@ def _in_words(node: Mapping[str, Any]) -> str:
                 f"a list of {'1 or more' if node.get('minItems') else '0 or more'}, each "
                 f"{_in_words(inner)}"
             )
+        case {"type": "array", "prefixItems": inner}:
+            words = f"a list of {len(inner)}, each {_in_words(inner[0])}"
         case {"type": "string", "pattern": pattern}:
             words = f"text that matches {pattern}"
         case _:

@@ -105,7 +105,18 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         raise UserError(f"{name}: expected a mapping of keys to values")
     if (wrong := _wrong_key(value)) is not None:
         raise UserError(f"{name}: key {wrong[0]!r}: expected text for a key")
+    if (key := _outsized(value)) is not None:
+        raise UserError(f"{name}: {key}: expected a whole number of at most 64 bits")
     return value
+
+
+def _outsized(value: object, place: str = "") -> str | None:
+    """Return where a whole number stands that no 64 bits hold."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        inner = (_outsized(x, f"{place}.{key}" if place else str(key)) for key, x in items)
+        return next(filter(None, inner), None)
+    return place if isinstance(value, int) and value.bit_length() > 63 else None
 
 
 def _wrong_key(value: object) -> tuple[object] | None:

@@ -24,6 +24,26 @@ HARMLESS = {
         '    _expect(theta > 1, "theta"',
         '    _expect(theta > 0, "theta"',
     ),
+    "another check of a configuration": (
+        "nn/config",
+        "        if self.heads % kv_heads:\n",
+        "        if self.layers > 900:\n"
+        '            raise ValueError("layers: expected fewer")\n'
+        "        if self.heads % kv_heads:\n",
+    ),
+    "a validator that only checks": (
+        "train/config",
+        '    @model_validator(mode="after")\n',
+        '    @model_validator(mode="after")\n'
+        "    def _few(self) -> Self:\n"
+        '        """Refuse."""\n'
+        "        for stage in getattr(self.batch, 'stages', ()):\n"
+        "            if stage.steps > self.steps:\n"
+        '                raise ValueError("steps: expected more")\n'
+        "        return self\n\n"
+        '    @model_validator(mode="after")\n',
+    ),
+    "words about a scheme": ("nn/positions", "θ^(−2i/H), extends", "θ^(−2i/H) and extends"),
     "a suggestion": (
         "messages",
         "def did_you_mean",
@@ -89,6 +109,15 @@ REAL = {
     ),
     "a constant": ("nn/masks", "ALL = slice(None)", "ALL = slice(0, None)", "both"),
     "a default of a configuration": ("nn/config", ' = "rope"', ' = "none"', "both"),
+    "a validator that comes before": (
+        "nn/config",
+        '    @model_validator(mode="after")\n',
+        '    @model_validator(mode="before")\n    @classmethod\n'
+        "    def _first(cls, values: dict) -> dict:\n"
+        "        return values\n\n"
+        '    @model_validator(mode="after")\n',
+        "both",
+    ),
     "the rate of learning": (
         "train/optimizer",
         "(step + 1) / config.warmup",
@@ -228,6 +257,59 @@ def test_a_name_is_followed_through_every_form_of_import(text: str, tmp_path: Pa
     assert {name for name in first if first[name] != second[name]} == {"ONE"}
     if "getattr" not in text:  # There the whole module counts.
         assert "h" not in first
+
+
+CHECK = """
+class A(Frozen):
+    x: int = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        most = LIMIT
+        if self.x > most:
+            raise ValueError("x: expected less")
+        return self
+
+
+LIMIT = 3
+
+
+def f():
+    return A()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("self.x > most", "self.x > most + 1", False),
+        ("LIMIT = 3", "LIMIT = 4", False),
+        ("        most = LIMIT\n", "        most = max(LIMIT, 2)\n", False),
+        ('"after"', '"before"', True),
+        ('"after"', '"wrap"', True),
+        ('@model_validator(mode="after")', "@property", True),
+        ("        return self\n", "        return self.model_copy(update={'x': 2})\n", True),
+        ("        return self\n", "        self = A(x=2)\n        return self\n", True),
+        ("        return self\n", "        return (self := A(x=2))\n", True),
+        ("        return self\n", "        if most:\n            return self\n", True),
+        ("        most = LIMIT\n", "        self.x = most = LIMIT\n", True),
+        ("        most = LIMIT\n", "        self.x += (most := LIMIT)\n", True),
+        ("        most = LIMIT\n", "        most = object.__setattr__(self, 'x', 3)\n", True),
+        ("        most = LIMIT\n", "        most = setattr(self, 'x', 3)\n", True),
+        ("        most = LIMIT\n", "        vars(self)['x'] = most = 3\n", True),
+        ("        most = LIMIT\n", "        most = LIMIT\n        self.y.append(most)\n", True),
+        ("        most = LIMIT\n", "        global most\n        most = LIMIT\n", True),
+    ],
+)
+def test_only_a_validator_that_can_change_nothing_does_not_count(
+    old: str, new: str, counts: bool, tmp_path: Path
+) -> None:
+    assert old in CHECK
+    digests = [
+        fingerprints.of_symbol("farcontext.a", "f", made(tmp_path, {"a": text}))
+        for text in (CHECK, CHECK.replace(old, new, 1))
+    ]
+    assert (digests[0]["A"] != digests[1]["A"]) == counts
 
 
 def test_a_local_name_is_not_the_modules(tmp_path: Path) -> None:

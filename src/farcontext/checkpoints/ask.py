@@ -18,7 +18,7 @@ from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import numbers
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
-from farcontext.measure.retrieval import Passage, chosen, passages, ranking
+from farcontext.measure.retrieval import UNSPACED, Passage, chosen, passages, ranking, spaced
 from farcontext.nn.generation import GREEDY, Sampling, drawn
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # Only a continuation is drawn at random.
@@ -157,6 +157,11 @@ def write(
     yield text[len(told) :]
 
 
+def _words(text: str) -> set[str]:
+    """Return the words of three letters or more, or of two where a script has no spaces."""
+    return {word.lower() for word in re.findall(rf"[{UNSPACED}]{{2}}|\w{{3,}}", spaced(text))}
+
+
 @torch.inference_mode()
 def cost_of(pretrained: Pretrained, ids: Sequence[int], answer: Sequence[int]) -> float:
     """Return the mean loss of an answer's tokens after a prompt, nats."""
@@ -171,12 +176,10 @@ def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> l
 
     They say where to look for it, what reading was worth, and how large the model is.
     """
-    words = {word.lower() for word in re.findall(r"\w{3,}", answer)}
+    words = _words(answer)
 
     def share(passage: Passage) -> float:
-        return len(words & {word.lower() for word in re.findall(r"\w{3,}", passage.text)}) / max(
-            1, len(words)
-        )
+        return len(words & _words(passage.text)) / max(1, len(words))
 
     where = sorted(prompt.read, key=lambda passage: -share(passage))[:3]
     lines = [f"read of {path}: {prompt.why}; {len(prompt.ids)} tokens"]

@@ -4,7 +4,9 @@ They are those that BM25 ranks highest for a question. The module also says wher
 stand.
 
 BM25 is bm25s's (Lù 2024), Lucene's variant with k1 = 1.5 and b = 0.75; words as they are, no
-stemming, English stop words left out. Scores are comparable within one context and question only.
+stemming, English stop words left out. Where a script writes no spaces between words, each two
+neighbouring characters count as one (as Lucene's CJKBigramFilter has it). Scores are comparable
+within one context and question only.
 """
 
 import re
@@ -22,6 +24,21 @@ EXTRACTS = ("lead", "random", "bm25")
 # A passage has so many words at most, so that a long paragraph has more than one place.
 PASSAGE = 120
 PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*(?:\n|\Z))+")  # A paragraph's lines are not blank.
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Bopomofo, Han.
+UNSPACED = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecd\u0edc-\u0edf\u1000-\u103f\u1050-\u109f\u1780-\u17d3"
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u312f\u31f0-\u31ff\uff66-\uff9f"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+RUN = re.compile(f"[{UNSPACED}]{{2,}}")
+WORD = rf"[{UNSPACED}]{{2}}|\b\w\w+\b"  # As `spaced` parts a text: two characters or more.
+# What counts as a word of a passage: two characters there, 100 at most of anything else.
+STEP = re.compile(rf"\s*(?:[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]{{1,100}})\s*")
+
+
+def spaced(text: str) -> str:
+    """Return a text whose runs of scripts without spaces are pairs of neighbours, with spaces."""
+    return RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run.group())))} ", text)
 
 
 def ranking(texts: Sequence[str], question: str) -> list[int]:
@@ -30,11 +47,12 @@ def ranking(texts: Sequence[str], question: str) -> list[int]:
     They are the texts that share a word with the question; equal scores keep the order of the
     texts.
 
-    A word has two letters or more. A question without one ("???"), or texts without any, share
-    nothing.
+    A word has two letters or more, or is two neighbours of `UNSPACED`. A question without one
+    ("???"), or texts without any, share nothing.
     """
-    words = bm25s.tokenize(list(texts), show_progress=False)
-    asked = bm25s.tokenize([question], return_ids=False, show_progress=False)[0]
+    parted = {"token_pattern": WORD, "show_progress": False}
+    words = bm25s.tokenize([spaced(text) for text in texts], **parted)
+    asked = bm25s.tokenize([spaced(question)], return_ids=False, **parted)[0]
     if not asked or not words.vocab:
         return []
     index = bm25s.BM25()
@@ -111,7 +129,7 @@ class Passage:
 def passages(text: str) -> list[Passage]:
     """Return a text's paragraphs in order, long ones in pieces.
 
-    Pieces consist of whole lines, or of words where a line is long.
+    Pieces consist of whole lines, or of words (`STEP`) where a line is long.
     """
     found = []
     for paragraph in PARAGRAPH.finditer(text):
@@ -131,8 +149,12 @@ def _pieces(paragraph: str) -> Iterator[str]:
     """
     held, count = "", 0
     for line in re.findall(r"[^\n]*\n|[^\n]+\Z", paragraph):
-        for part in re.findall(rf"(?:\s*\S+){{1,{PASSAGE}}}\s*", line):
-            words = len(part.split())
+        steps = STEP.findall(line)
+        for start in range(0, len(steps), PASSAGE):
+            part, words = (
+                "".join(steps[start : start + PASSAGE]),
+                len(steps[start : start + PASSAGE]),
+            )
             if held and count + words > PASSAGE:
                 yield held
                 held, count = "", 0

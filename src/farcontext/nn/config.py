@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from farcontext.messages import did_you_mean
 from farcontext.schema import Count, Frozen, Positive, Share
 
 Positions = Literal["rope", "learned", "sinusoidal", "none", "alibi", "t5"]
+Base = Annotated[float, Field(gt=1)]  # With a smaller one, RoPE would turn no pair more slowly.
 RECURRENT = ("rnn", "lstm", "gru")
 
 
@@ -57,8 +59,8 @@ class ModelConfig(Frozen):
     positions: Positions = "rope"
     # RoPE turns channels i, i+F together, or 2i, 2i+1.
     pairing: Literal["half", "interleaved"] = "half"
-    theta: Positive = 10_000.0
-    local_theta: Positive = 10_000.0
+    theta: Base = 10_000.0
+    local_theta: Base = 10_000.0
     # It extends RoPE; with a learned table, "linear" reads between its rows.
     extension: Extension | None = None
     # RoPE takes sorted positions drawn below this (Ruoss et al. 2023).
@@ -120,4 +122,46 @@ class ModelConfig(Frozen):
                 f"window = {self.window}, max_length = {self.max_length}: "
                 "expected window to be at most max_length"
             )
+        if self.random_positions and self.positions != "rope":
+            raise ValueError(
+                f"random_positions = {self.random_positions}, positions = {self.positions}: "
+                "expected rope"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extends(self) -> Self:
+        extension = self.extension
+        if extension is None or self.kind in RECURRENT:
+            return self
+        # What a scheme takes, it says itself. It needs torch, as does every model that has one.
+        from farcontext.nn.positions import (  # noqa: PLC0415
+            SCHEMES,
+            attention_factor,
+            inverse_frequencies,
+        )
+
+        if extension.scheme not in SCHEMES:
+            raise ValueError(
+                f"extension.scheme = {extension.scheme}: expected one of {', '.join(SCHEMES)}"
+                f"{did_you_mean(extension.scheme, SCHEMES)}"
+            )
+        if self.positions == "learned" and (extension.scheme != "linear" or extension.options):
+            raise ValueError(
+                f"extension.scheme = {extension.scheme}, positions = learned: "
+                "expected linear, without options"
+            )
+        reach = {"scale": extension.scale, "trained_length": extension.trained_length}
+        heads = {"head_dim": self.head_width, "theta": self.theta}
+        try:
+            # Beyond its trained length a scheme may take another branch.
+            for length in (extension.trained_length, extension.trained_length + 1):
+                if self.positions == "rope":
+                    _ = inverse_frequencies(
+                        extension.scheme, **heads, **reach, length=length, **extension.options
+                    )
+            if extension.attention_factor is None:
+                _ = attention_factor(extension.scheme, **reach)
+        except ValueError as error:
+            raise ValueError(f"extension.scheme = {extension.scheme}: {error}") from None
         return self

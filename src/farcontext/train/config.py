@@ -3,12 +3,16 @@
 The module is importable without torch.
 """
 
+import inspect
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from farcontext.nn.config import ModelConfig
+from farcontext.nn.config import RECURRENT, ModelConfig
 from farcontext.schema import Count, DType, Frozen, Positive, Share
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BatchConfig(Frozen):
@@ -47,6 +51,23 @@ class Task(Frozen):
         """Return the options that are set, as keywords."""
         return {name: value for name, value in self if name != "name" and value is not None}
 
+    @model_validator(mode="after")
+    def _takes_its_options(self) -> Self:
+        from farcontext.tasks.rows import MADE  # noqa: PLC0415 (brings in numpy, here and below)
+
+        make = MADE.get(self.name)
+        parameters = inspect.signature(make).parameters.values() if make else ()
+        known = [x.name for x in parameters if x.kind is x.KEYWORD_ONLY] or ["digest"]
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(
+                    f"name = {self.name}, {name} = {value}: "
+                    f"expected an option of {self.name} ({', '.join(known)})"
+                )
+        if make is None and self.digest is None:
+            raise ValueError(f"name = {self.name}, digest = null: expected the digest of its rows")
+        return self
+
 
 class Stage(Frozen):
     """A stretch of a curriculum, with rows of one length.
@@ -60,6 +81,26 @@ class Stage(Frozen):
     tasks: Annotated[tuple[Task, ...], Field(strict=False, min_length=1)]
     # An encoder–decoder's encoder reads so many first tokens of each row; PAD fills them up.
     source: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        import numpy as np  # noqa: PLC0415
+
+        from farcontext.tasks.rows import MADE  # noqa: PLC0415
+
+        for task in self.tasks:
+            if self.source is not None and task.name in MADE:
+                raise ValueError(
+                    f"source = {self.source}, tasks.name = {task.name}: expected prepared: "
+                    "a row that is made anew has no part for an encoder"
+                )
+            if task.name in MADE:  # What fits into a row, a task says itself.
+                _ = MADE[task.name](np.random.default_rng(0), 1, self.length, **task.options)
+        if self.source is not None and self.source >= self.length:
+            raise ValueError(
+                f"source = {self.source}, length = {self.length}: expected source below length"
+            )
+        return self
 
 
 class Curriculum(Frozen):
@@ -92,7 +133,7 @@ class OptimizerConfig(Frozen):
     """AdamW with linear warm-up and a cosine or warm-up–stable–decay schedule."""
 
     lr: Positive
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.98)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.98)
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[int, Field(ge=0)] = 50
@@ -137,4 +178,59 @@ class RunConfig(Frozen):
                 f"{given}, processes = {self.processes}: "
                 "expected accumulation · processes to divide rows"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kind_reads_batch(self) -> Self:
+        kind, batch = f"model.kind = {self.model.kind}", self.batch
+        if isinstance(batch, Curriculum):
+            for stage in batch.stages:
+                if (stage.source is None) == (self.model.kind == "encoder_decoder"):
+                    source = "null" if stage.source is None else stage.source
+                    raise ValueError(
+                        f"{kind}, batch.stages.source = {source}: "
+                        "expected a source for encoder_decoder, and for no other kind"
+                    )
+        elif self.model.kind not in ("encoder", "decoder"):
+            raise ValueError(
+                f"{kind}, batch.objective = {batch.objective}: "
+                "expected kind encoder or decoder, or objective tasks"
+            )
+        elif (self.model.kind, batch.objective) == ("encoder", "clm"):
+            raise ValueError(
+                f"{kind}, batch.objective = clm: "
+                "expected objective mlm: an encoder sees the token that it predicts"
+            )
+        if self.model.kind in RECURRENT and self.dtype != "float32":
+            raise ValueError(
+                f"{kind}, dtype = {self.dtype}: expected float32, a recurrent state loses digits"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _model_holds_batch(self) -> Self:
+        from farcontext.tasks.rows import VOCABULARY  # noqa: PLC0415
+
+        model, length, extension = self.model, self.batch.length, self.model.extension
+        if model.random_positions and length > model.random_positions:
+            raise ValueError(
+                f"batch.length = {length}, model.random_positions = {model.random_positions}: "
+                "expected batch.length to be at most model.random_positions"
+            )
+        if model.positions == "learned" and extension:
+            rows = math.floor(extension.trained_length * extension.scale)
+            if length > rows:
+                raise ValueError(
+                    f"batch.length = {length}, model.extension.trained_length = "
+                    f"{extension.trained_length}, scale = {extension.scale}: "
+                    f"expected batch.length to be at most {rows}"
+                )
+        stages = self.batch.stages if isinstance(self.batch, Curriculum) else ()
+        for name in (task.name for stage in stages for task in stage.tasks):
+            ids = VOCABULARY.get(name, 0) + (model.kind == "encoder")
+            if model.vocab_size < ids:
+                raise ValueError(
+                    f"model.vocab_size = {model.vocab_size}, model.kind = {model.kind}, "
+                    f"batch.stages.tasks.name = {name}: expected at least {ids} ids"
+                )
         return self

@@ -17,7 +17,7 @@ import numpy as np
 from farcontext import files
 from farcontext.files import UserError
 from farcontext.schema import PAD
-from farcontext.tasks import flip_flop, recall
+from farcontext.tasks.rows import MADE
 from farcontext.train.batches import IGNORE, TASKS, Batch, generator, tensor
 from farcontext.train.config import Curriculum, Task
 
@@ -29,15 +29,8 @@ def task_rows(
 
     Both are (rows, length).
     """
-    match task.name:
-        case "dense_recall":
-            return recall.dense_recall(rng, rows, length, **task.options)
-        case "recall":
-            return recall.recall(rng, rows, length, **task.options)
-        case "flip_flop":
-            return flip_flop.flip_flop(rng, rows, length, **task.options)
-        case "prepared":
-            return prepared(rng, rows, length, **task.options)
+    make = MADE.get(task.name, prepared)
+    return make(rng, rows, length, **task.options)
 
 
 def _rows_file(digest: str) -> Path:
@@ -121,6 +114,9 @@ def task_batch(
     """Return the batch of a step of a curriculum.
 
     It is a pure function of its arguments, as `training_batch` is.
+
+    Raises:
+        UserError: rows that are missing or damaged, or whose ids the vocabulary does not hold.
     """
     stage, rng = curriculum.at(step), generator(TASKS, seed, step)
     share, rest = divmod(stage.rows, len(stage.tasks))
@@ -130,6 +126,11 @@ def task_batch(
         for task, rows in zip(stage.tasks, counts, strict=True)
     ]
     tokens, scored = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    if (needed := int(tokens.max()) + 1 + (not causal)) > vocab_size:
+        raise UserError(
+            f"model.vocab_size = {vocab_size}: expected at least {needed}, for the rows of "
+            f"{', '.join(task.name for task in stage.tasks)}"
+        )
     if stage.source is None:
         return to_predict(tokens, scored, causal=causal, mask=vocab_size - 1)
     source, target = np.split(tokens, [stage.source], axis=1)

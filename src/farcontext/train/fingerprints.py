@@ -2,9 +2,9 @@
 
 A fingerprint starts at a function (or at a notebook's cells) and follows names: a definition at the
 top of a module counts if it is reached, and its neighbours do not. Comments, layout, docstrings,
-annotations, what `raise` and `assert` say, and calls that only warn or refuse (`syntax.SPEAKING`)
-leave no trace. A definition counts by its own name, so that one that moves to another module is
-still the same.
+annotations, what `raise` and `assert` say, calls that only warn or refuse (`syntax.SPEAKING`), and
+validators that only check a configuration (`syntax.only_checks`) leave no trace. A definition
+counts by its own name, so that one that moves to another module is still the same.
 
 Where the text cannot tell what is reached, more is taken: a module that is passed around counts
 whole, and what a module does on import counts for everybody who imports it.

@@ -10,7 +10,8 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
     With another `config` of the same weights, the model is as that says.
 
     Raises:
-        UserError: the run has no checkpoint, or not one that is whole.
+        UserError: the run has no checkpoint, not one that is whole, or one of other weights.
     """
     folder = run_folder(run)
     found = checkpoint.latest(folder)
@@ -60,7 +61,14 @@ def load_model(run: RunConfig, config: ModelConfig | None = None) -> Network:
             f"{folder}: expected a finished run of {run.steps} steps"
             + ("; delete the folder to train again" if found else "")
         )
-    (model := build_model(config or run.model)).load_state_dict(found.tensors("model"))
+    model = build_model(config or run.model)
+    try:
+        model.load_state_dict(found.tensors("model"))
+    except RuntimeError as error:  # torch tells every weight that is missing or of another shape.
+        first = " ".join(str(error).split("\n")[1:2]).strip()
+        raise UserError(
+            f"{folder}: expected weights of the model that reads them: {first}"
+        ) from None
     return model.to(device()).eval()
 
 
@@ -141,14 +149,20 @@ def _fresh(run: RunConfig) -> _State:
 def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
     """Return the batch of each step, and the fixed batches of the validation loss.
 
+    The first batch of all is made here too: rows that cannot be made are told before anything else.
+
     Raises:
-        UserError: a vocabulary other than the tokenizer's.
+        UserError: a vocabulary other than the tokenizer's, too little text, rows that are missing.
     """
     if isinstance(run.batch, Curriculum):
         same = {"causal": run.model.kind != "encoder", "vocab_size": run.model.vocab_size}
         # These steps lie in the last stage.
         last = range(run.steps, run.steps + VALIDATION_BATCHES)
-        fixed = [task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same) for step in last]
+        firsts = accumulate((stage.steps for stage in run.batch.stages[:-1]), initial=0)
+        fixed = [
+            task_batch(run.batch, seed=VALIDATION_SEED, step=step, **same)
+            for step in (*last, *firsts)
+        ][: len(last)]
         return lambda step: task_batch(run.batch, seed=run.seed, step=step, **same), fixed
     stream = Stream.load(tokens_folder(), "train", run.batch.domains, run.batch.limit)
     if stream.vocab_size != run.model.vocab_size:
@@ -161,6 +175,7 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
         training_batch(held_out, run.batch, seed=VALIDATION_SEED, step=i)
         for i in range(VALIDATION_BATCHES)
     ]
+    training_batch(stream, run.batch, seed=run.seed, step=0)
     return lambda step: training_batch(stream, run.batch, seed=run.seed, step=step), fixed
 
 

@@ -1,7 +1,8 @@
 """What a statement says: the names it uses and binds, and its text without what changes no result.
 
-Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, and calls
-that only warn or refuse are left out. All of it is the same under every version of Python.
+Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, calls that
+only warn or refuse, and validators that only check are left out. All of it is the same under every
+version of Python.
 """
 
 import ast
@@ -30,7 +31,12 @@ class _Bare(ast.NodeTransformer):
             node.body = node.body[1:] or [ast.Pass()]
         return node
 
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
+    visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        node = self._body(node)
+        node.body = [part for part in node.body if not only_checks(part)] or [ast.Pass()]
+        return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
@@ -45,6 +51,46 @@ class _Bare(ast.NodeTransformer):
             return ast.Pass()
         self.generic_visit(node)
         return node
+
+
+def only_checks(node: ast.stmt) -> bool:
+    """Return whether a statement is a validator that refuses a model or returns it as it came.
+
+    It is a pydantic `model_validator(mode="after")` that gives back its own first argument and sets
+    and calls nothing by the way: whatever passes it is the same with and without it. It is asked
+    of statements that `_Bare` has gone through.
+    """
+    if not isinstance(node, ast.FunctionDef) or not _is_after(node.decorator_list):
+        return False
+    itself, inner = node.args.args[0].arg, list(ast.walk(node))
+    ends = [part.value for part in inner if isinstance(part, ast.Return)]
+    returns_it = isinstance(node.body[-1], ast.Return) and all(
+        isinstance(value, ast.Name) and value.id == itself for value in ends
+    )
+    return returns_it and not any(_may_change(part, itself) for part in inner)
+
+
+def _is_after(decorators: list[ast.expr]) -> bool:
+    """Return whether the only decorator is `model_validator(mode="after")`."""
+    return [ast.dump(decorator) for decorator in decorators] == [
+        ast.dump(ast.parse('model_validator(mode="after")', mode="eval").body)
+    ]
+
+
+def _may_change(part: ast.AST, itself: str) -> bool:
+    """Return whether a part may set something beside a name of the validator's own."""
+    match part:
+        case ast.Attribute(ctx=ctx) | ast.Subscript(ctx=ctx) if not isinstance(ctx, ast.Load):
+            return True
+        case ast.Name(id=name, ctx=ast.Store()):
+            return name == itself
+        case ast.Name(id="setattr" | "delattr" | "vars") | ast.Global() | ast.Nonlocal():
+            return True
+        case ast.Attribute(attr=name):  # `object.__setattr__` changes even what is frozen.
+            return name.startswith("__")
+        case ast.Expr():  # What is called for its effect may change anything.
+            return True
+    return False
 
 
 @cache
