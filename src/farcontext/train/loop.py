@@ -10,7 +10,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -269,9 +269,9 @@ def _train(
 ) -> RunResult:
     """The loop. `on_step` is called after each update (tests kill the process there)."""
     started = time.perf_counter()
-    distributed.on_first(lambda: kept.describe(folder, run))
     batch_of, fixed = distributed.together(lambda: _batches(run))
     state = _fresh(run)
+    distributed.on_first(lambda: kept.describe(folder, run))
     distributed.on_first(lambda: checkpoint.sweep(folder))
     if found := distributed.together(lambda: checkpoint.latest(folder)):
         distributed.together(lambda: state.load(found))
