@@ -5,7 +5,9 @@ This module needs no torch, and computes nothing that a table does not hold.
 
 import io
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -15,6 +17,7 @@ import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from farcontext import files
 
@@ -87,21 +90,82 @@ def leading(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["run"] == "published"] if "published" in set(frame["run"]) else frame
 
 
-def band_and_points(axis: Axes, frame: pd.DataFrame, x: str) -> None:
-    """Draw published rows as a line, and this run's as circles.
+def curves(
+    axis: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    colors: Mapping[Any, Any],
+    *,
+    by: str | None = None,
+    marker: str | None = None,
+    size: float = 5,
+) -> None:
+    """Draw published rows as lines, and this run's as hollow circles.
 
-    The line has the range over seeds, and the circles are hollow.
+    A line is the mean over seeds, and its band is their range.
+
+    Args:
+        axis: where they are drawn.
+        frame: rows with run, x, value and the column `by`.
+        x: the column along the axis.
+        colors: the colour of each line by its value of `by`, in the order of drawing.
+        by: the column that tells the lines apart; None draws one line, whatever its name.
+        marker: of the means on a line.
+        size: the circles' diameter, in points.
     """
-    published, ours = (frame[frame["run"] == run] for run in ("published", "this run"))
-    if len(published):
-        sns.lineplot(
-            published,
-            x=x,
-            y="value",
-            errorbar=("pi", 100),
-            ax=axis,
-            label="published, range over seeds",
-        )
-    if len(ours):
-        axis.plot(ours[x], ours["value"], "o", mfc="none", mec="C1", ms=5, label="this run")
-    axis.legend(frameon=False)
+    for name, color in colors.items():
+        rows = frame if by is None else frame[frame[by] == name]
+        published, ours = (rows[rows["run"] == run] for run in ("published", "this run"))
+        if len(published):
+            look = {"color": color, "marker": marker, "legend": False}
+            sns.lineplot(published, x=x, y="value", errorbar=("pi", 100), ax=axis, **look)
+        axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=size)
+
+
+def bars(
+    axis: Axes, frame: pd.DataFrame, names: Mapping[str, str], *, by: str = "arm", **look: Any
+) -> None:
+    """Draw horizontal bars of means, with the range over seeds.
+
+    Args:
+        axis: where they are drawn; an axis that is not the first of its row has no names.
+        frame: rows with value and the column `by`.
+        names: each bar's words by its value of `by`, from the top; those without rows are left out.
+        by: the column that tells the bars apart.
+        look: further arguments of `seaborn.barplot`.
+    """
+    order = [name for name in names if name in set(frame[by])]
+    look = {"errorbar": ("pi", 100), "err_kws": {"linewidth": 1}} | look
+    if "hue" not in look:
+        look = {"color": "C0"} | look
+    sns.barplot(frame, y=by, x="value", order=order, ax=axis, **look)
+    first = axis.get_subplotspec().is_first_col()
+    axis.set_yticks(range(len(order)), [names[name] if first else "" for name in order])
+    axis.set_ylabel("")
+
+
+def powers(axis: Axes, values: Iterable[float], unit: str = "") -> None:
+    """Scale the x axis by powers of two, with ticks at these values alone."""
+    ticks = sorted(set(values))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [f"{tick:,.10g}{unit}" for tick in ticks])
+    axis.minorticks_off()
+
+
+def legend_below(
+    figure: Figure, colors: Mapping[str, Any], runs: Iterable[str] = (), title: str | None = None
+) -> None:
+    """Draw one legend for all axes, below them.
+
+    Args:
+        figure: what has the axes.
+        colors: each line's colour by its words.
+        runs: the rows' column run; where this run is drawn too, the legend tells how.
+        title: what the words have in common.
+    """
+    lines = {words: Line2D([], [], color=color, lw=2) for words, color in colors.items()}
+    if "this run" in set(runs):
+        hollow = {"marker": "o", "mfc": "none", "mec": "0.3", "ls": ""}
+        lines["hollow: this run"] = Line2D([], [], **hollow)
+    look = {"frameon": False, "fontsize": "small", "ncols": len(lines), "title": title}
+    figure.legend(lines.values(), lines, loc="outside lower center", **look)

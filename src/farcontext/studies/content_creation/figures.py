@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid, leading
+from farcontext.results.plotting import bars, curves, grid, leading, legend_below, powers
 
 COUNTED = {
     "contradictions": ("contradictions of the story", "in 100 statements"),
@@ -40,25 +40,9 @@ def by_window(scores: pd.DataFrame, whole: int) -> Figure:
     )
     figure, axes = grid(len(COUNTED), height=3.0)
     for axis, (metric, (title, unit)) in zip(axes, COUNTED.items(), strict=True):
-        published, ours = (
-            shown[(shown["run"] == run) & (shown["metric"] == metric)]
-            for run in ("published", "this run")
-        )
-        if len(published):
-            sns.lineplot(
-                published,
-                x="tokens",
-                y="value",
-                errorbar=("pi", 100),
-                marker="o",
-                color="C0",
-                ax=axis,
-            )
-        axis.plot(ours["tokens"], ours["value"], "o", mfc="none", mec="C1", ms=5)
-        ticks = sorted((published if len(published) else ours)["tokens"].unique())
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
-        axis.minorticks_off()
+        at = shown[shown["metric"] == metric]
+        curves(axis, at, "tokens", {"": "C0"}, marker="o")
+        powers(axis, at["tokens"])
         axis.set(
             title=title,
             xlabel="tokens read",
@@ -66,6 +50,7 @@ def by_window(scores: pd.DataFrame, whole: int) -> Figure:
             ylim=(0, 104 if metric == "contradictions" else 1.04),
         )
         axis.title.set_size("small")
+    legend_below(figure, {"mean and range over seeds": "C0"}, shown["run"])
     return figure
 
 
@@ -83,14 +68,7 @@ def variety(scores: pd.DataFrame) -> Figure:
     figure, axes = grid(len(VARIED), height=2.6)
     for axis, (metric, title) in zip(axes, VARIED.items(), strict=True):
         at = shown[shown["metric"] == metric]
-        bars = {
-            "y": "arm",
-            "x": "value",
-            "order": order,
-            "errorbar": ("pi", 100),
-            "err_kws": {"linewidth": 1},
-        }
-        sns.barplot(at, **bars, color="C0", ax=axis)
+        bars(axis, at, {arm: arm for arm in order})
         axis.axvline(
             at.loc[at["arm"] == "oracle", "value"].mean(),
             ls=":",
@@ -137,10 +115,7 @@ def real(loss: pd.DataFrame, counts: pd.DataFrame, whole: int) -> Figure:
     )
     other = shown.loc[shown["arm"] == "other", "value"].mean()
     axes[0].plot([whole], [other], "X", color="C3", label="far text of another play, mean")
-    ticks = sorted(own["tokens"].unique())
-    axes[0].set_xscale("log", base=2)
-    axes[0].set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
-    axes[0].minorticks_off()
+    powers(axes[0], own["tokens"])
     axes[0].set(title="loss on what truly follows", xlabel="tokens read", ylabel="nats a token")
     found = leading(counts)
     order = [*sorted(set(found["arm"]) - {"full", "human"}, key=int), "full", "human"]

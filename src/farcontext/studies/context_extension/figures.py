@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from farcontext.measure.stats import t_interval
-from farcontext.results.plotting import grid, leading
+from farcontext.results.plotting import curves, grid, leading, legend_below, powers
 
 # The curves show these arms; tables have the rest.
 MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")
@@ -54,37 +54,14 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
     colors = dict(zip(MAIN, sns.color_palette("colorblind", len(MAIN)), strict=True))
     for axis, name in zip(axes, tuned, strict=True):
         at = recall[(recall["tuned"] == name) & recall["arm"].isin(MAIN)]
-        published, ours = (at[at["run"] == run] for run in ("published", "this run"))
-        if len(published):
-            sns.lineplot(
-                published,
-                x="multiple",
-                y="value",
-                hue="arm",
-                palette=colors,
-                errorbar=("pi", 100),
-                ax=axis,
-                legend=False,
-            )
-        for arm, points in ours.groupby("arm"):
-            axis.plot(points["multiple"], points["value"], "o", mfc="none", mec=colors[arm], ms=5)
+        curves(axis, at, "multiple", colors, by="arm")
         axis.axhline(chance, ls=":", color="0.4")
-        axis.set_xscale("log", base=2)
-        ticks = sorted(recall["multiple"].unique())
-        axis.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
+        powers(axis, recall["multiple"], "×")
         axis.set(
             title=TITLES[name], xlabel="length, in trained lengths", ylabel="recall", ylim=(0, 1.04)
         )
-    shown = [arm for arm in MAIN if arm in set(recall["arm"])]
-    handles = [axes[0].plot([], [], color=colors[arm], lw=2)[0] for arm in shown]
-    figure.legend(
-        handles,
-        shown,
-        loc="outside lower center",
-        ncols=len(shown),
-        frameon=False,
-        fontsize="small",
-    )
+    shown = {arm: colors[arm] for arm in MAIN if arm in set(recall["arm"])}
+    legend_below(figure, shown, recall["run"])
     return figure
 
 
@@ -231,9 +208,6 @@ def far_context(far: pd.DataFrame) -> Figure:
     right.set(xlabel="tokens in the row", ylabel="what the right text is worth, nats")
     right.set_ylim(bottom=min(0, wide["difference"].min()))
     for axis in (left, right):
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(
-            sorted(wide["length"].unique()), [str(int(x)) for x in sorted(wide["length"].unique())]
-        )
+        powers(axis, wide["length"])
     left.legend(frameon=False, fontsize="small")
     return figure

@@ -5,36 +5,9 @@ They show effective length over the grid, the reach of sliding windows, and dive
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid
-
-
-def _shown(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the published rows and this run's."""
-    return table[table["run"] == "published"], table[table["run"] == "this run"]
-
-
-def _line_and_points(
-    axis: Axes, rows: pd.DataFrame, x: str, color: str, label: str, *, size: float = 7
-) -> None:
-    """Draw the published mean with its range over seeds, and this run's values hollow on top."""
-    published, ours = _shown(rows)
-    if len(published):
-        sns.lineplot(
-            published,
-            x=x,
-            y="value",
-            errorbar=("pi", 100),
-            marker="o",
-            color=color,
-            label=label,
-            ax=axis,
-        )
-        label = None
-    axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=size, label=label)
+from farcontext.results.plotting import curves, grid, legend_below, powers
 
 
 def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
@@ -49,21 +22,20 @@ def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
     rows = table[table["metric"] == "recall"].assign(multiple=lambda f: f["length"] / f["window"])
     windows = sorted(rows["window"].unique())
     figure, axes = grid(len(windows), height=3.2)
+    cells = rows["layers"].astype(int).astype(str) + " × " + rows["width"].astype(int).astype(str)
+    rows = rows.assign(cell=cells).sort_values(["layers", "width"], kind="stable")
+    colors = {cell: f"C{number}" for number, cell in enumerate(rows["cell"].unique())}
     for axis, window in zip(axes, windows, strict=True):
-        cells = rows[rows["window"] == window].groupby(["layers", "width"])
-        for color, ((layers, width), at) in enumerate(cells):
-            _line_and_points(axis, at, "multiple", f"C{color}", f"{int(layers)} × {int(width)}")
+        curves(axis, rows[rows["window"] == window], "multiple", colors, by="cell", marker="o")
         axis.axhline(chance, ls=":", color="0.4")
-        axis.set_xscale("log", base=2)
-        ticks = sorted(rows["multiple"].unique())
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        powers(axis, rows["multiple"])
         axis.set(
             title=f"trained at {int(window)} tokens",
             xlabel="length, in trained lengths",
             ylabel="recall",
         )
         axis.set_ylim(0, 1.04)
-        axis.legend(title="layers × width", frameon=False, fontsize="small")
+    legend_below(figure, colors, rows["run"], title="layers × width")
     return figure
 
 
@@ -142,7 +114,8 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
     )
     axes[0].legend(title="layers", frameon=True)
     horizon = rows[rows["metric"] == "horizon"].assign(value=lambda f: f["value"] / f["window"])
-    _line_and_points(axes[1], horizon, "layers", "C0", "measured")
+    curves(axes[1], horizon, "layers", {"measured": "C0"}, marker="o")
+    axes[1].plot([], [], "o-", color="C0", label="measured")
     depth = np.linspace(horizon["layers"].min(), horizon["layers"].max(), 50)
     for words, curve, line in (
         ("L", depth, ":"),
@@ -163,7 +136,7 @@ def divergence(table: pd.DataFrame) -> Figure:
 
     The axis titles tell what each axis shows.
     """
-    arms = ("equal tokens", "equal sequences")
+    arms = {"equal tokens": "C0", "equal sequences": "C1"}
     names = {
         "diverged": "share of runs diverged",
         "dispersion": "s.d. of ln gradient norm",
@@ -181,18 +154,11 @@ def divergence(table: pd.DataFrame) -> Figure:
             .rename("value")
             .reset_index()
         )
-        for color, arm in enumerate(arms):
-            _line_and_points(
-                axis, means[means["arm"] == arm], "length", f"C{color}", arm, size=7 + 4 * color
-            )
+        curves(axis, means, "length", arms, by="arm", marker="o", size=7)
         top = 1.0 if metric == "diverged" else max(means["value"].max(), 0.01)
-        axis.set_xscale("log", base=2)
-        ticks = sorted(means["length"].unique())
-        axis.set_xticks(ticks, [str(int(tick)) for tick in ticks])
+        powers(axis, means["length"])
         axis.set(xlabel="length T, tokens", ylabel="", title=label)
         axis.margins(x=0.1)
         axis.set_ylim(-0.04 * top, 1.08 * top)
-        if axis.get_legend():
-            axis.get_legend().remove()
-    axes[0].legend(frameon=True, fontsize="small")
+    legend_below(figure, arms, table["run"])
     return figure

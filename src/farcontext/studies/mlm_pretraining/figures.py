@@ -1,10 +1,9 @@
 """Figures of notebook 05: learning curves, nats a byte, far context."""
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import band_and_points, grid
+from farcontext.results.plotting import curves, grid, legend_below, powers
 
 BASELINES = ("unigram", "bigram", "trigram", "5-gram")
 
@@ -21,13 +20,14 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     arms = ("encoder", "decoder")
     figure, axes = grid(2)
     for axis, arm in zip(axes, arms, strict=True):
-        curves = table[(table["metric"] == "validation_loss") & (table["arm"] == arm)]
-        band_and_points(axis, curves, x="step")
+        losses = table[(table["metric"] == "validation_loss") & (table["arm"] == arm)]
+        curves(axis, losses, "step", {"": "C0"})
         axis.set(
             title=arm,
             xlabel="training step",
             ylabel="nats a scored token" if arm == "encoder" else "",
         )
+    legend_below(figure, {"mean and range over seeds": "C0"}, table["run"])
     return figure
 
 
@@ -70,33 +70,14 @@ def context_cost(table: pd.DataFrame) -> Figure:
     """
     costs = table[(table["metric"] == "context_cost") & (table["far"] != "full")]
     figure, axes = grid(2, height=3.4)
+    colors = {far: f"C{number}" for number, far in enumerate(FAR_KINDS)}
     for axis, arm in zip(axes, ("decoder", "encoder"), strict=True):
         at = costs[costs["arm"] == arm]
-        for color, far in enumerate(FAR_KINDS):
-            label = far.replace("_", " ")
-            published, ours = (
-                at[(at["far"] == far) & (at["run"] == run)] for run in ("published", "this run")
-            )
-            if len(published):
-                sns.lineplot(
-                    published,
-                    x="context",
-                    y="value",
-                    ax=axis,
-                    errorbar=("pi", 100),
-                    marker="o",
-                    color=f"C{color}",
-                    label=label,
-                )
-                label = None
-            axis.plot(
-                ours["context"], ours["value"], "o", mfc="none", mec=f"C{color}", ms=9, label=label
-            )
+        curves(axis, at, "context", colors, by="far", marker="o", size=9)
         axis.axhline(0, color="0.4", lw=1)
-        axis.set_xscale("log", base=2)
-        ticks = sorted(at["context"].dropna().unique())
-        axis.set_xticks(ticks, [str(int(tick)) for tick in ticks])
+        powers(axis, at["context"].dropna())
         axis.set(title=arm, xlabel="true tokens kept next to the targets", ylabel="")
-        axis.legend(title="far tokens", frameon=True)
     axes[0].set_ylabel("added loss, nats a token")
+    words = {far.replace("_", " "): color for far, color in colors.items()}
+    legend_below(figure, words, costs["run"])
     return figure

@@ -4,7 +4,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid, leading
+from farcontext.results.plotting import bars, curves, grid, leading, legend_below, powers
 
 READ = {
     "full": "whole context",
@@ -30,28 +30,13 @@ def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
         chance: of a choice, by hops.
     """
     shown = leading(exact).assign(evidence=lambda rows: rows["depth"].map(DEPTHS))
-    order = [arm for arm in READ if arm in set(shown["arm"])]
     figure, axes = grid(len(HOPS), height=3.4)
     for axis, (hops, title) in zip(axes, HOPS.items(), strict=True):
         at = shown[shown["hops"] == hops]
-        sns.barplot(
-            at,
-            y="arm",
-            x="value",
-            hue="evidence",
-            order=order,
-            hue_order=list(DEPTHS.values()),
-            errorbar=("pi", 100),
-            err_kws={"linewidth": 1},
-            ax=axis,
-            legend=axis is axes[-1],
-        )
+        depths = {"hue": "evidence", "hue_order": list(DEPTHS.values())}
+        bars(axis, at, READ, **depths, legend=axis is axes[-1])
         axis.axvline(chance[hops], ls=":", color="0.4")
-        axis.set(title=title, xlabel="share answered exactly", ylabel="", xlim=(0, 1.02))
-        axis.set_yticks(
-            range(len(order)),
-            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
-        )
+        axis.set(title=title, xlabel="share answered exactly", xlim=(0, 1.02))
         axis.title.set_size("small")
     axes[-1].legend(title="", frameon=True, fontsize="small", loc="lower right")
     return figure
@@ -99,35 +84,13 @@ def recipes(exact: pd.DataFrame, trained: int) -> Figure:
     colors = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
     for axis, (hops, title) in zip(axes, HOPS.items(), strict=True):
         at = exact[exact["hops"] == hops]
-        published, ours = (at[at["run"] == run] for run in ("published", "this run"))
-        if len(published):
-            lines = {
-                "x": "length",
-                "y": "value",
-                "hue": "recipe",
-                "hue_order": names,
-                "palette": colors,
-            }
-            sns.lineplot(published, **lines, errorbar=("pi", 100), ax=axis, legend=False)
-        for name, points in ours.groupby("recipe"):
-            axis.plot(points["length"], points["value"], "o", mfc="none", mec=colors[name], ms=5)
+        curves(axis, at, "length", colors, by="recipe")
         axis.axvline(trained, ls=":", color="0.4")
-        ticks = sorted(at["length"].unique())
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
-        axis.minorticks_off()
+        powers(axis, at["length"])
         axis.set(title=title, xlabel="tokens", ylabel="share answered exactly", ylim=(0, 1.04))
         axis.title.set_size("small")
-    handles = [axes[0].plot([], [], color=colors[name], lw=2)[0] for name in names]
-    words = [f"{'no' if name == 'none' else name} pre-training" for name in names]
-    figure.legend(
-        handles,
-        words,
-        loc="outside lower center",
-        ncols=len(names),
-        frameon=False,
-        fontsize="small",
-    )
+    words = {f"{'no' if name == 'none' else name} pre-training": colors[name] for name in names}
+    legend_below(figure, words, exact["run"])
     return figure
 
 
@@ -143,20 +106,12 @@ def real(choice: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     """
     shown, guessed = leading(choice), leading(chance)
     domains = sorted(set(shown["recipe"]))
-    order = [arm for arm in READ if arm in set(shown["arm"])]
     figure, axes = grid(len(domains), height=2.8)
     for axis, domain in zip(axes, domains, strict=True):
         at = shown[shown["recipe"] == domain]
-        sns.barplot(
-            at, y="arm", x="value", order=order, errorbar=None, color="C0", alpha=0.5, ax=axis
-        )
-        sns.stripplot(
-            at, y="arm", x="value", order=order, color="0.2", size=4, jitter=False, ax=axis
-        )
+        bars(axis, at, READ, errorbar=None, alpha=0.5)
+        points = {"order": [arm for arm in READ if arm in set(at["arm"])], "color": "0.2"}
+        sns.stripplot(at, y="arm", x="value", size=4, jitter=False, ax=axis, **points)
         axis.axvline(guessed[guessed["recipe"] == domain]["value"].mean(), ls=":", color="0.4")
         axis.set(title=domain, xlabel="share of right choices", ylabel="", xlim=(0, 1.04))
-        axis.set_yticks(
-            range(len(order)),
-            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
-        )
     return figure

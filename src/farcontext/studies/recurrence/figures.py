@@ -5,38 +5,18 @@ Gradients are drawn by distance, recall by distance and by training.
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid
+from farcontext.results.plotting import curves, grid, legend_below, powers
 
 COLORS = {"rnn": "C3", "lstm": "C0", "gru": "C2", "attention": "C1"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "attention": "attention"}
 
 
-def _arms(axis: Axes, rows: pd.DataFrame, x: str) -> None:
-    """Draw published rows as a line with the range over seeds, this run's as hollow circles."""
-    for arm, color in COLORS.items():
-        published, ours = (
-            rows[(rows["arm"] == arm) & (rows["run"] == run)] for run in ("published", "this run")
-        )
-        if len(published):
-            sns.lineplot(
-                published, x=x, y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False
-            )
-        axis.plot(ours[x], ours["value"], "o", mfc="none", mec=color, ms=5)
-
-
-def _legend(figure: Figure, arms: pd.Series, both: bool) -> None:
+def _legend(figure: Figure, rows: pd.DataFrame) -> None:
     """Draw one legend for all axes: the arms as they are drawn."""
-    look = {"marker": "none" if both else "o", "mfc": "none"}
-    lines = [
-        figure.axes[0].plot([], [], color=color, mec=color, label=NAMES[arm], **look)[0]
-        for arm, color in COLORS.items()
-        if (arms == arm).any()
-    ]
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
+    shown = {NAMES[arm]: color for arm, color in COLORS.items() if (rows["arm"] == arm).any()}
+    legend_below(figure, shown, rows["run"])
 
 
 def gradient_by_distance(table: pd.DataFrame) -> Figure:
@@ -56,7 +36,8 @@ def gradient_by_distance(table: pd.DataFrame) -> Figure:
     figure, axes = grid(3, height=3.2)
     low = np.floor(rows["value"].min() / 10) * 10
     for axis, (task, when, title) in zip(axes, panels, strict=True):
-        _arms(axis, rows[(rows["task"] == task) & (rows["when"] == when)], "distance")
+        at = rows[(rows["task"] == task) & (rows["when"] == when)]
+        curves(axis, at, "distance", COLORS, by="arm")
         axis.axhline(-45, color="0.4", ls=":", lw=1)
         axis.set(title=title, xlabel="distance d, tokens", ylabel="", ylim=(min(low, -50), 5))
     axes[0].annotate(
@@ -70,7 +51,7 @@ def gradient_by_distance(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("log10 ‖∂loss/∂x‖")
     for axis in axes[1:]:
         axis.set_yticklabels([])
-    _legend(figure, rows["arm"], (rows["run"] == "published").any())
+    _legend(figure, rows)
     return figure
 
 
@@ -86,7 +67,7 @@ def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
     recall = table[table["task"] == "recall"]
     figure, axes = grid(2, height=3.2)
     accuracy = recall[recall["metric"] == "accuracy"]
-    _arms(axes[0], accuracy, "distance")
+    curves(axes[0], accuracy, "distance", COLORS, by="arm")
     for share, says in ((1 / pairs, "a value of the row"), (1 / values, "any value")):
         axes[0].axhline(share, color="0.4", ls=":", lw=1)
         axes[0].annotate(
@@ -99,18 +80,16 @@ def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
             fontsize=8,
             color="0.3",
         )
-    distances = sorted(accuracy["distance"].unique())
-    axes[0].set_xscale("log", base=2)
-    axes[0].set_xticks(distances, [str(int(d)) for d in distances])
+    powers(axes[0], accuracy["distance"])
     axes[0].set(
         xlabel="tokens between pairs and question",
         ylabel="share of questions right",
         ylim=(-0.03, 1.05),
     )
     loss = recall[recall["metric"] == "loss"].assign(tokens=lambda frame: frame["tokens"] / 1000)
-    _arms(axes[1], loss, "tokens")
+    curves(axes[1], loss, "tokens", COLORS, by="arm")
     axes[1].set(xlabel="thousands of training tokens", ylabel="training loss, nats", ylim=(0, None))
-    _legend(figure, recall["arm"], (recall["run"] == "published").any())
+    _legend(figure, recall)
     return figure
 
 
@@ -127,7 +106,7 @@ def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
     shares = sorted(rows["ignores"].unique())
     figure, axes = grid(len(shares), height=3.0)
     for axis, ignores in zip(axes, shares, strict=True):
-        _arms(axis, rows[rows["ignores"] == ignores], "length")
+        curves(axis, rows[rows["ignores"] == ignores], "length", COLORS, by="arm")
         axis.axhline(0.5, color="0.4", ls=":", lw=1)
         axis.axvline(trained_length, color="0.4", ls="--", lw=1)
         axis.annotate(
@@ -148,14 +127,12 @@ def flip_flop_errors(table: pd.DataFrame, trained_length: int) -> Figure:
             fontsize=8,
             color="0.3",
         )
-        lengths = sorted(rows["length"].unique())
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(lengths, [str(int(length)) for length in lengths])
+        powers(axis, rows["length"])
         axis.set(
             title=f"{ignores:.0%} of instructions ignored",
             xlabel="tokens in the row",
             ylim=(-0.02, 0.55),
         )
         axis.set_ylabel("share of bits wrong" if axis is axes[0] else "")
-    _legend(figure, rows["arm"], (rows["run"] == "published").any())
+    _legend(figure, rows)
     return figure

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid, leading
+from farcontext.results.plotting import bars, curves, grid, leading, legend_below
 
 READ = {
     "full": "whole context",
@@ -38,25 +38,11 @@ def arms(scores: pd.DataFrame) -> Figure:
             metric and value.
     """
     shown = leading(scores)
-    order = [arm for arm in READ if arm in set(shown["arm"])]
     figure, axes = grid(len(SCORES), height=3.2)
     for axis, (metric, title) in zip(axes, SCORES.items(), strict=True):
         at = shown[shown["metric"] == metric]
-        sns.barplot(
-            at,
-            y="arm",
-            x="value",
-            order=order,
-            errorbar=("pi", 100),
-            err_kws={"linewidth": 1},
-            color="C0",
-            ax=axis,
-        )
-        axis.set(title=metric, xlabel=title, ylabel="", xlim=(0, 1.02))
-        axis.set_yticks(
-            range(len(order)),
-            [READ[arm] for arm in order] if axis is axes[0] else [""] * len(order),
-        )
+        bars(axis, at, READ)
+        axis.set(title=metric, xlabel=title, xlim=(0, 1.02))
     return figure
 
 
@@ -70,31 +56,14 @@ def by_depth(recall: pd.DataFrame) -> Figure:
             value.
     """
     figure, (axis,) = grid(1, height=3.0)
-    published, ours = (recall[recall["run"] == run] for run in ("published", "this run"))
-    for arm, color in COLORS.items():
-        some = published[published["arm"] == arm]
-        if len(some):
-            sns.lineplot(
-                some, x="depth", y="value", errorbar=("pi", 100), color=color, ax=axis, legend=False
-            )
-        here = ours[ours["arm"] == arm]
-        axis.plot(here["depth"], here["value"], "o", mfc="none", mec=color, ms=5)
+    curves(axis, recall, "depth", COLORS, by="arm")
     axis.set(
         xlabel="where the fact is told (0: first, 1: last)",
         ylabel="share stated",
         xlim=(0, 1),
         ylim=(-0.02, 1.04),
     )
-    handles = [axis.plot([], [], color=color, lw=2)[0] for color in COLORS.values()]
-    words = [READ[arm] for arm in COLORS]
-    figure.legend(
-        handles,
-        words,
-        loc="outside lower center",
-        ncols=len(words),
-        frameon=False,
-        fontsize="small",
-    )
+    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, recall["run"])
     return figure
 
 
@@ -111,19 +80,9 @@ def real(rouge: pd.DataFrame, loss: pd.DataFrame) -> Figure:
             {"rougeL": "its own abstract", "rougeL_wrong": "another manual's"}
         )
     )
-    order = [arm for arm in READ if arm in set(shown["arm"])]
-    bars = {
-        "y": "arm",
-        "x": "value",
-        "order": order,
-        "errorbar": ("pi", 100),
-        "err_kws": {"linewidth": 1},
-    }
-    sns.barplot(
-        shown, hue="against", hue_order=["its own abstract", "another manual's"], **bars, ax=axes[0]
-    )
-    axes[0].set(title="copied sentences", xlabel="ROUGE-L (F1)", ylabel="", xlim=(0, None))
-    axes[0].set_yticks(range(len(order)), [READ[arm] for arm in order])
+    texts = ["its own abstract", "another manual's"]
+    bars(axes[0], shown, READ, hue="against", hue_order=texts)
+    axes[0].set(title="copied sentences", xlabel="ROUGE-L (F1)", xlim=(0, None))
     handles, words = axes[0].get_legend_handles_labels()
     axes[0].get_legend().remove()
     figure.legend(

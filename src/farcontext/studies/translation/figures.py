@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import grid, leading
+from farcontext.results.plotting import bars, grid, leading, legend_below
 
 KINDS = {
     "gender": "gender: la, lo",
@@ -61,16 +61,8 @@ def choices(contrast: pd.DataFrame, chance: float) -> Figure:
         )
         axis.title.set_size("small")
     axes[1].set_xlabel("sentences back to the one that tells")
-    handles = [axes[0].plot([], [], color=colors[context], lw=2)[0] for context in legend]
-    words = [f"{context:.0f} read" if context else "sentence alone" for context in legend]
-    figure.legend(
-        handles,
-        words,
-        loc="outside lower center",
-        ncols=len(words),
-        frameon=False,
-        fontsize="small",
-    )
+    words = {f"{n:.0f} read" if n else "sentence alone": colors[n] for n in legend}
+    legend_below(figure, words, contrast["run"])
     return figure
 
 
@@ -105,14 +97,7 @@ def scores(table: pd.DataFrame) -> Figure:
     figure, axes = grid(len(METRICS), height=2.6)
     for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
         at = shown[shown["metric"] == metric]
-        look = {
-            "color": "C0",
-            "alpha": 0.7,
-            "errorbar": ("pi", 100),
-            "err_kws": {"linewidth": 1, "color": "0.2"},
-        }
-        sns.barplot(at, y="read", x="value", order=order, ax=axis, **look)
-        axis.set(title=title, xlabel="", ylabel="", xlim=(0, 104), xticks=(0, 25, 50, 75, 100))
-        axis.set_yticks(range(len(order)), order if axis is axes[0] else [""] * len(order))
+        bars(axis, at, {name: name for name in order}, by="read", alpha=0.7)
+        axis.set(title=title, xlabel="", xlim=(0, 104), xticks=(0, 25, 50, 75, 100))
         axis.title.set_size("small")
     return figure
