@@ -29,6 +29,7 @@ TEMPORARY = (
 MAX_BYTES = (
     256 << 20
 )  # One file, wheel member or unpacked manual has at most so many: all are held in memory.
+EXPERIMENTS = (".dvc", "tmp", "exps")  # DVC makes the copies of experiments below this folder.
 SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
@@ -68,8 +69,16 @@ def build(*parts: str) -> Path:
 
 
 def cache() -> Path:
-    """Return the run cache's folder: FARCONTEXT_CACHE, or .farcontext in the project."""
-    return Path(os.environ.get("FARCONTEXT_CACHE") or project() / ".farcontext")
+    """Return the run cache's folder: FARCONTEXT_CACHE, or .farcontext in the project.
+
+    `dvc exp run --temp` works in a copy below the project's .dvc/tmp, which it throws away: its
+    cache is that of the project.
+    """
+    if given := os.environ.get("FARCONTEXT_CACHE"):
+        return Path(given)
+    here = project()
+    owners = (f.parents[2] for f in here.parents if f.parts[-3:] == EXPERIMENTS)
+    return next(owners, here) / ".farcontext"
 
 
 # ------------------------------------------------------------------------------------------ writing
