@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -175,16 +175,20 @@ def write_json(path: Path | str, value: object) -> Path:
     )
 
 
-def read_json(path: Path | str) -> object:
-    """Read a JSON file.
+def read_json(path: Path | str, *keys: str) -> Any:
+    """Read a JSON file; with keys, it is an object that has them.
 
     Raises:
-        UserError: no file that can be read, or not JSON.
+        UserError: no file that can be read, not JSON, or without a key.
     """
     try:
-        return json.loads(read_regular(path).decode("utf-8"))
+        value = json.loads(read_regular(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # Also a number of thousands of digits.
         raise UserError(f"{path}: expected JSON: {' '.join(str(error).split())}") from None
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise UserError(f"{path}: {key}: expected an object with this key")
+    return value
 
 
 def read_regular(path: Path | str, limit: int | None = None) -> bytes:

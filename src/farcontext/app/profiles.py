@@ -3,7 +3,6 @@
 Code has fingerprints, profiles run in exported copies, and what a killed run leaves is told.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -221,7 +220,7 @@ def diagnose(root: Path) -> list[str]:
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     if rwlock.exists():
         try:
-            json.loads(rwlock.read_text(encoding="utf-8"))
-        except ValueError:
+            files.read_json(rwlock)
+        except UserError:
             problems.append(f"{rwlock}: empty or cut: expected JSON; delete it when no dvc runs")
     return problems

@@ -273,7 +273,7 @@ def finished(folder: Path) -> RunResult | None:
     """
     if not (folder / "result.json").is_file():
         return None
-    result = files.read_json(folder / "result.json")
+    result = files.read_json(folder / "result.json", "rows")
     return RunResult(
         folder.name, folder, result["rows"], cost=files.read_json(folder / "cost.json")
     )
