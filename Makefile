@@ -1,7 +1,7 @@
 # make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, lock, clean.
-# PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: laptop, smoke or gpu.
+# PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: smoke, gpu or your own; none: params.yaml's.
 PREFIX ?= .venv
-PROFILE ?= laptop
+PROFILE ?=
 # The first that fits: a system's own python3, else one with its version in its name.
 FITS = 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 15))'
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.14 python3.11; do \
@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(STAMP)
-	@farcontext repro --profile $(PROFILE)
+	@farcontext repro $(if $(PROFILE),--profile $(PROFILE))
 
 # The data stages first (here, in lab and in notebooks): all read the corpus and the checkpoint. Skipped when nothing changed.
 # In the order given: a study's tests, the smoke pipeline and the notebooks ask for the same runs, so never at once.

@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from farcontext.app import profiles
+
 Edits = list[tuple[str, str | None, str]]
 
 SCHEME: Edits = [
@@ -178,12 +180,9 @@ CELLS = [
 
 def copy_of(root: Path, folder: Path) -> Path:
     """Copy what git tracks, or would."""
-    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (root / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
+    for name in profiles.own_files(root):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, folder / name)
     return folder
 
 

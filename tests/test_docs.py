@@ -56,13 +56,30 @@ def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "EXPERIMENTS.md", "CONTRIBUTING.md", "REPRODUCING.md", "data/README.md"]
+    "page",
+    [
+        "README.md",
+        "EXPERIMENTS.md",
+        "CONTRIBUTING.md",
+        "REPRODUCING.md",
+        "SECURITY.md",
+        "data/README.md",
+    ],
 )
 def test_links_resolve(page: str, root: Path) -> None:
     text = (root / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (root / page).parent.joinpath(target).exists(), target
+
+
+def test_every_promise_of_security_names_its_tests(readme: str, root: Path) -> None:
+    page = (root / "SECURITY.md").read_text(encoding="utf-8")
+    promises = [line.split("|") for line in page.splitlines() if line.startswith("| ")][2:]
+    assert len(promises) >= 5 and "](SECURITY.md)" in readme
+    for _, promise, _, tests, _ in promises:
+        named = re.findall(r"`(tests/[a-z_/]+\.py)`", tests)
+        assert named and all((root / name).is_file() for name in named), promise
 
 
 def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:

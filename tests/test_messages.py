@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 from observe import refuses
 
 from farcontext import files
+from farcontext.app import profiles
 from farcontext.app.verbs import Terminal
+from farcontext.data import sources, tokenizer
 from farcontext.data.config import Corpus
-from farcontext.data.corpus import build_corpus, load_documents
+from farcontext.data.corpus import build_corpus, load_documents, read_text
 from farcontext.messages import printable
+from farcontext.results import tables
+from farcontext.results.claims import read_claims
 from farcontext.schema import parse_yaml, read_yaml
+from farcontext.studies.params import read_params, read_profile
+from farcontext.train import keys, loop
+from farcontext.train.batches import Stream
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -92,6 +101,110 @@ def test_what_is_no_regular_file_is_one_line_and_never_waited_for(
         read(path)
 
 
+def sources_entry(path: Path) -> object:
+    return sources.fetch("plays", path, path.with_name("made"))
+
+
+def doctored(path: Path) -> None:
+    """Ask the doctor about a lock; what it says of a bad one is a line, as every reader's."""
+    lock = path.rename(path.with_name("dvc.lock"))
+    for line in profiles.diagnose(lock.parent):
+        raise files.UserError(line.replace("dvc.lock", path.name))
+
+
+def section(path: Path) -> object:
+    """Read a profile over this checkout's params.yaml."""
+    folder = path.with_name("profiles")
+    folder.mkdir()
+    path.rename(folder / path.name)
+    (path.with_name("params.yaml")).write_bytes((ROOT / "params.yaml").read_bytes())
+    return read_profile(path.parent, path.stem)
+
+
+READERS = {
+    "params.yaml": read_params,
+    "a run file": read_yaml,
+    "claims.yaml": read_claims,
+    "sources.yaml": sources_entry,
+    "a profile": section,
+    "dvc.lock": doctored,
+}
+TEXT = "a: 1\nplays: {kind: wheel}\n"
+BAD = {
+    "UTF-16 with a mark": TEXT.encode("utf-16"),
+    "UTF-16, little end first": TEXT.encode("utf-16-le"),
+    "UTF-16, big end first": TEXT.encode("utf-16-be"),
+    "UTF-32": TEXT.encode("utf-32"),
+    "Latin-1": "a: é\n".encode("latin-1"),
+    "a key twice": b"a: 1\na: 2\n",
+    "a key that is no text": b"1: 2\n",
+    "a list": b"- a\n",
+    "nothing": b"",
+    "a number": b"7\n",
+    "a number of 5,000 digits": b"a: " + b"9" * 5000 + b"\n",
+    "a number of 30 digits": b"a: " + b"9" * 30 + b"\n",
+    "a billion laughs": b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",
+    "a merge of itself": b"a: &a\n  <<: *a\n",
+    "a tag": b"a: !!python/object/apply:os.system [x]\n",
+    "deep brackets": b"a: " + b"[" * 5000 + b"]" * 5000 + b"\n",
+    "deep dashes": b"a:\n  " + b"- " * 5000 + b"x\n",
+    "deep questions": b"? " * 5000 + b"x\n",
+    "two documents": b"a: 1\n---\nb: 2\n",
+    "no end": b"a: 'x\n",
+    "a NUL": b"a: x\x00y\n",
+    "more than a megabyte": b"# x\n" * (1 << 18) + b"a: 1\n",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_of_yaml_refuses_in_one_line_that_names_the_file(
+    reader: str, tmp_path: Path
+) -> None:
+    for number, data in enumerate(BAD.values()):
+        path = tmp_path / str(number) / "given.yaml"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        with refuses("given.yaml") as caught:
+            READERS[reader](path)
+        assert "\n" not in str(caught.value) and "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]", b"3", b"null", b'"x"', b"{}", b'{"b": 1}', b"{", b"", b"\xff\xfe{\x00}\x00"]
+)
+def test_a_record_without_its_key_is_one_line(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_bytes(data)
+    with refuses("card.json: ") as caught:
+        files.read_json(path, "vocab_size")
+    assert "expected" in str(caught.value) and "\n" not in str(caught.value)
+    path.write_bytes(b'{"vocab_size": 3}')
+    assert files.read_json(path, "vocab_size") == {"vocab_size": 3}
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{}", b"{", b"7"])
+def test_every_reader_of_a_record_names_the_file(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dvc.yaml").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    readers = {
+        "build/tokenizer/card.json": [
+            keys.vocabulary_size,
+            keys.corpus_fingerprint,
+            lambda: tokenizer.vocabulary_size(tmp_path / "build" / "tokenizer"),
+            lambda: Stream.load(tmp_path / "build" / "tokenizer", "train"),
+        ],
+        "run/result.json": [lambda: loop.finished(tmp_path / "run")],
+        "t.json": [lambda: tables.read_table(tmp_path / "t.csv")],
+    }
+    for name, calls in readers.items():
+        files.write_atomic(tmp_path / name, data)
+        for read in calls:
+            with refuses(Path(name).name):
+                read()
+
+
 def test_a_device_is_never_read() -> None:
     with refuses("/dev/zero: expected a regular file here"):
         files.read_regular("/dev/zero")
@@ -133,6 +246,37 @@ def test_a_file_whose_name_is_no_utf_8_is_read_under_an_escaped_name(tmp_path: P
         for d in load_documents(tmp_path / "corpus", split)
     ]
     assert "bad\\udcff" in titles and len(titles) == 9
+
+
+def test_what_is_not_read_of_the_own_folder_is_counted(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_texts(own)
+    write_texts(tmp_path / "real")
+    (own / "linked").symlink_to(tmp_path / "real")
+    for name in ("note.text", "a.csv", "b.CSV", "c.json.gz", "README", "deep/x.html", "x.\udcff"):
+        (own / name).parent.mkdir(exist_ok=True)
+        (own / name).write_text("quite another text", encoding="utf-8")
+    card = build_corpus(corpus_of(own), tmp_path / "sources", tmp_path / "corpus")
+    endings = {".text": 1, ".csv": 2, ".gz": 1, ".html": 1, ".\\udcff": 1}
+    assert card["skipped"] == {f"ending {name}": count for name, count in endings.items()} | {
+        "linked folder": 1,
+        "no ending": 1,
+    }
+    assert files.read_json(tmp_path / "corpus" / "card.json") == card
+
+
+@pytest.mark.parametrize("text", ["plain words of a text. " * 9, "Ключ лежит в башне. " * 9])
+@pytest.mark.parametrize("name", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_text_in_utf_16_without_a_mark_is_refused_not_read_as_utf_8(
+    text: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(text.encode(name))
+    with refuses("text.txt: ") as caught:
+        read_text(path)
+    assert "expected UTF-8" in str(caught.value)
+    path.write_text(text + "\x00\x1b[0m", encoding="utf-8")
+    assert read_text(path) == text + "\x00\x1b[0m"
 
 
 def test_a_number_of_thousands_of_digits_in_a_line_of_json_is_one_line(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -26,6 +26,7 @@ TEMPORARY = (
 MAX_BYTES = (
     256 << 20
 )  # One file, wheel member or unpacked manual has at most so many: all are held in memory.
+EXPERIMENTS = (".dvc", "tmp", "exps")  # DVC makes the copies of experiments below this folder.
 SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
@@ -66,8 +67,16 @@ def build(*parts: str) -> Path:
 
 
 def cache() -> Path:
-    """Return the run cache's folder: FARCONTEXT_CACHE, or .farcontext in the project."""
-    return Path(os.environ.get("FARCONTEXT_CACHE") or project() / ".farcontext")
+    """Return the run cache's folder: FARCONTEXT_CACHE, or .farcontext in the project.
+
+    `dvc exp run --temp` works in a copy below the project's .dvc/tmp, which it throws away: its
+    cache is that of the project.
+    """
+    if given := os.environ.get("FARCONTEXT_CACHE"):
+        return Path(given)
+    here = project()
+    owners = (f.parents[2] for f in here.parents if f.parts[-3:] == EXPERIMENTS)
+    return next(owners, here) / ".farcontext"
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -164,16 +173,20 @@ def write_json(path: Path | str, value: object) -> Path:
     )
 
 
-def read_json(path: Path | str) -> object:
-    """Read a JSON file.
+def read_json(path: Path | str, *keys: str) -> Any:
+    """Read a JSON file; with keys, it is an object that has them.
 
     Raises:
-        UserError: no file that can be read, or not JSON.
+        UserError: no file that can be read, not JSON, or without a key.
     """
     try:
-        return json.loads(read_regular(path).decode("utf-8"))
+        value = json.loads(read_regular(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # Also a number of thousands of digits.
         raise UserError(f"{path}: expected JSON: {' '.join(str(error).split())}") from None
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise UserError(f"{path}: {key}: expected an object with this key")
+    return value
 
 
 def read_regular(path: Path | str, limit: int | None = None) -> bytes:

@@ -234,17 +234,19 @@ def repro(
     ] = None,
     *,
     profile: Annotated[
-        str, typer.Option(help="laptop here; any other of profiles/ in an exported copy.")
-    ] = "laptop",
+        str | None,
+        typer.Option(help="Default: params.yaml's, here; others run in an exported copy."),
+    ] = None,
 ) -> None:
     """Run `dvc repro`, then compare.
 
-    A profile other than laptop leaves this checkout's lock alone.
+    A profile other than that of params.yaml leaves this checkout's lock alone.
     """
     from farcontext.app import profiles
     from farcontext.app import publish as publishing
 
     root = _root()
+    profile = profile or schema.read_params(root / "params.yaml").profile
     status = profiles.reproduce(root, profile, stages or [])
     if status == 0 and profile == "laptop" and not stages:
         publishing.print_comparison(root, console)

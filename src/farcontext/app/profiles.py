@@ -3,7 +3,6 @@
 Code has fingerprints, profiles run in exported copies, and what a killed run leaves is told.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -50,11 +49,16 @@ def write_code(root: Path) -> None:
         files.write_json(root / "build" / "code" / f"{stage}.json", stage_code(stage))
 
 
-def _dvc(*arguments: str, root: Path, **environment: str) -> int:
+def _dvc(*arguments: str, root: Path, silent: bool = False, **environment: str) -> int:
+    """Run DVC and return its exit code; in silence, it prints errors only."""
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
-        command, cwd=root, env=os.environ | {"PATH": path} | environment, check=False
+        command,
+        cwd=root,
+        env=os.environ | {"PATH": path} | environment,
+        check=False,
+        stdout=subprocess.DEVNULL if silent else None,
     ).returncode
 
 
@@ -62,10 +66,14 @@ def prepare(root: Path) -> None:
     """Tell DVC once when there is no git here.
 
     That is so where an archive was unpacked.
+
+    Raises:
+        UserError: an archive without DVC's folder.
     """
-    if not (root / ".git").exists() and "no_scm" not in (root / ".dvc" / "config").read_text(
-        encoding="utf-8"
-    ):
+    config = root / ".dvc" / "config"
+    if not config.is_file():
+        raise UserError(f"{config}: expected a file here, as in a whole checkout or archive of it")
+    if not (root / ".git").exists() and "no_scm" not in config.read_text(encoding="utf-8"):
         _dvc("config", "-q", "core.no_scm", "true", root=root)
 
 
@@ -112,7 +120,7 @@ def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
     """
     if profile == read_params(root / "params.yaml").profile:
         prepare(root)
-        return _dvc("repro", *(["-q", *stages] if stages else []), root=root)
+        return _dvc("repro", *stages, root=root, silent=bool(stages))
     params = params_of(root, profile)
     copy = files.cache() / "profiles" / profile
     _export(root, copy)
@@ -126,28 +134,66 @@ def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
     return status
 
 
-def _export(root: Path, copy: Path) -> None:
-    """Copy the working tree's own files (what git tracks or would).
+STAYS = ("params.yaml", ".dvcignore")  # The copy has its own.
+# These are made in a checkout, or belong to it alone: no copy has them from there.
+MADE = (".dvc", ".git", ".venv", ".farcontext", "build")
 
-    The copy has a DVC folder that shares the cache.
+
+def own_files(root: Path) -> list[str]:
+    """Return the names of the working tree's own files: what git tracks, or would.
+
+    Without git they are all that stand outside the folders that are made, the environments and the
+    run cache. A name may be anything that the system allows.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = (
+        subprocess.run(command, cwd=root, capture_output=True, check=False).stdout
+        if shutil.which("git")
+        else b""
     )
-    names = listed.stdout.split("\0") if listed.returncode == 0 else []
-    names = names or [
-        str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.parts[-2] != ".dvc"
-    ]
-    for name in filter(None, names):
-        if (root / name).is_file() and not name.startswith(
-            (".dvc/", "build/", ".venv/", ".farcontext/")
-        ):
+    # Where an archive lies in a folder that another repository ignores, git lists nothing.
+    names = [os.fsdecode(name) for name in listed.split(b"\0") if name] or _walked(root)
+    cache = files.cache().resolve()
+    return sorted(
+        name
+        for name in set(names)
+        if name.split("/")[0] not in MADE
+        and (root / name).is_file()
+        and not (root / name).resolve().is_relative_to(cache)
+    )
+
+
+def _walked(root: Path) -> list[str]:
+    names = []
+    for folder, inner, here in os.walk(root):
+        inner[:] = [
+            name
+            for name in inner
+            if name != "__pycache__"
+            and not (Path(folder) == root and name in MADE)
+            and not (Path(folder, name) / "pyvenv.cfg").exists()
+        ]
+        names += [Path(folder, name).relative_to(root).as_posix() for name in here]
+    return names
+
+
+def _export(root: Path, copy: Path) -> None:
+    """Make a copy of the working tree's own files, and of no others.
+
+    What was exported before and is gone goes, too. The copy has a DVC folder that shares the cache.
+
+    Raises:
+        UserError: a file that cannot be read, or a disk that refused.
+    """
+    names = [name for name in own_files(root) if name not in STAYS]
+    for path in [copy / name for name in set(_walked(copy)).difference(names, STAYS)]:
+        path.unlink()
+    try:
+        for name in names:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
+    except OSError as error:
+        raise UserError(f"{root / name}: cannot be copied to {copy}: {error.strerror}") from None
     if not (copy / ".dvc").is_dir():
         _dvc("init", "--no-scm", "-q", root=copy)
         _dvc("config", "-q", "core.analytics", "false", root=copy)
@@ -174,7 +220,7 @@ def diagnose(root: Path) -> list[str]:
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     if rwlock.exists():
         try:
-            json.loads(rwlock.read_text(encoding="utf-8"))
-        except ValueError:
+            files.read_json(rwlock)
+        except UserError:
             problems.append(f"{rwlock}: empty or cut: expected JSON; delete it when no dvc runs")
     return problems

@@ -25,6 +25,8 @@ from farcontext.messages import one_line, printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".txt", ".md", ".jsonl", ".parquet")
+# Control characters that no text consists of; UTF-16 that is read as UTF-8 is full of them.
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 # Chapters follow on from each other, so they are split in runs, not one by one.
 CHAPTERS_A_GROUP = 10
 
@@ -38,8 +40,8 @@ def read_text(path: Path) -> str:
     One byte order mark at the start is removed; otherwise the text is exact.
 
     Raises:
-        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, or changed while it
-            was read.
+        UserError: not UTF-8 (the byte offset is named), larger than MAX_BYTES, changed while it was
+            read, or bytes that look like UTF-16 or no text (one in five is a control character).
     """
     try:
         before, data, after = path.stat(), files.read_regular(path, MAX_BYTES), path.stat()
@@ -50,6 +52,12 @@ def read_text(path: Path) -> str:
     ) != after.st_size:
         raise UserError(
             f"{path}: changed while it was read: expected a file that nobody is writing"
+        )
+    controls = len(data) - len(data.translate(None, CONTROLS))
+    if controls >= 8 and 5 * controls > len(data):
+        raise UserError(
+            f"{path}: {controls} of {len(data)} bytes are control characters: expected UTF-8, not "
+            "UTF-16 or what is no text"
         )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
@@ -90,6 +98,21 @@ def _read_files(
             first = text.partition("\n")[0].strip()
             title = first.removeprefix("# ") if first.startswith("# ") else printable(path.stem)
             yield replace(origin, title=title, text=text)
+
+
+def _unread(folder: Path) -> Counter:
+    """Count what lies in the own folder and is not read: other endings, and linked folders."""
+    counted: Counter = Counter()
+
+    def lost(error: OSError) -> None:
+        counted["folder that cannot be read"] += 1
+
+    for root, folders, names in os.walk(folder, onerror=lost):
+        counted["linked folder"] += sum(Path(root, name).is_symlink() for name in folders)
+        for ending in (Path(name).suffix.lower() for name in names):
+            if ending not in EXTENSIONS:
+                counted[f"ending {printable(ending)}" if ending else "no ending"] += 1
+    return counted
 
 
 def _read_rows(
@@ -153,10 +176,8 @@ def _read_source(
     name: str, sources: Path, config: Corpus, skipped: Counter
 ) -> tuple[dict, list[Document]]:
     folder = sources / name
-    entry = files.read_json(folder / "source.json")
     keys = ("domain", "language", "licence", "reader", "title", "sha256")
-    if not isinstance(entry, dict) or not set(keys) <= set(entry):
-        raise UserError(f"{folder / 'source.json'}: expected the keys {', '.join(keys)}")
+    entry = files.read_json(folder / "source.json", *keys)
     if not NAME.fullmatch(str(entry["domain"])):
         raise UserError(
             f"{folder / 'source.json'}: domain = {entry['domain']!r:.60}: expected letters, "
@@ -208,6 +229,7 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
                 f"{config.folder}: expected text in {', '.join(EXTENSIONS)} files, found none"
             )
         documents += own
+        skipped += _unread(Path(config.folder))
     if config.dataset is not None:
         origin = Document(
             "", "dataset", "und", "", "", config.dataset.path, "the data set's own", ""

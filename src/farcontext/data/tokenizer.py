@@ -103,7 +103,7 @@ def vocabulary_size(folder: Path) -> int:
 
     It raises UserError if the tokenizer is not built.
     """
-    return files.read_json(folder / "card.json")["vocab_size"]
+    return files.read_json(folder / "card.json", "vocab_size")["vocab_size"]
 
 
 def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
@@ -214,7 +214,7 @@ def build_tokenizer(config: Tokenizer, corpus: Path, destination: Path) -> dict:
                 found = _write_tokens(folder / f"{split}-{domain}", tokenizer, lengths, documents)
                 counts.setdefault(domain, {})[split] = found
         identity = {
-            "corpus": files.read_json(corpus / "card.json")["fingerprint"],
+            "corpus": files.read_json(corpus / "card.json", "fingerprint")["fingerprint"],
             "tokenizer": text,
         }
         card = {

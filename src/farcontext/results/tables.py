@@ -114,7 +114,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         UserError: missing, half-written, or of another run than its sidecar.
     """
-    sidecar = files.read_json(path.with_suffix(".json"))
+    sidecar = files.read_json(path.with_suffix(".json"), "rows", "sha256")
     if not path.is_file():
         raise UserError(f"{path}: expected a table here")
     data = path.read_bytes()
@@ -181,7 +181,7 @@ def params_behind(params: Section, study: str) -> Section:
     path = path_in(published_folder(), study).with_suffix(".json")
     if files.profile() == "laptop" or not path.is_file():
         return params
-    return validate(type(params), files.read_json(path)["config"], str(path))
+    return validate(type(params), files.read_json(path, "config")["config"], str(path))
 
 
 @dataclass(frozen=True)

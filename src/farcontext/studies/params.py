@@ -48,11 +48,20 @@ def read_params(path: Path | str) -> Any:
 
 
 def read_profile(root: Path, name: str) -> Any:
-    """Read profiles/NAME.yaml over params.yaml: what it leaves out stays as it is there."""
+    """Read profiles/NAME.yaml over params.yaml: what it leaves out stays as it is there.
+
+    Raises:
+        UserError: one line; also if the file gives the profile another name than its own.
+    """
     path = root / "profiles" / f"{name}.yaml"
-    values = read_yaml(root / "params.yaml")
+    values = read_yaml(root / "params.yaml") | {"profile": name}
     for key, value in read_yaml(path).items():
-        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+        both = isinstance(value, dict) and isinstance(values.get(key), dict)
+        values[key] = values[key] | value if both else value
+    if values["profile"] != name:
+        raise UserError(
+            f"{path}: profile = {values['profile']!r:.80}: expected {name}, or no such key"
+        )
     return checked(values, str(path))
 
 

@@ -87,7 +87,7 @@ class Stream:
             UserError: not built, no such split or domain, or a damaged file.
         """
         folder = Path(folder)
-        card = files.read_json(folder / "card.json")
+        card = files.read_json(folder / "card.json", "domains", "vocab_size", "fingerprint")
         known = sorted(card["domains"])
         tokens, offsets = {}, {}
         for domain in sorted(set(domains)) or known:

@@ -38,12 +38,12 @@ def tokens_folder() -> Path:
 
 def vocabulary_size() -> int:
     """Return V, the tokenizer's number of tokens."""
-    return files.read_json(tokens_folder() / "card.json")["vocab_size"]
+    return files.read_json(tokens_folder() / "card.json", "vocab_size")["vocab_size"]
 
 
 def corpus_fingerprint() -> str:
     """Return the fingerprint of the tokenised corpus (text and tokenizer)."""
-    return files.read_json(tokens_folder() / "card.json")["fingerprint"]
+    return files.read_json(tokens_folder() / "card.json", "fingerprint")["fingerprint"]
 
 
 def device() -> torch.device:

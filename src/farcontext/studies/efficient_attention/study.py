@@ -274,7 +274,7 @@ def gpu_tables() -> dict[str, pd.DataFrame]:
     for folder in sorted(
         path.parent for path in (files.project() / "results").glob("gpu-*/attention.csv")
     ):
-        card = files.read_json(folder / "card.json")
+        card = files.read_json(folder / "card.json", "card", "date")
         found[f"{card['card']}, {card['date']}"] = pd.read_csv(folder / "attention.csv")
     return found
 

@@ -314,7 +314,7 @@ def fill_in(params: Params) -> pd.DataFrame:
 
 def text_table() -> pd.DataFrame:
     """Return documents, tokens and bytes a token of each domain and split."""
-    card = files.read_json(tokens_folder() / "card.json")["domains"]
+    card = files.read_json(tokens_folder() / "card.json", "domains")["domains"]
     rows = [
         {"domain": d, "split": s} | card[d][s]
         for d in DOMAINS
