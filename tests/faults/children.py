@@ -197,8 +197,23 @@ def train_apart(run: Any) -> None:
     """Train together with a planted error: gradients are never exchanged."""
     from farcontext.train import distributed, loop
 
-    distributed.parallel = lambda model: model
+    distributed.parallel = lambda model, *_: model
     loop.train(run)
+
+
+def count_kept(run: Any) -> None:
+    """Say which part of the weights and of the moments this process keeps after two steps."""
+    from farcontext.train import distributed, loop
+
+    state, (batch_of, _) = loop._fresh(run), loop._batches(run)
+    loop._step(state, run, batch_of(0))
+    state.optimizer.step()
+    moments = [parts["exp_avg"] for parts in state.optimizer.state.values()]
+    for tensors in (list(state.model.parameters()), moments):
+        mine = sum(getattr(x, "to_local", lambda x=x: x)().numel() for x in tensors)
+        print(
+            f"{distributed.rank()}: {mine / sum(x.numel() for x in tensors):.2f}", file=sys.stderr
+        )
 
 
 def train_and_die(run: Any, rank: int, step: int) -> None:

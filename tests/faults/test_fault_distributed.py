@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import children
 import pytest
@@ -31,13 +30,16 @@ RUNS = {
 }
 
 
-def shared(run: RunConfig, processes: int) -> RunConfig:
+def shared(run: RunConfig, processes: int, parallel: str = "ddp") -> RunConfig:
     """Return the run for so many processes; a curriculum's rows become six."""
-    changes: dict[str, Any] = {"processes": processes, "evaluate_every": 10}
+    changes = {"processes": processes, "parallel": parallel, "evaluate_every": 10}
     if isinstance(run.batch, Curriculum):
         stages = tuple(stage.model_copy(update={"rows": 6}) for stage in run.batch.stages)
         changes["batch"] = run.batch.model_copy(update={"stages": stages})
     return RunConfig.model_validate(run.model_copy(update=changes).model_dump())
+
+
+WAYS = [(name, "ddp") for name in RUNS] + [(name, "fsdp") for name in RUNS if name != "lstm"]
 
 
 def ended(group: list[children.Child]) -> tuple[list[int], str]:
@@ -68,13 +70,13 @@ def alike(one: Path, two: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(("name", "parallel"), WAYS)
 def test_two_processes_have_the_curve_and_the_weights_of_one(
-    name: str, tiny_project: Path, fast_disk: Path
+    name: str, parallel: str, tiny_project: Path, fast_disk: Path
 ) -> None:
     alone, two = fast_disk / "alone", fast_disk / "two"
     one = children.start(children.train, tiny_project, alone, shared(RUNS[name], 1))
-    group = children.start_group(children.train, tiny_project, two, shared(RUNS[name], 2))
+    group = children.start_group(children.train, tiny_project, two, shared(RUNS[name], 2, parallel))
     assert ended([one, *group]) == ([0, 0, 0], "")
     assert alike(alone, two)
     assert len(kept(two).state["rows"]) == 20 and "validation_loss" in kept(two).state["rows"][-1]
@@ -92,11 +94,57 @@ def test_gradients_that_are_not_exchanged_are_seen(tiny_project: Path, fast_disk
     assert not alike(alone, two)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_fault_90_when_one_of_two_is_killed_the_other_ends_with_one_line_and_the_run_goes_on(
-    rank: int, tiny_project: Path, fast_disk: Path
+@pytest.mark.parametrize(("parallel", "kept"), [("ddp", "1.00"), ("fsdp", "0.50")])
+def test_a_process_of_fsdp_keeps_its_share_of_the_weights_and_of_the_moments(
+    parallel: str, kept: str, tiny_project: Path, fast_disk: Path
 ) -> None:
-    run = shared(tiny_run(steps=30, save_every=5), 2)
+    run = shared(RUNS["decoder"], 2, parallel)
+    codes, said = ended(children.start_group(children.count_kept, tiny_project, fast_disk, run))
+    assert codes == [0, 0]
+    assert said.splitlines() == [f"{rank}: {kept}" for rank in (0, 0, 1, 1)]
+
+
+@pytest.mark.parametrize(("before", "after"), [("fsdp", "ddp"), ("ddp", "fsdp"), ("fsdp", "alone")])
+def test_a_save_of_one_way_goes_on_in_another(
+    before: str, after: str, tiny_project: Path, fast_disk: Path, monkeypatch
+) -> None:
+    """The files hold whole weights and moments: nothing tells how many processes wrote them."""
+    monkeypatch.chdir(tiny_project)
+    monkeypatch.setenv("FARCONTEXT_CACHE", str(fast_disk / "cache"))
+    plain = tiny_run(steps=20, save_every=5)
+    run = {way: shared(plain, 2, way) for way in ("ddp", "fsdp")} | {"alone": shared(plain, 1)}
+    whole = children.start(children.train, tiny_project, fast_disk / "whole", run["alone"])
+    stopped = children.start_group(
+        children.train_and_die, tiny_project, fast_disk / "cache", run[before], 1, 12
+    )
+    assert ended([whole])[0] == [0] and ended(stopped)[0][1] == -signal.SIGKILL
+    assert kept(fast_disk / "cache").step == 10
+    keys.run_folder(run[before]).rename(keys.run_folder(run[after]))
+    count = run[after].processes
+    group = children.start_group(
+        children.train, tiny_project, fast_disk / "cache", run[after], count=count
+    )
+    assert ended(group) == ([0] * count, "")
+    assert alike(fast_disk / "whole", fast_disk / "cache")
+
+
+def test_a_sharded_gradient_that_is_not_finite_is_named_and_the_weights_before_it_are_kept(
+    tiny_project: Path, fast_disk: Path
+) -> None:
+    run = shared(tiny_run(steps=10, save_every=5), 2, "fsdp")
+    codes, said = ended(
+        children.start_group(children.train_with_nan, tiny_project, fast_disk, run, 6)
+    )
+    assert codes == [2, 2]
+    one_line(said, "step = 6: loss is not finite", "weights of step 6 kept")
+    assert kept(fast_disk).step == 6
+
+
+@pytest.mark.parametrize(("rank", "parallel"), [(0, "ddp"), (1, "ddp"), (0, "fsdp"), (1, "fsdp")])
+def test_fault_90_when_one_of_two_is_killed_the_other_ends_with_one_line_and_the_run_goes_on(
+    rank: int, parallel: str, tiny_project: Path, fast_disk: Path
+) -> None:
+    run = shared(tiny_run(steps=30, save_every=5), 2, parallel)
     whole = children.start_group(children.train, tiny_project, fast_disk / "whole", run)
     assert ended(whole) == ([0, 0], "")
     group = children.start_group(

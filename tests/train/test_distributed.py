@@ -31,7 +31,8 @@ def test_a_process_alone_is_the_first_and_shares_nothing() -> None:
     assert distributed.together(lambda: 3) == distributed.on_first(lambda: 3) == 3
     assert distributed.total(0.1) == 0.1
     model = torch.nn.Linear(1, 1)
-    assert distributed.parallel(model) is model
+    assert distributed.parallel(model, torch.device("cpu")) is model
+    assert distributed.gathered(model.state_dict()).keys() == {"weight", "bias"}
     with distributed.group(), distributed.unsynchronised(model, when=True):
         assert distributed.processes() == 1
 
@@ -64,3 +65,20 @@ def test_the_number_of_processes_is_in_the_key_and_divides_the_rows(project: Pat
     given = task_run().model_dump(mode="json") | {"processes": 2}
     with refuses("batch.rows = 5"):
         validate(RunConfig, given, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("processes", "kind", "line"),
+    [
+        (1, "decoder", "parallel = fsdp, processes = 1: expected 2 processes or more"),
+        (2, "lstm", "parallel = fsdp, model.kind = lstm: expected a Transformer, or ddp"),
+    ],
+)
+def test_weights_that_cannot_be_shared_out_are_refused(
+    processes: int, kind: str, line: str
+) -> None:
+    given = tiny_run(kind=kind).model_dump(mode="json")
+    with refuses(line):
+        validate(RunConfig, given | {"processes": processes, "parallel": "fsdp"}, "run.yaml")
+    with refuses("parallel = 'zero': expected one of ddp, fsdp"):
+        validate(RunConfig, given | {"processes": 2, "parallel": "zero"}, "run.yaml")

@@ -1,6 +1,10 @@
 """The run cache and sweeps: each job once, in the order given, whatever was there before."""
 
+import importlib
 import logging
+import os
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from farcontext.train.runs import EvalConfig
 
 RUN = tiny_run(steps=6, save_every=3)
 OTHER = tiny_run(steps=6, save_every=3, seed=1)
+QUIET = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
 
 
 @pytest.fixture
@@ -99,8 +104,7 @@ def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch
     """
     alone = sweep(jobs())
     monkeypatch.setenv("FARCONTEXT_CACHE", str(project / "cluster"))
-    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **quiet) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **QUIET) as cluster:
         monkeypatch.setenv("FARCONTEXT_DASK", cluster.scheduler_address)
         together = sweep(jobs())
         with monkeypatch.context() as patch, refuses("other code, texts or versions"):
@@ -114,6 +118,48 @@ def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch
         assert files.sha256_file(one.folder / name) == files.sha256_file(two.folder / name)
         assert (two.folder / "log.txt").is_file()
     assert [result.steps_trained for result in sweep(jobs())] == [0, 0, 0, 0]
+
+
+def die_once(*, folder: str, value: int) -> list[dict]:
+    """A protocol: the process of the first call to it is killed; each call leaves a file."""
+    calls = Path(folder)
+    first = value == 0 and not any(calls.glob("0-*"))
+    (calls / f"{value}-{os.getpid()}").touch()
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [{"value": value}]
+
+
+def test_a_worker_that_dies_costs_its_own_job_once_more_and_no_other(
+    project: Path, tmp_path: Path, monkeypatch
+) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    wanted = [EvalConfig(die_once, options={"folder": str(calls), "value": i}) for i in range(6)]
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **QUIET) as cluster:
+        monkeypatch.setenv("FARCONTEXT_DASK", cluster.scheduler_address)
+        assert [result.rows for result in sweep(wanted)] == [[{"value": i}] for i in range(6)]
+    done = Counter(path.name.partition("-")[0] for path in calls.iterdir())
+    assert done == {"0": 2} | {str(i): 1 for i in range(1, 6)}
+
+
+def test_a_job_that_kills_every_worker_or_that_none_can_import_is_one_line(
+    project: Path, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def one():\n    return [{'value': 1}]\n")
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, **QUIET) as cluster:
+        monkeypatch.setenv("FARCONTEXT_DASK", cluster.scheduler_address)
+        monkeypatch.syspath_prepend(tmp_path)
+        with refuses("No module named 'only_here': expected the same code"):
+            sweep([EvalConfig(importlib.import_module("only_here").one)])
+        cluster.scheduler.allowed_failures = 0
+        with refuses("its worker died 1 times: expected more memory"):
+            sweep([EvalConfig(die)])
+
+
+def die() -> list[dict]:
+    """A protocol: it kills the process that runs it."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_cluster_that_cannot_be_is_one_line(project: Path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ H head width.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -59,11 +60,39 @@ def online_with_logsumexp(
     return out_BGRTH.permute(0, 3, 1, 2, 4).flatten(2, 3), logsumexp_BGRT.flatten(1, 2)
 
 
-def _blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
+def blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
     return (slice(i, min(i + block, length)) for i in range(start, length, block))
 
 
-def _scores(
+class Sums(NamedTuple):
+    """The softmax of each query over the keys so far, not yet divided."""
+
+    top_BGRt: Tensor  # This is m, the largest score so far.
+    total_BGRt: Tensor  # They are ℓ and o, both relative to exp(m).
+    mixed_BGRtH: Tensor
+
+    @classmethod
+    def none(cls, q_BGRtH: Tensor) -> "Sums":
+        """Return the sums over no key."""
+        top = q_BGRtH.new_full(q_BGRtH.shape[:-1], float("-inf"))
+        return cls(top, torch.zeros_like(top), torch.zeros_like(q_BGRtH))
+
+    def add(self, scores_BGRts: Tensor, v_BG1sH: Tensor) -> "Sums":
+        """Return the sums with a block of keys more."""
+        higher = torch.maximum(self.top_BGRt, scores_BGRts.amax(-1))
+        finite = higher.masked_fill(higher == -math.inf, 0.0)  # This avoids −inf − (−inf).
+        # The sums so far are still worth this share, ≤ 1.
+        faded = torch.exp(self.top_BGRt - finite)
+        p = torch.exp(scores_BGRts - finite[..., None])
+        mixed = faded[..., None] * self.mixed_BGRtH + p @ v_BG1sH
+        return Sums(higher, faded * self.total_BGRt + p.sum(-1), mixed)
+
+    def attention(self) -> Tensor:
+        """Return o/ℓ, 0 for a query that saw no key."""
+        return self.mixed_BGRtH / self.total_BGRt.masked_fill(self.total_BGRt == 0, 1.0)[..., None]
+
+
+def scores_of(
     q_BGRtH: Tensor, k_BG1sH: Tensor, pattern: Pattern, lengths: tuple[int, int], at: tuple
 ) -> Tensor:
     """Return one block of scaled scores, bias added, −inf where hidden."""
@@ -87,24 +116,15 @@ class _Online(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         T, S = q.shape[-2], k.shape[-2]
         out, logsumexp = torch.zeros_like(q), q.new_full(q.shape[:-1], float("-inf"))
-        for rows in _blocks(T, block):
+        for rows in blocks(T, block):
             q_t = q[..., rows, :]
-            # This is m, the largest score so far.
-            top = q_t.new_full(q_t.shape[:-1], float("-inf"))
-            # They are ℓ and o, both relative to exp(m).
-            total, mixed = torch.zeros_like(top), torch.zeros_like(q_t)
+            sums = Sums.none(q_t)
             seen = pattern.keys_of(rows, T, S)
-            for columns in _blocks(seen.stop, block, seen.start):
-                scores = _scores(q_t, k[..., columns, :], pattern, (T, S), (rows, columns))
-                higher = torch.maximum(top, scores.amax(-1))
-                finite = higher.masked_fill(higher == -math.inf, 0.0)  # This avoids −inf − (−inf).
-                faded = torch.exp(top - finite)  # The sums so far are still worth this share, ≤ 1.
-                p = torch.exp(scores - finite[..., None])
-                total = faded * total + p.sum(-1)
-                mixed = faded[..., None] * mixed + p @ v[..., columns, :]
-                top = higher
-            out[..., rows, :] = mixed / total.masked_fill(total == 0, 1.0)[..., None]
-            logsumexp[..., rows] = top + total.log()
+            for columns in blocks(seen.stop, block, seen.start):
+                scores = scores_of(q_t, k[..., columns, :], pattern, (T, S), (rows, columns))
+                sums = sums.add(scores, v[..., columns, :])
+            out[..., rows, :] = sums.attention()
+            logsumexp[..., rows] = sums.top_BGRt + sums.total_BGRt.log()
         ctx.save_for_backward(q, k, v, out, logsumexp)
         ctx.pattern, ctx.block = pattern, block
         ctx.mark_non_differentiable(logsumexp)
@@ -123,13 +143,13 @@ class _Online(torch.autograd.Function):
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         D = (d_out * out).sum(-1, keepdim=True)
         finite = logsumexp.masked_fill(logsumexp == -math.inf, 0.0)[..., None]
-        for rows in _blocks(T, ctx.block):
+        for rows in blocks(T, ctx.block):
             q_t, d_t = q[..., rows, :], d_out[..., rows, :]
             seen = ctx.pattern.keys_of(rows, T, S)
-            for columns in _blocks(seen.stop, ctx.block, seen.start):
+            for columns in blocks(seen.stop, ctx.block, seen.start):
                 k_s, v_s = k[..., columns, :], v[..., columns, :]
                 p = torch.exp(
-                    _scores(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :]
+                    scores_of(q_t, k_s, ctx.pattern, (T, S), (rows, columns)) - finite[..., rows, :]
                 )
                 d_scores = p * (d_t @ v_s.mT - D[..., rows, :]) * scale
                 dq[..., rows, :] += d_scores @ k_s

@@ -160,6 +160,8 @@ class RunConfig(Frozen):
     dtype: DType = "float32"
     # Each takes its share of a step's rows. Sums in another order have other bits: another key.
     processes: Count = 1
+    # ddp: each process keeps all weights; fsdp: its share of weights, gradients and moments.
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     # Fine-tuning starts at step 0 from the weights of this finished run.
     start: "RunConfig | None" = None
 
@@ -177,6 +179,13 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"{given}, processes = {self.processes}: "
                 "expected accumulation · processes to divide rows"
+            )
+        if self.parallel == "fsdp" and self.processes == 1:
+            raise ValueError("parallel = fsdp, processes = 1: expected 2 processes or more")
+        if self.parallel == "fsdp" and self.model.kind in RECURRENT:
+            # torch's recurrent layers keep references to their weights, which sharding replaces.
+            raise ValueError(
+                f"parallel = fsdp, model.kind = {self.model.kind}: expected a Transformer, or ddp"
             )
         return self
 

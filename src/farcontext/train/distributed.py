@@ -1,15 +1,15 @@
 """Training of one model by several processes.
 
 torchrun starts them, and each takes its share of the rows of every batch. Gradients are summed by
-torch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs. The first process alone writes, so all
-must share one file system. A foreseen failure of one process is raised in all of them and said
-once.
+torch's DistributedDataParallel, or by its FSDP2 where the weights are shared out too: gloo on CPUs,
+NCCL on GPUs. The first process alone writes, so all must share one file system. A foreseen failure
+of one process is raised in all of them and said once.
 """
 
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from farcontext import files
 from farcontext.files import UserError
@@ -216,11 +216,16 @@ def greatest(number: int) -> int:
     return int(highest)
 
 
-def parallel(model: nn.Module) -> nn.Module:
-    """Return the model with gradients averaged over the processes.
+def parallel(model: nn.Module, where: torch.device, kind: str = "ddp") -> nn.Module:
+    """Return the model on its device, with gradients averaged over the processes.
 
-    Its backward pass averages them; a process that is alone gets the model itself.
+    Its backward pass averages them; a process that is alone gets the model itself. With "ddp" every
+    process keeps all weights. With "fsdp" each keeps its share of them, of their gradients and of
+    the optimizer's moments: `model` itself then holds shares.
     """
+    if processes() > 1 and kind == "fsdp":
+        return _sharded(model)
+    model.to(where)
     if processes() == 1:
         return model
     return nn.parallel.DistributedDataParallel(
@@ -228,9 +233,66 @@ def parallel(model: nn.Module) -> nn.Module:
     )
 
 
+def _sharded(model: nn.Module) -> nn.Module:
+    """Share a model's weights out, by torch's `fully_shard` (FSDP2).
+
+    A block of a list is gathered while it runs, what stands outside lists while the model runs.
+    Each part goes to its device and is cut there before the next one, so no device holds all. All
+    are shares again after a forward pass, also when no backward pass follows: so they can be saved.
+    """
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 (takes a second to load)
+
+    for blocks in [part for part in model.modules() if isinstance(part, nn.ModuleList)]:
+        for block in blocks:
+            fully_shard(block)
+    return fully_shard(model, reshard_after_forward=True)
+
+
 def unsynchronised(model: nn.Module, when: bool) -> contextlib.AbstractContextManager:
     """Return a context in which gradients are not averaged.
 
-    `parallel`'s model keeps its gradients to itself there, when more are to be added.
+    `parallel`'s model keeps its gradients to itself there, when more are to be added. One of shares
+    averages them all the same: whole gradients would take the memory that it saves.
     """
-    return model.no_sync() if when and processes() > 1 else contextlib.nullcontext()
+    together = isinstance(model, nn.parallel.DistributedDataParallel)
+    return model.no_sync() if when and together else contextlib.nullcontext()
+
+
+def _is_share(tensor: Tensor | None) -> bool:
+    # A share is a DTensor, whose module takes a second to load: so it is known by what it can do.
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor of which each process may hold a share.
+
+    All processes call this together.
+    """
+    return tensor.full_tensor() if _is_share(tensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return whole tensors in the first process; the others get none.
+
+    All processes call this together. Tensors are gathered one after another, into the memory of the
+    processor.
+    """
+    kept: dict[str, Tensor] = {}
+    for name in sorted(tensors):  # A file read back has its tensors in another order in each.
+        tensor = whole(tensors[name])
+        if first():
+            kept[name] = tensor.cpu()
+    return kept
+
+
+def shared(tensor: Tensor, like: Tensor | None) -> Tensor:
+    """Return a whole tensor as `like` is kept: whole, or this process's share of it.
+
+    A number, such as the optimizer's count of steps, stays whole.
+    """
+    if not tensor.ndim or not _is_share(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 (as above)
+
+    # All have read the same file: nothing need be sent.
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

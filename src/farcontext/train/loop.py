@@ -93,12 +93,14 @@ class _State:
     """All that a checkpoint holds: what the next step depends on."""
 
     model: nn.Module
-    parallel: nn.Module  # It is the same model with the gradients of all processes.
+    # It is the same model, run so that the processes share gradients, or weights too.
+    parallel: nn.Module
     optimizer: torch.optim.AdamW
     step: int
     rows: list[Row]
 
     def save(self, folder: Path) -> None:
+        """Gather all that is shared out, and let the first process write it."""
         names = dict(enumerate(name for name, _ in self._parameters()))
         moments = self.optimizer.state_dict()["state"]
         flat = {
@@ -106,16 +108,13 @@ class _State:
             for i, parts in moments.items()
             for part, tensor in parts.items()
         }
-        checkpoint.save(
-            folder,
-            self.step,
-            groups={
-                "model": self.model.state_dict(),
-                "optimizer": flat,
-                "random": {"torch": torch.get_rng_state()},
-            },
-            state={"step": self.step, "rows": self.rows},
-        )
+        groups = {
+            "model": distributed.gathered(self.model.state_dict()),
+            "optimizer": distributed.gathered(flat),
+            "random": {"torch": torch.get_rng_state()},
+        }
+        state = {"step": self.step, "rows": self.rows}
+        distributed.on_first(lambda: checkpoint.save(folder, self.step, groups=groups, state=state))
 
     def _parameters(self) -> list[tuple[str, Tensor]]:
         """Named parameters in the optimiser's order."""
@@ -123,12 +122,16 @@ class _State:
         return [(names[id(p)], p) for group in self.optimizer.param_groups for p in group["params"]]
 
     def load(self, found: checkpoint.Checkpoint) -> None:
-        self.model.load_state_dict(found.tensors("model"))
+        kept = self.model.state_dict()
+        weights = found.tensors("model")
+        self.model.load_state_dict(
+            {name: distributed.shared(weights[name], kept.get(name)) for name in weights}
+        )
         moments: dict[int, dict[str, Tensor]] = {}
         index = {name: i for i, (name, _) in enumerate(self._parameters())}
         for key, tensor in found.tensors("optimizer").items():
             name, part = key.rsplit("|", 1)
-            moments.setdefault(index[name], {})[part] = tensor
+            moments.setdefault(index[name], {})[part] = distributed.shared(tensor, kept[name])
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         torch.set_rng_state(found.tensors("random")["torch"])
         self.step, self.rows = found.step, found.state["rows"]
@@ -142,8 +145,10 @@ def _fresh(run: RunConfig) -> _State:
             if run.start is None
             else load_model(run.start, run.model).train()
         )
-    ).to(device())
-    return _State(model, distributed.parallel(model), optimizer(model, run.optimizer), 0, [])
+    )
+    # Sharding replaces the parameters, so the optimizer is made of those that come after it.
+    parallel = distributed.parallel(model, device(), run.parallel)
+    return _State(model, parallel, optimizer(model, run.optimizer), 0, [])
 
 
 def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
@@ -189,21 +194,21 @@ def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None
     bad = (
         n
         for n, p in state.model.named_parameters()
-        if p.grad is not None and not p.grad.isfinite().all()
+        if p.grad is not None and not distributed.whole(p.grad).isfinite().all()
     )
     name = f"gradient of {next(bad, 'all')}" if math.isfinite(loss) else "loss"
     found = {"step": state.step, "loss": str(loss), "norm": str(norm), "what": name}
+    distributed.on_first(lambda: files.write_json(folder / "failure.json", found))
+    state.save(folder)
 
     def stop() -> None:
-        files.write_json(folder / "failure.json", found)
-        state.save(folder)
         raise UserError(
             f"{folder}: step = {state.step}: {name} is not finite: expected a finite value; "
             f"stopped before the update, weights of step {state.step} kept (a lower learning rate "
             "usually helps)"
         )
 
-    distributed.on_first(stop)
+    distributed.together(stop)
 
 
 def _step(state: _State, run: RunConfig, batch: Batch) -> tuple[float, float, int]:
@@ -226,7 +231,7 @@ def _step(state: _State, run: RunConfig, batch: Batch) -> tuple[float, float, in
             (loss * processes / scored).backward()
         total += loss.item()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), run.optimizer.clip)
-    return distributed.total(total) / scored, norm.item(), scored
+    return distributed.total(total) / scored, distributed.whole(norm).item(), scored
 
 
 @torch.inference_mode()
@@ -311,7 +316,7 @@ def _train(
             )
             asked = distributed.greatest(interrupt.asked())
             if asked or state.step % run.save_every == 0 or state.step == run.steps:
-                distributed.on_first(lambda: state.save(folder))
+                state.save(folder)
             on_step(state.step)
             if asked and state.step < run.steps:
                 raise distributed.said_once(interrupt.stopped(asked, folder, state.step, run.steps))

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import pickle
 import socket
 import threading
 from collections import namedtuple
@@ -153,8 +154,10 @@ def _key(job: RunConfig | EvalConfig) -> str:
     return job.key if isinstance(job, EvalConfig) else run_key(job)
 
 
-def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: Path) -> RunResult:
+def _do_on_cluster(packed: bytes, key: str, project: Path, cache: Path) -> RunResult:
     """As `_do`, in a process of a cluster that has the same project and cache.
+
+    The job comes as bytes, for a worker that cannot unpack what Dask sends it never answers.
 
     Raises:
         UserError: it has not, or has other code, texts, versions or devices: the job's key would be
@@ -168,6 +171,12 @@ def _do_on_cluster(job: RunConfig | EvalConfig, key: str, project: Path, cache: 
                 f"{socket.gethostname()}: {project}: {error.strerror}: expected the same files"
             ) from None
         os.environ["FARCONTEXT_CACHE"] = str(cache)
+        try:
+            job = pickle.loads(packed)
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"{socket.gethostname()}: job {key}: {error}: expected the same code"
+            ) from None
         if (found := _key(job)) != key:
             raise UserError(
                 f"{socket.gethostname()}: key = {found}: expected {key}: "
@@ -184,15 +193,14 @@ def _do_and_log(job: RunConfig | EvalConfig) -> RunResult:
         return _do(job)
 
 
-@contextlib.contextmanager
-def _cluster(address: str) -> Iterator[None]:
-    """Make joblib send its jobs to a Dask cluster.
+def _client(address: str) -> Any:
+    """Return a client of a Dask cluster.
 
     Raises:
         UserError: Dask is not installed, or nobody answers.
     """
     try:
-        client = importlib.import_module("distributed").Client(address, timeout=30)
+        return importlib.import_module("distributed").Client(address, timeout=30)
     except ImportError:
         raise UserError(
             f"FARCONTEXT_DASK = {address}: expected the package distributed: "
@@ -202,18 +210,39 @@ def _cluster(address: str) -> Iterator[None]:
         raise UserError(
             f"FARCONTEXT_DASK = {address}: expected a scheduler's address: {error}"
         ) from None
-    with client, joblib.parallel_config("dask"):
-        yield
+
+
+def _on_cluster(todo: Sequence[RunConfig | EvalConfig], address: str) -> Iterator[RunResult]:
+    """Do jobs on a Dask cluster; yield their results in order.
+
+    Dask gives the job of a worker that dies to another one, which goes on from its last save.
+
+    Raises:
+        UserError: as `_do_on_cluster`; a job whose workers all died.
+    """
+    there = files.project(), files.cache().resolve()
+    with _client(address) as client:
+        killed = importlib.import_module("distributed").KilledWorker
+        # Each has a name of its own: Dask would take two jobs of one name for the same.
+        futures = [
+            client.submit(_do_on_cluster, pickle.dumps(job), _key(job), *there, pure=False)
+            for job in todo
+        ]
+        for job, future in zip(todo, futures, strict=True):
+            try:
+                yield future.result()
+            except killed as error:
+                raise UserError(
+                    f"FARCONTEXT_DASK = {address}: job {_key(job)}: its worker died "
+                    f"{error.allowed_failures + 1} times: expected more memory, or another machine"
+                ) from None
 
 
 def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
     """Do jobs in parallel; yield their results in order, each as soon as it is there."""
     at_once = {"return_as": "generator", "pre_dispatch": "all", "batch_size": 1}
     if address := os.environ.get("FARCONTEXT_DASK"):
-        there = files.project(), files.cache().resolve()
-        with _cluster(address):
-            calls = [joblib.delayed(_do_on_cluster)(job, _key(job), *there) for job in todo]
-            yield from joblib.Parallel(n_jobs=-1, **at_once)(calls)
+        yield from _on_cluster(todo, address)
     elif (workers := min(jobs(), len(todo))) > 1:
         yield from joblib.Parallel(n_jobs=workers, **at_once)(
             joblib.delayed(_do_in_worker)(job) for job in todo
