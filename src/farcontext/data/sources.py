@@ -188,7 +188,7 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
             for member in chosen:
                 files.write_atomic(folder / member.filename, archive.read(member))
     # zipfile's own errors for a damaged member are several.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{where}: {wheel.name}: expected a wheel: {one_line(error)}") from None
 
 
