@@ -245,9 +245,9 @@ def test_a_page_is_limited_while_it_is_unpacked(
     written: list[int] = []
     write = sources._Limited.write
 
-    def noted(self: sources._Limited, data: bytes) -> None:
-        write(self, data)
-        written.append(len(data))
+    def noted(self: sources._Limited, data: bytes) -> int:
+        written.append(write(self, data))
+        return written[-1]
 
     monkeypatch.setattr(sources._Limited, "write", noted)
     with pytest.raises(UserError, match=r"bomb\.txt: expected at most 100000 bytes"):
