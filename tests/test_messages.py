@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from io import StringIO
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from observe import refuses
 
 from farcontext import files
-from farcontext.app import profiles
+from farcontext.app import cli, profiles
 from farcontext.app.verbs import Terminal
 from farcontext.data import sources, tokenizer
 from farcontext.data.config import Corpus
@@ -294,3 +295,15 @@ def test_the_command_line_escapes_what_it_says(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
     assert done.returncode == 2 and b"\x1b" not in done.stdout + done.stderr
     assert b"\\x1b[31my" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_a_warning_of_the_command_line_is_one_escaped_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["farcontext", "--help"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit):
+        cli.main()
+    capsys.readouterr()
+    shown = warnings.formatwarning("a\n\x1b[31mb", UserWarning, "file.py", 1, "line")
+    assert shown == "farcontext: a \\x1b[31mb\n"

@@ -3,10 +3,12 @@
 Nothing lands outside its folder, and every failure is one line.
 """
 
+import gzip
 import hashlib
 import http.server
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -204,6 +206,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(404 if "missing" in self.path else 200)
+            if self.path == "/bomb.txt":
+                self.send_header("Content-Encoding", "gzip")
+                self.end_headers()
+                self.wfile.write(gzip.compress(b"\0" * 1_000_000))
+                return
             self.end_headers()
             self.wfile.write(b"text" if self.path == "/a.txt" else b"<html>log in</html>")
 
@@ -226,6 +233,26 @@ def test_url_is_fetched_and_bad_answers_are_one_line(server: str, tmp_path: Path
             fetch("toy", url_sources(tmp_path, f"{server}/{page}", b"text"), tmp_path / "bad")
         assert said in one_line(error) and f"{server}/{page}" in str(error.value)
         assert not (tmp_path / "bad").exists()
+
+
+def test_a_page_is_limited_while_it_is_unpacked(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = url_sources(tmp_path, f"{server}/bomb.txt", b"\0" * 1_000_000)
+    fetch("toy", entry, tmp_path / "good")  # twin: within the limit it is fetched
+    monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written: list[int] = []
+    write = sources._Limited.write
+
+    def noted(self: sources._Limited, data: bytes) -> int:
+        written.append(write(self, data))
+        return written[-1]
+
+    monkeypatch.setattr(sources._Limited, "write", noted)
+    with pytest.raises(UserError, match=r"bomb\.txt: expected at most 100000 bytes"):
+        fetch("toy", entry, tmp_path / "bad")
+    assert 0 < sum(written) <= 100_000 and not (tmp_path / "bad").exists()
 
 
 def test_the_repository_s_own_sources_are_whole(root: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -320,8 +321,9 @@ def doctor() -> None:
 def main() -> None:
     """Run the command line.
 
-    A foreseen failure is one line on stderr and exit code 2.
+    A foreseen failure is one line on stderr and exit code 2. A warning is one line too.
     """
+    warnings.formatwarning = lambda text, *_, **__: f"farcontext: {printable(one_line(text))}\n"
     try:
         # The code of a typer.Exit is returned here, not raised.
         sys.exit(app(standalone_mode=False) or 0)

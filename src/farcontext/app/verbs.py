@@ -181,7 +181,7 @@ def cost(
     shape = {
         "layers": layers,
         "width": width,
-        "heads": heads or max(1, width // 64),
+        "heads": max(1, width // 64) if heads is None else heads,
         "kv_heads": kv_heads,
         "vocab_size": vocabulary,
     }

@@ -7,6 +7,7 @@ until the 95 % interval is as narrow as asked for. All that is measured is kept 
 a probe that was stopped goes on where it was.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,9 +96,9 @@ class Measured:
 def lengths_of(text: str) -> tuple[int, ...] | None:
     """Return "256,512" as numbers, nothing as None, or raise UserError."""
     parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(part.isdecimal() for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,15}", part) for part in parts):
         raise UserError(
-            f"lengths = {text}: expected numbers of tokens with commas between, as 256,512,1024"
+            f"lengths = {text:.60}: expected numbers of tokens with commas between, as 256,512,1024"
         )
     return tuple(map(int, parts)) or None
 

@@ -267,6 +267,7 @@ def _plain(name: object) -> bool:
     return (
         isinstance(name, str)
         and name == Path(name).name
+        and name not in ("", "..")
         and "\\" not in name
         and "\0" not in name
         and ":" not in name

