@@ -93,7 +93,7 @@ def test_fault_2_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(
         child.kill()
         struck += child.wait() == -signal.SIGKILL
         assert without_manifest(cache) == [], f"kill {struck}"
-    again = children.start(children.train, tiny_project, cache, run)
+    again = children.start(children.train, tiny_project, cache, run, cache / "steps")
     assert again.wait() == 0, again.said()
     assert run_bits(cache) == run_bits(fast_disk / "whole")
     assert (without_manifest(cache), leftovers(cache)) == ([], [])
