@@ -23,7 +23,7 @@ from farcontext.results import tables
 from farcontext.results.claims import read_claims
 from farcontext.schema import parse_yaml, read_yaml
 from farcontext.studies.params import read_params, read_profile
-from farcontext.train import keys, loop
+from farcontext.train import kept, keys
 from farcontext.train.batches import Stream
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +196,7 @@ def test_every_reader_of_a_record_names_the_file(
             lambda: tokenizer.vocabulary_size(tmp_path / "build" / "tokenizer"),
             lambda: Stream.load(tmp_path / "build" / "tokenizer", "train"),
         ],
-        "run/result.json": [lambda: loop.finished(tmp_path / "run")],
+        "result.json": [lambda: kept.read_sealed(tmp_path / "result.json")],
         "t.json": [lambda: tables.read_table(tmp_path / "t.csv")],
     }
     for name, calls in readers.items():

@@ -169,7 +169,7 @@ def test_fault_90_when_one_of_two_is_killed_the_other_ends_with_one_line_and_the
 def test_fault_91_a_signal_to_one_of_two_ends_both_after_the_same_saved_step_with_one_line(
     tiny_project: Path, fast_disk: Path
 ) -> None:
-    run = shared(tiny_run(steps=150, save_every=150), 2)
+    run = shared(tiny_run(steps=100, save_every=100), 2)
     given = files.write_json(fast_disk / "run.yaml", run.model_dump(mode="json"))
     whole = children.start_group(children.train, tiny_project, fast_disk / "whole", run)
     assert ended(whole) == ([0, 0], "")
@@ -184,7 +184,7 @@ def test_fault_91_a_signal_to_one_of_two_ends_both_after_the_same_saved_step_wit
     group[1].kill(signal.SIGTERM)
     codes, said = ended(group)
     assert codes == [143, 143], said
-    one_line(said, f"stopped by SIGTERM: step {kept(cache).step} of 150 is saved")
+    one_line(said, f"stopped by SIGTERM: step {kept(cache).step} of 100 is saved")
     assert steps.stat().st_size == 2 * kept(cache).step
     assert ended(children.start_group(children.train, tiny_project, cache, run)) == ([0, 0], "")
     assert run_bits(cache) == run_bits(fast_disk / "whole")

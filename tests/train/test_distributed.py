@@ -77,7 +77,9 @@ def test_the_number_of_processes_is_in_the_key_and_divides_the_rows(project: Pat
 def test_weights_that_cannot_be_shared_out_are_refused(
     processes: int, kind: str, line: str
 ) -> None:
-    given = tiny_run(kind=kind).model_dump(mode="json")
+    given = (tiny_run() if kind == "decoder" else task_run(kind=kind)).model_dump(mode="json")
+    for stage in given["batch"].get("stages", ()):
+        stage["rows"] = 6
     with refuses(line):
         validate(RunConfig, given | {"processes": processes, "parallel": "fsdp"}, "run.yaml")
     with refuses("parallel = 'zero': expected one of ddp, fsdp"):

@@ -127,7 +127,7 @@ def memory_errors(run: RunConfig) -> Iterator[None]:
         )
         rows = getattr(run.batch, "rows", None) or max(stage.rows for stage in run.batch.stages)
         raise UserError(
-            f"out of memory: {wanted} asked for: batch.rows = {rows}, batch.length = "
+            f"out of memory: asked for {wanted}: batch.rows = {rows}, batch.length = "
             f"{run.batch.length}, model.width = {run.model.width}, model.layers = "
             f"{run.model.layers}: expected less of them (or a higher optimizer.accumulation)"
         ) from None
