@@ -20,7 +20,7 @@ from farcontext.checkpoints import ask, extend, headers, load, rope_check
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
-from farcontext.train import keys, loop
+from farcontext.train import kept, keys, loop
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,12 @@ def test_a_run_whose_configuration_is_another_is_one_line(
     loop.train(run)
     folder = Path(shutil.copytree(keys.run_folder(run), tmp_path / "run"))
     config = files.read_json(folder / "config.json")
-    files.write_json(folder / "config.json", config | {"model": config["model"] | change})
+    changed = config | {"model": config["model"] | change}
+    files.write_json(folder / "config.json", changed)
+    # Whoever changed the configuration changed its hash too.
+    trained = kept.read_sealed(folder / kept.ORIGIN)
+    trained["config"] = files.sha256_json(changed)
+    kept.write_sealed(folder / kept.ORIGIN, trained)
     with pytest.raises(UserError, match=line) as caught:
         load.load(folder)
     assert "\n" not in str(caught.value)

@@ -4,8 +4,10 @@ The child has a session and folder of its own. Children are forked from a server
 once, so that one costs milliseconds, not seconds.
 """
 
+import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -101,13 +103,23 @@ def start_group(
 
     They start as torchrun would start them.
     """
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     return [
         start(as_one_of, project, cache, task, rank, count, port, *arguments)
         for rank in range(count)
     ]
+
+
+def _free_port() -> int:
+    """Return a port below those that the system gives to outgoing connections.
+
+    Between this call and the children's, one of those could go to somebody else.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
 
 
 def _enter(
