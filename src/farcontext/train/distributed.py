@@ -28,6 +28,10 @@ PATIENCE = timedelta(minutes=30)  # A process may be alive but slow, while the f
 LAUNCHED = "FARCONTEXT_LAUNCHED"
 AGAIN = "the same command goes on from the last save"
 
+# What DistributedDataParallel made is never freed before the process ends: its destructor holds the
+# interpreter's lock while it waits for gloo's threads, and one of them may be waiting for the lock.
+_kept: list[nn.Module] = []
+
 Result = TypeVar("Result")
 
 
@@ -228,9 +232,11 @@ def parallel(model: nn.Module, where: torch.device, kind: str = "ddp") -> nn.Mod
     model.to(where)
     if processes() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(
+    wrapped = nn.parallel.DistributedDataParallel(
         model, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
+    _kept.append(wrapped)
+    return wrapped
 
 
 def _sharded(model: nn.Module) -> nn.Module:
