@@ -167,5 +167,9 @@ def legend_below(
     if "this run" in set(runs):
         hollow = {"marker": "o", "mfc": "none", "mec": "0.3", "ls": ""}
         lines["hollow: this run"] = Line2D([], [], **hollow)
-    look = {"frameon": False, "fontsize": "small", "ncols": len(lines), "title": title}
-    figure.legend(lines.values(), lines, loc="outside lower center", **look)
+    look = {"loc": "outside lower center", "frameon": False, "fontsize": "small", "title": title}
+    for columns in range(len(lines), 0, -1):  # One row, or as few as the figure's width takes.
+        legend = figure.legend(lines.values(), lines, ncols=columns, **look)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
