@@ -323,6 +323,7 @@ def main() -> None:
 
     A foreseen failure is one line on stderr and exit code 2. A warning is one line too.
     """
+    warnings.simplefilter("once", UserWarning)  # A damaged file is met by more than one caller.
     warnings.formatwarning = lambda text, *_, **__: f"farcontext: {printable(one_line(text))}\n"
     try:
         # The code of a typer.Exit is returned here, not raised.
