@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import itertools
 import os
-import pickle
 import socket
 import threading
 from collections import namedtuple
@@ -154,10 +153,31 @@ def _key(job: RunConfig | EvalConfig) -> str:
     return job.key if isinstance(job, EvalConfig) else run_key(job)
 
 
-def _do_on_cluster(packed: bytes, key: str, project: Path, cache: Path) -> RunResult:
-    """As `_do`, in a process of a cluster that has the same project and cache.
+def _told(job: RunConfig | EvalConfig) -> dict[str, Any]:
+    """Return a job in plain values, its protocol by name.
 
-    The job comes as bytes, for a worker that cannot unpack what Dask sends it never answers.
+    A worker of Dask that cannot import what it is sent never answers.
+    """
+    if isinstance(job, RunConfig):
+        return {"run": job.model_dump(mode="json")}
+    run, model = (part and part.model_dump(mode="json") for part in (job.run, job.model))
+    protocol = job.protocol.__module__, job.protocol.__qualname__
+    return {"run": run, "model": model, "protocol": protocol, "options": dict(job.options)}
+
+
+def _job(told: Mapping[str, Any]) -> RunConfig | EvalConfig:
+    """Return the job that `_told` told."""
+    run = told["run"] and RunConfig.model_validate(told["run"])
+    if "protocol" not in told:
+        return run
+    module, name = told["protocol"]
+    protocol = getattr(importlib.import_module(module), name)
+    model = told["model"] and ModelConfig.model_validate(told["model"])
+    return EvalConfig(protocol, run, told["options"], model)
+
+
+def _do_on_cluster(told: Mapping[str, Any], key: str, project: Path, cache: Path) -> RunResult:
+    """As `_do`, in a process of a cluster that has the same project and cache.
 
     Raises:
         UserError: it has not, or has other code, texts, versions or devices: the job's key would be
@@ -172,7 +192,7 @@ def _do_on_cluster(packed: bytes, key: str, project: Path, cache: Path) -> RunRe
             ) from None
         os.environ["FARCONTEXT_CACHE"] = str(cache)
         try:
-            job = pickle.loads(packed)
+            job = _job(told)
         except (ImportError, AttributeError) as error:
             raise UserError(
                 f"{socket.gethostname()}: job {key}: {error}: expected the same code"
@@ -225,8 +245,7 @@ def _on_cluster(todo: Sequence[RunConfig | EvalConfig], address: str) -> Iterato
         killed = importlib.import_module("distributed").KilledWorker
         # Each has a name of its own: Dask would take two jobs of one name for the same.
         futures = [
-            client.submit(_do_on_cluster, pickle.dumps(job), _key(job), *there, pure=False)
-            for job in todo
+            client.submit(_do_on_cluster, _told(job), _key(job), *there, pure=False) for job in todo
         ]
         for job, future in zip(todo, futures, strict=True):
             try:
