@@ -13,6 +13,7 @@ from cells import run_assertion, smoke_params
 
 from farcontext.nn import positions
 from farcontext.results import tables
+from farcontext.studies import trainings
 from farcontext.studies.context_extension import arms, study
 from farcontext.studies.context_extension.params import Params as ContextExtension
 from farcontext.tasks import recall
@@ -164,6 +165,7 @@ def test_the_rate_of_the_least_final_loss_is_taken_though_recall_ties(
         }
 
     monkeypatch.setattr(study, "sweep", swept)
+    monkeypatch.setattr(trainings, "sweep", swept)
     assert study.tune(many)[0] == {"rope": 0.004}
     losses[0.002] = 0.01
     assert study.tune(many)[0] == {"rope": 0.002}

@@ -191,7 +191,7 @@ def test_what_is_missing_or_damaged_is_one_line_and_code_2(mirror: Path) -> None
     (mirror / "qmsum.txt").unlink()
     found = call(Path.cwd(), "realtext")
     assert found.code == 2
-    one_line(found.err, "qmsum.txt: cannot be fetched", "No such file")
+    one_line(found.err, "qmsum: ", "qmsum.txt: expected a file here")
 
 
 def test_a_file_that_was_damaged_later_is_not_read_and_is_fetched_again(mirror: Path) -> None:
