@@ -3,8 +3,10 @@
 It has a small real corpus and tokenizer, and models of width 16.
 """
 
+import os
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,18 @@ def embedding_norm(model: torch.nn.Module, *, scale: float = 1.0) -> list[dict]:
 def constant(*, value: int) -> list[dict]:
     """A protocol that needs no model."""
     return [{"value": value}]
+
+
+def die_once(*, folder: str, value: int) -> list[dict]:
+    """A protocol: the process of the first call to it is killed; each call leaves a file."""
+    calls = Path(folder)
+    first = value == 0 and not any(calls.glob("0-*"))
+    (calls / f"{value}-{os.getpid()}").touch()
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [{"value": value}]
+
+
+def die() -> list[dict]:
+    """A protocol: it kills the process that runs it."""
+    os.kill(os.getpid(), signal.SIGKILL)

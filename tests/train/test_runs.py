@@ -2,8 +2,6 @@
 
 import importlib
 import logging
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 from observe import refuses, snapshot
-from tiny import constant, embedding_norm, task_run, tiny_run
+from tiny import constant, die, die_once, embedding_norm, task_run, tiny_run
 
 from farcontext import files
 from farcontext.train import keys, loop, runs
@@ -120,16 +118,6 @@ def test_a_dask_cluster_gives_the_bits_of_one_process(project: Path, monkeypatch
     assert [result.steps_trained for result in sweep(jobs())] == [0, 0, 0, 0]
 
 
-def die_once(*, folder: str, value: int) -> list[dict]:
-    """A protocol: the process of the first call to it is killed; each call leaves a file."""
-    calls = Path(folder)
-    first = value == 0 and not any(calls.glob("0-*"))
-    (calls / f"{value}-{os.getpid()}").touch()
-    if first:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return [{"value": value}]
-
-
 def test_a_worker_that_dies_costs_its_own_job_once_more_and_no_other(
     project: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -155,11 +143,6 @@ def test_a_job_that_kills_every_worker_or_that_none_can_import_is_one_line(
         cluster.scheduler.allowed_failures = 0
         with refuses("its worker died 1 times: expected more memory"):
             sweep([EvalConfig(die)])
-
-
-def die() -> list[dict]:
-    """A protocol: it kills the process that runs it."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_cluster_that_cannot_be_is_one_line(project: Path, monkeypatch) -> None:
