@@ -1,4 +1,4 @@
-"""What a file says of its weights in its header: names, shapes and types, with nothing built.
+"""Read the headers of weights: names, shapes and types, nothing built.
 
 A configuration that asks for more than the weights hold would otherwise be built first. Every count
 and length of a header is held against the size of its file before it is used.
@@ -158,7 +158,7 @@ class _Bytes:
             raise UserError(f"{self.path}: byte {start}: expected UTF-8") from None
 
     def value(self) -> object:
-        """Return a scalar or a text; of a list, pass over it and return None."""
+        """Return a scalar or a text, None for a list."""
         start, kind = self.at, self.number("I")
         if kind in SCALARS:
             return self.number(SCALARS[kind])
@@ -176,7 +176,7 @@ class _Bytes:
 
 
 def gguf_header(path: Path) -> tuple[dict[str, object], dict[str, Stored]]:
-    """Return a GGUF file's settings (scalars and texts, by key), and its tensors.
+    """Return a GGUF file's scalar settings and its tensors.
 
     Raises:
         UserError: no such file, or one that is cut or damaged; the line names the byte.

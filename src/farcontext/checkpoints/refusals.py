@@ -1,4 +1,4 @@
-"""What a folder of somebody else's may not hold: refused before any library looks.
+"""Refuse what a foreign folder may not hold, before libraries look.
 
 That is code, pickles, names that lead out of the folder, and values of a configuration that no
 model has.
@@ -148,7 +148,7 @@ class TokenizerSettings(_Section):
 
 
 def configuration(folder: Path) -> dict:
-    """Return config.json after refusing what would run code or lead out of the folder.
+    """Return config.json; refuse code and names that lead outside.
 
     Raises:
         UserError: the file, the key, and what was expected.
@@ -212,7 +212,7 @@ def expect_family(where: Path, model_type: object) -> None:
 
 
 def expect_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a tokenizer, or one whose settings name files elsewhere."""
+    """Refuse a missing tokenizer, and settings that name files elsewhere."""
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UserError(
             f"{folder}: no tokenizer: expected {TOKENIZERS[0]} (or {' or '.join(TOKENIZERS[1:])})"

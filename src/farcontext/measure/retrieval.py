@@ -37,7 +37,7 @@ STEP = re.compile(rf"\s*(?:[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]{{1,100}})\s*")
 
 
 def spaced(text: str) -> str:
-    """Return a text whose runs of scripts without spaces are pairs of neighbours, with spaces."""
+    """Return a text with unspaced scripts cut into pairs of neighbours."""
     return RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run.group())))} ", text)
 
 

@@ -1,4 +1,4 @@
-"""Attention over rows that no single process holds: ring attention, forward only, made to be read.
+"""Ring attention over rows that no single process holds, forward only.
 
 Each of P processes holds the next T/P tokens of every row. Keys and values go round the ring, and
 each process adds every share to the online softmax of its own queries (Liu et al. 2023).

@@ -31,7 +31,7 @@ def made() -> Path:
 
 
 def path_in(base: Path, study: str, name: str = "") -> Path:
-    """Return the path of a study's table, or of another one beside it that has a name of its own.
+    """Return the path of a study's table, or of a named one.
 
     Args:
         base: `made()`, or `published_folder()`, which has the same folders.

@@ -1,4 +1,4 @@
-"""How studies train: one builder of a run, and one tuner of learning rates."""
+"""How studies train: one builder of runs and one tuner."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping

@@ -121,7 +121,7 @@ def discard(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a run's folder: call it while holding the folder.
+    """Remove what killed writers left in a folder that is held.
 
     Sets without a manifest are of earlier versions, which removed sets file by file.
     """

@@ -1,4 +1,4 @@
-"""What ends a training before its last step: a signal, a dead parent, too little memory.
+"""Signals, dead parents and too little memory: a training ends early.
 
 The module is importable without torch. No result depends on it: a training that goes on afterwards
 ends with the bits of one that was never interrupted.
@@ -24,7 +24,7 @@ _asked: list[int] = []  # It holds the number of the signal that came inside `fi
 
 
 def asked() -> int:
-    """Return the number of the signal that asks a training to stop, 0 if none does."""
+    """Return the signal that asks a training to stop, or 0."""
     return _asked[0] if _asked else 0
 
 
@@ -43,7 +43,9 @@ def stopped(number: int, folder: Path, step: int, steps: int) -> UserError:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let a training finish its step and save it when a signal comes; a second ends it at once.
+    """Let a training save its step when a signal comes.
+
+    A second signal ends it at once.
 
     It is for the main thread of a command, never for a library's function. SIGHUP never counts as
     the second one, because a shell and the kernel both send it when a terminal is closed, and it

@@ -1,4 +1,4 @@
-"""What a training or an evaluation keeps, each file with the hash of its own content.
+"""What trainings and evaluations keep, each file with its own hash.
 
 A file that was damaged or changed since is never used: its checkpoint, or the evaluation, gives the
 same bits again.
@@ -35,7 +35,7 @@ class RunResult:
 
 
 def write_sealed(path: Path | str, value: Mapping[str, Any]) -> Path:
-    """Write a mapping as JSON with the sha256 of the rest of it, for `read_sealed`."""
+    """Write a mapping as JSON with its own sha256, for `read_sealed`."""
     return files.write_json(path, {**value, "sha256": files.sha256_json(value)})
 
 
@@ -95,7 +95,7 @@ def finish(folder: Path, rows: list[Row], cost: Row) -> Row:
 
 
 def evaluated(folder: Path) -> RunResult | None:
-    """Return the rows that an evaluation kept, None without them; a damaged file is none."""
+    """Return an evaluation's kept rows, None if missing or damaged."""
     rows = kept_rows(folder / ROWS)
     return None if rows is None else RunResult(folder.name, folder, rows)
 
@@ -124,7 +124,7 @@ def describe(folder: Path, run: RunConfig) -> None:
 
 
 def expect_origin(folder: Path, run: RunConfig) -> None:
-    """Hold a run's configuration and today's tokenizer against what it was trained with.
+    """Refuse another configuration or tokenizer than a run's own.
 
     Raises:
         UserError: they are others; the line has both hashes.
