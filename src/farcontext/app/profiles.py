@@ -15,6 +15,8 @@ from farcontext import files
 from farcontext.app import notebooks
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
+from farcontext.results import freezing
+from farcontext.results.claims import read_claims
 from farcontext.schema import read_yaml
 from farcontext.studies.params import STUDIES, checked, read_params, read_profile
 from farcontext.train import fingerprints
@@ -33,11 +35,16 @@ ENTRIES = {
 def stage_code(stage: str) -> dict[str, str]:
     """Return name → digest of the code that a stage runs.
 
-    It is what the stage's function or its notebook's cells reach.
+    It is what the stage's function or its notebook's cells reach; a study's claims count, too,
+    since its table's sidecar names those that it decides.
     """
     if stage in ENTRIES:
         return fingerprints.of_symbol(*ENTRIES[stage])
-    return fingerprints.of_source(notebooks.code_cells(notebooks.path_of(stage)))
+    claims = read_claims(files.project() / "claims.yaml").claims.items()
+    decided = {
+        f"claim {name}": freezing.of_claim(claim) for name, claim in claims if claim.study == stage
+    }
+    return fingerprints.of_source(notebooks.code_cells(notebooks.path_of(stage))) | decided
 
 
 def write_code(root: Path) -> None:

@@ -4,6 +4,7 @@ The copies are what leaves build/ for git.
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,24 +14,83 @@ from rich.console import Console
 from farcontext import files
 from farcontext.app import notebooks, pages
 from farcontext.files import UserError
-from farcontext.results import claims as verdicts
+from farcontext.messages import did_you_mean
+from farcontext.results import comparison, findings, freezing, verdicts
 from farcontext.results import tables as results
+from farcontext.results.claims import Claims, read_claims
+from farcontext.results.comparison import Comparison
+from farcontext.results.findings import Finding
 from farcontext.studies.params import STUDIES, read_params
 
+SHOWN_MOVES = 3  # Of each study; where one thing moved, all that rests on it did.
 
-def _findings(root: Path, base: Path) -> list[verdicts.Finding]:
-    return verdicts.judge_all(verdicts.read_claims(root / "claims.yaml"), base)
+
+def _judged(root: Path, base: Path) -> tuple[list[Finding], dict[str, int]]:
+    """Return all findings, and each claim's number of tries."""
+    claims = read_claims(root / "claims.yaml")
+    return verdicts.judge_all(claims, base), freezing.tries(claims, freezing.read_lock(root))
 
 
 def write_verdicts(root: Path) -> None:
-    """Write build/<profile>/metrics.json and verdicts.csv."""
+    """Write metrics.json, verdicts.csv and effects.csv below build/<profile>."""
     made = root / "build" / read_params(root / "params.yaml").profile
-    findings = _findings(root, made / "studies")
-    table = verdicts.as_table(findings).to_csv(
-        index=False, float_format=f"%.{verdicts.DIGITS}g", lineterminator="\n"
-    )
-    files.write_atomic(made / "verdicts.csv", table)
-    files.write_json(made / "metrics.json", verdicts.as_metrics(findings))
+    judged, tries = _judged(root, made / "studies")
+    said = {"verdicts": findings.as_table(judged, tries), "effects": findings.as_effects(judged)}
+    for name, table in said.items():
+        text = table.to_csv(index=False, float_format=f"%.{findings.DIGITS}g", lineterminator="\n")
+        files.write_atomic(made / f"{name}.csv", text)
+    files.write_json(made / "metrics.json", findings.as_metrics(judged))
+
+
+def freeze(root: Path, names: Sequence[str], why: str, *, same: bool) -> list[str]:
+    """Freeze claims as they stand here; return a line for each.
+
+    Args:
+        root: the project.
+        names: claims; none: all.
+        why: what changed since the last try.
+        same: no new try, since the rows and the verdict are the published ones.
+
+    Raises:
+        UserError: no such claim; a claim that is said to be the same, and is not.
+    """
+    claims, params = read_claims(root / "claims.yaml"), read_params(root / "params.yaml")
+    names = names or list(claims.claims)
+    for name in names:
+        if name not in claims.claims:
+            raise UserError(
+                f"claim = {name}: expected one of {', '.join(claims.claims)}"
+                f"{did_you_mean(name, claims.claims)}"
+            )
+    studies = dict.fromkeys(claims.claims[name].study for name in names)
+    now = {
+        name: value
+        for study in studies
+        for name, value in freezing.hashes(claims, study, getattr(params, study)).items()
+    }
+    if same:
+        _hold_same(root, claims, names)
+    return freezing.freeze(root, claims, now, names, why, same)
+
+
+def _hold_same(root: Path, claims: Claims, names: Sequence[str]) -> None:
+    """Refuse claims whose rows or verdicts here differ from the published ones.
+
+    Raises:
+        UserError: the first one that differs.
+    """
+    made, target = root / "build" / "laptop" / "studies", root / "results" / "laptop"
+    published = pd.read_csv(target / "verdicts.csv").set_index("claim")
+    for name in names:
+        claim = claims.claims[name]
+        here, there = (results.path_in(base, claim.study) for base in (made, target))
+        if files.read_json(here.with_suffix(".json"))["sha256"] != files.sha256_file(there):
+            raise UserError(f"{here}: not the bytes of {there}: {name} is not the same try")
+        judged = verdicts.judge(name, claim, results.read_table(there))
+        if (judged.verdict, findings.estimate(judged)) != tuple(
+            published.loc[name, ["verdict", "shown"]]
+        ):
+            raise UserError(f"{name}: {judged.verdict}, {findings.estimate(judged)}: not the same")
 
 
 def compile_paper(root: Path) -> None:
@@ -76,23 +136,38 @@ def publish(root: Path) -> None:
     They come from build/laptop. The pages made from them are regenerated.
 
     Raises:
-        UserError: a table is missing or damaged; nothing was copied.
+        UserError: a table is missing or damaged, or its claims were not frozen before; nothing
+            was copied.
     """
-    claims = verdicts.read_claims(root / "claims.yaml")
     made, target = root / "build" / "laptop", root / "results" / "laptop"
-    findings = _findings(root, made / "studies")
+    _hold_frozen(root, made / "studies", STUDIES)
+    judged, tries = _judged(root, made / "studies")
     for study in STUDIES:
         _publish_study(made / "studies" / study, target / study)
-    files.write_atomic(target / "verdicts.csv", (made / "verdicts.csv").read_bytes())
+    for name in ("verdicts.csv", "effects.csv"):
+        files.write_atomic(target / name, (made / name).read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
-    elsewhere = verdicts.second_machine()
-    page = pages.experiments_page(findings, claims, notebook_of, elsewhere)
+    elsewhere, exact = verdicts.second_machine(), read_claims(root / "claims.yaml").exact
+    page = pages.experiments_page(judged, tries, exact, notebook_of, elsewhere)
     files.write_atomic(root / "EXPERIMENTS.md", page)
-    replace_block(root / "README.md", "verdicts", pages.verdict_block(findings, elsewhere))
+    replace_block(root / "README.md", "verdicts", pages.verdict_block(judged, tries, elsewhere))
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", pages.data_card(card))
+
+
+def _hold_frozen(root: Path, made: Path, studies: Iterable[str]) -> None:
+    """Refuse tables whose claims were not frozen as they were run.
+
+    Raises:
+        UserError: the first such claim.
+    """
+    locked = freezing.read_lock(root)
+    for study in studies:
+        sidecar = results.path_in(made, study).with_suffix(".json")
+        for line in freezing.not_frozen(files.read_json(sidecar)["frozen"], locked):
+            raise UserError(f"{sidecar}: {line}")
 
 
 def _publish_study(made: Path, target: Path) -> None:
@@ -110,31 +185,53 @@ def _publish_study(made: Path, target: Path) -> None:
     files.write_json(target / "manifest.json", known)
 
 
-def print_comparison(root: Path, console: Console) -> bool:
-    """Print how far build/laptop agrees with results/laptop.
+def compare(root: Path) -> tuple[list[Comparison], list[str]]:
+    """Hold build/laptop against results/laptop, study by study, then the claims' estimates.
 
-    It counts rows within tolerance and verdicts equal, and returns whether all are.
+    Studies that are not published yet are named, and left out.
     """
-    claims = verdicts.read_claims(root / "claims.yaml")
+    claims = read_claims(root / "claims.yaml")
+    theirs = comparison.read_all(claims, root / "results" / "laptop")
+    ours = comparison.read_all(claims, root / "build" / "laptop" / "studies")
+    unknown = [study for study in STUDIES if study not in theirs]
+    compared = [
+        comparison.exact_rows(ours[study], table, study, claims.exact[study])
+        if study in claims.exact
+        else comparison.means(ours[study], table, study)
+        for study, table in theirs.items()
+    ]
+    return [*compared, comparison.estimates(claims, ours, theirs)], unknown
+
+
+def print_comparison(root: Path, console: Console) -> bool:
+    """Print how far build/laptop agrees with results/laptop, and return whether it does.
+
+    It does where exact rows are within tolerance, nothing moved by more than seeds explain, and all
+    verdicts are equal.
+    """
     made, target = root / "build" / "laptop", root / "results" / "laptop"
+    exact_studies = read_claims(root / "claims.yaml").exact
     if not (target / "verdicts.csv").is_file():
         console.print("compare: nothing is published yet (farcontext publish)")
         return True
-    within = rows = 0
-    for study, tolerance in claims.tolerances.items():
-        if not results.path_in(target, study).is_file():
-            console.print(f"compare: {study}: not published yet")
-            continue
-        ours = results.read_table(results.path_in(made / "studies", study))
-        theirs = results.read_table(results.path_in(target, study))
-        found = results.compare_tables(ours, theirs, study, tolerance)
-        within, rows = within + found.within, rows + found.rows
-        if found.worst:
-            console.print(f"compare: {study}: {found.worst}")
+    compared, unknown = compare(root)
+    for study in unknown:
+        console.print(f"compare: {study}: not published yet")
+    for one in compared:
+        for line in one.moved[:SHOWN_MOVES]:
+            console.print(f"compare: {one.name}: moved: {line}")
+    exact = [one for one in compared if one.name in exact_studies]
+    trained = [one for one in compared[:-1] if one not in exact]
     old = pd.read_csv(target / "verdicts.csv").set_index("claim")["verdict"]
     new = pd.read_csv(made / "verdicts.csv").set_index("claim")["verdict"].reindex(old.index)
-    equal = int((old == new).sum())
+    equal, moved = int((old == new).sum()), sum(len(one.moved) for one in compared)
     console.print(
-        f"compare: rows within tolerance {within} of {rows}, verdicts equal {equal} of {len(old)}"
+        f"compare: exact rows within tolerance {_share(exact)}; means over seeds within each "
+        f"other's intervals {_share(trained)}, claims' estimates {_share(compared[-1:])}; moved by "
+        f"more than seeds explain {moved}; verdicts equal {equal} of {len(old)}"
     )
-    return within == rows and equal == len(old)
+    return not moved and equal == len(old)
+
+
+def _share(compared: list[Comparison]) -> str:
+    return f"{sum(one.within for one in compared)} of {sum(one.of for one in compared)}"

@@ -31,8 +31,8 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether all three numbers are finite."""
-        return all(math.isfinite(x) for x in (self.estimate, self.low, self.high))
+        """Whether no number is NaN; a crossing may lie at infinity."""
+        return not any(math.isnan(x) for x in (self.estimate, self.low, self.high))
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -47,8 +47,19 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2 or not np.isfinite(x).all():
         return Interval(float(x.mean()) if x.size else math.nan, math.nan, math.nan, int(x.size))
-    half = scipy.stats.t.ppf(0.5 + confidence / 2, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size)
+    half = half_widths(x[None], confidence)[0]
     return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
+
+
+def half_widths(values: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Return half the width of Student's t interval of each row's mean.
+
+    Args:
+        values: (…, n), n at least 2.
+    """
+    n = values.shape[-1]
+    quantile = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1)
+    return quantile * values.std(axis=-1, ddof=1) / math.sqrt(n)
 
 
 def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interval:

@@ -8,15 +8,14 @@ import hashlib
 import importlib.metadata
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from farcontext import files
 from farcontext.files import UserError
+from farcontext.results import freezing
 from farcontext.schema import Frozen, validate
 
 Section = TypeVar("Section", bound=Frozen)
@@ -70,6 +69,7 @@ def write_table(
         "sha256": files.sha256_file(path),
         "versions": {name: importlib.metadata.version(name) for name in RECORDED_VERSIONS},
         "threads": 1,
+        "frozen": freezing.of_run(study, params),
     }
     files.write_json(path.with_suffix(".json"), sidecar)
     if cost is not None:
@@ -182,39 +182,6 @@ def params_behind(params: Section, study: str) -> Section:
     if files.profile() == "laptop" or not path.is_file():
         return params
     return validate(type(params), files.read_json(path, "config")["config"], str(path))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One table held against its published twin."""
-
-    study: str
-    within: int
-    rows: int
-    worst: str  # It tells in words the row that differs most; it is empty when all are within.
-
-
-def compare_tables(
-    ours: pd.DataFrame, theirs: pd.DataFrame, study: str, tolerance: float
-) -> Comparison:
-    """Count the published rows that a new table meets.
-
-    It meets a row where |difference| ≤ tolerance · max(1, |published|).
-
-    A published row that the new table lacks counts as missed.
-    """
-    keys = [column for column in theirs.columns if column != "value"]
-    if theirs.duplicated(keys).any():
-        raise UserError(f"{study}: expected one row for each {', '.join(keys)}")
-    merged = theirs.merge(ours, on=keys, how="left", suffixes=("", "_new"))
-    off = (merged["value_new"] - merged["value"]).abs() / np.maximum(1.0, merged["value"].abs())
-    good = off <= tolerance
-    worst = ""
-    if not good.all():
-        row = merged.loc[off.fillna(np.inf).idxmax()]
-        words = ", ".join(f"{key} {row[key]}" for key in keys if pd.notna(row[key]))
-        worst = f"{words}: {row['value_new']:.6g}, published {row['value']:.6g}"
-    return Comparison(study, int(good.sum()), len(merged), worst)
 
 
 def tidy(rows: Iterable[dict], columns: list[str]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ PLUMBING = frozenset(
     {
         "farcontext.files",
         "farcontext.messages",
+        "farcontext.results.freezing",
         "farcontext.train.fingerprints",
         "farcontext.train.interrupt",
         "farcontext.train.kept",
@@ -91,6 +92,12 @@ def of_symbol(
     """Return name → digest of all that one definition of a checkout can reach."""
     code = _installed() if root == SOURCES else Code(root)
     return code.digests([Symbol(module, name)], without)
+
+
+def modules(root: Path = SOURCES) -> list[str]:
+    """Return the names of all modules of a checkout's package."""
+    paths = (path.relative_to(root).with_suffix("") for path in (root / PACKAGE).rglob("*.py"))
+    return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
 
 
 @lru_cache

@@ -1,0 +1,100 @@
+"""The command line around verdicts: what is fixed before, what is judged and published after."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farcontext import files
+from farcontext.app.verbs import app, console
+from farcontext.studies import params as schema
+
+Study = Annotated[str, typer.Argument(help="A study's name, as in params.yaml.")]
+
+
+def project_root() -> Path:
+    """Return the project's folder, and go there."""
+    os.chdir(root := files.project())
+    return root
+
+
+@app.command()
+def verdicts() -> None:
+    """Compute every claim's verdict from the tables, into metrics.json and verdicts.csv."""
+    from farcontext.app import publish as publishing
+
+    publishing.write_verdicts(project_root())
+
+
+@app.command()
+def paper() -> None:
+    """Compile paper/paper.typ against this profile's tables and figures.
+
+    The result is build/<profile>/paper.pdf.
+    """
+    from farcontext.app import publish as publishing
+
+    publishing.compile_paper(project_root())
+
+
+@app.command()
+def publish() -> None:
+    """Copy tables and paper to where git keeps them.
+
+    The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
+    block are rewritten.
+    """
+    from farcontext.app import publish as publishing
+
+    publishing.publish(project_root())
+
+
+@app.command()
+def tune(
+    name: Study,
+    *,
+    profile: Annotated[str | None, typer.Option(help="Default: params.yaml's.")] = None,
+) -> None:
+    """Try learning rates and arms on seeds of their own, and print what to put into params.yaml.
+
+    The trials are recorded in results/tuning. A run itself never chooses.
+    """
+    from farcontext.app import profiles, tuning
+
+    root = project_root()
+    params = profiles.params_of(root, profile or schema.read_params(root / "params.yaml").profile)
+    for key, value in tuning.tune(root, name, params).items():
+        console.print(f"  {key}: {json.dumps(value)}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def freeze(
+    names: Annotated[list[str] | None, typer.Argument(help="Claims; default: all.")] = None,
+    *,
+    because: Annotated[str, typer.Option(help="What changed since the last try.")],
+    same: Annotated[
+        bool, typer.Option(help="Rows and verdict are the published ones: no new try.")
+    ] = False,
+) -> None:
+    """Write into claims.lock what decides claims, before their seeds run.
+
+    The lock holds hashes of the claim, of its parameters and of the code that decides it.
+    """
+    from farcontext.app import publish as publishing
+
+    for line in publishing.freeze(project_root(), names or [], because, same=same):
+        console.print(line)
+
+
+@app.command()
+def compare() -> None:
+    """Hold what was just made against what is published.
+
+    Exact rows have to be within tolerance, means within what seeds explain, and verdicts equal.
+    """
+    from farcontext.app import publish as publishing
+
+    if not publishing.print_comparison(project_root(), console):
+        raise typer.Exit(1)

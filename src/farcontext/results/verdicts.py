@@ -1,0 +1,294 @@
+"""From claims and tables to verdicts.
+
+The rules stand in CONTRIBUTING ("How a verdict is reached"); each has a test with a twin that
+breaks it.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from farcontext.measure.stats import CONFIDENCE, Interval, decide, holm, seeds_to_decide, t_interval
+from farcontext.results import effects, tables
+from farcontext.results.claims import Claim, Claims, Effect
+from farcontext.results.findings import Decision, Finding, Judged, estimate, show_number
+
+LEAST_P, HALVINGS = 1e-12, 60  # A p value is found by halving between this and 1.
+
+# ------------------------------------------------------------------------------------ one effect
+
+
+def decided(interval: Interval, effect: Effect) -> Decision:
+    """Say what an interval decides about an effect.
+
+    Between `refuted_below` and the threshold lies nothing that was claimed or denied. Equivalence
+    is supported by an interval within its bounds, and refuted by one wholly outside.
+    """
+    if effect.between is not None:
+        low, high = effect.between
+        if not interval.known:
+            return "undecided"
+        inside = interval.low >= low and interval.high <= high
+        outside = interval.high < low or interval.low > high
+        return "supported" if inside else "refuted" if outside else "undecided"
+    verdict = decide(interval, effect.threshold, effect.side)
+    if verdict == "refuted" and effect.refuted_below is not None:
+        return "refuted" if interval.high <= effect.refuted_below else "undecided"
+    return verdict
+
+
+def _p(table: pd.DataFrame, effect: Effect, study: str) -> float:
+    """Return the least error at which an effect's interval decides anything.
+
+    It works for every kind of effect, since it only narrows the interval: of a mean against one
+    threshold it is the t test's two-sided p. 1 where even the estimate decides nothing.
+    """
+
+    def says(error: float) -> bool:
+        return decided(effects.interval(table, effect, study, 1 - error), effect) != "undecided"
+
+    low, high = math.log(LEAST_P), 0.0
+    if not says(1 - 1e-9):
+        return 1.0
+    for _ in range(HALVINGS if not effect.crossing else 12):  # A crossing is slow, and coarse.
+        middle = (low + high) / 2
+        low, high = (low, middle) if says(math.exp(middle)) else (middle, high)
+    return math.exp(high)
+
+
+def _exact(values: pd.Series, effect: Effect) -> tuple[Decision, Interval]:
+    """An identity or a program: every row must hold. The interval is the range of what was seen."""
+    if values.empty or values.isna().any():
+        return "undecided", Interval(math.nan, math.nan, math.nan, len(values))
+    low, high = float(values.min()), float(values.max())
+    worst = low if effect.side == "at_least" else high
+    holds = worst >= effect.threshold if effect.side == "at_least" else worst <= effect.threshold
+    return "supported" if holds else "refuted", Interval(worst, low, high, len(values))
+
+
+def _judge(table: pd.DataFrame, effect: Effect, claim: Claim) -> Judged:
+    if claim.decided_by != "interval":
+        rows = effects.rows_where(table, effect.where, claim.study)
+        return Judged(effect, *_exact(rows["value"], effect))
+    interval = effects.interval(table, effect, claim.study)
+    room = effects.headroom(table, effect, claim.study)
+    return Judged(effect, decided(interval, effect), interval, math.nan, room)
+
+
+def _all(table: pd.DataFrame, given: tuple[Effect, ...], claim: Claim) -> list[Judged]:
+    return [
+        _judge(table, cell, claim)
+        for effect in given
+        for cell in effects.cells(table, effect, claim.study)
+    ]
+
+
+def adjusted(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> list[Judged]:
+    """Return effects with p values that Holm adjusted, which decide.
+
+    Where all effects must hold, each that does so holds at its own 95 % (an intersection needs no
+    correction), and only those that refute are many chances to err: so they are adjusted for the
+    number of effects. Where each has a verdict of its own, all are adjusted.
+    """
+    if claim.decided_by != "interval":
+        return judged
+    raw = np.array([_p(table, one.effect, claim.study) for one in judged])
+    counts = [claim.decides != "all" or one.decision != "supported" for one in judged]
+    family = holm(np.where(counts, raw, 1.0))
+    error = 1 - CONFIDENCE + 1e-9
+    return [
+        replace(one, p=float(p), decision=one.decision if p <= error else "undecided")
+        for one, p in zip(judged, np.where(counts, family, raw), strict=True)
+    ]
+
+
+# -------------------------------------------------------------------------- what is in the way
+
+
+def _failed(table: pd.DataFrame, claim: Claim) -> str:
+    """Return which checks fail. A check is an interval, too: all of it must hold."""
+    names = [x.effect.name for x in _all(table, claim.checks, claim) if x.decision != "supported"]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _cannot(one: Judged) -> str:
+    """Return why an effect could not win, or could not lose; empty if it could do both.
+
+    At the best that it could be, with the spread that it has, it must be supported; at the worst it
+    must not.
+    """
+    effect, room = one.effect, one.headroom
+    if effect.side == "between" or not math.isfinite(room.best + room.worst):
+        return ""
+    half = (one.interval.high - one.interval.low) / 2
+    at = {x: Interval(x, x - half, x + half, one.interval.n) for x in (room.worst, room.best)}
+    loses, wins = room.worst, room.best
+    if effect.side == "at_most":
+        loses, wins = wins, loses
+    span = f"{effect.name}: between {show_number(room.worst)} and {show_number(room.best)} at all"
+    if decided(at[wins], effect) != "supported":
+        return f"{span}, so with its spread it could not win"
+    if decided(at[loses], effect) == "supported":
+        return f"{span}, so it could not lose"
+    return ""
+
+
+def _more_training(table: pd.DataFrame, effect: Effect, claim: Claim) -> str:
+    """Return how much more training would be needed, where a curve was still moving at its end.
+
+    Its last two levels are compared, seed by seed; empty where nothing moved in the direction of
+    the claim. The line through them is carried on over doublings of the training until the effect
+    reaches its threshold: a guess, since curves bend.
+    """
+    if claim.budget is None:
+        return ""
+    rows = effects.rows_where(table, claim.budget.where, claim.study)
+    curves = rows.pivot_table(index=claim.budget.on, columns="seed", values="value").sort_index()
+    if len(curves) < 2:
+        return ""
+    moved = curves.iloc[-1] - curves.iloc[-2]
+    moved = -moved if claim.budget.falls else moved
+    if not t_interval(list(moved)).low > 0:
+        return ""
+    a_doubling = moved / math.log2(curves.index[-1] / curves.index[-2])
+    missing = (effects.per_seed(table, effect, claim.study) - effect.threshold).abs()
+    doublings = t_interval(list((missing / (claim.budget.times * a_doubling)).dropna()))
+    ends = (doublings.estimate, doublings.low, doublings.high)
+    times = [show_number(2 ** min(x, 40)) for x in ends]
+    return (
+        f"{claim.budget.on} at the end {show_number(curves.index[-1])}, and still learning: at its "
+        f"last slope {times[0]} [{times[1]}, {times[2]}] times as many would do"
+    )
+
+
+# --------------------------------------------------------------------------------------- one claim
+
+
+def _favour(one: Judged, claim: Claim) -> tuple[int, float]:
+    """Rank an effect by its decision, then by its distance from the threshold.
+
+    Distances are positive on the claimed side. They are counted in half widths (of identities: in
+    thresholds), so that effects of different metrics compare.
+    """
+    effect, interval = one.effect, one.interval
+    half = (interval.high - interval.low) / 2
+    unit = half if claim.decided_by == "interval" else abs(effect.threshold)
+    if effect.between is not None:
+        middle = sum(effect.between) / 2
+        distance = effect.threshold - abs(interval.estimate - middle)
+    else:
+        distance = interval.estimate - effect.threshold
+        distance = -distance if effect.side == "at_most" else distance
+    margin = distance / unit if math.isfinite(unit) and unit else distance
+    rank = ("refuted", "undecided", "supported").index(one.decision)
+    return rank, -math.inf if math.isnan(margin) else margin
+
+
+def _together(judged: list[Judged], claim: Claim) -> str:
+    """Return what the effects say together.
+
+    All must hold, or each is told apart: a claim of cells is mixed where cells differ. One of
+    opposite signs is supported by one cell on either side.
+    """
+    said = {one.decision for one in judged}
+    if claim.decides == "opposite":
+        if {"supported", "refuted"} <= said:
+            return "supported"
+        return "refuted" if said in ({"supported"}, {"refuted"}) else "undecided"
+    if claim.decides == "each" and len(said) > 1:
+        return "mixed" if said != {"undecided"} else "undecided"
+    return "refuted" if "refuted" in said else "undecided" if "undecided" in said else "supported"
+
+
+def _undecided_note(one: Judged, claim: Claim) -> str:
+    interval = one.interval
+    seeds = (
+        None
+        if one.effect.crossing
+        else seeds_to_decide(interval, lambda x: decided(x, one.effect) != "undecided")
+    )
+    would = (
+        f"about {seeds} {claim.over} would decide"
+        if seeds
+        else f"no number of {claim.over} alone would decide"
+    )
+    return f"interval {interval.high - interval.low:.3g} wide; {would}"
+
+
+def _mixed_note(judged: list[Judged]) -> str:
+    kinds = {
+        kind: [one.effect.name for one in judged if one.decision == kind]
+        for kind in ("supported", "refuted", "undecided")
+    }
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+
+
+def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[str, str] | None:
+    """Return what keeps a claim undecided whatever its effects say, and why; None if nothing."""
+    if failed := _failed(table, claim):
+        return "undecided (check failed)", f"failed: {failed}"
+    if claim.decided_by == "interval" and claim.rival is None:
+        return "undecided (no rival)", "no arm that one would use instead at the same price"
+    if cannot := next(filter(None, map(_cannot, judged)), ""):
+        return "undecided (no headroom)", cannot
+    return None
+
+
+def _under(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
+    """Return the verdict under one choice, the checks first."""
+    told = adjusted(_all(table, claim.effects, claim), table, claim)
+    verdict = _together(told, claim)
+    one = min(told, key=lambda x: _favour(x, claim))
+    if obstacle := _obstacle(told, table, claim):
+        verdict, note = obstacle
+    elif verdict == "refuted" and (more := _more_training(table, one.effect, claim)):
+        verdict, note = "undecided (budget)", more
+    else:
+        note = {"undecided": _undecided_note(one, claim), "mixed": _mixed_note(told)}.get(
+            verdict, ""
+        )
+    return Finding(name, claim, verdict, one.effect, one.interval, note, tuple(told))
+
+
+def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
+    """Return a claim's verdict.
+
+    Where a choice was all but tied (`under`), the verdict must be the same under each of its
+    values; the least favourable finding is the one reported.
+    """
+    choices = [{}]
+    for column, values in claim.under.items():
+        choices = [choice | {column: value} for choice in choices for value in values]
+    answers = []
+    for choice in choices:
+        rows = effects.rows_where(table, choice, claim.study)
+        answers.append(_under(name, claim, rows))
+    order = ("refuted", "undecided", "mixed", "supported")
+    rank = lambda f: order.index(f.verdict.split(" ")[0])  # noqa: E731
+    worst = min(answers, key=rank)
+    if len({f.verdict for f in answers}) > 1:
+        told = "; ".join(
+            f"{', '.join(f'{k} {v}' for k, v in choice.items())}: {f.verdict}, {estimate(f)}"
+            for choice, f in zip(choices, answers, strict=True)
+        )
+        return replace(worst, verdict="undecided (choices disagree)", note=told)
+    return worst
+
+
+def second_machine() -> dict[str, str]:
+    """Return claim → verdict of a second machine.
+
+    It was recorded on a machine with another CPU, from the same code and seeds.
+    """
+    rows, _ = tables.recorded("second_machine", "verdicts")
+    return dict(zip(rows["claim"], rows["verdict"], strict=True))
+
+
+def judge_all(claims: Claims, base: Path) -> list[Finding]:
+    """Judge every claim from the tables below a folder of studies."""
+    studies = {claim.study for claim in claims.claims.values()}
+    read = {study: tables.read_table(tables.path_in(base, study)) for study in studies}
+    return [judge(name, claim, read[claim.study]) for name, claim in claims.claims.items()]
