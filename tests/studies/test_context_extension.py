@@ -14,7 +14,7 @@ from cells import run_assertion, smoke_params
 from farcontext.nn import positions
 from farcontext.results import tables
 from farcontext.studies import trainings
-from farcontext.studies.context_extension import arms, study
+from farcontext.studies.context_extension import arms, study, tuning
 from farcontext.studies.context_extension.params import Params as ContextExtension
 from farcontext.tasks import recall
 from farcontext.train.loop import build_model
@@ -48,7 +48,7 @@ def test_assertions_hold_on_the_smoke_run(
     root: Path, table: pd.DataFrame, params: ContextExtension
 ) -> None:
     assertion(root, "ok: PI divides", angles=ANGLES)
-    for says in ("ok: every length", "ok: every tuned arm"):
+    for says in ("ok: every length", "ok: every arm was"):
         assertion(root, says, table=table, params=params)
 
 
@@ -75,21 +75,31 @@ def test_a_scheme_that_changes_weights_at_scale_1_is_noticed(
         assertion(root, "ok: every length", table=table, params=params)
 
 
-def test_a_base_with_fewer_trials_or_an_arm_left_out_is_noticed(
+def test_an_arm_left_out_or_scored_on_fewer_seeds_is_noticed(
     root: Path, table: pd.DataFrame, params: ContextExtension
 ) -> None:
-    fewer = table[(table["metric"] != "tuning") | (table["arm"] != "alibi")]
     missing = table[(table["arm"] != "yarn") | (table["tuned"] != "tuned")]
-    for wrong in (fewer, missing):
+    more = pd.concat([table, table[table["arm"] == "yarn"].assign(seed=99)])
+    for wrong in (missing, more):
         with pytest.raises(AssertionError):
-            assertion(root, "ok: every tuned arm", table=wrong, params=params)
+            assertion(root, "ok: every arm was", table=wrong, params=params)
+
+
+def test_a_base_with_fewer_trials_is_noticed(
+    root: Path, table: pd.DataFrame, params: ContextExtension, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, card = tables.recorded("tuning", study.NAME)
+    fewer = trials[(trials["arm"] != "alibi") | (trials["seed"] != trials["seed"].min())]
+    monkeypatch.setattr(tables, "recorded", lambda *_: (fewer, card))
+    with pytest.raises(AssertionError, match="more trials"):
+        assertion(root, "ok: every arm was", table=table, params=params)
 
 
 # ---------------------------------------------------------------------------------- what is derived
 
 
 def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.DataFrame:
-    """What `_observations` makes of recall by layout and length."""
+    """What `observations` makes of recall by layout and length."""
     depths = {"far": min(params.depths), "near": max(params.depths), "spread": None}
     rows = [
         {
@@ -101,7 +111,7 @@ def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.
         for layout, depth in depths.items()
         for multiple, value in zip(params.multiples, curve[layout], strict=True)
     ]
-    return pd.DataFrame(study._observations(params, rows))
+    return pd.DataFrame(study.observations(params, rows))
 
 
 def test_reach_is_the_effective_length_of_the_mean_over_layouts(params: ContextExtension) -> None:
@@ -132,6 +142,7 @@ def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() ->
             "metric": "score",
             "tuned": "tuned",
             "kind": "decoder",
+            "rate": "first",
             "arm": arm,
             "seed": seed,
             "value": value,
@@ -148,27 +159,83 @@ def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() ->
     assert (others["p_holm"] > 0.01).all() and len(pairs) == 3
 
 
-def test_the_rate_of_the_least_final_loss_is_taken_though_recall_ties(
+# -------------------------------------------------------------------------------------- the choice
+
+
+def test_an_arm_stands_at_every_rate_that_was_all_but_tied(params: ContextExtension) -> None:
+    """A base with one rate stands under both names, on the same runs."""
+    rates = {"rope": (0.003, 0.006), "alibi": (0.004,)}
+    jobs = study.evaluations(params, (1, 2), rates)
+    assert {name[3] for name in jobs} == {"first", "second"}
+    lr = lambda arm, rate: jobs["decoder", arm, "zero_shot", rate, 1][0].run.optimizer.lr  # noqa: E731
+    assert (lr("yarn", "first"), lr("yarn", "second")) == (0.003, 0.006)
+    assert lr("alibi", "first") == lr("alibi", "second") == 0.004
+    one = study.evaluations(params, (1,), {"rope": (0.003,), "alibi": (0.004,)})
+    assert {name[3] for name in one} == {"first"}
+
+
+def test_each_seed_has_test_rows_of_its_own(params: ContextExtension) -> None:
+    jobs = study.evaluations(params, (1, 2), params.rates)
+    drawn = {name[4]: job.options["items"] for name, many in jobs.items() for job in many}
+    assert drawn == {1: 1, 2: 2}
+
+
+def test_tuning_tries_every_rate_on_every_base_and_takes_the_least_loss(
     params: ContextExtension, root: Path, monkeypatch
 ) -> None:
+    """Recall ties, so it decides nothing."""
     monkeypatch.chdir(root)
-    many = params.model_copy(update={"lrs": (0.004, 0.002), "arms": ("rope",)})
+    many = params.model_copy(update={"lrs": (0.004, 0.002), "tuning_seeds": (20, 21)})
     losses = {0.004: 0.02, 0.002: 0.03}
 
     def swept(jobs):
         """What training and evaluation would have left: equal recall, losses by rate."""
         runs = {name: job.run if isinstance(job, EvalConfig) else job for name, job in jobs.items()}
-        rates = {name: run.optimizer.lr for name, run in runs.items()}
         return {
-            n: type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[rate]}]})
-            for n, rate in rates.items()
+            name: type("R", (), {"rows": [{"accuracy": 1.0, "loss": losses[run.optimizer.lr]}]})
+            for name, run in runs.items()
         }
 
-    monkeypatch.setattr(study, "sweep", swept)
+    monkeypatch.setattr(tuning, "sweep", swept)
     monkeypatch.setattr(trainings, "sweep", swept)
-    assert study.tune(many)[0] == {"rope": 0.004}
+    scores = {"rope": 0.5, "yarn": 0.9}
+    monkeypatch.setattr(
+        tuning, "scored", lambda jobs: {name: [{"score": scores[name[1]]}] for name in jobs}
+    )
+    at = lambda _, rows: [  # noqa: E731
+        {"metric": "score", "value": rows[0]["score"]},
+        {"metric": "base_recall", "value": 1.0},
+    ]
+    monkeypatch.setattr(tuning, "observations", at)
+    table = tuning.tune(many)
+    assert (table["metric"] == "tuning_loss").sum() == 2 * 2 * 2
+    chosen = tuning.choices(table)
+    assert chosen == {"rates": {"alibi": [0.004], "rope": [0.004]}, "chosen": "yarn"}
     losses[0.002] = 0.01
-    assert study.tune(many)[0] == {"rope": 0.002}
+    assert tuning.choices(tuning.tune(many))["rates"]["rope"] == [0.002]
+
+
+def test_two_rates_that_tie_are_both_kept() -> None:
+    losses = pd.DataFrame(
+        {
+            "lr": [0.1] * 4 + [0.2] * 4 + [0.4] * 4,
+            "seed": [0, 1, 2, 3] * 3,
+            "value": [1.0, 1.1, 0.9, 1.0, 1.05, 1.0, 1.0, 0.98, 2.0, 2.1, 2.0, 1.9],
+        }
+    )
+    assert trainings.best_rates(losses) == (0.1, 0.2)
+    assert trainings.best_rates(losses[losses["lr"] != 0.2]) == (0.1,)
+    assert trainings.best_rates(losses[losses["lr"] == 0.4]) == (0.4,)
+
+
+def test_an_arm_that_fine_tuning_costs_too_much_is_not_chosen() -> None:
+    rows = [("rope", "tuning_loss", 0.1), ("rope", "recall", 1.0)]
+    rows += [("yarn", "score", 0.9), ("yarn", "base_recall", 0.9)]
+    rows += [("abf", "score", 0.8), ("abf", "base_recall", 0.99)]
+    table = pd.DataFrame(
+        [{"arm": a, "lr": 0.1, "seed": 1, "metric": m, "value": v} for a, m, v in rows]
+    )
+    assert tuning.choices(table)["chosen"] == "abf"
 
 
 @pytest.mark.parametrize("name", arms.ARMS)

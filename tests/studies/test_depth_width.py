@@ -13,7 +13,7 @@ import torch
 from cells import run_assertion, smoke_params
 
 from farcontext.results import tables
-from farcontext.studies.depth_width import divergence, study, trainings
+from farcontext.studies.depth_width import divergence, study, trainings, tuning
 from farcontext.studies.depth_width.params import Params as DepthWidth
 from farcontext.train.loop import build_model
 
@@ -196,6 +196,6 @@ def test_tuning_takes_the_best_rate_of_each_cell(
             "windows": (32,),
         }
     )
-    rates, rows = study._rates(tuned)
-    assert rates == {(1, 32): 0.008}
-    assert {row["lr"] for row in rows} == {1e-6, 0.008}
+    table = tuning.tune(tuned)
+    assert set(table["lr"]) == {1e-6, 0.008}
+    assert tuning.choices(table) == {"rates": {"1x32": 0.008}}

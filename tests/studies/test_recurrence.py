@@ -16,7 +16,7 @@ from farcontext.app.profiles import params_of
 from farcontext.results import claims as verdicts
 from farcontext.results import tables
 from farcontext.schema import read_yaml, validate
-from farcontext.studies.recurrence import arms, study
+from farcontext.studies.recurrence import arms, study, tuning
 from farcontext.studies.recurrence.params import Params as Recurrence
 
 EQUAL, VANISHES = "ok: the arms of a task", "ok: the gradient vanishes"
@@ -202,12 +202,8 @@ def test_tuning_takes_the_rate_of_the_least_loss_and_keeps_its_seeds_apart(
         "flip_flop_rates": {"lstm": 0.5},
     }
     tried = params.model_copy(update=small | {"tuning_rates": (1e-6, 0.02), "tuning_seeds": (0, 1)})
-    best, rows = study.tuned(tried)
-    assert best == {"recall": {}, "flip_flop": {"lstm": 0.02}}
-    assert {(row["seed"], row["rate"]) for row in rows} == {
+    table = tuning.tune(tried)
+    assert set(zip(table["seed"], table["lr"], strict=True)) == {
         (s, r) for s in (0, 1) for r in (1e-6, 0.02)
     }
-    assert study.tuned(params) == (
-        {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates},
-        [],
-    )
+    assert tuning.choices(table) == {"recall_rates": {}, "flip_flop_rates": {"lstm": 0.02}}

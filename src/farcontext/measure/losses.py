@@ -308,6 +308,7 @@ def task_accuracy(
     lengths: Sequence[int],
     depths: Sequence[float | None] = (None,),
     rows: int,
+    items: int = 0,
     window: int | None = None,
     sinks: int = 0,
 ) -> list[Row]:
@@ -317,7 +318,9 @@ def task_accuracy(
 
     Args:
         task: fields of `config.Task`; its depth is set from `depths`.
-        rows: test rows of each length and depth, the same for every model.
+        rows: test rows of each length and depth.
+        items: which test rows are drawn. A study that gives each seed its own has intervals over
+            seeds that cover the choice of rows, too.
         window, sinks: a decoder sees only the last `window` keys and the first `sinks` ones, at
             their true positions.
     """
@@ -327,7 +330,8 @@ def task_accuracy(
     for length in lengths:
         for place, depth in enumerate(depths):
             asked = Task(**{**task, "depth": depth} if depth is not None else task)
-            rng = np.random.default_rng([EVALUATION_SEED, length, place])
+            drawn = [EVALUATION_SEED, length, place, *([items] if items else [])]
+            rng = np.random.default_rng(drawn)
             hits = []
             at_once = max(1, TOKENS_AT_ONCE // length)
             tokens, scored = task_rows(asked, rng, rows, length)

@@ -1,11 +1,15 @@
-"""How studies train: one builder of runs and one tuner."""
+"""How studies train: one builder of runs and one tuner.
 
-from collections import defaultdict
+A run never tunes: `farcontext tune` records what was tried in results/tuning, and what it chose
+stands in params.yaml.
+"""
+
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
+import pandas as pd
 
+from farcontext.measure.stats import t_interval
 from farcontext.nn.config import ModelConfig
 from farcontext.train.config import BatchConfig, Curriculum, OptimizerConfig, RunConfig
 from farcontext.train.runs import final_loss, sweep
@@ -47,23 +51,33 @@ def training(
     )
 
 
-def best_rates(
-    trials: Mapping[Trial[Name], RunConfig],
-) -> tuple[dict[Name, float], dict[Trial[Name], float]]:
-    """Return the best learning rate of each arm, and each trial's loss.
+def tried_rates(trials: Mapping[Trial[Name], RunConfig]) -> pd.DataFrame:
+    """Return the final loss of each trial: columns arm, lr, seed, value.
 
-    The best rate has the least final loss, a mean over the seeds tried. Every arm should have the
-    same rates and seeds, and no verdict should use those seeds.
+    Every arm should have the same rates and seeds, and no verdict should use those seeds.
 
     Args:
         trials: the training of each (arm, rate, seed).
     """
     losses = {trial: final_loss(result) for trial, result in sweep(trials).items()}
-    by_rate: dict[Name, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (name, rate, _), loss in losses.items():
-        by_rate[name][rate].append(loss)
-    best = {
-        name: min(sorted(rates), key=lambda rate, rates=rates: float(np.mean(rates[rate])))
-        for name, rates in by_rate.items()
-    }
-    return best, losses
+    return pd.DataFrame(
+        [(*trial, loss) for trial, loss in losses.items()], columns=["arm", "lr", "seed", "value"]
+    )
+
+
+def best_rates(losses: pd.DataFrame) -> tuple[float, ...]:
+    """Return an arm's rate of the least final loss, and the next one where they tie.
+
+    They tie where the 95 % interval of their paired difference over the tuning seeds holds zero:
+    then rounding could choose the other one on another CPU, so a study runs both.
+
+    Args:
+        losses: columns lr, seed, value.
+    """
+    wide = losses.pivot_table(index="seed", columns="lr", values="value")
+    first, *rest = wide.mean().sort_values(kind="stable").index
+    if not rest:
+        return (float(first),)
+    gap = t_interval(list(wide[rest[0]] - wide[first]))
+    tied = not gap.low > 0
+    return (float(first), float(rest[0])) if tied else (float(first),)

@@ -7,6 +7,8 @@ from pydantic import Field
 from farcontext.schema import Count, Counts, Names, Positive, Seeds, Shares
 from farcontext.studies.section import Study, Wholes
 
+Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+
 
 class Params(Study):
     """Notebook 07."""
@@ -14,10 +16,11 @@ class Params(Study):
     number: ClassVar[int] = 7
 
     seeds: Seeds
-    tuning_seeds: Seeds  # Learning rates and P1's arm are chosen on these; no verdict reads them.
-    lrs: Annotated[
-        tuple[Positive, ...], Field(strict=False, min_length=1)
-    ]  # Every base tries these.
+    # `farcontext tune` chooses rates and P1's arm on these seeds; no verdict reads them.
+    tuning_seeds: Seeds
+    lrs: Rates  # Every base tries these.
+    rates: dict[str, Rates]  # What was chosen for each base; two, where they were all but tied.
+    chosen: str  # P1's arm, as `farcontext tune` chose it.
     width: Count
     layers: Count
     heads: Count

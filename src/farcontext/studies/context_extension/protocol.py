@@ -19,14 +19,16 @@ def recall_by_layout(
     pairs: int,
     span: int,
     rows: int,
+    items: int,
     window: int | None = None,
 ) -> list[Row]:
     """Return recall with the evidence packed and with it spread.
 
     Packed evidence stands in `span` tokens at each depth; spread evidence stands anywhere in the
-    row.
+    row. `items` draws the test rows.
     """
-    same = {"lengths": lengths, "rows": rows, "window": window, "sinks": SINKS if window else 0}
+    same = {"lengths": lengths, "rows": rows, "items": items}
+    same |= {"window": window, "sinks": SINKS if window else 0}
     packed = losses.task_accuracy(
         model, task={"name": "recall", "pairs": pairs, "span": span}, depths=depths, **same
     )

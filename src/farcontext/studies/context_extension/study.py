@@ -7,13 +7,12 @@ share their base. P1, P2 and the published orders of claims.yaml read the table.
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from farcontext.measure import losses
 from farcontext.measure.effective_length import SHARE, crossing
 from farcontext.measure.stats import holm, paired_p, t_interval
 from farcontext.results import tables
@@ -22,16 +21,15 @@ from farcontext.studies.context_extension import real
 from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.context_extension.protocol import logits_at, recall_by_layout
-from farcontext.studies.trainings import Trial, best_rates
 from farcontext.train.config import RunConfig
-from farcontext.train.runs import EvalConfig, costs, grid, sweep
+from farcontext.train.runs import EvalConfig, costs, sweep
 
 NAME = "context_extension"
-COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "lr", "seed", "metric", "value"]
+COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "rate", "seed", "metric", "value"]
 FLOOR = (
     0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
 )
-DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
+RATES = ("first", "second")  # The learning rate chosen, and one that was all but tied with it.
 
 # -------------------------------------------------------------------------------------- evaluations
 
@@ -50,6 +48,7 @@ def _jobs(
         "pairs": params.pairs,
         "span": params.span,
         "rows": params.test_rows,
+        "items": run.seed,
     }
     if arm.window:
         options["window"] = params.length
@@ -67,7 +66,7 @@ def _jobs(
     ]
 
 
-def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
+def scored(jobs: Mapping[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
     """Return each key's rows of all its evaluations."""
     found = sweep(
         {(key, number): job for key, many in jobs.items() for number, job in enumerate(many)}
@@ -82,78 +81,55 @@ def _scored(jobs: dict[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Tune, train, fine-tune and score every arm, and return the table.
+    """Train, fine-tune and score every arm, and return the table.
 
     The table is also written; it has one row an observation.
 
     metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over
     recall at L, by layout near, far, spread) · effective_length, reach (tokens; its log2 over L) ·
-    score (mean recall at 8× and beyond) · base_recall (of the arm's base, at L) · tuning,
-    tuning_loss (recall at L and final loss of each rate tried, on seeds of their own) · and those
-    of `real.run`.
+    score (mean recall at 8× and beyond) · base_recall (of the arm's base, at L) · and those of
+    `real.run`.
     """
-    rates, tuning = tune(params)
-    arms = [ARMS[name] for name in params.arms]
-    jobs: dict[tuple, list[EvalConfig]] = {}
-    for seed in params.seeds:
-        for arm in arms:
-            start = base_run(params, arm.base, seed, rates[arm.base])
-            jobs["decoder", arm.name, "zero_shot", seed] = _jobs(params, arm, start, tuned=False)
-            if arm.name in params.tuned_arms:
-                jobs["decoder", arm.name, "tuned", seed] = _jobs(
-                    params, arm, tuned_run(params, arm, seed, rates[arm.base]), tuned=True
-                )
-        for name in params.encoder_arms:
-            start = base_run(params, ARMS[name].base, seed, rates["rope"], "encoder")
-            jobs["encoder", name, "zero_shot", seed] = _jobs(
-                params, ARMS[name], start, False, "encoder"
-            )
-    rows = tuning
-    for (kind, arm, tuned, seed), found in _scored(jobs).items():
-        base = {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed}
-        rows += [base | row for row in _observations(params, found)]
-    rows += _chosen(params, rates, rows) + real.run(params)
+    jobs = evaluations(params, params.seeds, params.rates)
+    rows = [
+        {"kind": kind, "arm": arm, "tuned": tuned, "rate": rate, "seed": seed} | row
+        for (kind, arm, tuned, rate, seed), many in scored(jobs).items()
+        for row in observations(params, many)
+    ]
+    rows += _chosen(params, rows) + real.run(params)
     table = tables.tidy(rows, COLUMNS)
-    tables.write_table(table, NAME, params, _cost(params, rates, jobs))
+    tables.write_table(table, NAME, params, _cost(jobs))
     tables.write_text(which_scheme(table).round(6).reset_index(), NAME, "schemes")
     return table
 
 
-def tune(params: Params) -> tuple[dict[str, float], list[Row]]:
-    """Return each base's learning rate, and all that was tried.
+def evaluations(
+    params: Params, seeds: Iterable[int], rates: Mapping[str, Sequence[float]]
+) -> dict[tuple, list[EvalConfig]]:
+    """Return (kind, arm, tuned, rate, seed) → the evaluations of an arm's training.
 
-    The rate is the one with the least final loss on the tuning seeds. The same rates for every
-    base: equal tuning, not only equal training. The loss decides, on rows never seen before: recall
-    at L is 1 for several rates once a base has learnt the task.
+    Where two rates of a base were all but tied, its arms are run at both: "first" and "second". A
+    base with one rate stands under both names, so that arms of different bases compare.
     """
-    trials = _trials(params)
-    options = {
-        "task": {"name": "recall", "pairs": params.pairs},
-        "lengths": [params.length],
-        "rows": params.test_rows,
-    }
-    best, tried = best_rates(trials)
-    recalled = sweep(
-        {name: EvalConfig(losses.task_accuracy, trial, options) for name, trial in trials.items()}
-    )
-    rows = []
-    for trial, loss in tried.items():
-        at = dict(zip(("arm", "lr", "seed"), trial, strict=True)) | {"kind": "decoder"}
-        rows.append(at | {"metric": "tuning_loss", "value": loss})
-        rows.append(at | {"metric": "tuning", "value": recalled[trial].rows[0]["accuracy"]})
-    return best, rows
+    jobs: dict[tuple, list[EvalConfig]] = {}
+    names = RATES[: max(len(tied) for tied in rates.values())]
+    for seed, name, (number, rate) in itertools.product(seeds, params.arms, enumerate(names)):
+        arm = ARMS[name]
+        lr = rates[arm.base][min(number, len(rates[arm.base]) - 1)]
+        start = base_run(params, arm.base, seed, lr)
+        jobs["decoder", name, "zero_shot", rate, seed] = _jobs(params, arm, start, tuned=False)
+        if name in params.tuned_arms:
+            tuned = tuned_run(params, arm, seed, lr)
+            jobs["decoder", name, "tuned", rate, seed] = _jobs(params, arm, tuned, tuned=True)
+    for seed, name in itertools.product(seeds, params.encoder_arms):
+        start = base_run(params, ARMS[name].base, seed, rates["rope"][0], "encoder")
+        jobs["encoder", name, "zero_shot", RATES[0], seed] = _jobs(
+            params, ARMS[name], start, False, "encoder"
+        )
+    return jobs
 
 
-def _trials(params: Params) -> dict[Trial[str], RunConfig]:
-    """Return the training of every trial."""
-    bases = dict.fromkeys(ARMS[name].base for name in params.arms)
-    return {
-        (base, lr, seed): base_run(params, base, seed, lr)
-        for base, lr, seed in grid(base=bases, lr=params.lrs, seed=params.tuning_seeds)
-    }
-
-
-def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
+def observations(params: Params, found: Iterable[Row]) -> list[Row]:
     """Return the rows of one arm and seed: recall, and what is derived from it."""
     frame = pd.DataFrame(found)
     packed = frame[frame["layout"] == "packed"]
@@ -196,34 +172,12 @@ def _observations(params: Params, found: Iterable[Row]) -> list[Row]:
     ]
 
 
-def _chosen(params: Params, rates: dict[str, float], rows: list[Row]) -> list[Row]:
-    """Return the rows of P1's arm again, as arm "chosen".
-
-    It is the best tuned arm on the tuning seeds, which no verdict reads, of those that keep what
-    their base recalls at L (DOWNSIDE), unless none does.
-    """
-    cases = [(ARMS[name], seed) for name in params.tuned_arms for seed in params.tuning_seeds]
-    jobs = {
-        (arm.name, seed): _jobs(params, arm, tuned_run(params, arm, seed, rates[arm.base]), True)
-        for arm, seed in cases
-    }
-    found = [
-        {"arm": name} | row
-        for (name, _), many in _scored(jobs).items()
-        for row in _observations(params, many)
-    ]
-    tuned = pd.DataFrame(found).pivot_table(index="arm", columns="metric", values="value")
-    frame = pd.DataFrame(rows)
-    trials = frame[(frame["metric"] == "tuning") & (frame["lr"] == frame["arm"].map(rates))]
-    base = (
-        trials.groupby("arm")["value"].mean()[[ARMS[name].base for name in tuned.index]].to_numpy()
-    )
-    kept = tuned[tuned["base_recall"] >= base - DOWNSIDE]
-    best = (tuned if kept.empty else kept)["score"].idxmax()
+def _chosen(params: Params, rows: list[Row]) -> list[Row]:
+    """Return the rows of P1's arm again, as arm "chosen"."""
     return [
         row | {"arm": "chosen"}
         for row in rows
-        if (row.get("arm"), row.get("tuned")) == (best, "tuned")
+        if (row.get("arm"), row.get("tuned")) == (params.chosen, "tuned")
         and row["metric"] in ("kept", "base_recall", "reach")
     ]
 
@@ -240,6 +194,7 @@ def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
     scores = table[
         (table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")
     ]
+    scores = scores[scores["rate"] == RATES[0]]
     wide = scores.pivot_table(index="seed", columns="arm", values="value")
     rows = []
     for first, second in itertools.combinations(wide.mean().sort_values(ascending=False).index, 2):
@@ -262,7 +217,8 @@ def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
     recall at L is below FLOOR), recall at 8× and beyond, and what tuning costs at L (recall at L,
     tuned minus as it is).
     """
-    decoders = table[(table["kind"] == "decoder") & (table["arm"] != "chosen")]
+    decoders = table[(table["rate"] == RATES[0]) & (table["arm"] != "chosen")]
+    decoders = decoders[decoders["kind"] == "decoder"]
     mean = decoders.pivot_table(index="arm", columns=["metric", "tuned"], values="value")
     reach = 2 ** mean["reach"].where(mean["base_recall"] >= FLOOR)
     columns = {
@@ -288,7 +244,7 @@ def same_weights(params: Params) -> float:
 
     The value is the largest difference of logits, at the trained length.
     """
-    seed, lr = params.seeds[0], params.lrs[0]
+    seed, lr = params.seeds[0], params.rates["rope"][0]
     names = [name for name in params.arms if ARMS[name].base == "rope" and ARMS[name].scheme]
     plain = EvalConfig(logits_at, base_run(params, "rope", seed, lr), {"length": params.length})
     jobs = {"plain": plain} | {
@@ -298,25 +254,14 @@ def same_weights(params: Params) -> float:
     return max(float(np.abs(logits[name] - logits["plain"]).max()) for name in names)
 
 
-def _cost(
-    params: Params, rates: dict[str, float], jobs: dict[tuple, list[EvalConfig]]
-) -> pd.DataFrame:
+def _cost(jobs: Mapping[tuple, list[EvalConfig]]) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table.
 
     Each stands there once: arms share their base.
     """
     runs: dict[RunConfig, Row] = {}
-
-    def add(job: RunConfig, kind: str, arm: str, tuned: str, seed: int) -> None:
-        runs.setdefault(job, {"kind": kind, "arm": arm, "tuned": tuned, "seed": seed})
-
-    for (base, _, seed), job in _trials(params).items():
-        add(job, "decoder", base, "trial", seed)
-    for arm, seed in itertools.product(
-        (ARMS[name] for name in params.tuned_arms), params.tuning_seeds
-    ):
-        add(tuned_run(params, arm, seed, rates[arm.base]), "decoder", arm.name, "trial", seed)
-    for (kind, arm, tuned, seed), many in jobs.items():
+    for (kind, arm, tuned, rate, seed), many in jobs.items():
         name = arm if tuned == "tuned" else ARMS[arm].base
-        add(many[0].run, kind, name, tuned, seed)
+        told = {"kind": kind, "arm": name, "tuned": tuned, "rate": rate, "seed": seed}
+        runs.setdefault(many[0].run, told)
     return costs(runs)

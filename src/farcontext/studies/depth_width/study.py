@@ -22,7 +22,6 @@ from farcontext.schema import Row
 from farcontext.studies.depth_width.divergence import _divergence
 from farcontext.studies.depth_width.params import Params
 from farcontext.studies.depth_width.trainings import LOCAL_WIDTH, cells, grid_run, local_run
-from farcontext.studies.trainings import best_rates
 from farcontext.tasks import recall
 from farcontext.train.keys import device
 from farcontext.train.runs import EvalConfig, costs, grid, sweep
@@ -70,10 +69,9 @@ def run(params: Params) -> pd.DataFrame:
 
     metric: recall (by length) · effective_length (tokens) · partial_r2, raw_partial_r2,
     chance_partial_r2 (arm: the terms) · depth_slope, width_slope, window_slope (of log effective
-    length on each log) · worst_trained_recall · tuning_loss (of each rate tried) ·
-    influence (share, by distance) · horizon (tokens) · depth_exponent, horizon_over_window (arm
-    sliding) · diverged, spikes, dispersion (by T and rate) · divergence_trend, floor_divergence
-    (arm equal tokens or equal sequences).
+    length on each log) · worst_trained_recall · influence (share, by distance) · horizon (tokens) ·
+    depth_exponent, horizon_over_window (arm sliding) · diverged, spikes, dispersion (by T and rate)
+    · divergence_trend, floor_divergence (arm equal tokens or equal sequences).
     """
     grid, cost = _grid(params)
     rows = [*grid, *_sliding(params), *_divergence(params)]
@@ -87,30 +85,9 @@ def lengths_of(params: Params, window: int) -> list[int]:
     return [window // 2 * 2**power for power in range(int(math.log2(2 * params.furthest)) + 1)]
 
 
-def _rates(params: Params) -> tuple[dict[tuple[int, int], float], list[Row]]:
-    """Return each cell's rate, and the losses of the trials.
-
-    The rates are those that params say or, where they ask for it, the best ones tried.
-    """
-    window = params.windows[-1]
-    trials = grid(cell=cells(params), lr=params.tuning_rates, seed=params.tuning_seeds)
-    best, losses = best_rates(
-        {
-            (cell, lr, seed): grid_run(params, *cell, window, lr=lr, seed=seed)
-            for cell, lr, seed in trials
-        }
-    )
-    rows = [
-        {"layers": layers, "width": width, "window": window, "lr": lr, "seed": seed}
-        | {"metric": "tuning_loss", "value": loss}
-        for ((layers, width), lr, seed), loss in losses.items()
-    ]
-    return best or cells(params), rows
-
-
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
     """Return W1: recall and effective length of cells, and what explains the length."""
-    rates, rows = _rates(params)
+    rates, rows = cells(params), []
     task = {"name": "recall", "pairs": params.pairs}
     trainings, jobs = {}, {}
     for window, cell, seed in grid(window=params.windows[::-1], cell=rates, seed=params.seeds):

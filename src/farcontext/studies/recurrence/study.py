@@ -25,7 +25,6 @@ from farcontext.studies.recurrence.arms import (
     state_numbers,
 )
 from farcontext.studies.recurrence.params import Params
-from farcontext.studies.trainings import best_rates
 from farcontext.tasks import recall
 from farcontext.train.config import RunConfig
 from farcontext.train.loop import RunResult
@@ -66,12 +65,12 @@ def run(params: Params) -> pd.DataFrame:
 
     The table has one row for each observation.
 
-    metric: parameters, state_numbers (kept after the longest test row) · tuning_loss · loss (nats a
-    scored token, by training tokens), learned_after (tokens) · accuracy (recall, by distance),
+    metric: parameters, state_numbers (kept after the longest test row) · loss (nats a scored
+    token, by training tokens), learned_after (tokens) · accuracy (recall, by distance),
     oracle_accuracy · error (flip-flop, share wrong, by length and ignores) · log10_gradient (by
     distance), log_slope (of the natural logarithm, a token).
     """
-    rates, rows = tuned(params)
+    rates = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
     arms = [
         Arm(task, name, seed, rate)
@@ -84,7 +83,7 @@ def run(params: Params) -> pd.DataFrame:
         for arm in sorted(arms, key=lambda arm: (arm.task != "recall", arm.name))
     }
     trained = sweep(runs)
-    rows += size_rows(params, rates)
+    rows = size_rows(params, rates)
     rows += [row for arm, result in trained.items() for row in _curve(params, arm, result)]
     rows += _recall(params, {arm: job for arm, job in runs.items() if arm.task == "recall"})
     rows += _flip_flop(params, {arm: job for arm, job in runs.items() if arm.task == "flip_flop"})
@@ -98,30 +97,6 @@ def run(params: Params) -> pd.DataFrame:
 
 def _columns(arm: Arm) -> Row:
     return {"task": arm.task, "arm": arm.name, "seed": arm.seed}
-
-
-def tuned(params: Params) -> tuple[dict[str, dict[str, float]], list[Row]]:
-    """Return each task's learning rate by arm, and the trials.
-
-    The rate is that of the least final loss, a mean over its seeds. Every arm has the same rates
-    and seeds. The seeds serve tuning alone: no verdict uses them.
-    """
-    given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
-    arms = [(task, name) for task, names in given.items() for name in names]
-    trials = {
-        (arm, rate, seed): run_of(params, Arm(*arm, seed, rate))
-        for arm, rate, seed in grid(arm=arms, rate=params.tuning_rates, seed=params.tuning_seeds)
-    }
-    best, losses = best_rates(trials)
-    rows = [
-        _columns(Arm(*arm, seed, rate)) | {"rate": rate, "metric": "tuning_loss", "value": loss}
-        for (arm, rate, seed), loss in losses.items()
-    ]
-    rates = {
-        task: {name: best.get((task, name), rate) for name, rate in names.items()}
-        for task, names in given.items()
-    }
-    return rates, rows
 
 
 def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:
