@@ -1,4 +1,4 @@
-# make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, lock, clean.
+# make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, arithmetics, publish, lock, clean.
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: smoke, gpu or your own; none: params.yaml's.
 PREFIX ?= .venv
 PROFILE ?=
@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks bench gpu realtext publish lock clean
+.PHONY: install repro test lab notebooks bench gpu realtext arithmetics publish lock clean
 
 install: $(STAMP)
 
@@ -56,6 +56,11 @@ gpu:
 realtext: $(STAMP)
 	@farcontext repro tokenizer smollm2
 	@farcontext realtext
+
+# The studies again as a CPU without AVX and one with AVX2 would compute them: hours.
+arithmetics: $(STAMP)
+	@farcontext repro tokenizer smollm2
+	@farcontext arithmetics
 
 publish: $(STAMP)
 	@farcontext publish

@@ -98,3 +98,33 @@ def compare() -> None:
 
     if not publishing.print_comparison(project_root(), console):
         raise typer.Exit(1)
+
+
+@app.command()
+def arithmetics(
+    names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
+    *,
+    profile: Annotated[str | None, typer.Option(help="Default: params.yaml's.")] = None,
+) -> None:
+    """Run studies under three arithmetics of this machine, and hold their verdicts together.
+
+    The arithmetics are those of a CPU without AVX, of one with AVX2, and this machine's own. The
+    table is written to build/<profile>/arithmetics.csv.
+    """
+    from farcontext.app import arithmetics as three
+    from farcontext.app import notebooks, profiles
+
+    root = project_root()
+    params = profiles.params_of(root, profile or schema.read_params(root / "params.yaml").profile)
+    for name in names or ():
+        notebooks.path_of(name)  # It refuses a study that is not there before anything runs.
+    table = three.run(root, params, names or list(schema.STUDIES))
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files.write_atomic(root / "build" / params.profile / "arithmetics.csv", text)
+    for claim, rows in table.groupby("claim", sort=False):
+        told = " · ".join(f"{x.arithmetic}: {x.verdict} {x.shown}" for x in rows.itertuples())
+        console.print(f"{claim} {'agrees' if rows['agrees'].all() else 'DIFFERS'}: {told}")
+    claims = table.groupby("claim")["agrees"].all()
+    console.print(f"arithmetics: {int(claims.sum())} of {len(claims)} claims agree")
+    if not claims.all():
+        raise typer.Exit(1)

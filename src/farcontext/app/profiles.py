@@ -130,7 +130,7 @@ def reproduce(root: Path, profile: str, stages: Sequence[str] = ()) -> int:
         return _dvc("repro", *stages, root=root, silent=bool(stages))
     params = params_of(root, profile)
     copy = files.cache() / "profiles" / profile
-    _export(root, copy)
+    export(root, copy)
     # DVC reads JSON where it expects YAML: every JSON text is YAML.
     files.write_json(copy / "params.yaml", params.model_dump(mode="json"))
     status = _dvc("repro", *stages, root=copy, FARCONTEXT_CACHE=str(files.cache().resolve()))
@@ -184,7 +184,7 @@ def _walked(root: Path) -> list[str]:
     return names
 
 
-def _export(root: Path, copy: Path) -> None:
+def export(root: Path, copy: Path) -> None:
     """Make a copy of the working tree's own files, and of no others.
 
     What was exported before and is gone goes, too. The copy has a DVC folder that shares the cache.
