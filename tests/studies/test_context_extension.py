@@ -35,7 +35,7 @@ def table(params: ContextExtension, root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(root, study.NAME, says, study=study, results=tables, **known)
+    run_assertion(root, study.NAME, says, study=study, tables=tables, **known)
 
 
 ANGLES = {
