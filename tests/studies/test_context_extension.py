@@ -78,7 +78,7 @@ def test_a_scheme_that_changes_weights_at_scale_1_is_noticed(
 def test_an_arm_left_out_or_scored_on_fewer_seeds_is_noticed(
     root: Path, table: pd.DataFrame, params: ContextExtension
 ) -> None:
-    missing = table[(table["arm"] != "yarn") | (table["tuned"] != "tuned")]
+    missing = table[(table["arm"] != "yarn") | (table["dose"] == 0)]
     more = pd.concat([table, table[table["arm"] == "yarn"].assign(seed=99)])
     for wrong in (missing, more):
         with pytest.raises(AssertionError):
@@ -111,46 +111,46 @@ def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.
         for layout, depth in depths.items()
         for multiple, value in zip(params.multiples, curve[layout], strict=True)
     ]
-    return pd.DataFrame(study.observations(params, rows))
+    return pd.DataFrame(study.observations(params.multiples, params.goal, params.length, rows))
+
+
+def means(rows: pd.DataFrame) -> pd.Series:
+    return rows[rows["layout"] == study.MEAN].set_index("metric")["value"]
 
 
 def test_reach_is_the_effective_length_of_the_mean_over_layouts(params: ContextExtension) -> None:
-    flat = observations(
-        params, {layout: [1.0] * 5 for layout in ("far", "near", "spread")}
-    ).set_index("metric")["value"]
+    flat = means(observations(params, {x: [1.0] * 5 for x in ("far", "near", "spread")}))
     assert flat["reach"] == 4 and flat["score"] == 1
     falls = {"far": [1, 1, 0, 0, 0], "near": [1, 1, 1, 1, 1], "spread": [1, 1, 0.5, 0, 0]}
-    found = observations(params, falls)
-    value = found.set_index("metric")["value"]
-    # the mean is 1 at 2× and 0.5 at 4×: it passes 0.856 at 2^(1 + 0.144/0.5) trained lengths
+    rows = observations(params, falls)
+    value = means(rows)
+    # The mean is 1 at 2× and 0.5 at 4×: it passes 0.856 at 2^(1 + 0.144/0.5) trained lengths.
     assert value["reach"] == pytest.approx(1 + 0.144 / 0.5)
-    assert (
-        value["score"] == pytest.approx(1 / 3)
-        and value["score_spread"] == 0
-        and value["score_packed"] == 0.5
-    )
-    kept = found[found["metric"] == "kept"].set_index(["layout", "length"])["value"]
+    assert value["score"] == pytest.approx(1 / 3)
+    by_layout = rows[rows["metric"] == "score"].set_index("layout")["value"]
+    assert (by_layout["far"], by_layout["near"], by_layout["spread"]) == (0, 1, 0)
+    kept = rows[rows["metric"] == "kept"].set_index(["layout", "length"])["value"]
     assert kept["far", 4 * params.length] == 0 and kept["near", 16 * params.length] == 1
+
+
+def score_rows(values: dict[str, np.ndarray], **changes: object) -> pd.DataFrame:
+    same = {"metric": "score", "dose": 20, "kind": "decoder", "rate": "first", "trained": 64}
+    same |= {"layout": "far"} | changes
+    return pd.DataFrame(
+        [
+            same | {"arm": arm, "seed": seed, "value": value}
+            for arm, many in values.items()
+            for seed, value in enumerate(many)
+        ]
+    )
 
 
 def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=5)
     values = {"a": shared + 1, "b": shared, "c": shared + rng.normal(scale=0.5, size=5)}
-    rows = [
-        {
-            "metric": "score",
-            "tuned": "tuned",
-            "kind": "decoder",
-            "rate": "first",
-            "arm": arm,
-            "seed": seed,
-            "value": value,
-        }
-        for arm, many in values.items()
-        for seed, value in enumerate(many)
-    ]
-    pairs = study.pairwise(pd.DataFrame(rows), "tuned").set_index(["better", "worse"])
+    frame = pd.concat([score_rows(values), score_rows({"a": shared - 9}, layout="near")])
+    pairs = study.pairwise(frame, 20, "far").set_index(["better", "worse"])
     assert (
         pairs.loc[("a", "b"), "difference"] == pytest.approx(1)
         and pairs.loc[("a", "b"), "p_holm"] < 1e-6
@@ -159,25 +159,81 @@ def test_pairs_are_compared_on_the_same_seeds_and_adjusted_for_their_number() ->
     assert (others["p_holm"] > 0.01).all() and len(pairs) == 3
 
 
+def test_the_scheme_to_choose_is_the_best_of_its_case_and_those_as_good() -> None:
+    rng = np.random.default_rng(0)
+    noise = lambda: 0.05 * rng.normal(size=8)  # noqa: E731
+    yarn, off = 0.9 + noise(), noise()
+    far = {"yarn": yarn, "ntk": yarn + off - off.mean() - 0.001, "rope": 0.2 + noise()}
+    near = {"rope": 0.9 + noise(), "ntk": 0.5 + noise(), "yarn": 0.4 + noise()}
+    never = {"alibi": 1.0 + noise()}  # It must be there from the first step.
+    short = [score_rows(x, metric="base_recall", layout="mean") for x in (far, never)]
+    frame = pd.concat([score_rows(far | never), score_rows(near, layout="near"), *short])
+    shown = study.which_scheme(frame)
+    assert shown.loc[("near", 20), "best"] == "rope" and not shown.loc[("near", 20), "as good"]
+    best, other = shown.loc[("far", 20), ["best", "as good"]]
+    assert {best, other} == {"yarn", "ntk"}
+
+
 # -------------------------------------------------------------------------------------- the choice
 
 
-def test_an_arm_stands_at_every_rate_that_was_all_but_tied(params: ContextExtension) -> None:
+def test_arms_run_at_both_rates_that_were_all_but_tied(params: ContextExtension) -> None:
     """A base with one rate stands under both names, on the same runs."""
-    rates = {"rope": (0.003, 0.006), "alibi": (0.004,)}
-    jobs = study.evaluations(params, (1, 2), rates)
-    assert {name[3] for name in jobs} == {"first", "second"}
-    lr = lambda arm, rate: jobs["decoder", arm, "zero_shot", rate, 1][0].run.optimizer.lr  # noqa: E731
-    assert (lr("yarn", "first"), lr("yarn", "second")) == (0.003, 0.006)
-    assert lr("alibi", "first") == lr("alibi", "second") == 0.004
-    one = study.evaluations(params, (1,), {"rope": (0.003,), "alibi": (0.004,)})
-    assert {name[3] for name in one} == {"first"}
+    tied = {"rates": {"rope": (0.003, 0.006), "alibi": (0.004,)}, "second_seeds": (1,)}
+    both = params.model_copy(update=tied | {"second_arms": ("yarn", "alibi"), "seeds": (1, 2)})
+    jobs = study.evaluations(both)
+    lr = {
+        (case.arm, case.rate, case.dose): many[0].run.optimizer.lr
+        for case, many in jobs.items()
+        if case.seed == 1
+    }
+    assert (lr["yarn", "first", 0], lr["yarn", "second", 0]) == (0.003, 0.006)
+    assert lr["alibi", "first", 0] == lr["alibi", "second", 0] == 0.004
+    dose = max(params.doses)
+    assert lr["yarn", "second", dose] == pytest.approx(2 * lr["yarn", "first", dose])
+    assert {(case.arm, case.seed) for case in jobs if case.rate == "second"} == {
+        ("yarn", 1),
+        ("alibi", 1),
+    }
+
+
+def test_some_arms_stand_at_a_longer_trained_length(params: ContextExtension) -> None:
+    longer = {"longer_length": 64, "longer_arms": ("yarn",), "longer_seeds": (3,)}
+    jobs = study.evaluations(params.model_copy(update=longer))
+    (case,) = [case for case in jobs if case.trained == 64]
+    assert (case.arm, case.dose, case.seed) == ("yarn", 0, 3)
+    assert {n for job in jobs[case] for n in job.options["lengths"]} == {
+        64 * multiple for multiple in params.multiples
+    }
+    assert jobs[case][0].run.batch.stages[-1].length == 64
 
 
 def test_each_seed_has_test_rows_of_its_own(params: ContextExtension) -> None:
-    jobs = study.evaluations(params, (1, 2), params.rates)
-    drawn = {name[4]: job.options["items"] for name, many in jobs.items() for job in many}
+    jobs = study.evaluations(params.model_copy(update={"seeds": (1, 2)}))
+    drawn = {case.seed: job.options["items"] for case, many in jobs.items() for job in many}
     assert drawn == {1: 1, 2: 2}
+
+
+def test_remapped_and_dropped_positions_change_no_weights(params: ContextExtension) -> None:
+    """They are the base's runs, evaluated otherwise."""
+    jobs = study.evaluations(params)
+    at = study.Case("decoder", params.length, "rope", 0, "first", params.seeds[0])
+    base = jobs[at][0].run
+    for arm in ("self_extend", "dual_chunk", "lm_infinite", "drope"):
+        (job,) = jobs[at._replace(arm=arm)]
+        assert job.run == base, arm
+        remaps = job.options.get("remap") == arm
+        assert remaps != (job.model is not None and job.model.positions == "none"), arm
+
+
+def test_within_the_trained_length_remapping_recalls_what_the_base_does(
+    table: pd.DataFrame, params: ContextExtension
+) -> None:
+    recall = table[(table["metric"] == "recall") & (table["length"] == params.length)]
+    at = recall[recall["dose"] == 0].set_index(["layout", "depth"])
+    own = at[at["arm"] == "rope"]["value"]
+    for arm in ("self_extend", "dual_chunk", "lm_infinite"):
+        assert (at[at["arm"] == arm]["value"] - own).abs().max() < 1e-6
 
 
 def test_tuning_tries_every_rate_on_every_base_and_takes_the_least_loss(
@@ -200,11 +256,11 @@ def test_tuning_tries_every_rate_on_every_base_and_takes_the_least_loss(
     monkeypatch.setattr(trainings, "sweep", swept)
     scores = {"rope": 0.5, "yarn": 0.9}
     monkeypatch.setattr(
-        tuning, "scored", lambda jobs: {name: [{"score": scores[name[1]]}] for name in jobs}
+        tuning, "scored", lambda jobs: {case: [{"score": scores[case.arm]}] for case in jobs}
     )
-    at = lambda _, rows: [  # noqa: E731
-        {"metric": "score", "value": rows[0]["score"]},
-        {"metric": "base_recall", "value": 1.0},
+    at = lambda *given: [  # noqa: E731
+        {"metric": "score", "layout": "mean", "value": given[-1][0]["score"]},
+        {"metric": "base_recall", "layout": "mean", "value": 1.0},
     ]
     monkeypatch.setattr(tuning, "observations", at)
     table = tuning.tune(many)
@@ -247,8 +303,8 @@ def test_every_arm_has_its_bases_weights_and_runs(name: str, params: ContextExte
     model.load_state_dict(base.state_dict())
     tokens, _ = recall.recall(np.random.default_rng(0), 1, 4 * params.length, pairs=2)
     assert model(torch.from_numpy(tokens)).isfinite().all()
-    tuned = arms.tuned_run(params, arm, 0, 0.01)
-    assert (
-        tuned.start.model == base.config
-        and tuned.model.max_length == params.length * params.tune_multiple
-    )
+    tuned = arms.tuned_run(params, arm, 0, 0.01, 20)
+    assert tuned.steps == 20
+    # Dropped positions are recalibrated at the trained length.
+    wanted = params.length * (1 if arm.drops else params.tune_multiple)
+    assert tuned.start.model == base.config and tuned.model.max_length == wanted

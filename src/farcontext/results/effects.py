@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,12 +56,16 @@ def cells(table: pd.DataFrame, effect: Effect, study: str) -> Iterator[Effect]:
     if known.empty:  # What is not there decides nothing, and must not go unnoticed.
         yield effect.model_copy(update={"each": ()})
     for cell in known.sort_values(list(effect.each)).to_dict("records"):
-        plain = {
-            column: getattr(value, "item", lambda v=value: v)() for column, value in cell.items()
-        }
+        plain = {column: _plain(value) for column, value in cell.items()}
         words = ", ".join(f"{column} {value}" for column, value in plain.items())
         changes = {"name": f"{effect.name}: {words}", "where": effect.where | plain, "each": ()}
         yield effect.model_copy(update=changes)
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return a cell's value without pandas' type; a whole number is one."""
+    value = getattr(value, "item", lambda: value)()
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def per_seed(

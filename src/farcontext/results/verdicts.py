@@ -91,11 +91,13 @@ def adjusted(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> list[Ju
 
     Where all effects must hold, each that does so holds at its own 95 % (an intersection needs no
     correction), and only those that refute are many chances to err: so they are adjusted for the
-    number of effects. Where each has a verdict of its own, all are adjusted.
+    number of effects. Where each has a verdict of its own, all are adjusted, and one without
+    headroom decides nothing.
     """
     if claim.decided_by != "interval":
         return judged
     raw = np.array([_p(table, one.effect, claim.study) for one in judged])
+    raw = np.where([bool(_cannot(one)) for one in judged], 1.0, raw)
     counts = [claim.decides != "all" or one.decision != "supported" for one in judged]
     family = holm(np.where(counts, raw, 1.0))
     error = 1 - CONFIDENCE + 1e-9
@@ -232,8 +234,9 @@ def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[
         return "undecided (check failed)", f"failed: {failed}"
     if claim.decided_by == "interval" and claim.rival is None:
         return "undecided (no rival)", "no arm that one would use instead at the same price"
-    if cannot := next(filter(None, map(_cannot, judged)), ""):
-        return "undecided (no headroom)", cannot
+    cannot = [said for one in judged if (said := _cannot(one))]
+    if cannot and (claim.decides == "all" or len(cannot) == len(judged)):
+        return "undecided (no headroom)", cannot[0]
     return None
 
 

@@ -33,6 +33,8 @@ class Arm(NamedTuple):
     options: tuple[tuple[str, float], ...] = ()
     log_n: bool = False
     window: bool = False
+    remap: str | None = None  # Training-free: other positions by region (nn/remap.py).
+    drops: bool = False  # Positions are dropped from the trained model.
 
 
 ARMS = {
@@ -50,6 +52,10 @@ ARMS = {
         Arm("abf", "rope", "abf"),
         Arm("log_n", "rope", log_n=True),
         Arm("window_sinks", "rope", window=True),
+        Arm("self_extend", "rope", remap="self_extend"),
+        Arm("dual_chunk", "rope", remap="dual_chunk"),
+        Arm("lm_infinite", "rope", remap="lm_infinite"),
+        Arm("drope", "rope", drops=True),
         Arm("p_rope", "p_rope"),
         Arm("partial_rotary", "partial_rotary"),
         Arm("random", "random"),
@@ -111,6 +117,8 @@ def extended(params: Params, arm: Arm, scale: float, kind: str = "decoder") -> M
     The weights are its base's.
     """
     model = base_model(params, arm.base, kind)
+    if arm.drops:
+        return model.model_copy(update={"positions": "none"})
     if arm.log_n:
         return model.model_copy(update={"log_n": params.length})
     if arm.scheme is None:
@@ -155,21 +163,21 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
     )
 
 
-def tuned_run(params: Params, arm: Arm, seed: int, lr: float) -> RunConfig:
-    """Return an arm's short fine-tuning.
+def tuned_run(params: Params, arm: Arm, seed: int, lr: float, dose: int) -> RunConfig:
+    """Return an arm's fine-tuning of so many steps.
 
-    It learns recall at `tune_multiple` times L; the scale is set for the longest goal.
+    It learns recall at `tune_multiple` times L; the scale is set for the longest goal. Dropped
+    positions are recalibrated at L, as their paper does (Gelberg et al. 2025, §4), on as many
+    tokens.
     """
     start = base_run(params, arm.base, seed, lr)
-    length = params.length * params.tune_multiple
+    length = params.length * (1 if arm.drops else params.tune_multiple)
     model = extended(params, arm, params.goal).model_copy(update={"max_length": length})
     tasks = (
         Task(name="recall", pairs=params.pairs),
         Task(name="recall", pairs=params.pairs, span=params.span),
     )
-    stage = Stage(
-        steps=params.tune_steps, rows=params.tune_step_tokens // length, length=length, tasks=tasks
-    )
+    stage = Stage(steps=dose, rows=params.tune_step_tokens // length, length=length, tasks=tasks)
     stages = Curriculum(stages=(stage,))
     rate = {"lr": params.tune_share * lr, "warmup": params.tune_warmup}
     return training(model, stages, seed=seed, start=start, **rate)

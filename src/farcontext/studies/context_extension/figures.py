@@ -1,47 +1,57 @@
-"""Figures of notebook 07: how far each scheme reaches."""
+"""Figures of notebook 07: which scheme reaches how far, by layout and dose."""
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.measure.stats import t_interval
 from farcontext.results.plotting import curves, grid, leading, legend_below, powers
 
-# The curves show these arms; tables have the rest.
-MAIN = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "alibi")
-TITLES = {
-    "zero_shot": "as it is, scale set to the length",
-    "tuned": "after the same short fine-tuning",
+# What readers call the arms, in the order of legends.
+NAMES = {
+    "rope": "plain RoPE",
+    "linear": "position interpolation (PI)",
+    "ntk": "NTK-aware",
+    "dynamic_ntk_hf": "dynamic NTK",
+    "yarn": "YaRN",
+    "abf": "raised base (ABF)",
+    "self_extend": "SelfExtend",
+    "dual_chunk": "dual chunk attention",
+    "lm_infinite": "LM-Infinite",
+    "drope": "dropped positions (DroPE)",
+    "alibi": "ALiBi, trained so",
+    "nope_smeared": "no positions, trained so",
 }
+# Curves would hide one another if all were drawn; tables have the rest.
+REACHING = ("rope", "linear", "ntk", "yarn", "self_extend", "drope", "alibi")
+DOSED = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "drope")
+LAYOUTS = {"far": "evidence far", "near": "evidence near", "spread": "evidence spread"}
 
 
-def in_trained_lengths(rows: pd.DataFrame) -> pd.Series:
-    """Return each row's length over its own run's trained one.
+def _colors(arms: tuple[str, ...]) -> dict[str, tuple]:
+    """Return each arm's colour, the same in all figures."""
+    palette = dict(zip(NAMES, sns.color_palette("husl", len(NAMES)), strict=True))
+    return {arm: palette[arm] for arm in arms}
 
-    The trained length is the run's shortest tested one.
-    """
-    return (rows["length"] / rows.groupby("run")["length"].transform("min")).round(2)
+
+def _chosen_rate(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[(table["kind"] == "decoder") & (table["rate"] == "first")]
+    return rows[rows["trained"] == rows.groupby("run")["trained"].transform("min")]
 
 
 def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
-    """Return recall by arm, tuned, run, seed and multiple of length.
+    """Return recall by arm, dose, run, seed and multiple of the trained length.
 
-    Recall is the mean of far, near and spread; multiples are of the trained length.
+    Recall is the mean of far, near and spread evidence.
     """
-    recall = table[(table["metric"] == "recall") & (table["kind"] == "decoder")]
+    recall = _chosen_rate(table[table["metric"] == "recall"])
     ends = recall["depth"].isna() | recall["depth"].isin((min(depths), max(depths)))
-    keys = ["run", "arm", "tuned", "seed", "length"]
-    return (
-        recall[ends]
-        .groupby(keys, as_index=False)["value"]
-        .mean()
-        .assign(multiple=in_trained_lengths)
-    )
+    keys = ["run", "arm", "dose", "seed", "length", "trained"]
+    mean = recall[ends].groupby(keys, as_index=False)["value"].mean()
+    return mean.assign(multiple=mean["length"] / mean["trained"])
 
 
 def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
-    """Draw recall against the multiple of the trained length.
+    """Draw recall against the multiple of the trained length, as it is and after most steps.
 
     Each scheme is a line with the range over seeds.
 
@@ -49,113 +59,89 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
         recall: what `mean_recall` returns.
         chance: recall of a guess.
     """
-    tuned = [name for name in TITLES if name in set(recall["tuned"])]
-    figure, axes = grid(len(tuned), height=3.6)
-    colors = dict(zip(MAIN, sns.color_palette("colorblind", len(MAIN)), strict=True))
-    for axis, name in zip(axes, tuned, strict=True):
-        at = recall[(recall["tuned"] == name) & recall["arm"].isin(MAIN)]
+    most = int(leading(recall)["dose"].max())
+    figure, axes = grid(2, height=3.6)
+    colors = _colors(REACHING)
+    for axis, dose in zip(axes, (0, most), strict=True):
+        at = recall[(recall["dose"] == dose) & recall["arm"].isin(REACHING)]
         curves(axis, at, "multiple", colors, by="arm")
         axis.axhline(chance, ls=":", color="0.4")
         powers(axis, recall["multiple"], "×")
-        axis.set(
-            title=TITLES[name], xlabel="length, in trained lengths", ylabel="recall", ylim=(0, 1.04)
-        )
-    shown = {arm: colors[arm] for arm in MAIN if arm in set(recall["arm"])}
-    legend_below(figure, shown, recall["run"])
+        words = "as it is" if dose == 0 else f"after {dose} steps of fine-tuning"
+        axis.set(title=words, xlabel="length, in trained lengths", ylim=(0, 1.04))
+    axes[0].set_ylabel("recall (dotted: a guess)")
+    legend_below(figure, {NAMES[arm]: color for arm, color in colors.items()}, recall["run"])
     return figure
 
 
-def ranking(scores: pd.DataFrame) -> Figure:
-    """Draw each arm's recall at eight trained lengths and beyond.
+def dose_response(table: pd.DataFrame) -> Figure:
+    """Draw recall at 8 trained lengths and beyond against the steps of fine-tuning.
 
-    The figure shows the 95 % interval over seeds, and the best arm first.
+    A panel for each place of the evidence; a scheme is a line with the range over seeds.
 
     Args:
-        scores: rows of metric "score" with run, arm, tuned, seed, value.
+        table: the study's table, with run.
     """
-    scores = scores[scores["arm"] != "chosen"]
-    tuned = [name for name in TITLES if name in set(scores["tuned"])]
-    figure, axes = grid(len(tuned), height=0.9 + 0.22 * scores["arm"].nunique())
-    for axis, name in zip(axes, tuned, strict=True):
-        at = scores[scores["tuned"] == name]
-        order = list(leading(at).groupby("arm")["value"].mean().sort_values(ascending=False).index)
-        for run, look in (
-            ("published", {"color": "C0"}),
-            ("this run", {"color": "C1", "mfc": "none"}),
-        ):
-            for place, arm in enumerate(order):
-                values = at[(at["run"] == run) & (at["arm"] == arm)]["value"]
-                if len(values):
-                    interval = t_interval(list(values))
-                    error = np.nan_to_num(
-                        [[interval.estimate - interval.low], [interval.high - interval.estimate]]
-                    )
-                    axis.errorbar(
-                        interval.estimate, place, xerr=error, fmt="o", ms=5, capsize=2, **look
-                    )
-        axis.set_yticks(range(len(order)), order)
-        axis.set(
-            title=TITLES[name],
-            xlabel="recall at 8× and 16×",
-            xlim=(-0.02, 1.04),
-            ylim=(len(order) - 0.5, -0.5),
-        )
+    scores = _chosen_rate(table[table["metric"] == "score"])
+    doses = sorted(set(leading(scores)["dose"]))
+    places = {dose: place for place, dose in enumerate(doses)}
+    scores = scores[scores["dose"].isin(doses)].assign(place=lambda x: x["dose"].map(places))
+    figure, axes = grid(len(LAYOUTS), height=3.2)
+    colors = _colors(DOSED)
+    for axis, (layout, words) in zip(axes, LAYOUTS.items(), strict=True):
+        curves(axis, scores[scores["layout"] == layout], "place", colors, by="arm", marker="o")
+        axis.set_xticks(range(len(doses)), [f"{dose:g}" for dose in doses])
+        axis.set(title=words, xlabel="steps of fine-tuning", ylabel="", ylim=(-0.02, 1.04))
+    axes[0].set_ylabel("recall at 8× and 16×")
+    legend_below(figure, {NAMES[arm]: color for arm, color in colors.items()}, scores["run"])
     return figure
 
 
-def depth_map(table: pd.DataFrame, arms: tuple[str, ...], tuned: str) -> Figure:
-    """Draw recall by depth of the packed evidence and by length.
+def winners(scheme: pd.DataFrame) -> Figure:
+    """Draw the best scheme by place of the evidence and steps that can be spent.
 
-    Each scheme is a panel; cells are means over seeds.
+    Args:
+        scheme: what `study.which_scheme` returns.
     """
-    packed = table[
-        (table["metric"] == "recall") & (table["layout"] == "packed") & (table["tuned"] == tuned)
-    ]
-    packed = leading(packed[packed["kind"] == "decoder"])
-    shown = [arm for arm in arms if arm in set(packed["arm"])]
-    figure, axes = grid(len(shown), height=2.5)
-    for axis, arm in zip(axes, shown, strict=True):
-        at = packed[packed["arm"] == arm].assign(multiple=in_trained_lengths)
-        cells = at.pivot_table(index="depth", columns="multiple", values="value")
-        cells.columns = [f"{multiple:g}×" for multiple in cells.columns]
-        look = {
-            "vmin": 0,
-            "vmax": 1,
-            "cmap": "viridis",
-            "annot": True,
-            "fmt": ".2f",
-            "annot_kws": {"size": 7},
-        }
-        sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
-        axis.set(title=arm, xlabel="length", ylabel="depth (0: first)" if axis is axes[0] else "")
-    return figure
-
-
-def layouts(table: pd.DataFrame, multiple: int) -> Figure:
-    """Draw the share of recall kept zero-shot, by place of the evidence.
-
-    The share is that at one multiple of the trained length.
-    """
-    kept = table[
-        (table["metric"] == "kept") & (table["tuned"] == "zero_shot") & (table["kind"] == "decoder")
-    ]
-    kept = leading(kept[(in_trained_lengths(kept) == multiple) & kept["arm"].isin(MAIN)])
+    column = "recall at 8× and beyond"
+    value = scheme[column].unstack().reindex(LAYOUTS)
+    best = scheme["best"].unstack().reindex(LAYOUTS)
+    words = best.map(lambda arm: NAMES.get(arm, arm).replace(" (", "\n(")) + "\n"
     figure, (axis,) = grid(1, height=3.0)
-    order = [arm for arm in MAIN if arm in set(kept["arm"])]
-    sns.barplot(
-        kept,
-        x="arm",
-        y="value",
-        hue="layout",
-        order=order,
-        hue_order=["far", "near", "spread"],
-        errorbar=("pi", 100),
-        ax=axis,
+    look = {"vmin": 0, "vmax": 1, "cmap": "crest", "cbar_kws": {"label": column}}
+    sns.heatmap(
+        value, ax=axis, annot=words + value.map("{:.2f}".format), fmt="", linewidths=2, **look
     )
-    axis.axhline(1, ls=":", color="0.4")
-    axis.set(xlabel="", ylabel=f"share of recall kept at {multiple}×", ylim=(0, 1.1))
-    axis.tick_params(axis="x", labelsize="small")
-    axis.legend(title="evidence", frameon=True, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set(xlabel="steps of fine-tuning that can be spent", ylabel="")
+    axis.set_yticklabels([LAYOUTS[layout] for layout in value.index], rotation=0)
+    axis.tick_params(length=0)
+    return figure
+
+
+def longer(table: pd.DataFrame) -> Figure:
+    """Draw recall of models trained at two lengths against the multiple of each.
+
+    Args:
+        table: the study's table, with run.
+    """
+    recall = leading(table[(table["metric"] == "recall") & (table["rate"] == "first")])
+    recall = recall[(recall["dose"] == 0) & (recall["kind"] == "decoder")]
+    arms = set(recall[recall["trained"] == recall["trained"].max()]["arm"])
+    recall = recall[recall["arm"].isin(arms)]
+    keys = ["run", "arm", "trained", "seed", "length"]
+    mean = recall.groupby(keys, as_index=False)["value"].mean()
+    mean = mean.assign(multiple=mean["length"] / mean["trained"])
+    lengths = sorted(set(mean["trained"]))
+    figure, axes = grid(len(lengths), height=3.2)
+    colors = _colors(tuple(arm for arm in NAMES if arm in arms))
+    for axis, trained in zip(axes, lengths, strict=True):
+        at = mean[mean["trained"] == trained]
+        curves(axis, at, "multiple", colors, by="arm")
+        powers(axis, mean["multiple"], "×")
+        axis.set(title=f"trained at {trained:g} tokens", ylim=(0, 1.04), ylabel="")
+        axis.set_xlabel("length, in trained lengths")
+    axes[0].set_ylabel("recall")
+    legend_below(figure, {NAMES[arm]: color for arm, color in colors.items()})
     return figure
 
 

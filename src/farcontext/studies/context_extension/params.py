@@ -7,6 +7,8 @@ from pydantic import Field
 from farcontext.schema import Count, Counts, Names, Positive, Seeds, Shares
 from farcontext.studies.section import Study, Wholes
 
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+Numbers = Annotated[tuple[int, ...], Field(strict=False)]
 Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 
 
@@ -30,7 +32,7 @@ class Params(Study):
     short_steps: Count  # So many steps on rows of L/4 tokens come first.
     dense_steps: Count  # So many steps are on rows of L/2 tokens.
     long_steps: Count  # So many steps on rows of L tokens come last.
-    tune_steps: Count
+    doses: Counts  # Steps of fine-tuning; the model as it is (0) always stands beside them.
     tune_multiple: Count  # Fine-tuning has rows of so many times L.
     tune_step_tokens: Count
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
@@ -43,8 +45,15 @@ class Params(Study):
     span: Count  # Packed evidence takes so many tokens.
     test_rows: Count
     arms: Names
-    tuned_arms: Annotated[tuple[str, ...], Field(strict=False)]
-    encoder_arms: Annotated[tuple[str, ...], Field(strict=False)]
+    tuned_arms: Texts
+    encoder_arms: Texts
+    # Where two rates tied, these arms are run at the second one, too, on these seeds.
+    second_arms: Texts
+    second_seeds: Numbers
+    # These arms once more, as they are, on bases trained at a longer length; null: none.
+    longer_length: Count | None
+    longer_arms: Texts
+    longer_seeds: Numbers
     # The real tier reads this folder of the project; null means no real tier.
     checkpoint: str | None
     real_documents: Count  # So many plays are read, in pairs.

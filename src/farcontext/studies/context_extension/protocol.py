@@ -1,14 +1,21 @@
 """What notebook 07 caches: recall by layout, and a model's logits."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 
 from farcontext.measure import losses
+from farcontext.nn.remap import dual_chunk, lm_infinite, remapped, self_extend
 from farcontext.nn.transformer import Decoder, Encoder
 from farcontext.schema import Row
 from farcontext.tasks import recall
 
 SINKS = 4  # So many tokens stay visible beside a window (Xiao et al. 2023).
+# SelfExtend's neighbours and the chunks of dual chunk attention take these shares of L: those that
+# the papers' own settings have (1,024 of 4,096 and 3,072 of 4,096).
+NEIGHBOURS, CHUNK = 1 / 4, 3 / 4
 
 
 def recall_by_layout(
@@ -36,6 +43,23 @@ def recall_by_layout(
     return [{"layout": "packed"} | row for row in packed] + [
         {"layout": "spread"} | row for row in spread
     ]
+
+
+def recall_remapped(model: Decoder, *, remap: str, trained: int, **options: Any) -> list[Row]:
+    """Return `recall_by_layout` of a model whose far keys get positions that it knows.
+
+    Args:
+        model: a decoder with RoPE.
+        remap: self_extend, dual_chunk or lm_infinite.
+        trained: L.
+        options: those of `recall_by_layout`.
+    """
+    regions = {
+        "self_extend": partial(self_extend, trained=trained, window=int(NEIGHBOURS * trained)),
+        "dual_chunk": partial(dual_chunk, trained=trained, chunk=int(CHUNK * trained)),
+        "lm_infinite": partial(lm_infinite, trained=trained, sinks=SINKS),
+    }
+    return recall_by_layout(remapped(model, regions[remap]), **options)
 
 
 def logits_at(model: Decoder, *, length: int) -> list[Row]:

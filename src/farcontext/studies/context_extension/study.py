@@ -9,38 +9,66 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from farcontext.measure.effective_length import SHARE, crossing
-from farcontext.measure.stats import holm, paired_p, t_interval
+from farcontext.measure.stats import CONFIDENCE, holm, paired_p, t_interval
 from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.context_extension import real
 from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
 from farcontext.studies.context_extension.params import Params
-from farcontext.studies.context_extension.protocol import logits_at, recall_by_layout
+from farcontext.studies.context_extension.protocol import (
+    logits_at,
+    recall_by_layout,
+    recall_remapped,
+)
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, costs, sweep
 
 NAME = "context_extension"
-COLUMNS = ["kind", "arm", "tuned", "layout", "length", "depth", "rate", "seed", "metric", "value"]
-FLOOR = (
-    0.95  # Below this recall at L a reach means nothing: a flat curve at chance reaches for ever.
-)
+COLUMNS = [
+    "kind",
+    "trained",
+    "arm",
+    "dose",
+    "rate",
+    "layout",
+    "length",
+    "depth",
+    "seed",
+    "metric",
+    "value",
+]
+FLOOR = 0.95  # Below this recall at L a reach means nothing: a flat curve reaches for ever.
+MEAN = "mean"  # This stands for all three layouts.
+LONGER_ROWS = 16  # Test rows at the longer trained length.
 RATES = ("first", "second")  # The learning rate chosen, and one that was all but tied with it.
+
+
+class Case(NamedTuple):
+    """One arm's evaluation: what stands in the rows beside the numbers."""
+
+    kind: str
+    trained: int
+    arm: str
+    dose: int
+    rate: str
+    seed: int
+
 
 # -------------------------------------------------------------------------------------- evaluations
 
 
 def _jobs(
-    params: Params, arm: Arm, run: RunConfig, tuned: bool, kind: str = "decoder"
+    params: Params, arm: Arm, run: RunConfig, dose: int, kind: str = "decoder"
 ) -> list[EvalConfig]:
     """Return the evaluations of an arm's training.
 
-    Zero-shot, the scale follows the length asked for; a tuned model keeps the one it was tuned
-    with.
+    As it is, the scale follows the length asked for; a tuned model keeps the one it was tuned with.
     """
     lengths = [params.length * multiple for multiple in params.multiples]
     options = {
@@ -52,8 +80,11 @@ def _jobs(
     }
     if arm.window:
         options["window"] = params.length
-    if tuned or arm.scheme is None:
-        changed = None if tuned else extended(params, arm, 1.0, kind)
+    if arm.remap:
+        options |= {"remap": arm.remap, "trained": params.length, "lengths": lengths}
+        return [EvalConfig(recall_remapped, run, options)]
+    if dose or arm.scheme is None:
+        changed = None if dose else extended(params, arm, 1.0, kind)
         return [EvalConfig(recall_by_layout, run, options | {"lengths": lengths}, changed)]
     return [
         EvalConfig(
@@ -66,14 +97,14 @@ def _jobs(
     ]
 
 
-def scored(jobs: Mapping[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
-    """Return each key's rows of all its evaluations."""
-    found = sweep(
-        {(key, number): job for key, many in jobs.items() for number, job in enumerate(many)}
+def scored(jobs: Mapping[Case, list[EvalConfig]]) -> dict[Case, list[Row]]:
+    """Return each case's rows of all its evaluations."""
+    results = sweep(
+        {(case, number): job for case, many in jobs.items() for number, job in enumerate(many)}
     )
     return {
-        key: [row for number in range(len(many)) for row in found[key, number].rows]
-        for key, many in jobs.items()
+        case: [row for number in range(len(many)) for row in results[case, number].rows]
+        for case, many in jobs.items()
     }
 
 
@@ -83,18 +114,19 @@ def scored(jobs: Mapping[tuple, list[EvalConfig]]) -> dict[tuple, list[Row]]:
 def run(params: Params) -> pd.DataFrame:
     """Train, fine-tune and score every arm, and return the table.
 
-    The table is also written; it has one row an observation.
+    The table is also written; it has one row an observation. `trained` is L, and `dose` the steps
+    of fine-tuning, 0 as it is.
 
     metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over
-    recall at L, by layout near, far, spread) · effective_length, reach (tokens; its log2 over L) ·
-    score (mean recall at 8× and beyond) · base_recall (of the arm's base, at L) · and those of
-    `real.run`.
+    recall at L, by layout near, far, spread) · score (recall at 8× and beyond, by layout, and
+    their mean) · base_recall (at L) · effective_length, reach (tokens; its log2 over L) · and those
+    of `real.run`.
     """
-    jobs = evaluations(params, params.seeds, params.rates)
+    jobs = evaluations(params)
     rows = [
-        {"kind": kind, "arm": arm, "tuned": tuned, "rate": rate, "seed": seed} | row
-        for (kind, arm, tuned, rate, seed), many in scored(jobs).items()
-        for row in observations(params, many)
+        case._asdict() | row
+        for case, many in scored(jobs).items()
+        for row in observations(params.multiples, params.goal, case.trained, many)
     ]
     rows += _chosen(params, rows) + real.run(params)
     table = tables.tidy(rows, COLUMNS)
@@ -103,73 +135,85 @@ def run(params: Params) -> pd.DataFrame:
     return table
 
 
-def evaluations(
-    params: Params, seeds: Iterable[int], rates: Mapping[str, Sequence[float]]
-) -> dict[tuple, list[EvalConfig]]:
-    """Return (kind, arm, tuned, rate, seed) → the evaluations of an arm's training.
+def evaluations(params: Params) -> dict[Case, list[EvalConfig]]:
+    """Return the evaluations of every arm, dose, rate and seed.
 
-    Where two rates of a base were all but tied, its arms are run at both: "first" and "second". A
+    Where two rates of a base were all but tied, some arms are run at both, "first" and "second". A
     base with one rate stands under both names, so that arms of different bases compare.
     """
-    jobs: dict[tuple, list[EvalConfig]] = {}
-    names = RATES[: max(len(tied) for tied in rates.values())]
-    for seed, name, (number, rate) in itertools.product(seeds, params.arms, enumerate(names)):
-        arm = ARMS[name]
-        lr = rates[arm.base][min(number, len(rates[arm.base]) - 1)]
-        start = base_run(params, arm.base, seed, lr)
-        jobs["decoder", name, "zero_shot", rate, seed] = _jobs(params, arm, start, tuned=False)
-        if name in params.tuned_arms:
-            tuned = tuned_run(params, arm, seed, lr)
-            jobs["decoder", name, "tuned", rate, seed] = _jobs(params, arm, tuned, tuned=True)
-    for seed, name in itertools.product(seeds, params.encoder_arms):
-        start = base_run(params, ARMS[name].base, seed, rates["rope"][0], "encoder")
-        jobs["encoder", name, "zero_shot", RATES[0], seed] = _jobs(
-            params, ARMS[name], start, False, "encoder"
+    jobs = arms_at(params, "first", params.arms, params.seeds)
+    jobs |= arms_at(params, "second", params.second_arms, params.second_seeds)
+    if params.longer_length:
+        longer = params.model_copy(
+            update={"length": params.longer_length, "tuned_arms": (), "test_rows": LONGER_ROWS}
         )
+        jobs |= arms_at(longer, "first", params.longer_arms, params.longer_seeds)
+    for seed, name in itertools.product(params.seeds, params.encoder_arms):
+        start = base_run(params, ARMS[name].base, seed, params.rates["rope"][0], "encoder")
+        case = Case("encoder", params.length, name, 0, "first", seed)
+        jobs[case] = _jobs(params, ARMS[name], start, 0, "encoder")
     return jobs
 
 
-def observations(params: Params, found: Iterable[Row]) -> list[Row]:
-    """Return the rows of one arm and seed: recall, and what is derived from it."""
-    frame = pd.DataFrame(found)
+def arms_at(
+    params: Params, rate: str, arms: Iterable[str], seeds: Iterable[int]
+) -> dict[Case, list[EvalConfig]]:
+    """Return arms at one of their bases' rates: as they are, and after every dose."""
+    jobs = {}
+    for seed, arm in itertools.product(seeds, (ARMS[name] for name in arms)):
+        rates = params.rates[arm.base]
+        lr = rates[min(RATES.index(rate), len(rates) - 1)]
+        start = base_run(params, arm.base, seed, lr)
+        at = Case("decoder", params.length, arm.name, 0, rate, seed)
+        jobs[at] = _jobs(params, arm, start, 0)
+        for dose in params.doses if arm.name in params.tuned_arms else ():
+            tuned = tuned_run(params, arm, seed, lr, dose)
+            jobs[at._replace(dose=dose)] = _jobs(params, arm, tuned, dose)
+    return jobs
+
+
+def observations(
+    multiples: Sequence[int], goal: int, trained: int, answered: Iterable[Row]
+) -> list[Row]:
+    """Return the rows of one case: recall, and what is derived from it.
+
+    Args:
+        multiples: of L, that were tested.
+        goal: the score counts from this multiple on.
+        trained: L.
+        answered: rows of `recall_by_layout`.
+    """
+    frame = pd.DataFrame(answered)
     packed = frame[frame["layout"] == "packed"]
+    ends = {"far": packed["depth"].min(), "near": packed["depth"].max()}
     by_layout = {
-        "far": packed[packed["depth"] == min(params.depths)].set_index("length")["accuracy"],
-        "near": packed[packed["depth"] == max(params.depths)].set_index("length")["accuracy"],
-        "spread": frame[frame["layout"] == "spread"].set_index("length")["accuracy"],
+        name: packed[packed["depth"] == depth].set_index("length")["accuracy"]
+        for name, depth in ends.items()
     }
+    by_layout["spread"] = frame[frame["layout"] == "spread"].set_index("length")["accuracy"]
     rows = [
         {k: row[k] for k in ("layout", "length", "depth")}
         | {"metric": "recall", "value": row["accuracy"]}
         for row in frame.to_dict("records")
     ]
-    trained = params.length
+    beyond = [n * trained for n in multiples if n >= goal]
     for layout, curve in by_layout.items():
+        kept = curve / max(curve[trained], 1e-9)
         rows += [
-            {
-                "layout": layout,
-                "length": n,
-                "metric": "kept",
-                "value": float(value / max(curve[trained], 1e-9)),
-            }
-            for n, value in curve.items()
+            {"layout": layout, "length": n, "metric": "kept", "value": float(value)}
+            for n, value in kept.items()
         ]
+        rows.append({"layout": layout, "metric": "score", "value": float(curve[beyond].mean())})
     mean = sum(by_layout.values()) / len(by_layout)
     length = crossing(list(mean.index), list(mean), SHARE * mean[trained])
     length = min(max(length, trained), float(mean.index[-1]))
-    beyond = mean[mean.index >= params.goal * trained]
-    return [
-        *rows,
-        {"metric": "base_recall", "value": float(mean[trained])},
-        {"metric": "effective_length", "value": length},
-        {"metric": "reach", "value": math.log2(length / trained)},
-        {"metric": "score", "value": float(beyond.mean())},
-        {"metric": "score_spread", "value": float(by_layout["spread"][beyond.index].mean())},
-        {
-            "metric": "score_packed",
-            "value": float((by_layout["far"] + by_layout["near"])[beyond.index].mean() / 2),
-        },
-    ]
+    derived = {
+        "base_recall": float(mean[trained]),
+        "effective_length": length,
+        "reach": math.log2(length / trained),
+        "score": float(mean[beyond].mean()),
+    }
+    return [*rows, *({"layout": MEAN, "metric": k, "value": v} for k, v in derived.items())]
 
 
 def _chosen(params: Params, rows: list[Row]) -> list[Row]:
@@ -177,61 +221,66 @@ def _chosen(params: Params, rows: list[Row]) -> list[Row]:
     return [
         row | {"arm": "chosen"}
         for row in rows
-        if (row.get("arm"), row.get("tuned")) == (params.chosen, "tuned")
-        and row["metric"] in ("kept", "base_recall", "reach")
+        if (row.get("arm"), row.get("trained")) == (params.chosen, params.length)
+        and row["metric"] in ("kept", "base_recall")
     ]
 
 
 # --------------------------------------------------------------------------------------- reading it
 
 
-def pairwise(table: pd.DataFrame, tuned: str) -> pd.DataFrame:
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of recall beyond 8 L at the chosen rate and the shortest trained length."""
+    rows = table[(table["metric"] == "score") & (table["rate"] == RATES[0])]
+    rows = rows[(rows["kind"] == "decoder") & (rows["arm"] != "chosen")]
+    return rows[rows["trained"] == rows["trained"].min()]
+
+
+def pairwise(table: pd.DataFrame, dose: int, layout: str) -> pd.DataFrame:
     """Return every pair of arms compared on the same seeds.
 
     A row has the difference of scores, its 95 % interval and Holm's adjusted p. The better arm of a
     pair stands first; the table is sorted by the size of the difference.
     """
-    scores = table[
-        (table["metric"] == "score") & (table["tuned"] == tuned) & (table["kind"] == "decoder")
-    ]
-    scores = scores[scores["rate"] == RATES[0]]
-    wide = scores.pivot_table(index="seed", columns="arm", values="value")
-    rows = []
+    rows = scores(table)
+    rows = rows[(rows["dose"] == dose) & (rows["layout"] == layout)]
+    wide = rows.pivot_table(index="seed", columns="arm", values="value")
+    pairs = []
     for first, second in itertools.combinations(wide.mean().sort_values(ascending=False).index, 2):
         effects = list((wide[first] - wide[second]).dropna())
         interval = t_interval(effects)
-        rows.append(
+        pairs.append(
             (first, second, interval.estimate, interval.low, interval.high, paired_p(effects))
         )
-    pairs = pd.DataFrame(rows, columns=["better", "worse", "difference", "low", "high", "p"])
-    known = pairs["p"].notna()
-    pairs.loc[known, "p_holm"] = holm(pairs.loc[known, "p"])
-    return pairs.drop(columns="p").sort_values("difference", ascending=False).reset_index(drop=True)
+    table = pd.DataFrame(pairs, columns=["better", "worse", "difference", "low", "high", "p"])
+    known = table["p"].notna()
+    table.loc[known, "p_holm"] = holm(table.loc[known, "p"])
+    return table.drop(columns="p").sort_values("difference", ascending=False).reset_index(drop=True)
 
 
 def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table that answers "which scheme should I choose?".
 
-    It shows reach in trained lengths, and its price. Columns: reach as it is and tuned (geometric
-    mean over seeds of effective length over L; at most the longest multiple tested; NaN where mean
-    recall at L is below FLOOR), recall at 8× and beyond, and what tuning costs at L (recall at L,
-    tuned minus as it is).
+    Rows: where the evidence stands (layout) and how many steps can be spent (dose). Columns: the
+    best scheme for an existing rotary checkpoint, its recall at 8× and beyond, all schemes whose
+    difference from it does not exclude zero (Holm), and recall at 1× of the best (what short
+    contexts pay).
     """
-    decoders = table[(table["rate"] == RATES[0]) & (table["arm"] != "chosen")]
-    decoders = decoders[decoders["kind"] == "decoder"]
-    mean = decoders.pivot_table(index="arm", columns=["metric", "tuned"], values="value")
-    reach = 2 ** mean["reach"].where(mean["base_recall"] >= FLOOR)
-    columns = {
-        "reach as it is": reach["zero_shot"],
-        "reach tuned": reach.get("tuned", pd.Series(np.nan, mean.index)),
-        "recall ≥ 8× as it is": mean["score", "zero_shot"],
-        "recall ≥ 8× tuned": mean["score"].get("tuned", pd.Series(np.nan, mean.index)),
-        "recall at 1×": mean["base_recall", "zero_shot"],
-        "tuned − as it is, at 1×": mean["base_recall"].get("tuned", pd.Series(np.nan, mean.index))
-        - mean["base_recall", "zero_shot"],
-    }
-    best = ["recall ≥ 8× tuned", "recall ≥ 8× as it is"]
-    return pd.DataFrame(columns).sort_values(best, ascending=False, na_position="last")
+    rotary = [name for name, arm in ARMS.items() if arm.base == "rope"]
+    at_one = table[(table["metric"] == "base_recall") & (table["rate"] == RATES[0])]
+    short = at_one.groupby(["arm", "dose"])["value"].mean()
+    rows = []
+    own = scores(table[table["arm"].isin(rotary) | (table["kind"] != "decoder")])
+    for (layout, dose), at in own.groupby(["layout", "dose"]):
+        mean = at.groupby("arm")["value"].mean().sort_values(ascending=False)
+        pairs = pairwise(own, dose, layout)
+        level = pairs[(pairs["better"] == mean.index[0]) & ~(pairs["p_holm"] < 1 - CONFIDENCE)]
+        rows.append(
+            {"evidence": layout, "steps": int(dose), "best": mean.index[0]}
+            | {"recall at 8× and beyond": mean.iloc[0], "as good": ", ".join(level["worse"])}
+            | {"recall at 1×": short[mean.index[0], dose]}
+        )
+    return pd.DataFrame(rows).set_index(["evidence", "steps"])
 
 
 def bases(params: Params) -> int:
@@ -254,14 +303,13 @@ def same_weights(params: Params) -> float:
     return max(float(np.abs(logits[name] - logits["plain"]).max()) for name in names)
 
 
-def _cost(jobs: Mapping[tuple, list[EvalConfig]]) -> pd.DataFrame:
+def _cost(jobs: Mapping[Case, list[EvalConfig]]) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table.
 
     Each stands there once: arms share their base.
     """
     runs: dict[RunConfig, Row] = {}
-    for (kind, arm, tuned, rate, seed), many in jobs.items():
-        name = arm if tuned == "tuned" else ARMS[arm].base
-        told = {"kind": kind, "arm": name, "tuned": tuned, "rate": rate, "seed": seed}
-        runs.setdefault(many[0].run, told)
+    for case, many in jobs.items():
+        named = case if case.dose else case._replace(arm=ARMS[case.arm].base)
+        runs.setdefault(many[0].run, named._asdict())
     return costs(runs)

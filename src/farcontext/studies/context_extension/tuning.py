@@ -12,16 +12,16 @@ from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.context_extension.arms import ARMS, base_run
 from farcontext.studies.context_extension.params import Params
-from farcontext.studies.context_extension.study import evaluations, observations, scored
+from farcontext.studies.context_extension.study import MEAN, arms_at, observations, scored
 from farcontext.studies.trainings import best_rates, tried_rates
 from farcontext.train.runs import EvalConfig, grid, sweep
 
-COLUMNS = ["arm", "lr", "seed", "metric", "value"]
+COLUMNS = ["arm", "lr", "dose", "seed", "metric", "value"]
 DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Try every rate on every base, and every tuned arm at the best one.
+    """Try every rate on every base, and every tuned arm at the best one after every dose.
 
     metric: tuning_loss (final loss of each rate tried) · recall (of it, at L) · base_recall, score
     (of each tuned arm at its base's best rate, as in the study's table).
@@ -49,15 +49,15 @@ def tune(params: Params) -> pd.DataFrame:
         for (arm, lr, seed), x in recalled.items()
     ]
     best = {base: best_rates(tried[tried["arm"] == base])[:1] for base in bases}
-    tuned = params.model_copy(update={"arms": params.tuned_arms, "encoder_arms": ()})
-    jobs = evaluations(tuned, params.tuning_seeds, best)
-    after = {name: many for name, many in jobs.items() if "tuned" in name}
-    for (_, arm, _, _, seed), many in scored(after).items():
-        at = {"arm": arm, "lr": best[ARMS[arm].base][0], "seed": seed}
+    jobs = arms_at(
+        params.model_copy(update={"rates": best}), "first", params.tuned_arms, params.tuning_seeds
+    )
+    for case, many in scored({case: many for case, many in jobs.items() if case.dose}).items():
+        at = {"arm": case.arm, "lr": best[ARMS[case.arm].base][0], "seed": case.seed}
         rows += [
-            at | {"metric": row["metric"], "value": row["value"]}
-            for row in observations(params, many)
-            if row["metric"] in ("base_recall", "score")
+            at | {"dose": case.dose, "metric": row["metric"], "value": row["value"]}
+            for row in observations(params.multiples, params.goal, params.length, many)
+            if row["metric"] in ("base_recall", "score") and row["layout"] == MEAN
         ]
     return tables.tidy(rows, COLUMNS)
 
@@ -65,8 +65,8 @@ def tune(params: Params) -> pd.DataFrame:
 def choices(table: pd.DataFrame) -> dict[str, Any]:
     """Return what the section of params.yaml should hold, from the recorded trials.
 
-    P1's arm is the best tuned one of those that keep what their base recalls at L (DOWNSIDE),
-    unless none does.
+    P1's arm has the best mean score over the doses, of those that keep what their base recalls at L
+    (DOWNSIDE), unless none does.
     """
     tried = table[table["metric"] == "tuning_loss"]
     rates = {base: best_rates(rows) for base, rows in tried.groupby("arm")}
