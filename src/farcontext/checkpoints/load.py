@@ -6,7 +6,7 @@ transformers reads the first two, after `refusals` and `headers` have seen what 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer as BPETokenizer
@@ -40,13 +40,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Pretrained:
     """A causal language model and its tokenizer.
 
-    The model is in evaluation mode, without gradients, with sdpa attention.
+    The model is in evaluation mode, without gradients, with sdpa attention. `stated` is what a file
+    without a config.json says itself, under the names of one; None where there is such a file.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     path: Path
+    stated: dict[str, Any] | None = None
 
 
 def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32") -> Pretrained:
