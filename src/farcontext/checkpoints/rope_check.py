@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from farcontext import files
+from farcontext.checkpoints.headers import gguf_header
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope.finding import Finding, graded, lines
 from farcontext.checkpoints.rope.frequencies import (
@@ -28,13 +29,16 @@ from farcontext.checkpoints.rope.frequencies import (
     rotary_modules,
     turned,
 )
+from farcontext.checkpoints.rope.gguf import file_finding
 from farcontext.checkpoints.rope.keys import TOLERANCE, how_often
 from farcontext.checkpoints.rope.scores import score_scale
-from farcontext.checkpoints.rope.sections import parse, read, sections
+from farcontext.checkpoints.rope.sections import computes_with, parse, read, sections
 from farcontext.checkpoints.rope.stored import stored_frequencies
 from farcontext.checkpoints.rope_config import configuration_findings
 
 __all__ = ["check", "check_configuration", "lines", "rotary_modules", "skeleton"]
+
+OWN_KEY = "alpha"  # Hunyuan's factor on the base.
 
 
 def check(
@@ -60,7 +64,10 @@ def check(
         model = checkpoint.model
         wanted, raw = _on_disk(checkpoint)
         tokenizer_length = getattr(checkpoint.tokenizer, "model_max_length", None)
-        kept = stored_frequencies(checkpoint.path, wanted, rotary_modules(model))
+        kept = [
+            *stored_frequencies(checkpoint.path, wanted, rotary_modules(model)),
+            *_of_the_file(checkpoint),
+        ]
     else:
         model, kept = checkpoint, []
         wanted = config if config is not None else copy.deepcopy(model.config)
@@ -90,8 +97,14 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     for name, module in rotary_modules(model).items():
-        model.set_submodule(name, type(module)(config))
+        model.set_submodule(name, real(module, config))
     return model.eval()
+
+
+def real(module: nn.Module, config: PreTrainedConfig) -> nn.Module:
+    """Return a rotary module that holds numbers: itself, or on meta one made anew."""
+    on_meta = any(freq_F.is_meta for freq_F in frequencies(module).values())
+    return type(module)(config) if on_meta else module
 
 
 def _model_findings(
@@ -107,7 +120,8 @@ def _model_findings(
         )
         return [Finding("rotary modules", "rope_parameters" not in raw, "none", "none", says)]
     found = []
-    for name, module in modules.items():
+    for name, held in modules.items():
+        module = real(held, model.config)
         for kind in frequencies(module):
             found += _module_findings(name, module, config, kind)
     scale = score_scale(model, config)
@@ -129,6 +143,16 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict[str, Any]]:
     return config, config.to_dict()
 
 
+def _of_the_file(pretrained: Pretrained) -> Iterator[Finding]:
+    """Yield the comparison of a GGUF file's own keys with what was made of them."""
+    if pretrained.stated is None:
+        return
+    settings, stored = gguf_header(pretrained.path)
+    for module in rotary_modules(pretrained.model).values():
+        for held_F in frequencies(module).values():
+            yield file_finding(settings, stored, held_F)
+
+
 # ------------------------------------------------------------------------------ what the model does
 
 
@@ -141,6 +165,9 @@ def _module_findings(
     if section is None:
         says = "the module rotates, and the configuration has no section for it"
         yield Finding(f"{name}: frequencies", False, "some", "none", says)
+        return
+    if OWN_KEY in section and computes_with(config.model_type, f'"{OWN_KEY}"'):
+        yield _of_its_own(name, module, config, kind)
         return
     rope_type, limit = section["rope_type"], config.max_position_embeddings
     original = section.get("original_max_position_embeddings") or limit
@@ -180,6 +207,14 @@ def _module_findings(
         )
     yield Finding(f"{name}: by length", bad is None, base_of(found), base_of(wanted), says)
     yield from _amplitude_and_gap(name, torch.cat(amplitudes), factor, gap)
+
+
+def _of_its_own(name: str, module: nn.Module, config: PreTrainedConfig, kind: str) -> Finding:
+    """Compare a family that computes its own frequencies with a module made anew."""
+    held, anew = (frequencies(m)[kind] for m in (module, type(module)(copy.deepcopy(config))))
+    grade = "note" if apart(held, anew) <= TOLERANCE else "fault"
+    says = f"{config.model_type} computes its own frequencies from {OWN_KEY}; other readers may not"
+    return graded(f"{name}: frequencies", grade, base_of(held), base_of(anew), says)
 
 
 def _held(name: str, held: Float[Tensor, " F"], start: Tensor, rope_type: str) -> Finding:

@@ -94,6 +94,8 @@ def _given_thetas(config: PreTrainedConfig, raw: dict[str, Any], kind: str) -> l
     names = ("rope_local_base_freq",) if local else ("rope_theta", "rotary_emb_base")
     places = [section.get("rope_theta") for section in raw_sections(raw, kind)]
     places += [] if local and any(places) else [raw.get(name) for name in names]
+    if local and not any(places):
+        places = [raw.get("rope_theta")]
     return [float(value) for value in places if isinstance(value, int | float)]
 
 
@@ -222,6 +224,8 @@ def _fit(
         f"the window stays {limit} of {round(factor * original)} tokens: set {wanted} to use them; "
         "short texts are scaled too"
     )
+    if getattr(config, "no_rope_layers", None) and ratio > factor:
+        return "note", wanted, f"{says}; layers without RoPE carry the rest"
     if 1 < ratio < factor:
         return "note", wanted, cut
     listed = original in CARD_WINDOWS.get(config.model_type, ())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from farcontext.checkpoints.rope.sections import Section, head_width, sections
+from farcontext.checkpoints.rope.sections import Section, computes_with, head_width, sections
 from farcontext.nn.positions import inverse_frequencies
 
 ENDING = "inv_freq"
@@ -22,9 +22,9 @@ COPIES = ("original_", "long_", "short_")  # Copies to come back to, and lists t
 
 
 def frequencies(module: nn.Module) -> dict[str, Float[Tensor, " F"]]:
-    """Return the frequencies that a module holds itself, by kind of layer, on the CPU.
+    """Return the frequencies that a module holds itself, by kind of layer.
 
-    They have the dtype in which the module holds them.
+    They are on the CPU (or meta), in the dtype in which the module holds them.
     """
     found = {}
     names = [name for name, _ in module.named_buffers(recurse=False)]
@@ -32,7 +32,8 @@ def frequencies(module: nn.Module) -> dict[str, Float[Tensor, " F"]]:
     for name in dict.fromkeys(names):
         kind = name.removesuffix(ENDING).removesuffix("_")
         if name.endswith(ENDING) and not f"{kind}_".endswith(COPIES):
-            found[kind] = getattr(module, name).detach().cpu()
+            value = getattr(module, name).detach()
+            found[kind] = value if value.is_meta else value.cpu()
     return found
 
 
@@ -65,6 +66,8 @@ def ours(config: PreTrainedConfig, section: Section, length: int) -> Float[Tenso
     """
     rope, limit, head_dim = section, config.max_position_embeddings, head_width(config)
     share = rope.get("partial_rotary_factor") or 1.0
+    if rope["rope_type"] == "default":  # Only families that rotate a part read it there.
+        share = share if computes_with(config.model_type, "partial_rotary_factor") else 1.0
     width, trained = int(head_dim * share), rope.get("original_max_position_embeddings") or limit
     scheme, options = rope["rope_type"], {}
     match scheme:
@@ -95,6 +98,10 @@ def ours(config: PreTrainedConfig, section: Section, length: int) -> Float[Tenso
         "trained_length": trained,
         "length": length,
     }
+    low = options.get("low_freq_factor")
+    if low is not None and low == options["high_freq_factor"]:  # There is no ramp, as in Llama 4.
+        freq_F = inverse_frequencies("rope", **common)
+        return torch.where(2 * math.pi / freq_F > trained / low, freq_F / factor, freq_F)
     freq_F = inverse_frequencies(scheme, scale=factor, **common, **options)
     return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
 

@@ -14,10 +14,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from farcontext.checkpoints.rope.finding import Finding, graded
 from farcontext.checkpoints.rope.sections import (
+    OLD_NAMES,
     Section,
+    computes_with,
     family_reads,
     raw_sections,
-    rotates_a_part,
 )
 
 TOLERANCE = 1e-4  # The fp32 frequencies and amplitudes may have this relative difference.
@@ -70,7 +71,7 @@ def unread(config: PreTrainedConfig, raw: dict[str, Any]) -> Iterator[Finding]:
     share = raw.get("partial_rotary_factor")
     inner = [section.get("partial_rotary_factor") for section in raw_sections(raw)]
     share = next((value for value in [share, *inner] if value is not None), 1.0)
-    if share != 1 and not rotates_a_part(config.model_type):
+    if share != 1 and not computes_with(config.model_type, "partial_rotary_factor"):
         says = (
             f"{config.model_type} of transformers rotates whole heads: "
             "partial_rotary_factor is not read"
@@ -107,8 +108,12 @@ def unread_in_section(
     for key in sorted(extra - idle):
         yield _key_finding(config, section, key, given[key])
     if not extra - idle:
-        found, grade = ", ".join(sorted(idle)) or "none", "note" if idle else "ok"
-        yield graded("keys of another scheme", grade, found, "none", says)
+        yield graded(
+            "keys of another scheme", "ok", ", ".join(sorted(idle)) or "none", "none", says
+        )
+    if (written := given.get("rope_type") or given.get("type")) in OLD_NAMES:
+        says = f"{written} is the old name of {rope_type}; readers of today may not know it"
+        yield graded("rope_type", "note", written, rope_type, says)
     yield from _lone_mscale(config, given, rope_type)
 
 
@@ -148,7 +153,7 @@ def _lone_mscale(config: PreTrainedConfig, given: Section, rope_type: str) -> It
         return
     pair = {key: given.get(key) for key in ("mscale", "mscale_all_dim")}
     lone = {key: value for key, value in pair.items() if value not in (None, 0)}
-    if family_reads(config.model_type, '"mscale_all_dim"') or not lone:
+    if computes_with(config.model_type, '"mscale_all_dim"') or not lone:
         return
     beside = given.get("attention_factor") is not None
     if len(lone) == 2 and not beside:
@@ -188,6 +193,7 @@ def amplitude(config: PreTrainedConfig, section: Section) -> Iterator[Finding]:
     used, plain = formula(config, section, given=True), formula(config, section, given=False)
     if own is None:
         differs = abs(used - plain) > 1e-3
+        differs &= not computes_with(config.model_type, '"mscale_all_dim"')  # It multiplies scores.
         says = f"mscale / mscale_all_dim set it; by its factor alone it would be {plain:.4f}"
         says += "; readers without these keys use that" if differs else ""
         yield graded("mscale", "note" if differs else "ok", f"{used:.4f}", f"{plain:.4f}", says)

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from farcontext.checkpoints.rope.finding import Finding, graded
 from farcontext.checkpoints.rope.keys import TOLERANCE
-from farcontext.checkpoints.rope.sections import family_reads, sections
+from farcontext.checkpoints.rope.sections import computes_with, sections
 
 
 def score_scale(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[Finding]:
@@ -42,11 +42,11 @@ def _wanted(model: PreTrainedModel, config: PreTrainedConfig) -> tuple[float, st
     width = next(
         (w for module in model.modules() if hasattr(module, "scaling") and (w := _width(module))), 1
     )
-    if family_reads(config.model_type, "attention_multiplier"):
+    if computes_with(config.model_type, "attention_multiplier"):
         own = float(getattr(config, "attention_multiplier", 0) or 0)
         if own:
             return own * math.sqrt(width), f"attention_multiplier = {own:g}"
-    if family_reads(config.model_type, "query_pre_attn_scalar"):
+    if computes_with(config.model_type, "query_pre_attn_scalar"):
         own = float(getattr(config, "query_pre_attn_scalar", 0) or 0)
         same = own == width
         return math.sqrt(
@@ -57,7 +57,7 @@ def _wanted(model: PreTrainedModel, config: PreTrainedConfig) -> tuple[float, st
     if (
         own
         and rope["rope_type"] != "default"
-        and family_reads(config.model_type, '"mscale_all_dim"')
+        and computes_with(config.model_type, '"mscale_all_dim"')
     ):
         scale = (0.1 * own * math.log(rope["factor"]) + 1) ** 2 if rope["factor"] > 1 else 1.0
         return scale, f"mscale_all_dim = {own:g}"

@@ -4,13 +4,15 @@ Most families have one section; Gemma 3 and its like have one for layers of full
 for local ones. Spellings of older versions of transformers are read as they meant them.
 """
 
+import copy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.utils import logging
 
 from farcontext import files
 from farcontext.checkpoints.headers import reading
@@ -32,11 +34,15 @@ def sections(config: PreTrainedConfig) -> dict[str, Section]:
 
 
 def raw_sections(raw: dict[str, Any], kind: str = "") -> list[Section]:
-    """Return the sections of a config.json for a kind of layer, that which is read first."""
+    """Return the sections of a config.json for a kind of layer, that which is read first.
+
+    A single section of the older spelling is that of the layers with full attention.
+    """
     found = [raw.get(key) for key in ("rope_scaling", "rope_parameters")]
     found = [section for section in found if isinstance(section, dict)]
     inner = [section[kind] for section in found if isinstance(section.get(kind), dict)]
-    return inner or [s for s in found if not any(isinstance(v, dict) for v in s.values())]
+    flat = [s for s in found if not any(isinstance(v, dict) for v in s.values())]
+    return inner or ([] if "sliding" in kind else flat)
 
 
 def expect_known_types(where: Path | str, raw: dict[str, Any]) -> None:
@@ -70,10 +76,7 @@ def read(folder: Path) -> tuple[PreTrainedConfig, dict[str, Any]]:
         UserError: no such file, not JSON, a family or rope_type that transformers does not have.
     """
     raw = files.read_json(folder / "config.json", "model_type")
-    expect_known_types(folder / "config.json", raw)
-    with reading(folder, "config.json cannot be read"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    return modern(config), raw
+    return parse(raw, folder / "config.json"), raw
 
 
 def parse(raw: dict[str, Any], where: Path | str = "config.json") -> PreTrainedConfig:
@@ -88,18 +91,22 @@ def parse(raw: dict[str, Any], where: Path | str = "config.json") -> PreTrainedC
             "transformers"
         )
     expect_known_types(where, raw)
+    logging.set_verbosity_error()
     with reading(Path(where), "cannot be read"):
-        return modern(CONFIG_MAPPING[raw["model_type"]].from_dict(raw))
+        return CONFIG_MAPPING[raw["model_type"]].from_dict(modern(raw))
 
 
-def modern(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Give sections their names of today, in place, and return the configuration."""
-    for section in sections(config).values():
-        if section["rope_type"] in OLD_NAMES:
-            section["rope_type"] = OLD_NAMES[section["rope_type"]]
-            section.pop("type", None)
-            config.standardize_rope_params()
-    return config
+def modern(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of the JSON of a config.json whose schemes have their names of today.
+
+    It is a deep one: transformers tidies the sections in place.
+    """
+    raw = copy.deepcopy(raw)
+    for section in (raw.get("rope_scaling"), raw.get("rope_parameters")):
+        for name in ("rope_type", "type"):
+            if isinstance(section, dict) and section.get(name) in OLD_NAMES:
+                section[name] = OLD_NAMES[section[name]]
+    return raw
 
 
 def head_width(config: PreTrainedConfig) -> int:
@@ -117,24 +124,20 @@ def trained_length(config: PreTrainedConfig, section: Section) -> int:
 
 
 @cache
-def _source(model_type: str) -> str:
+def _source(model_type: str, kind: str) -> str:
     """Return the text of a family's modules in transformers, without importing them."""
-    spec = find_spec("transformers")
-    folder = Path(spec.origin).parent / "models" / model_type.removesuffix("_text")
-    found = sorted([*folder.glob("modeling_*.py"), *folder.glob("configuration_*.py")])
-    return "\n".join(path.read_text(encoding="utf-8") for path in found)
+    folder = Path(find_spec("transformers").origin).parent / "models"
+    folder /= model_type if (folder / model_type).is_dir() else model_type.removesuffix("_text")
+    return "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"{kind}_*.py"))
+    )
 
 
 def family_reads(model_type: str, key: str) -> bool:
     """Return whether a family's own code in transformers names a key."""
-    return key in _source(model_type)
+    return computes_with(model_type, key) or key in _source(model_type, "configuration")
 
 
-@cache
-def rotates_a_part(model_type: str) -> bool:
-    """Return whether a family's attention follows `partial_rotary_factor`."""
-    folder = Path(find_spec("transformers").origin).parent / "models" / model_type
-    return any(
-        "partial_rotary_factor" in path.read_text(encoding="utf-8")
-        for path in folder.glob("modeling_*.py")
-    )
+def computes_with(model_type: str, key: str) -> bool:
+    """Return whether a family's model, not only its configuration, names a key."""
+    return key in _source(model_type, "modeling")
