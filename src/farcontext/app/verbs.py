@@ -57,15 +57,29 @@ def extend(
     ],
     *,
     scheme: Annotated[str, typer.Option(help="How to change RoPE; see --list.")] = "yarn",
-    factor: Annotated[float, typer.Option(help="Wanted length / trained length.")] = 4.0,
+    factor: Annotated[float, typer.Option(help="Wanted length / the window now.")] = 4.0,
+    theta: Annotated[
+        float | None, typer.Option(help="With --scheme abf: the new base; default: a rule.")
+    ] = None,
+    trained_length: Annotated[
+        int | None, typer.Option(help="Tokens, where config.json's window is not what was trained.")
+    ] = None,
     tune: Annotated[
         Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="With --tune: steps of one row.")] = 50,
+    steps: Annotated[int, typer.Option(help="With --tune: steps of AdamW.")] = 50,
+    rows: Annotated[int, typer.Option(help="With --tune: rows in a step.")] = 1,
     length: Annotated[int, typer.Option(help="With --tune: tokens in a row.")] = 1024,
     lr: Annotated[float, typer.Option(help="With --tune: learning rate of AdamW.")] = 2e-5,
+    dtype: Annotated[
+        str, typer.Option(help="With --tune: float32 or bfloat16 arithmetic.")
+    ] = "float32",
+    seed: Annotated[int, typer.Option(help="With --tune: of the rows drawn.")] = 0,
     measure: Annotated[
-        int | None, typer.Option(help="Tokens of the before/after table; 0: none.")
+        int | None,
+        typer.Option(
+            help="Tokens of the before/after table; 0: none, as above 1,000 M parameters."
+        ),
     ] = None,
     _list: Annotated[
         bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")
@@ -79,18 +93,10 @@ def extend(
     from farcontext.checkpoints import extend, loss_change
 
     exit_on_signals()
-    tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
-    report = extend.extend(
-        checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure
-    )
-    console.print(
-        "\n".join(
-            [
-                *loss_change.table(report),
-                f"{out}: max_position_embeddings = {report['max_position_embeddings']}",
-            ]
-        )
-    )
+    tuning = extend.Tuning(tune, steps, length, rows, lr, dtype, seed) if tune else None
+    options = {"theta": theta, "trained_length": trained_length, "measure": measure}
+    report = extend.extend(checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, **options)
+    console.print("\n".join([*loss_change.table(report), *extend.lines(report, out)]))
 
 
 @app.command()

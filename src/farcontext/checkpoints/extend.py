@@ -1,42 +1,41 @@
 """Extension of a checkpoint's context by scaled RoPE, tuned or not.
 
-The result is a folder that transformers loads unchanged, with its weights copied or tuned. Only
-config.json says something new; the tokenizer and whatever else the folder holds are copied. What
-extending changed is measured before the folder appears: loss by position, before and after, on the
-same text.
+The result is a folder that every reader loads alike (`rope.readers`), with its weights copied,
+linked or tuned. The configuration says something new, and the tokenizer's limit; whatever else the
+folder holds is copied. What extending changed is measured before the folder appears: loss by
+position, before and after, on the same text.
 """
 
 import importlib.metadata
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from farcontext import files
 from farcontext.checkpoints import load, refusals
+from farcontext.checkpoints.extension.folder import fill, save
+from farcontext.checkpoints.extension.plan import REPORT, Plan, origin_of, plan
+from farcontext.checkpoints.extension.tuning import Tuning, expect_sound, tune
 from farcontext.checkpoints.loss_change import before_after
 from farcontext.checkpoints.questions import encoder
-from farcontext.checkpoints.rope_parameters import rope_parameters
+from farcontext.checkpoints.rope.readers import for_every_reader, write_window
+from farcontext.checkpoints.rope.sections import parse
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
-from farcontext.nn.config import Extension
 from farcontext.nn.positions import SCHEME_NOTES
-from farcontext.train.keys import device
+from farcontext.schema import validate
 
-REPORT = "farcontext-extend.json"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 LONGEST = 16_384  # The before/after table has so many tokens, unless told otherwise.
+MEASURED = 10**9  # Of more parameters nothing is loaded to be measured, unless told to.
 
 # transformers can load these schemes (with advice); the others of `positions` are refused.
 ADVICE = {
@@ -73,23 +72,6 @@ REFUSED = {
 }
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """A short fine-tuning with AdamW at a constant rate.
-
-    Rows of consecutive tokens are drawn from the text by seed.
-    """
-
-    text: Path  # It is a .txt or .md file, or a folder of them.
-    steps: int = 50
-    length: int = 1024
-    rows: int = 1
-    lr: float = 2e-5
-    # The arithmetic has this dtype; weights and their updates stay fp32.
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-
-
 def scheme_lines() -> list[str]:
     """Return the lines that `farcontext extend --list` prints.
 
@@ -110,66 +92,109 @@ def extend(
     scheme: str,
     factor: float,
     theta: float | None = None,
+    trained_length: int | None = None,
     tuning: Tuning | None = None,
     text: Path | None = None,
     measure: int | None = None,
 ) -> dict[str, Any]:
     """Write a folder with the checkpoint's context extended, and return its report.
 
+    Without tuning and measuring a Hugging Face folder is not loaded: its configuration is edited,
+    its files are copied or linked.
+
     Args:
         checkpoint: what `load.load` reads; weights keep their dtype.
         out: a Hugging Face folder that does not exist yet; it appears whole, or not at all.
         scheme: a key of `ADVICE`.
-        factor: s, wanted length / trained length, above 1.
+        factor: s, wanted length / the window now, above 1.
         theta: the base of abf; None: the rule of `positions.inverse_frequencies`.
+        trained_length: in tokens, where max_position_embeddings is not it; s counts from there.
         tuning: train the extended model on a text; None: the weights stay as they are.
         text: what loss is measured on; None: the language reference that comes with Python.
-        measure: tokens up to which loss is measured; None: all reached, at most 16,384; 0: none.
+        measure: tokens up to which loss is measured; None: all reached, at most 16,384, and 0 of
+            more than 1,000 million parameters; 0: none.
 
     Raises:
-        UserError: one line; a checkpoint without RoPE, or extended already; a bad option or text.
+        UserError: one line; a checkpoint without RoPE, or whose weights know another scheme; a bad
+            option or text.
     """
     out = Path(out)
-    _check(out, scheme, factor, theta, tuning)
-    source = load.load(checkpoint)
-    parameters, longest = _extended(source, scheme, factor, theta)
-    original = source.model.config.max_position_embeddings
-    measure = min(round(factor * original), LONGEST) if measure is None else measure
-    tokens = _tokens(text, source, measure) if measure else None
-    tuned_on = _tokens(tuning.text, source, tuning.length) if tuning else None
+    _check(out, scheme, factor, theta, trained_length)
+    if tuning:
+        expect_sound(tuning)
+    source = _source(Path(checkpoint))
+    origin = origin_of(source.path, source.config, trained_length)
+    planned = plan(source.path, source.config, origin, scheme, factor, theta)
+    if measure is None:
+        measure = min(planned.window, LONGEST) if _parameters(source.config) <= MEASURED else 0
+    encode = _encoder(source) if measure or tuning else None
+    tokens = _tokens(text, encode, measure) if measure else None
+    tuned_on = _tokens(tuning.text, encode, tuning.length) if tuning else None
     with files.folder_atomic(out) as folder:
-        stored = _copy(source, folder)
-        stored.pop("rope_scaling", None)  # The old name would be read first.
-        stored |= {"rope_parameters": parameters, "max_position_embeddings": longest}
-        if "rope_theta" in stored:
-            stored["rope_theta"] = parameters["rope_theta"]
+        if source.loaded:
+            save(source.loaded, folder)
+            source = replace(source, loaded=None)  # One copy of the weights is enough.
+        else:
+            fill(source.path, folder)
+        kept = files.read_json(folder / "config.json")
+        stored = for_every_reader(kept, planned.section, planned.limit)
         files.write_json(folder / "config.json", stored)
+        write_window(folder, planned.window)
         if tuning:
-            _tune(folder, tuned_on, tuning)
+            tune(folder, tuned_on, tuning)
             files.write_json(folder / "config.json", stored)  # transformers wrote its own.
-        report = {
-            "scheme": scheme,
-            "factor": factor,
-            "checkpoint": source.name,
-            "trained_length": original,
-        }
-        report |= {
-            "rope_parameters": parameters,
-            "max_position_embeddings": longest,
-            "versions": _versions(),
-        }
-        report["tuning"] = asdict(tuning) | {"text": tuning.text.name} if tuning else None
-        lengths = [length for length in _lengths(original, factor) if length < measure] + [measure]
+            write_window(folder, planned.window)
+        report = _report(source, planned, scheme, factor, tuning)
+        reach = [*_lengths(origin.reach, planned.window)]
+        lengths = [length for length in reach if length < measure] + [measure]
         report["loss"] = before_after(source.path, folder, tokens, lengths) if measure else []
         files.write_json(folder / REPORT, report)
     return report
 
 
+def lines(report: dict[str, Any], out: Path) -> list[str]:
+    """Return what is said of an extended folder: its window, from where, and warnings."""
+    window, limit = report["window"], report["max_position_embeddings"]
+    grows = "" if limit == window else f"; with this scheme texts may have {window} tokens"
+    said = [f"{out}: max_position_embeddings = {limit}{grows}"]
+    said += [f"counted from the trained length, {report['trained_length']} tokens"]
+    if not report["loss"]:
+        said += ["loss before and after: not measured (--measure N loads the weights)"]
+    return said + [f"warning: {text}" for text in report["warnings"]]
+
+
 # -------------------------------------------------------------------------------------------- parts
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is extended: a Hugging Face folder as its JSON, anything else loaded."""
+
+    path: Path
+    config: PreTrainedConfig
+    raw: dict[str, Any]
+    loaded: load.Pretrained | None = None
+
+
+def _source(path: Path) -> _Source:
+    """Read a folder's configuration, or load a GGUF file or a run of ours.
+
+    Raises:
+        UserError: what `load.load` refuses of either, but for what only weights can show.
+    """
+    where = path / "config.json"
+    raw = refusals.configuration(path) if where.is_file() else {}
+    if "model_type" not in raw:
+        loaded = load.load(path)
+        return _Source(loaded.path, loaded.model.config, {}, loaded)
+    refusals.expect_family(where, raw["model_type"])
+    validate(refusals.Configuration, raw, str(where))
+    refusals.weights_of(path, raw)
+    return _Source(path, parse(raw, where), raw)
+
+
 def _check(
-    out: Path, scheme: str, factor: float, theta: float | None, tuning: Tuning | None
+    out: Path, scheme: str, factor: float, theta: float | None, trained_length: int | None
 ) -> None:
     """Refuse what can be refused before anything is read."""
     if scheme not in ADVICE:
@@ -185,45 +210,40 @@ def _check(
         raise UserError(
             f"theta = {theta}, scheme = {scheme}: expected a base above 1, with scheme abf alone"
         )
+    if trained_length is not None and trained_length < 2:
+        raise UserError(f"trained_length = {trained_length}: expected 2 tokens or more")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out}: exists: expected a folder that is not there yet")
-    for name, least in (("steps", 1), ("length", 2), ("rows", 1)):
-        if tuning and getattr(tuning, name) < least:
-            raise UserError(f"{name} = {getattr(tuning, name)}: expected {least} or more")
-    if tuning and not (math.isfinite(tuning.lr) and tuning.lr > 0):
-        raise UserError(f"lr = {tuning.lr}: expected a number above 0")
 
 
-def _extended(
-    source: load.Pretrained, scheme: str, factor: float, theta: float | None
-) -> tuple[dict[str, Any], int]:
-    """Return the new rope_parameters and the new max_position_embeddings."""
-    config: PreTrainedConfig = source.model.config
-    rope = getattr(config, "rope_parameters", None)
-    if not rope or "rope_type" not in rope:
-        found = f"model_type = {config.model_type}, whose positions are not RoPE"
-        raise UserError(
-            f"{source.path}: {found}: expected a model with RoPE, such as Llama or Qwen"
-        )
-    if rope["rope_type"] != "default":
-        found = f"rope_type = {rope['rope_type']}, extended already"
-        raise UserError(
-            f"{source.path}: {found}: expected the checkpoint that it was made from (rope_type "
-            "default)"
-        )
-    original, share = config.max_position_embeddings, rope.get("partial_rotary_factor") or 1.0
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    try:
-        extension = Extension(scheme=scheme, scale=factor, trained_length=original, new_theta=theta)
-        parameters = rope_parameters(extension, float(rope["rope_theta"]), int(head_dim * share))
-    except ValueError as error:
-        raise UserError(f"{source.path}: {error}") from None
-    if share != 1:
-        parameters["partial_rotary_factor"] = share
-    # transformers counts dynamic NTK from max_position_embeddings: a larger one would turn it off.
-    return parameters, original if scheme == "dynamic_ntk_hf" else math.floor(
-        factor * original + 1e-6
-    )
+def _parameters(config: PreTrainedConfig) -> int:
+    """Return about how many numbers a model of this shape has."""
+    width, layers = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    return layers * width * (3 * width + 3 * inner * (experts or 1)) + config.vocab_size * width
+
+
+def _report(
+    source: _Source, planned: Plan, scheme: str, factor: float, tuning: Tuning | None
+) -> dict[str, Any]:
+    """Return what is kept of an extension; a later one counts from `origin`."""
+    origin = planned.origin
+    known = {"rope_theta": origin.theta, "factor": planned.factor, "tuned": bool(tuning)}
+    known["tuned"] |= bool(origin.fixed)
+    return {
+        "scheme": scheme,
+        "factor": factor,
+        "checkpoint": source.path.resolve().name.removesuffix(".gguf"),
+        "trained_length": origin.length,
+        "window": planned.window,
+        "origin": known,
+        "rope_parameters": planned.section,
+        "max_position_embeddings": planned.limit,
+        "warnings": list(planned.warnings),
+        "versions": _versions(),
+        "tuning": asdict(tuning) | {"text": tuning.text.name} if tuning else None,
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -231,48 +251,26 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _copy(source: load.Pretrained, folder: Path) -> dict[str, Any]:
-    """Fill a folder with a checkpoint's files, and return config.json.
-
-    Of a checkpoint in another format it holds what transformers saves. Files are copied, not
-    linked: whoever trains the extended folder in place would change the original's weights as well.
-    Pickles stay behind; `load` reads none.
-    """
-    if (
-        source.path.is_dir()
-        and any(source.path.glob(WEIGHTS[0]))
-        and (source.path / "tokenizer_config.json").exists()
-    ):
-        for path in sorted(source.path.rglob("*")):
-            inner = path.relative_to(source.path)
-            hidden = any(part.startswith(".") for part in inner.parts)
-            if path.is_file() and not hidden and not any(map(path.match, refusals.PICKLES)):
-                _copy_file(path, folder / inner)
-    else:  # It is a GGUF file or a run of ours.
-        source.model.save_pretrained(folder)
-        source.tokenizer.save_pretrained(folder)
-        # Written again, it is on the disk for good, readable as the umask says.
-        for path in folder.iterdir():
-            _copy_file(path, path)
-    return files.read_json(folder / "config.json")
-
-
-def _copy_file(path: Path, to: Path) -> None:
-    # Weights are large, so they are mapped.
-    files.write_atomic(to, np.memmap(path, np.uint8, "r") if path.stat().st_size else b"")
-
-
-def _lengths(original: int, factor: float) -> Iterator[int]:
-    """Yield L/4, L/2, L, 2L, … as far as the factor reaches."""
+def _lengths(original: int, window: int) -> Iterator[int]:
+    """Yield L/4, L/2, L, 2L, … as far as the window."""
     length = original // 4
-    while length < factor * original:
+    while length < window:
         if length > 1:
             yield length
         length = max(2 * length, 2)
-    yield math.floor(factor * original)
+    yield window
 
 
-def _tokens(text: Path | None, source: load.Pretrained, least: int) -> Int[Tensor, " T"]:
+def _encoder(source: _Source) -> Callable[[str], list[int]]:
+    """Return text → tokens of a checkpoint; its weights are not read."""
+    rows = source.config.vocab_size
+    if source.loaded:
+        return encoder(source.loaded.tokenizer, rows)
+    refusals.expect_tokenizer(source.path)
+    return encoder(load.tokenizer_of(source.path, rows), rows)
+
+
+def _tokens(text: Path | None, encode: Callable[[str], list[int]], least: int) -> Int[Tensor, " T"]:
     """Return a text as tokens, without special ones.
 
     It is a file, a folder's .txt and .md files, or Python's reference.
@@ -288,46 +286,8 @@ def _tokens(text: Path | None, source: load.Pretrained, least: int) -> Int[Tenso
         if not found or not text.exists():
             raise UserError(f"{text}: expected a .txt or .md file, or a folder with some")
         whole = "\n\n".join(read_text(path) for path in found)
-    encode = encoder(source.tokenizer, load.embeddings(source.model))
     tokens = torch.tensor(encode(whole), dtype=torch.long)
     if len(tokens) <= least:
         name = "Python's language reference" if text is None else text
         raise UserError(f"{name}: {len(tokens)} tokens: expected more than {least}")
     return tokens
-
-
-def _tune(folder: Path, tokens: Int[Tensor, " T"], tuning: Tuning) -> None:
-    """Train the model of a folder on rows drawn from the tokens.
-
-    Its weights are saved in the dtype that they had.
-    """
-    model = load.load(folder).model.to(device()).train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=tuning.lr)
-    generator = torch.Generator().manual_seed(tuning.seed)
-    with tqdm(range(tuning.steps), unit="step", desc="tuning", disable=None) as bar:
-        for step in bar:
-            starts = torch.randint(
-                len(tokens) - tuning.length + 1, (tuning.rows,), generator=generator
-            ).tolist()
-            rows_BT = torch.stack([tokens[start : start + tuning.length] for start in starts]).to(
-                device()
-            )
-            with torch.autocast(device().type, torch.bfloat16, enabled=tuning.dtype == "bfloat16"):
-                loss = model(input_ids=rows_BT, labels=rows_BT, use_cache=False).loss
-            if not loss.isfinite():
-                raise UserError(
-                    f"step {step}: loss = {loss.item()}: expected a number; try a smaller lr"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-    weights = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
-    with safe_open(min(weights), "pt") as first:
-        dtype = first.get_tensor(next(iter(first.keys()))).dtype
-    for path in weights:
-        path.unlink()
-    model.eval().to(dtype).save_pretrained(folder)
-    for path in folder.glob(WEIGHTS[0]):
-        _copy_file(path, path)

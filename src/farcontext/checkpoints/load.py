@@ -26,6 +26,7 @@ from farcontext.checkpoints import headers, refusals
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope import gguf, sections
+from farcontext.checkpoints.rope.readers import for_every_reader, write_window
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder
@@ -101,6 +102,9 @@ def convert_gguf(source: Path, out: Path) -> None:
     with files.folder_atomic(out) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
+        written = for_every_reader(files.read_json(folder / "config.json"))
+        files.write_json(folder / "config.json", written)
+        write_window(folder, written["max_position_embeddings"])
         # Written again, it is on the disk for good, readable as the umask says.
         for path in folder.iterdir():
             files.write_atomic(path, path.read_bytes())
@@ -119,7 +123,7 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
         headers.expect_layers(where, *given.layers, stored)
     parsed = sections.parse(config, where)
     model = _model(folder, parsed, stored, dtype, use_safetensors=True)
-    return Pretrained(model, _tokenizer(folder, folder, model), folder.resolve().name, folder)
+    return Pretrained(model, tokenizer_of(folder, embeddings(model)), folder.resolve().name, folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
@@ -133,7 +137,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    tokens = _tokenizer(path, path.parent, model, gguf_file=path.name)
+    tokens = _tokenizer(path, path.parent, embeddings(model), gguf_file=path.name)
     return Pretrained(model, tokens, path.stem, path, stated)
 
 
@@ -223,16 +227,22 @@ def _model(
     return _still(model)
 
 
-def _tokenizer(
-    named: Path, folder: Path, model: PreTrainedModel, **how: object
-) -> PreTrainedTokenizerBase:
+def tokenizer_of(folder: Path, rows: int) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face folder, for a model of so many embeddings.
+
+    Raises:
+        UserError: one that cannot be loaded, or with tokens beyond the embeddings.
+    """
+    return _tokenizer(folder, folder, rows)
+
+
+def _tokenizer(named: Path, folder: Path, rows: int, **how: object) -> PreTrainedTokenizerBase:
     with reading(named, "its tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCALLY, **how)
         added = tokenizer.get_added_vocab()
         words = [n for word, n in tokenizer.get_vocab().items() if word not in added]
         around = tokenizer("a").input_ids  # It may hold what begins and ends every text.
     # An added token may lie beyond the model if no text holds it, as one for padding often does.
-    rows = embeddings(model)
     if (last := max([*words, *around], default=-1)) >= rows:
         raise UserError(
             f"{named}: its tokenizer has tokens up to {last}, its model {rows} embeddings: "

@@ -78,6 +78,8 @@ def _two_sections(raw: dict[str, Any], kind: str) -> Iterator[Finding]:
         part.setdefault("rope_type", part.pop("type", "default"))
         part.pop("type", None)
         part.setdefault("rope_theta", raw.get("rope_theta") or raw.get("rotary_emb_base"))
+        for key in (ORIGINAL, "partial_rotary_factor", "attention_factor"):
+            part.setdefault(key, raw.get(key))
     differ = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     says = "transformers 5 reads both, older readers the first alone"
     yield graded(
