@@ -78,7 +78,7 @@ def raw_of(family: str, **changes: Any) -> dict[str, Any]:
 def folders() -> dict[str, dict[str, Any]]:
     """Return the JSON of every extended configuration, by name (needs farcontext)."""
     # ruff: noqa: PLC0415 (transformers 4 cannot import them)
-    from farcontext.checkpoints.extend import ADVICE
+    from farcontext.checkpoints.extension.edit import ADVICE
     from farcontext.checkpoints.extension.plan import origin_of, plan
     from farcontext.checkpoints.rope.readers import for_every_reader
     from farcontext.checkpoints.rope.sections import parse

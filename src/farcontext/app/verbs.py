@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from farcontext import files
+from farcontext.app.signals import exit_on_signals
 from farcontext.messages import printable
 
 HELP = (
@@ -41,9 +42,9 @@ Context = Annotated[int, typer.Option(help="Tokens that the model reads and writ
 
 def _list_schemes(wanted: bool) -> None:
     if wanted:
-        from farcontext.checkpoints import extend
+        from farcontext.checkpoints.extension import edit
 
-        console.print("\n".join(extend.scheme_lines()))
+        console.print("\n".join(edit.scheme_lines()))
         raise typer.Exit
 
 
@@ -89,14 +90,19 @@ def extend(
 
     It may be fine-tuned for a short time. The command shows what that changed.
     """
-    from farcontext.app.notebooks import exit_on_signals
-    from farcontext.checkpoints import extend, loss_change
+    from farcontext.checkpoints.extension import edit
 
     exit_on_signals()
-    tuning = extend.Tuning(tune, steps, length, rows, lr, dtype, seed) if tune else None
-    options = {"theta": theta, "trained_length": trained_length, "measure": measure}
-    report = extend.extend(checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, **options)
-    console.print("\n".join([*loss_change.table(report), *extend.lines(report, out)]))
+    request, table = edit.Request(scheme, factor, theta, trained_length), []
+    if tune is None and edit.is_enough(checkpoint, measure):
+        report = edit.edit(checkpoint, out, request)
+    else:
+        from farcontext.checkpoints import extend, loss_change
+
+        tuning = extend.Tuning(tune, steps, length, rows, lr, dtype, seed) if tune else None
+        report = extend.extend(checkpoint, out, **vars(request), tuning=tuning, measure=measure)
+        table = loss_change.table(report)
+    console.print("\n".join([*table, *edit.lines(report, out)]))
 
 
 @app.command()

@@ -6,10 +6,8 @@ folder holds is copied. What extending changed is measured before the folder app
 position, before and after, on the same text.
 """
 
-import importlib.metadata
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -17,72 +15,34 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedConfig
 
 from farcontext import files
 from farcontext.checkpoints import load, refusals
-from farcontext.checkpoints.extension.folder import fill, save
-from farcontext.checkpoints.extension.plan import REPORT, Plan, origin_of, plan
-from farcontext.checkpoints.extension.tuning import Tuning, expect_sound, tune
+from farcontext.checkpoints.extension.edit import (
+    ADVICE,
+    MEASURED,
+    REFUSED,
+    Request,
+    Source,
+    edit,
+    expect_sound,
+    parameters,
+    report_of,
+    rewrite,
+    scheme_lines,
+    source_of,
+)
+from farcontext.checkpoints.extension.folder import fill
+from farcontext.checkpoints.extension.plan import REPORT
+from farcontext.checkpoints.extension.tuning import Tuning, expect_trainable, tune
+from farcontext.checkpoints.extension.weights import save
 from farcontext.checkpoints.loss_change import before_after
 from farcontext.checkpoints.questions import encoder
-from farcontext.checkpoints.rope.readers import for_every_reader, write_window
-from farcontext.checkpoints.rope.sections import parse
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
-from farcontext.messages import did_you_mean
-from farcontext.nn.positions import SCHEME_NOTES
-from farcontext.schema import validate
 
+__all__ = ["ADVICE", "REFUSED", "REPORT", "Tuning", "extend", "scheme_lines"]
 LONGEST = 16_384  # The before/after table has so many tokens, unless told otherwise.
-MEASURED = 10**9  # Of more parameters nothing is loaded to be measured, unless told to.
-
-# transformers can load these schemes (with advice); the others of `positions` are refused.
-ADVICE = {
-    "yarn": (
-        "try first, untuned and tuned; text within the trained length is turned and scaled "
-        "differently too"
-    ),
-    "dynamic_ntk_hf": (
-        "untuned; changes nothing within the trained length; keys in a cache keep the base of "
-        "their time"
-    ),
-    "ntk": (
-        "untuned; written as a larger rope_theta, which any reader can load; choose s above the "
-        "length wanted"
-    ),
-    "llama3": "tune; yarn's idea with another ramp and no attention factor",
-    "abf": "tune; written as a larger rope_theta, which any reader can load",
-    "linear": (
-        "tune; untuned it brings neighbours s times closer than any seen, also within the "
-        "trained length"
-    ),
-}
-REFUSED = {
-    "rope": "extends nothing",
-    "longrope": (
-        "needs short_factor and long_factor, a list of searched factors each, which no factor "
-        "implies"
-    ),
-    "dynamic_ntk": "transformers has dynamic_ntk_hf instead",
-    "yarn_untruncated": "use yarn, which transformers rounds",
-    "yarn_rotations": "transformers has yarn instead, with its ramp over the pair index",
-    "p_rope": "has to be there from the start of training",
-    "partial_rotary": "has to be there from the start of training",
-}
-
-
-def scheme_lines() -> list[str]:
-    """Return the lines that `farcontext extend --list` prints.
-
-    They say what each scheme does, and whether and when to choose it.
-    """
-    lines = ["Schemes that transformers loads (s: --factor, L: the trained length):"]
-    lines += [
-        f"  {name:<15}{SCHEME_NOTES[name]}\n{'':<17}→ {advice}" for name, advice in ADVICE.items()
-    ]
-    lines += ["Not here:"]
-    return lines + [f"  {name:<17}{why}" for name, why in REFUSED.items()]
 
 
 def extend(
@@ -118,137 +78,45 @@ def extend(
         UserError: one line; a checkpoint without RoPE, or whose weights know another scheme; a bad
             option or text.
     """
-    out = Path(out)
-    _check(out, scheme, factor, theta, trained_length)
+    out, request = Path(out), Request(scheme, factor, theta, trained_length)
+    expect_sound(out, request)
     if tuning:
-        expect_sound(tuning)
-    source = _source(Path(checkpoint))
-    origin = origin_of(source.path, source.config, trained_length)
-    planned = plan(source.path, source.config, origin, scheme, factor, theta)
+        expect_trainable(tuning)
+    source, loaded = source_of(Path(checkpoint)), None
+    if source is None:
+        loaded = load.load(checkpoint)
+        source = Source(loaded.path, loaded.model.config, {})
+    planned = source.planned(request)
     if measure is None:
-        measure = min(planned.window, LONGEST) if _parameters(source.config) <= MEASURED else 0
-    encode = _encoder(source) if measure or tuning else None
+        small = parameters(source.config) <= MEASURED
+        measure = min(planned.window, LONGEST) if small else 0
+    if not (loaded or measure or tuning):
+        return edit(source.path, out, request)
+    encode = _encoder(source, loaded) if measure or tuning else None
     tokens = _tokens(text, encode, measure) if measure else None
     tuned_on = _tokens(tuning.text, encode, tuning.length) if tuning else None
     with files.folder_atomic(out) as folder:
-        if source.loaded:
-            save(source.loaded, folder)
-            source = replace(source, loaded=None)  # One copy of the weights is enough.
+        if loaded:
+            save(loaded, folder)
+            loaded = encode = None  # One copy of the weights is enough.
         else:
             fill(source.path, folder)
-        kept = files.read_json(folder / "config.json")
-        stored = for_every_reader(kept, planned.section, planned.limit)
-        files.write_json(folder / "config.json", stored)
-        write_window(folder, planned.window)
+        rewrite(folder, planned)
         if tuning:
+            stored = files.read_json(folder / "config.json")
             tune(folder, tuned_on, tuning)
             files.write_json(folder / "config.json", stored)  # transformers wrote its own.
-            write_window(folder, planned.window)
-        report = _report(source, planned, scheme, factor, tuning)
-        reach = [*_lengths(origin.reach, planned.window)]
+            rewrite(folder, planned)
+        tuned = asdict(tuning) | {"text": tuning.text.name} if tuning else None
+        report = report_of(source.path, planned, request, tuned)
+        reach = [*_lengths(planned.origin.reach, planned.window)]
         lengths = [length for length in reach if length < measure] + [measure]
         report["loss"] = before_after(source.path, folder, tokens, lengths) if measure else []
         files.write_json(folder / REPORT, report)
     return report
 
 
-def lines(report: dict[str, Any], out: Path) -> list[str]:
-    """Return what is said of an extended folder: its window, from where, and warnings."""
-    window, limit = report["window"], report["max_position_embeddings"]
-    grows = "" if limit == window else f"; with this scheme texts may have {window} tokens"
-    said = [f"{out}: max_position_embeddings = {limit}{grows}"]
-    said += [f"counted from the trained length, {report['trained_length']} tokens"]
-    if not report["loss"]:
-        said += ["loss before and after: not measured (--measure N loads the weights)"]
-    return said + [f"warning: {text}" for text in report["warnings"]]
-
-
 # -------------------------------------------------------------------------------------------- parts
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What is extended: a Hugging Face folder as its JSON, anything else loaded."""
-
-    path: Path
-    config: PreTrainedConfig
-    raw: dict[str, Any]
-    loaded: load.Pretrained | None = None
-
-
-def _source(path: Path) -> _Source:
-    """Read a folder's configuration, or load a GGUF file or a run of ours.
-
-    Raises:
-        UserError: what `load.load` refuses of either, but for what only weights can show.
-    """
-    where = path / "config.json"
-    raw = refusals.configuration(path) if where.is_file() else {}
-    if "model_type" not in raw:
-        loaded = load.load(path)
-        return _Source(loaded.path, loaded.model.config, {}, loaded)
-    refusals.expect_family(where, raw["model_type"])
-    validate(refusals.Configuration, raw, str(where))
-    refusals.weights_of(path, raw)
-    return _Source(path, parse(raw, where), raw)
-
-
-def _check(
-    out: Path, scheme: str, factor: float, theta: float | None, trained_length: int | None
-) -> None:
-    """Refuse what can be refused before anything is read."""
-    if scheme not in ADVICE:
-        why = REFUSED.get("rope" if scheme == "none" else scheme)
-        hint = "" if why else did_you_mean(scheme, ADVICE)
-        expected = f"expected one of {', '.join(ADVICE)}{hint} (farcontext extend --list)"
-        raise UserError(
-            f"scheme = {scheme}: {why}: {expected}" if why else f"scheme = {scheme}: {expected}"
-        )
-    if not (math.isfinite(factor) and factor > 1):
-        raise UserError(f"factor = {factor}: expected a number above 1")
-    if theta is not None and not (scheme == "abf" and math.isfinite(theta) and theta > 1):
-        raise UserError(
-            f"theta = {theta}, scheme = {scheme}: expected a base above 1, with scheme abf alone"
-        )
-    if trained_length is not None and trained_length < 2:
-        raise UserError(f"trained_length = {trained_length}: expected 2 tokens or more")
-    if out.exists() or out.is_symlink():
-        raise UserError(f"{out}: exists: expected a folder that is not there yet")
-
-
-def _parameters(config: PreTrainedConfig) -> int:
-    """Return about how many numbers a model of this shape has."""
-    width, layers = config.hidden_size, config.num_hidden_layers
-    inner = getattr(config, "intermediate_size", None) or 4 * width
-    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
-    return layers * width * (3 * width + 3 * inner * (experts or 1)) + config.vocab_size * width
-
-
-def _report(
-    source: _Source, planned: Plan, scheme: str, factor: float, tuning: Tuning | None
-) -> dict[str, Any]:
-    """Return what is kept of an extension; a later one counts from `origin`."""
-    origin = planned.origin
-    known = {"rope_theta": origin.theta, "factor": planned.factor, "tuned": bool(tuning)}
-    known["tuned"] |= bool(origin.fixed)
-    return {
-        "scheme": scheme,
-        "factor": factor,
-        "checkpoint": source.path.resolve().name.removesuffix(".gguf"),
-        "trained_length": origin.length,
-        "window": planned.window,
-        "origin": known,
-        "rope_parameters": planned.section,
-        "max_position_embeddings": planned.limit,
-        "warnings": list(planned.warnings),
-        "versions": _versions(),
-        "tuning": asdict(tuning) | {"text": tuning.text.name} if tuning else None,
-    }
-
-
-def _versions() -> dict[str, str]:
-    names = ("farcontext", "torch", "transformers")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _lengths(original: int, window: int) -> Iterator[int]:
@@ -261,11 +129,11 @@ def _lengths(original: int, window: int) -> Iterator[int]:
     yield window
 
 
-def _encoder(source: _Source) -> Callable[[str], list[int]]:
+def _encoder(source: Source, loaded: load.Pretrained | None) -> Callable[[str], list[int]]:
     """Return text → tokens of a checkpoint; its weights are not read."""
     rows = source.config.vocab_size
-    if source.loaded:
-        return encoder(source.loaded.tokenizer, rows)
+    if loaded:
+        return encoder(loaded.tokenizer, rows)
     refusals.expect_tokenizer(source.path)
     return encoder(load.tokenizer_of(source.path, rows), rows)
 

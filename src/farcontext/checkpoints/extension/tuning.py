@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from farcontext.checkpoints import load
-from farcontext.checkpoints.extension.folder import WEIGHTS, copy_file, dtype_of, narrow
+from farcontext.checkpoints.extension.folder import WEIGHTS, copy_file
+from farcontext.checkpoints.extension.weights import dtype_of, narrow
 from farcontext.files import UserError
 from farcontext.train.keys import device
 
@@ -33,7 +34,7 @@ class Tuning:
     seed: int = 0
 
 
-def expect_sound(tuning: Tuning) -> None:
+def expect_trainable(tuning: Tuning) -> None:
     """Refuse numbers with which nothing can be trained.
 
     Raises:
