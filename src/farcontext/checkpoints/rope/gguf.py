@@ -164,8 +164,8 @@ def file_finding(
 ) -> Finding:
     """Compare held frequencies with llama.cpp's own formula on the file's keys.
 
-    They are those of a short text: base^(−2i/H), times 1 / factor (linear), by YaRN's ramp over the
-    index, or divided by the file's tensor.
+    They are base^(−2i/H), times 1 / factor (linear), by YaRN's ramp over the index, or divided by
+    the file's tensor; of LongRoPE's two the one for the text read last.
     """
     arch = settings.get("general.architecture")
     base = float(settings.get(f"{arch}.rope.freq_base") or BASE)
@@ -187,9 +187,11 @@ def file_finding(
         freq_F = freq_F / factor * (1 - mix_F) + freq_F * mix_F
     elif scaling.get("type") != "none":
         freq_F = freq_F / factor
-    divisors = [name for name in (SHORT, FREQS) if name in stored]
-    if divisors and len(divided := _numbers(stored, divisors[0])) == pairs:
-        freq_F = freq_F / divided
+    lists = [_numbers(stored, name) for name in (SHORT, LONG, FREQS) if name in stored]
+    wanted = [freq_F / divisor_F for divisor_F in lists if len(divisor_F) == pairs] or [freq_F]
+    gaps = [apart(held_F.double(), each_F) for each_F in wanted]
+    best, freq_F = min(gaps), wanted[gaps.index(min(gaps))]
     says = "llama.cpp's formula on the file's own keys and tensors"
-    same = apart(held_F.double(), freq_F) <= TOLERANCE
-    return Finding("frequencies of the file", same, base_of(held_F), base_of(freq_F), says)
+    return Finding(
+        "frequencies of the file", best <= TOLERANCE, base_of(held_F), base_of(freq_F), says
+    )
