@@ -173,7 +173,7 @@ def add_weights(
         rows = weight.view(2, 2, 8, 32).transpose(1, 2).reshape(32, 32) if turned else weight
         named = ends.get(inner) or f"blk.{layer}.{parts[part]}"
         numbers, how = rows.contiguous().numpy(), {}
-        if dtype is not None and numbers.ndim == 2:
+        if dtype is not None and numbers.ndim == 2 and numbers.shape[1] % 32 == 0:
             numbers, how = gguf.quants.quantize(numbers, dtype), {"raw_dtype": dtype}
         writer.add_tensor(f"{named}.{kind}", numbers, **how)
 
