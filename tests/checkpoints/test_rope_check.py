@@ -37,6 +37,21 @@ def test_a_planted_fault_is_found_and_named(tmp_path: Path, fault: str) -> None:
         assert all("found" in line and "expected" in line for line in lines)
 
 
+@pytest.mark.parametrize("fault", plants.FAULTS)
+def test_a_fault_in_a_configuration_of_real_size_is_found(tmp_path: Path, fault: str) -> None:
+    for trial in range(20):
+        folder, draw = tmp_path / str(trial), random.Random(1000 + trial)
+        assert plants.FAULTS[fault](folder, trial, draw, plants.write_real), trial
+
+
+def test_a_hundred_sound_configurations_of_real_size_raise_no_alarm(tmp_path: Path) -> None:
+    kinds = [(family, scheme) for family in plants.FAMILIES for scheme in plants.SCHEMES]
+    for trial in range(100):
+        family, scheme = kinds[trial % len(kinds)]
+        folder = plants.write_real(tmp_path / str(trial), family, scheme, random.Random(trial))
+        assert plants.said(plants.loaded_from(folder)) == [], (trial, family, scheme)
+
+
 @pytest.mark.parametrize("scheme", plants.SCHEMES)
 @pytest.mark.parametrize("family", plants.FAMILIES)
 def test_a_sound_configuration_raises_no_alarm(tmp_path: Path, family: str, scheme: str) -> None:
