@@ -154,6 +154,8 @@ SOUND = {
     "OLMo 3": LLAMA
     | {"model_type": "olmo3", "max_position_embeddings": 65536, "sliding_window": 4096}
     | {"rope_scaling": {**OWN, "factor": 8.0, "original_max_position_embeddings": 8192}},
+    "a trained length at the top": LLAMA
+    | {"rope_scaling": {"type": "longrope", **LISTS}, "original_max_position_embeddings": 4096},
     "Phi-3": PHI3 | {"rope_scaling": {"type": "longrope", **LISTS}},
     "StableLM 2": LLAMA2
     | {"model_type": "stablelm", "partial_rotary_factor": 0.25, "rope_theta": 1e4},

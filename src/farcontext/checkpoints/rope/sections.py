@@ -93,7 +93,10 @@ def parse(raw: dict[str, Any], where: Path | str = "config.json") -> PreTrainedC
     expect_known_types(where, raw)
     logging.set_verbosity_error()
     with reading(Path(where), "cannot be read"):
-        return CONFIG_MAPPING[raw["model_type"]].from_dict(modern(raw))
+        config = CONFIG_MAPPING[raw["model_type"]].from_dict(modern(raw))
+        if sections(config):  # A trained length at the top of config.json is taken the second time.
+            config.standardize_rope_params()
+        return config
 
 
 def modern(raw: dict[str, Any]) -> dict[str, Any]:
