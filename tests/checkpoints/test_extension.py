@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwen2Config
 
 from farcontext import files
-from farcontext.checkpoints import extend, load, rope_check
+from farcontext.checkpoints import extend, load, probe, rope_check
 from farcontext.checkpoints.extend import Tuning
 from farcontext.checkpoints.extension import edit, folder, tuning
+from farcontext.checkpoints.rope.sections import reach
 from farcontext.files import UserError
 
 TRAINED = test_extend.TRAINED
@@ -176,6 +177,16 @@ def test_local_attention_in_every_layer_is_said(make: Make, tmp_path: Path) -> N
     files.write_json(source / "config.json", config_of(source) | {"sliding_window": None})
     report = extend.extend(source, tmp_path / "wide", scheme="yarn", factor=4, measure=0)
     assert report["warnings"] == []
+
+
+@pytest.mark.parametrize("scheme", ["dynamic_ntk_hf", "yarn"])
+def test_what_was_extended_can_be_probed_as_far_as_it_reaches(
+    make: Make, tmp_path: Path, scheme: str
+) -> None:
+    extended(make(), tmp_path / "out", scheme)
+    config = load.load(tmp_path / "out").model.config
+    assert reach(config) == 4 * TRAINED
+    assert probe._lengths(load.load(tmp_path / "out"), probe.Options((TRAINED, 4 * TRAINED)))
 
 
 # ------------------------------------------------------------------------------------ the weights

@@ -6,6 +6,7 @@ the locked one is asked here.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ import transformers4
 
 from farcontext import files
 from farcontext.checkpoints import rope_check
+from farcontext.checkpoints.rope.outline import FAMILIES, outline
 from farcontext.checkpoints.rope.readers import (
     for_every_reader,
     refused_by_transformers_4,
     write_window,
 )
+from farcontext.checkpoints.rope.sections import head_width, parse, sections
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "transformers4.json"
 RECORDED = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -68,6 +71,33 @@ def test_enough_folders_are_compared(written: dict[str, dict[str, Any]]) -> None
 def test_what_is_written_raises_no_alarm(written: dict[str, dict[str, Any]], name: str) -> None:
     found = rope_check.check_configuration(written[name])
     assert [line for line in rope_check.lines(found) if line.startswith("FAULT")] == []
+
+
+PLAIN = ("num_hidden_layers", "hidden_size", "vocab_size", "sliding_window", "model_type")
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDED["folders"] if n.split("-")[0] in FAMILIES])
+def test_a_plain_familys_keys_mean_what_its_class_makes_of_them(
+    written: dict[str, dict[str, Any]], name: str
+) -> None:
+    raw = written[name] | ({"sliding_window": None} if name.startswith("mistral") else {})
+    old = {key: value for key, value in raw.items() if key != "rope_parameters"}
+    new = {key: value for key, value in raw.items() if key != "rope_scaling"}
+    for spelling in (raw, old, new, old | {"original_max_position_embeddings": 16}):
+        found, wanted = outline(spelling), parse(spelling)
+        assert isinstance(found, SimpleNamespace)
+        assert sections(found) == sections(wanted)
+        assert all(getattr(found, key) == getattr(wanted, key, None) for key in PLAIN)
+        assert head_width(found) == head_width(wanted)
+
+
+def test_what_is_not_plain_is_left_to_its_class() -> None:
+    for raw in (
+        transformers4.raw_of("gemma2"),
+        transformers4.raw_of("mistral"),  # its class has a window where there is no key
+        transformers4.raw_of("qwen2", use_sliding_window=True, sliding_window=8),
+    ):
+        assert isinstance(outline(raw), type(parse(raw)))
 
 
 def test_the_window_is_written_where_readers_look(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from farcontext import files
 from farcontext.checkpoints import refusals
 from farcontext.checkpoints.extension.folder import fill
 from farcontext.checkpoints.extension.plan import REPORT, Plan, origin_of, plan
+from farcontext.checkpoints.rope.outline import Outline, outline
 from farcontext.checkpoints.rope.readers import for_every_reader, write_window
-from farcontext.checkpoints.rope.sections import parse
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.nn.positions import SCHEME_NOTES
@@ -75,7 +73,7 @@ class Source:
     """What is extended: a path, its configuration, and the JSON of it."""
 
     path: Path
-    config: PreTrainedConfig
+    config: Outline
     raw: dict[str, Any]
 
     def planned(self, request: Request) -> Plan:
@@ -130,7 +128,7 @@ def source_of(path: Path) -> Source | None:
     refusals.expect_family(where, raw["model_type"])
     validate(refusals.Configuration, raw, str(where))
     refusals.weights_of(path, raw)
-    return Source(path, parse(raw, where), raw)
+    return Source(path, outline(raw, where), raw)
 
 
 def is_enough(checkpoint: Path, measure: int | None) -> bool:
@@ -175,7 +173,7 @@ def expect_sound(out: Path, request: Request) -> None:
         raise UserError(f"{out}: exists: expected a folder that is not there yet")
 
 
-def parameters(config: PreTrainedConfig) -> int:
+def parameters(config: Outline) -> int:
     """Return about how many numbers a model of this shape has."""
     width, layers = config.hidden_size, config.num_hidden_layers
     inner = getattr(config, "intermediate_size", None) or 4 * width

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from farcontext import files
-from farcontext.checkpoints.rope.sections import Section, parse, sections
+from farcontext.checkpoints.rope.outline import outline
+from farcontext.checkpoints.rope.sections import Section, sections
 
 # transformers 4 takes just these keys of rope_scaling, and just these schemes, of some families.
 STRICT = {
@@ -33,7 +34,7 @@ def for_every_reader(
             those that the JSON has.
         window: the new max_position_embeddings; None: as it is.
     """
-    config, stored = parse(raw), copy.deepcopy(raw)
+    config, stored = outline(raw), copy.deepcopy(raw)
     found = copy.deepcopy(sections(config))
     if window is not None:
         stored["max_position_embeddings"] = window

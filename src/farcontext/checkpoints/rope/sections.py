@@ -126,6 +126,20 @@ def trained_length(config: PreTrainedConfig, section: Section) -> int:
     return section.get("original_max_position_embeddings") or limit
 
 
+def reach(config: PreTrainedConfig) -> int | None:
+    """Return the longest text in tokens that a configuration is made for; None: it names none.
+
+    With dynamic NTK max_position_embeddings is the trained length, and the factor reaches further.
+    """
+    limit = getattr(config, "max_position_embeddings", None)
+    factors = [
+        section.get("factor") or 1.0
+        for section in sections(config).values()
+        if section["rope_type"] == "dynamic"
+    ]
+    return limit if limit is None else int(limit * max(factors, default=1.0))
+
+
 @cache
 def _source(model_type: str, kind: str) -> str:
     """Return the text of a family's modules in transformers, without importing them."""
