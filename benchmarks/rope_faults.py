@@ -4,7 +4,8 @@ The second question is how often it cries wolf.
 
 Faults are planted in a saved folder's config.json or in the loaded model, never through our own
 code: 20 of each of four kinds. Beside them stand 100 sound configurations of every family and
-scheme. A fault counts as found when a line that `farcontext probe --rope-only` prints is a FAULT.
+scheme; both are tried on small saved models and on configurations of real size without weights. A
+fault counts as found when a line that `farcontext probe --rope-only` prints is a FAULT.
 With a real checkpoint (--checkpoint) the base is also changed where only the loss can tell, and
 asked for on real text (--text).
 """
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import table
@@ -35,7 +37,9 @@ from transformers import (
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from farcontext.checkpoints import load, rope_check, rope_loss
+from farcontext.checkpoints.rope import sections
 
+Save = Callable[[Path, str, str, random.Random], Path]
 FAMILIES = {
     "llama": LlamaConfig,
     "qwen2": Qwen2Config,
@@ -101,6 +105,40 @@ def save_sound(folder: Path, family: str, rope_type: str, draw: random.Random) -
     return folder
 
 
+def write_real(folder: Path, family: str, rope_type: str, draw: random.Random) -> Path:
+    """Write a sound configuration of the size of real models, without weights."""
+    heads = draw.choice([16, 32, 64])
+    share = draw.choice([0.25, 0.5, 1.0]) if family == "gpt_neox" else 1.0
+    rope, limit = scheme_of(rope_type, draw, int(128 * share) // 2)
+    sizes = {
+        "hidden_size": 128 * heads,
+        "num_hidden_layers": draw.choice([24, 32, 80]),
+        "num_attention_heads": heads,
+        "intermediate_size": 512 * heads,
+        "vocab_size": draw.choice([32_000, 128_256, 151_936]),
+    }
+    if family == "gpt_neox":
+        rope["partial_rotary_factor"] = share
+    else:
+        sizes |= {"num_key_value_heads": 8, "head_dim": 128}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    FAMILIES[family](
+        max_position_embeddings=limit, rope_parameters=rope, **sizes, **ids
+    ).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def loaded_from(folder: Path) -> load.Pretrained:
+    """Load a folder; without weights, its rotary modules alone are real."""
+    if (folder / "model.safetensors").is_file():
+        return load.load(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    limit = SimpleNamespace(model_max_length=settings.get("model_max_length", 1e30))
+    config, _ = sections.read(folder)
+    return load.Pretrained(rope_check.skeleton(config), limit, folder.name, folder)
+
+
 def edit(folder: Path, change: Callable[[dict], None], name: str = "config.json") -> None:
     """Change a JSON file of a folder in place."""
     path = folder / name
@@ -122,7 +160,9 @@ def rotary(loaded: load.Pretrained) -> torch.nn.Module:
 # ------------------------------------------------------------------------------------------- faults
 
 
-def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
+def theta_dropped(
+    folder: Path, trial: int, draw: random.Random, save: Save = save_sound
+) -> list[str]:
     """Plant a wrong base, and return the reported faults.
 
     The base is gone from config.json, is 10,000 there, or is 10,000 in the loaded model alone.
@@ -130,7 +170,7 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
     Attention is full: Mistral 7B v0.1 itself has 10,000 beside its sliding window, which only the
     loss could question.
     """
-    save_sound(folder, draw.choice(list(FAMILIES)), "default", draw)
+    save(folder, draw.choice(list(FAMILIES)), "default", draw)
 
     def change(config: dict) -> None:
         config["rope_parameters"] |= {"rope_theta": draw.choice([1e5, 5e5, 1e6])}
@@ -143,7 +183,7 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
             edit(folder, lambda config: config["rope_parameters"].pop("rope_theta"))
         case 1:
             edit(folder, lambda config: config["rope_parameters"].update(rope_theta=10_000.0))
-    loaded = load.load(folder)
+    loaded = loaded_from(folder)
     if trial % 3 == 2:
         module = rotary(loaded)
         pairs = len(module.inv_freq)
@@ -151,14 +191,16 @@ def theta_dropped(folder: Path, trial: int, draw: random.Random) -> list[str]:
     return said(loaded)
 
 
-def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
+def original_wrong(
+    folder: Path, trial: int, draw: random.Random, save: Save = save_sound
+) -> list[str]:
     """Plant a wrong trained length, and return the reported faults.
 
     The trained length is the longest position, another, or gone; or the loaded frequencies come
     from another.
     """
     scheme = WITH_ORIGINAL[trial % 3]
-    save_sound(folder, draw.choice(list(FAMILIES)), scheme, draw)
+    save(folder, draw.choice(list(FAMILIES)), scheme, draw)
     key = "original_max_position_embeddings"
 
     def change(config: dict) -> None:
@@ -172,7 +214,7 @@ def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
                 del rope[key]
 
     edit(folder, change)
-    loaded = load.load(folder)
+    loaded = loaded_from(folder)
     if trial % 4 == 3:
         module = rotary(loaded)
         config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())
@@ -185,7 +227,9 @@ def original_wrong(folder: Path, trial: int, draw: random.Random) -> list[str]:
     return said(loaded)
 
 
-def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]:
+def dynamic_constant(
+    folder: Path, trial: int, draw: random.Random, save: Save = save_sound
+) -> list[str]:
     """Plant a dynamic NTK that never grows; return the reported faults.
 
     The fault is in the loaded module, or in config.json: it has no factor, or the extended length.
@@ -193,7 +237,7 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
     The extended length shows by the trained one, which stands beside it or in the tokenizer's
     configuration.
     """
-    save_sound(folder, draw.choice(list(FAMILIES)), "dynamic", draw)
+    save(folder, draw.choice(list(FAMILIES)), "dynamic", draw)
 
     def change(config: dict) -> None:
         rope, trained = config["rope_parameters"], config["max_position_embeddings"]
@@ -212,7 +256,7 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
                 config["max_position_embeddings"] = int(trained * rope["factor"])
 
     edit(folder, change)
-    loaded = load.load(folder)
+    loaded = loaded_from(folder)
     match trial % 5:
         case 0:
             rotary(loaded).max_seq_len_cached = 1 << 40
@@ -221,15 +265,17 @@ def dynamic_constant(folder: Path, trial: int, draw: random.Random) -> list[str]
     return said(loaded)
 
 
-def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list[str]:
+def attention_factor_lost(
+    folder: Path, trial: int, draw: random.Random, save: Save = save_sound
+) -> list[str]:
     """Plant a wrong attention factor, and return the reported faults.
 
     The attention factor is 1 or squared, in config.json or in the loaded model; or the logits get
     it once more.
     """
     scheme = ("yarn", "longrope")[trial % 2]
-    save_sound(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
-    factor = rotary(load.load(folder)).attention_scaling
+    save(folder, draw.choice(["llama", "qwen2", "qwen3", "mistral"]), scheme, draw)
+    factor = rotary(loaded_from(folder)).attention_scaling
     kind = trial // 2 % 5
     if kind < 2:
         edit(
@@ -238,7 +284,7 @@ def attention_factor_lost(folder: Path, trial: int, draw: random.Random) -> list
                 attention_factor=(1.0, factor**2)[kind]
             ),
         )
-    loaded = load.load(folder)
+    loaded = loaded_from(folder)
     if kind in (2, 3):
         rotary(loaded).attention_scaling = (1.0, factor**2)[kind - 2]
     if kind == 4:
@@ -290,8 +336,36 @@ def by_loss(checkpoint: Path, text: Path, folder: Path, length: int) -> dict[flo
 
 def draw(frame: pd.DataFrame, axis: Axes) -> None:
     """Draw the share of folders with a reported fault."""
-    axis.barh(frame["planted"], frame["reported"] / frame["folders"])
+    named = frame["size"] + ": " + frame["planted"]
+    axis.barh(named, frame["reported"] / frame["folders"])
     axis.set(xlabel="share of folders with a fault reported", xlim=(0, 1))
+
+
+SIZES: dict[str, Save] = {"small": save_sound, "real": write_real}
+
+
+def count(folder: Path, size: str, save: Save, trials: int, sound: int) -> list[dict]:
+    """Plant faults in configurations of a size, and check sound ones; print and return counts."""
+    rows = []
+    for name, plant in FAULTS.items():
+        lines = [
+            plant(folder / f"{name}-{i}", i, random.Random(1000 + i), save) for i in range(trials)
+        ]
+        found, missed = sum(map(bool, lines)), [i for i, line in enumerate(lines) if not line]
+        rows.append({"size": size, "planted": name, "folders": len(lines), "reported": found})
+        print(f"{size}: {name}: found {found} of {len(lines)}, missed {missed}")
+    false = []
+    kinds = [(family, scheme) for family in FAMILIES for scheme in SCHEMES]
+    kinds = [("gpt2", "none"), *kinds] if save is save_sound else kinds
+    for i in range(sound):
+        family, scheme = kinds[i % len(kinds)]
+        path = save(folder / f"sound-{i}", family, scheme, random.Random(i))
+        false += [(i, family, scheme, line) for line in said(loaded_from(path))]
+    print(f"{size}: sound: {len(false)} false alarms in {sound} configurations")
+    for alarm in false[:10]:
+        print(*alarm[1:])
+    alarms = len({alarm[0] for alarm in false})
+    return [*rows, {"size": size, "planted": "nothing", "folders": sound, "reported": alarms}]
 
 
 def main() -> None:
@@ -304,32 +378,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        for name, plant in FAULTS.items():
-            lines = [
-                plant(Path(scratch) / f"{name}-{i}", i, random.Random(1000 + i))
-                for i in range(arguments.trials)
-            ]
-            rows.append({"planted": name, "folders": len(lines), "reported": sum(map(bool, lines))})
-            print(
-                f"{name}: found {sum(map(bool, lines))} of {len(lines)}, "
-                f"missed {[i for i, l in enumerate(lines) if not l]}"
-            )
-        false = []
-        kinds = [("gpt2", "none"), *((family, scheme) for family in FAMILIES for scheme in SCHEMES)]
-        for i in range(arguments.sound):
-            family, scheme = kinds[i % len(kinds)]
-            folder = save_sound(Path(scratch) / f"sound-{i}", family, scheme, random.Random(i))
-            false += [(i, family, scheme, line) for line in said(load.load(folder))]
-        print(f"sound: {len(false)} false alarms in {arguments.sound} configurations")
-        rows.append(
-            {
-                "planted": "nothing",
-                "folders": arguments.sound,
-                "reported": len({alarm[0] for alarm in false}),
-            }
-        )
-        for alarm in false[:10]:
-            print(*alarm[1:])
+        for size, save in SIZES.items():
+            folder = Path(scratch) / size
+            rows += count(folder, size, save, arguments.trials, arguments.sound)
         if arguments.checkpoint:
             for theta, line in by_loss(
                 arguments.checkpoint, arguments.text, Path(scratch), arguments.length

@@ -139,28 +139,29 @@ def test_only_the_configuration_differs(llama: Path, tmp_path: Path) -> None:
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     there = {path.relative_to(llama).as_posix() for path in llama.rglob("*") if path.is_file()}
     assert found == there - {"old.bin", ".cache/hidden"} | {extend.REPORT}
-    same = found - {"config.json", extend.REPORT}
+    same = found - {"config.json", "tokenizer_config.json", "generation_config.json", extend.REPORT}
     assert all((out / name).read_bytes() == (llama / name).read_bytes() for name in same)
     assert not (out / "model.safetensors").samefile(llama / "model.safetensors")
     old, new = config_of(llama), config_of(out)
     assert {key for key in new if new[key] != old.get(key)} == {
-        "rope_parameters",
-        "max_position_embeddings",
+        *("rope_parameters", "rope_scaling", "rope_theta"),
+        *("max_position_embeddings", "torch_dtype"),
     }
-    assert new["max_position_embeddings"] == 80
+    assert new["max_position_embeddings"] == 80 and new["torch_dtype"] == old["dtype"]
+    assert new["rope_scaling"] == new["rope_parameters"]
     assert new["rope_parameters"]["original_max_position_embeddings"] == TRAINED
 
 
-def test_a_checkpoint_in_another_format_is_saved_anew(llama: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizers_configuration_is_copied_as_well(
+    llama: Path, tmp_path: Path
+) -> None:
     source = Path(shutil.copytree(llama, tmp_path / "in"))
-    (source / "tokenizer_config.json").unlink()  # as a run of ours, or GGUF, has none
+    (source / "tokenizer_config.json").unlink()
     for folder, out in ((llama, "a"), (source, "b")):
         extend.extend(folder, tmp_path / out, scheme="yarn", factor=4, measure=0)
     assert torch.equal(logits(tmp_path / "a"), logits(tmp_path / "b"))
-    assert (
-        not (tmp_path / "b" / "chat").exists()
-        and (tmp_path / "b" / "tokenizer_config.json").exists()
-    )
+    assert (tmp_path / "b" / "chat").exists()
+    assert not (tmp_path / "b" / "tokenizer_config.json").exists()
 
 
 @pytest.mark.parametrize("scheme", ["yarn", "abf", "linear"])
@@ -179,7 +180,7 @@ def test_a_configuration_in_the_old_spelling_is_extended(
 def test_a_lost_attention_factor_changes_the_logits(llama: Path, tmp_path: Path) -> None:
     extend.extend(llama, tmp_path / "out", scheme="yarn", factor=4, measure=0)
     wanted, config = logits(tmp_path / "out"), config_of(tmp_path / "out")
-    config["rope_parameters"]["attention_factor"] = 1.0
+    config["rope_scaling"]["attention_factor"] = 1.0  # What every reader looks at first.
     files.write_json(tmp_path / "out" / "config.json", config)
     assert (logits(tmp_path / "out") - wanted).abs().max() > 1e-2
 
@@ -360,7 +361,6 @@ def test_checkpoints_that_cannot_be_extended_are_refused(
             "out",
             "model_type = gpt2, whose positions are not RoPE: expected a model with RoPE",
         ),
-        (tmp_path / "once", "out", r"rope_type = yarn, extended already: expected the checkpoint"),
         (llama, "once", "once: exists: expected a folder that is not there yet"),
         (tmp_path / "nowhere", "out", "nowhere: expected a folder"),
     ):

@@ -7,7 +7,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gguf
 import pytest
 import tiny
 import torch
@@ -128,23 +130,18 @@ def test_a_run_of_ours_loads_and_predicts_the_same(
         load.load(keys.run_folder(encoder))
 
 
-def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
-    """Write a Llama folder as GGUF.
-
-    Its q and k rows stand in pairs of neighbours, as that format has them.
-    """
-    gguf = pytest.importorskip("gguf")
-    pytest.importorskip("accelerate")
-    model = AutoModelForCausalLM.from_pretrained(hf)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(64)
+def describe(
+    writer: Any, hf: Path, config: PretrainedConfig, *, base: float = 50_000.0, context: int = 64
+) -> None:
+    """Write what a GGUF file says of a small model's shape, base and tokenizer."""
+    writer.add_context_length(context)
     writer.add_embedding_length(32)
     writer.add_block_count(2)
     writer.add_feed_forward_length(48)
     writer.add_head_count(2)
     writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
-    writer.add_rope_freq_base(50_000.0)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(base)
     writer.add_vocab_size(tiny.VOCABULARY)
     kept = json.loads((hf / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     writer.add_tokenizer_model("gpt2")
@@ -154,6 +151,15 @@ def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
     writer.add_token_merges([" ".join(pair) for pair in kept["merges"]])
     writer.add_bos_token_id(2)
     writer.add_eos_token_id(3)
+
+
+def add_weights(
+    writer: Any, model: torch.nn.Module, *, paired: bool = True, dtype: Any = None
+) -> None:
+    """Add a model's weights under GGUF's names.
+
+    Llama's q and k rows stand in pairs of neighbours, as that format has them.
+    """
     parts = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
     parts |= {f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"} | {
         "self_attn.o_proj": "attn_output"
@@ -161,14 +167,23 @@ def write_gguf(path: Path, hf: Path, paired: bool = True) -> Path:
     parts |= {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}
     ends = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     for name, weight in model.state_dict().items():
-        inner = name.removesuffix(".weight")
-        if inner in ends:
-            writer.add_tensor(f"{ends[inner]}.weight", weight.numpy())
-            continue
-        layer, part = inner.removeprefix("model.layers.").split(".", 1)
-        turned = paired and part.endswith(("q_proj", "k_proj"))
+        inner, _, kind = name.rpartition(".")
+        layer, _, part = inner.removeprefix("model.layers.").partition(".")
+        turned = paired and part.endswith(("q_proj", "k_proj")) and kind == "weight"
         rows = weight.view(2, 2, 8, 32).transpose(1, 2).reshape(32, 32) if turned else weight
-        writer.add_tensor(f"blk.{layer}.{parts[part]}.weight", rows.contiguous().numpy())
+        named = ends.get(inner) or f"blk.{layer}.{parts[part]}"
+        numbers, how = rows.contiguous().numpy(), {}
+        if dtype is not None and numbers.ndim == 2 and numbers.shape[1] % 32 == 0:
+            numbers, how = gguf.quants.quantize(numbers, dtype), {"raw_dtype": dtype}
+        writer.add_tensor(f"{named}.{kind}", numbers, **how)
+
+
+def write_gguf(path: Path, hf: Path, paired: bool = True, dtype: Any = None) -> Path:
+    """Write a Llama folder as GGUF; dtype: GGML's type of matrices."""
+    model = AutoModelForCausalLM.from_pretrained(hf)
+    writer = gguf.GGUFWriter(path, "llama")
+    describe(writer, hf, model.config)
+    add_weights(writer, model, paired=paired, dtype=dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -195,6 +210,10 @@ def test_a_gguf_file_loads_and_becomes_a_folder(copy: Path, tmp_path: Path) -> N
     assert again.tokenizer.decode(again.tokenizer(text, add_special_tokens=False).input_ids) == text
     mask = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     assert mask == {file.stat().st_mode & 0o777}  # readable as the umask says
+    written = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert written["rope_theta"] == 50_000.0  # where transformers 4 looks for it
+    tokens = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert tokens["model_max_length"] == 64
 
 
 def remove(name: str) -> Callable[[Path], None]:

@@ -16,7 +16,7 @@ import pytest
 
 from farcontext.checkpoints import probe_summary, report
 from farcontext.checkpoints.probe import Measured
-from farcontext.checkpoints.rope_config import Finding
+from farcontext.checkpoints.rope.finding import Finding
 
 HOSTILE = '<script>alert("1")</script>'
 TAGS = re.compile(

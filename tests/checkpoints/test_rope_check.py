@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from farcontext.checkpoints import load, rope_check, rope_loss
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.load import Pretrained
-from farcontext.checkpoints.rope_check import Finding
+from farcontext.checkpoints.rope.finding import Finding
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder
@@ -35,6 +35,21 @@ def test_a_planted_fault_is_found_and_named(tmp_path: Path, fault: str) -> None:
         lines = plants.FAULTS[fault](tmp_path / str(trial), trial, random.Random(trial))
         assert lines, trial
         assert all("found" in line and "expected" in line for line in lines)
+
+
+@pytest.mark.parametrize("fault", plants.FAULTS)
+def test_a_fault_in_a_configuration_of_real_size_is_found(tmp_path: Path, fault: str) -> None:
+    for trial in range(20):
+        folder, draw = tmp_path / str(trial), random.Random(1000 + trial)
+        assert plants.FAULTS[fault](folder, trial, draw, plants.write_real), trial
+
+
+def test_a_hundred_sound_configurations_of_real_size_raise_no_alarm(tmp_path: Path) -> None:
+    kinds = [(family, scheme) for family in plants.FAMILIES for scheme in plants.SCHEMES]
+    for trial in range(100):
+        family, scheme = kinds[trial % len(kinds)]
+        folder = plants.write_real(tmp_path / str(trial), family, scheme, random.Random(trial))
+        assert plants.said(plants.loaded_from(folder)) == [], (trial, family, scheme)
 
 
 @pytest.mark.parametrize("scheme", plants.SCHEMES)
@@ -135,7 +150,7 @@ def test_dynamic_frequencies_must_grow_and_come_back(tmp_path: Path) -> None:
             "rope_theta for the window",
         ),
         ("linear", {"factor": 0.5}, "factor"),
-        ("yarn", {"factor": 3.0}, "original_max_position_embeddings × factor"),
+        ("yarn", {"factor": 1.2}, "original_max_position_embeddings × factor"),
         (
             "yarn",
             {"original_max_position_embeddings": 100},

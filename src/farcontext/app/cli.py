@@ -17,6 +17,7 @@ import typer
 
 from farcontext import files
 from farcontext.app.judging import Study, project_root
+from farcontext.app.signals import exit_on_signals
 from farcontext.app.verbs import app, console
 from farcontext.files import UserError
 from farcontext.messages import one_line, printable
@@ -96,7 +97,7 @@ def study(name: Study) -> None:
     os.environ["FARCONTEXT_PROFILE"] = params.profile
     from farcontext.app import notebooks
 
-    notebooks.exit_on_signals()
+    exit_on_signals()
     source = notebooks.path_of(name)
     checked = notebooks.check(name, getattr(params, name).model_dump(mode="json"), "params.yaml")
     if params.profile == "laptop":

@@ -6,8 +6,6 @@ Parameters are checked, and papermill runs the notebooks.
 import ast
 import logging
 import re
-import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -157,14 +155,6 @@ def expected(study: str) -> str:
     if minutes is None:
         return "no time is recorded yet"
     return f"{minutes:.1f} core-minutes when it was published" if minutes >= 1 else "under a minute"
-
-
-def exit_on_signals() -> None:
-    """Turn SIGTERM into SystemExit.
-
-    So a kernel is shut down by the `finally` that started it.
-    """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:

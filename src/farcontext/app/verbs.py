@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from farcontext import files
+from farcontext.app.signals import exit_on_signals
 from farcontext.messages import printable
 
 HELP = (
@@ -41,9 +42,9 @@ Context = Annotated[int, typer.Option(help="Tokens that the model reads and writ
 
 def _list_schemes(wanted: bool) -> None:
     if wanted:
-        from farcontext.checkpoints import extend
+        from farcontext.checkpoints.extension import edit
 
-        console.print("\n".join(extend.scheme_lines()))
+        console.print("\n".join(edit.scheme_lines()))
         raise typer.Exit
 
 
@@ -57,15 +58,29 @@ def extend(
     ],
     *,
     scheme: Annotated[str, typer.Option(help="How to change RoPE; see --list.")] = "yarn",
-    factor: Annotated[float, typer.Option(help="Wanted length / trained length.")] = 4.0,
+    factor: Annotated[float, typer.Option(help="Wanted length / the window now.")] = 4.0,
+    theta: Annotated[
+        float | None, typer.Option(help="With --scheme abf: the new base; default: a rule.")
+    ] = None,
+    trained_length: Annotated[
+        int | None, typer.Option(help="Tokens, where config.json's window is not what was trained.")
+    ] = None,
     tune: Annotated[
         Path | None, typer.Option(help="Fine-tune on this .txt or .md file, or folder of them.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="With --tune: steps of one row.")] = 50,
+    steps: Annotated[int, typer.Option(help="With --tune: steps of AdamW.")] = 50,
+    rows: Annotated[int, typer.Option(help="With --tune: rows in a step.")] = 1,
     length: Annotated[int, typer.Option(help="With --tune: tokens in a row.")] = 1024,
     lr: Annotated[float, typer.Option(help="With --tune: learning rate of AdamW.")] = 2e-5,
+    dtype: Annotated[
+        str, typer.Option(help="With --tune: float32 or bfloat16 arithmetic.")
+    ] = "float32",
+    seed: Annotated[int, typer.Option(help="With --tune: of the rows drawn.")] = 0,
     measure: Annotated[
-        int | None, typer.Option(help="Tokens of the before/after table; 0: none.")
+        int | None,
+        typer.Option(
+            help="Tokens of the before/after table; 0: none, as above 1,000 M parameters."
+        ),
     ] = None,
     _list: Annotated[
         bool, typer.Option("--list", callback=_list_schemes, is_eager=True, help="Explain all.")
@@ -75,22 +90,19 @@ def extend(
 
     It may be fine-tuned for a short time. The command shows what that changed.
     """
-    from farcontext.app.notebooks import exit_on_signals
-    from farcontext.checkpoints import extend, loss_change
+    from farcontext.checkpoints.extension import edit
 
     exit_on_signals()
-    tuning = extend.Tuning(tune, steps, length, lr=lr) if tune else None
-    report = extend.extend(
-        checkpoint, out, scheme=scheme, factor=factor, tuning=tuning, measure=measure
-    )
-    console.print(
-        "\n".join(
-            [
-                *loss_change.table(report),
-                f"{out}: max_position_embeddings = {report['max_position_embeddings']}",
-            ]
-        )
-    )
+    request, table = edit.Request(scheme, factor, theta, trained_length), []
+    if tune is None and edit.is_enough(checkpoint, measure):
+        report = edit.edit(checkpoint, out, request)
+    else:
+        from farcontext.checkpoints import extend, loss_change
+
+        tuning = extend.Tuning(tune, steps, length, rows, lr, dtype, seed) if tune else None
+        report = extend.extend(checkpoint, out, **vars(request), tuning=tuning, measure=measure)
+        table = loss_change.table(report)
+    console.print("\n".join([*table, *edit.lines(report, out)]))
 
 
 @app.command()

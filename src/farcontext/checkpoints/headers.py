@@ -36,11 +36,12 @@ MOST_AXES = 4
 
 
 class Stored(NamedTuple):
-    """A tensor as its file's header has it."""
+    """A tensor as its file's header has it; `start` is the byte of a GGUF file where it begins."""
 
     shape: tuple[int, ...]
     dtype: str
     path: Path
+    start: int = 0
 
 
 @contextmanager
@@ -214,7 +215,7 @@ def _tensors(source: _Bytes, count: int, alignment: object) -> dict[str, Stored]
         if kind not in GGML_QUANT_SIZES:
             raise UserError(f"{source.path}: {name!r:.60}: type {kind}: expected a type of GGML's")
         numbers, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-        found[name] = Stored(shape, GGMLQuantizationType(kind).name, source.path)
+        found[name] = Stored(shape, GGMLQuantizationType(kind).name, source.path, offset)
         ends[name] = offset + math.prod(shape) // numbers * size
     if not (isinstance(alignment, int) and alignment > 0 and alignment & (alignment - 1) == 0):
         raise UserError(
@@ -227,4 +228,4 @@ def _tensors(source: _Bytes, count: int, alignment: object) -> dict[str, Stored]
                 f"{source.path}: {name!r:.60}: ends at byte {first + end}: expected at most "
                 f"{len(source.data)}, the file's size"
             )
-    return found
+    return {name: tensor._replace(start=first + tensor.start) for name, tensor in found.items()}

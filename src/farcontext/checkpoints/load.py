@@ -6,7 +6,7 @@ transformers reads the first two, after `refusals` and `headers` have seen what 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer as BPETokenizer
@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -24,6 +25,8 @@ from farcontext import files
 from farcontext.checkpoints import headers, refusals
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.headers import reading
+from farcontext.checkpoints.rope import gguf, sections
+from farcontext.checkpoints.rope.readers import for_every_reader, write_window
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder
@@ -40,13 +43,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Pretrained:
     """A causal language model and its tokenizer.
 
-    The model is in evaluation mode, without gradients, with sdpa attention.
+    The model is in evaluation mode, without gradients, with sdpa attention. `stated` is what a file
+    without a config.json says itself, under the names of one; None where there is such a file.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     path: Path
+    stated: dict[str, Any] | None = None
 
 
 def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32") -> Pretrained:
@@ -97,6 +102,9 @@ def convert_gguf(source: Path, out: Path) -> None:
     with files.folder_atomic(out) as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
+        written = for_every_reader(files.read_json(folder / "config.json"))
+        files.write_json(folder / "config.json", written)
+        write_window(folder, written["max_position_embeddings"])
         # Written again, it is on the disk for good, readable as the umask says.
         for path in folder.iterdir():
             files.write_atomic(path, path.read_bytes())
@@ -113,21 +121,35 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     refusals.expect_tokenizer(folder)
     if given.layers:  # transformers makes lists of that length before it reads any weights.
         headers.expect_layers(where, *given.layers, stored)
-    model = _model(folder, folder, stored, dtype, use_safetensors=True)
-    return Pretrained(model, _tokenizer(folder, folder, model), folder.resolve().name, folder)
+    parsed = sections.parse(config, where)
+    model = _model(folder, parsed, stored, dtype, use_safetensors=True)
+    return Pretrained(model, tokenizer_of(folder, embeddings(model)), folder.resolve().name, folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
     settings, stored = headers.gguf_header(path)
     layers = f"{settings.get('general.architecture')}.block_count"
     headers.expect_layers(path, layers, settings.get(layers), stored)
-    model = _model(path, path.parent, stored, dtype, gguf_file=path.name)
+    stated = _stated(path, gguf.rope_of(path, settings, stored))
+    config = sections.parse(stated, path)
+    model = _model(path, config, stored, dtype, gguf_file=path.name)
     # transformers still counts the unpacked weights as quantised, and then refuses to save them.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    tokens = _tokenizer(path, path.parent, model, gguf_file=path.name)
-    return Pretrained(model, tokens, path.stem, path)
+    tokens = _tokenizer(path, path.parent, embeddings(model), gguf_file=path.name)
+    return Pretrained(model, tokens, path.stem, path, stated)
+
+
+def _stated(path: Path, rope: gguf.Rope) -> dict[str, Any]:
+    """Return what a GGUF file says under the names of a config.json, its rotary settings too."""
+    logging.set_verbosity_error()
+    with reading(path, "cannot be loaded"):
+        found = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **LOCALLY).to_dict()
+    found = {key: value for key, value in found.items() if key != "rope_parameters"}
+    scaled = {key: value for key, value in rope.items() if key != "rope_theta"}
+    base = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+    return found | base | {"rope_scaling": scaled if scaled["rope_type"] != "default" else None}
 
 
 def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
@@ -167,25 +189,27 @@ def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
 
 
 def _model(
-    named: Path, folder: Path, stored: dict[str, headers.Stored], dtype: torch.dtype, **how: object
+    where: Path,
+    config: PreTrainedConfig,
+    stored: dict[str, headers.Stored],
+    dtype: torch.dtype,
+    **how: object,
 ) -> PreTrainedModel:
-    """Let transformers load weights; `named` stands in messages.
+    """Let transformers load the weights of a folder or a file.
 
     The model is first built without memory, and held against the header of its weights.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    gguf = {"gguf_file": how["gguf_file"]} if "gguf_file" in how else {}
-    with reading(named, "cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder, **LOCALLY, **gguf)
-    refusals.expect_family(named, config.model_type)
-    validate(refusals.Configuration, config.to_dict(), str(named))
-    with reading(named, "cannot be loaded"), torch.device("meta"):
+    refusals.expect_family(where, config.model_type)
+    validate(refusals.Configuration, config.to_dict(), str(where))
+    with reading(where, "cannot be loaded"), torch.device("meta"):
         built = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    headers.expect_weights(named, built, stored)
-    with reading(named, "cannot be loaded"):
+    headers.expect_weights(where, built, stored)
+    with reading(where, "cannot be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
+            where if where.is_dir() else where.parent,
+            config=config,
             dtype=dtype,
             attn_implementation="sdpa",
             output_loading_info=True,
@@ -196,23 +220,29 @@ def _model(
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if bad := sorted(map(str, report[kind])):
             raise UserError(
-                f"{named}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's "
+                f"{where}: {kind} = {bad[0]} and {len(bad) - 1} more: expected just this model's "
                 "weights"
             )
-    headers.expect_numbers(named, model)
+    headers.expect_numbers(where, model)
     return _still(model)
 
 
-def _tokenizer(
-    named: Path, folder: Path, model: PreTrainedModel, **how: object
-) -> PreTrainedTokenizerBase:
+def tokenizer_of(folder: Path, rows: int) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face folder, for a model of so many embeddings.
+
+    Raises:
+        UserError: one that cannot be loaded, or with tokens beyond the embeddings.
+    """
+    return _tokenizer(folder, folder, rows)
+
+
+def _tokenizer(named: Path, folder: Path, rows: int, **how: object) -> PreTrainedTokenizerBase:
     with reading(named, "its tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCALLY, **how)
         added = tokenizer.get_added_vocab()
         words = [n for word, n in tokenizer.get_vocab().items() if word not in added]
         around = tokenizer("a").input_ids  # It may hold what begins and ends every text.
     # An added token may lie beyond the model if no text holds it, as one for padding often does.
-    rows = embeddings(model)
     if (last := max([*words, *around], default=-1)) >= rows:
         raise UserError(
             f"{named}: its tokenizer has tokens up to {last}, its model {rows} embeddings: "

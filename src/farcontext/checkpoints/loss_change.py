@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from farcontext import files
 from farcontext.checkpoints import load
+from farcontext.checkpoints.rope import sections
 from farcontext.checkpoints.token_losses import token_losses
 from farcontext.train.keys import device
 
@@ -22,19 +24,43 @@ def before_after(
 
     There is a row for each stretch between two lengths. The columns are `from`, `to` (positions,
     the first exclusive), `before`, `after` (nats a token) and `standard_error` of the difference,
-    over blocks of 64 tokens. One pass over max(lengths) tokens is made, so `after` turns as it does
-    at that length.
+    over blocks of 64 tokens. One pass over max(lengths) tokens is made; where frequencies change
+    with the length (dynamic, longrope), one a stretch, which ends with it: so the text turns as it
+    does at that length, and what a scheme leaves alone is the same to the last bit.
     """
-    row = tokens[: max(lengths)]
-    losses = [token_losses(load.load(path).model.to(device()), row) for path in (before, after)]
+    stretches = list(pairwise([1, *sorted(lengths)]))
+    growing = any(map(_grows, (before, after)))
+    losses = [_losses(path, tokens, stretches, growing) for path in (before, after)]
     rows = []
-    for low, high in pairwise([1, *sorted(lengths)]):
-        old, new = (loss[low - 1 : high - 1] for loss in losses)
+    for (low, high), old, new in zip(stretches, *losses, strict=True):
         blocks = torch.stack([block.mean() for block in (new - old).split(64)])
         error = blocks.std().item() / math.sqrt(len(blocks)) if len(blocks) > 1 else None
         mean = {"before": old.mean().item(), "after": new.mean().item()}
         rows.append({"from": low, "to": high, **mean, "standard_error": error})
     return rows
+
+
+def _losses(
+    path: Path | str, tokens: Int[Tensor, " T"], stretches: Sequence[tuple[int, int]], growing: bool
+) -> list[Tensor]:
+    """Return the losses of each stretch; the checkpoint is let go at the end."""
+    model = load.load(path).model.to(device())
+    whole = None if growing else token_losses(model, tokens[: stretches[-1][1]])
+    return [
+        (token_losses(model, tokens[:high]) if whole is None else whole)[low - 1 : high - 1]
+        for low, high in stretches
+    ]
+
+
+def _grows(path: Path | str) -> bool:
+    where = Path(path) / "config.json"
+    config = sections.read(Path(path))[0] if _is_hugging_face(where) else None
+    kinds = sections.sections(config).values() if config else ()
+    return any(section["rope_type"] in ("dynamic", "longrope") for section in kinds)
+
+
+def _is_hugging_face(where: Path) -> bool:
+    return where.is_file() and "model_type" in files.read_json(where)
 
 
 def table(report: dict[str, Any]) -> list[str]:

@@ -25,7 +25,8 @@ from farcontext.checkpoints.far_context import far_context_loss, loss_by_positio
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe_text import WINDOWS, Text, far_lengths, read, windows
 from farcontext.checkpoints.questions import encoder, first_tokens, needles_that_fit, observe
-from farcontext.checkpoints.rope_config import Finding
+from farcontext.checkpoints.rope.finding import Finding
+from farcontext.checkpoints.rope.sections import reach
 from farcontext.files import UserError
 from farcontext.measure.stats import half_width
 from farcontext.tasks import needles
@@ -281,7 +282,7 @@ class _Probe:
                 lambda: [asdict(r) for r in rope_loss.confirm(model, tokens_BT)],
                 0,
             )
-            used = float(model.model.config.rope_parameters["rope_theta"])
+            used = float(rope_loss.widest(model.model.config)["rope_theta"])
             found.findings.append(
                 rope_loss.confirmed([rope_loss.Candidate(**row) for row in rows], used)
             )
@@ -336,7 +337,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _lengths(pretrained: Pretrained, options: Options) -> tuple[int, ...]:
-    limit = pretrained.model.config.max_position_embeddings
+    limit = reach(pretrained.model.config)
     lengths = options.lengths or tuple(length for length in LENGTHS if length <= limit)
     if not lengths or lengths[-1] > limit:
         shown = ",".join(map(str, lengths or LENGTHS))

@@ -1,231 +1,239 @@
-"""Checks of whether a loaded checkpoint rotates as its configuration says.
+"""Checks of whether a checkpoint rotates as its configuration says.
 
 Whether what it says is sound is checked too. There are three kinds of evidence. `check` compares
 numbers: what the rotary modules hold and return, against transformers' own functions on the
 configuration on disk and against `positions`. It also reads that configuration for what contradicts
 itself (`rope_config`). The third kind asks the weights (`rope_loss`). A model without a rotary
-module (GPT-2) is said to have none.
+module (GPT-2) is said to have none. `check_configuration` needs neither weights nor tokenizer.
 """
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from farcontext import files
+from farcontext.checkpoints.headers import gguf_header
 from farcontext.checkpoints.load import Pretrained
-from farcontext.checkpoints.rope_config import TOLERANCE, Finding, configuration_findings, how_often
-from farcontext.nn.positions import inverse_frequencies
+from farcontext.checkpoints.rope.finding import Finding, graded, lines
+from farcontext.checkpoints.rope.frequencies import (
+    apart,
+    base_of,
+    expected,
+    frequencies,
+    ours_or_nothing,
+    rotary_modules,
+    turned,
+)
+from farcontext.checkpoints.rope.gguf import file_finding
+from farcontext.checkpoints.rope.keys import TOLERANCE, how_often
+from farcontext.checkpoints.rope.scores import score_scale
+from farcontext.checkpoints.rope.sections import computes_with, parse, read, sections
+from farcontext.checkpoints.rope.stored import stored_frequencies
+from farcontext.checkpoints.rope_config import configuration_findings
+
+__all__ = ["check", "check_configuration", "lines", "rotary_modules", "skeleton"]
+
+OWN_KEY = "alpha"  # Hunyuan's factor on the base.
 
 
-def check(pretrained: Pretrained) -> list[Finding]:
-    """Compare what a model does with what its config.json says.
+def check(
+    checkpoint: Pretrained | PreTrainedModel,
+    config: PreTrainedConfig | dict[str, Any] | None = None,
+    tokenizer_length: float | None = None,
+) -> list[Finding]:
+    """Compare what a model does with what its configuration says.
 
-    The file is compared with itself too, and the findings have a fixed order. The expected
+    The configuration is compared with itself too, and the findings have a fixed order. The expected
     frequencies are those of transformers' functions for the configuration *on disk*: a buffer that
     was changed after loading is seen. Lengths up to 4 times the longest position are tried on a
     copy of each module. Call it before the model reads texts beyond 4 times its window. A value
     that is wrong but consistent with all others is not seen here; `rope_loss.confirm` may see it.
+
+    Args:
+        checkpoint: what `load` returns, or a model in memory, loaded by whomever.
+        config: for a model in memory, what it should follow: the JSON of its config.json, or a
+            configuration; None: the one that it carries.
+        tokenizer_length: for a model in memory, the tokenizer's `model_max_length`.
     """
-    config, raw = _on_disk(pretrained)
-    modules = rotary_modules(pretrained.model)
+    if isinstance(checkpoint, Pretrained):
+        model = checkpoint.model
+        wanted, raw = _on_disk(checkpoint)
+        tokenizer_length = getattr(checkpoint.tokenizer, "model_max_length", None)
+        kept = [
+            *stored_frequencies(checkpoint.path, wanted, rotary_modules(model)),
+            *_of_the_file(checkpoint),
+        ]
+    else:
+        model, kept = checkpoint, []
+        wanted = config if config is not None else copy.deepcopy(model.config)
+        wanted, raw = (
+            (parse(wanted), wanted) if isinstance(wanted, dict) else (wanted, wanted.to_dict())
+        )
+    return [*_model_findings(model, wanted, raw, tokenizer_length), *kept]
+
+
+def check_configuration(
+    raw: dict[str, Any], tokenizer_length: float | None = None
+) -> list[Finding]:
+    """Check the JSON of a config.json alone, with the rotary modules that it makes.
+
+    There are no weights: the model is built without memory. Any size takes less than a second or
+    two.
+
+    Raises:
+        UserError: a family or a rope_type that transformers does not have.
+    """
+    config = parse(raw)
+    return _model_findings(skeleton(config), config, raw, tokenizer_length)
+
+
+def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a model without weights whose rotary modules are real, on the CPU."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    for name, module in rotary_modules(model).items():
+        model.set_submodule(name, real(module, config))
+    return model.eval()
+
+
+def real(module: nn.Module, config: PreTrainedConfig) -> nn.Module:
+    """Return a rotary module that holds numbers: itself, or on meta one made anew."""
+    on_meta = any(freq_F.is_meta for freq_F in frequencies(module).values())
+    return type(module)(config) if on_meta else module
+
+
+def _model_findings(
+    model: PreTrainedModel,
+    config: PreTrainedConfig,
+    raw: dict[str, Any],
+    tokenizer_length: float | None,
+) -> list[Finding]:
+    modules = rotary_modules(model)
     if not modules:
         says = (
             "the model has no rotary module: its positions are learned, there is nothing to check"
         )
         return [Finding("rotary modules", "rope_parameters" not in raw, "none", "none", says)]
-    findings = []
-    for name, module in modules.items():
-        findings += _module_findings(name, module, config)
-    longest = getattr(pretrained.tokenizer, "model_max_length", None)
-    return [
-        *findings,
-        _logit_scale(pretrained.model),
-        *configuration_findings(config, raw, longest),
-    ]
+    found = []
+    for name, held in modules.items():
+        module = real(held, model.config)
+        for kind in frequencies(module):
+            found += _module_findings(name, module, config, kind)
+    scale = score_scale(model, config)
+    return [*found, *scale, *configuration_findings(config, raw, tokenizer_length)]
 
 
-def rotary_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Return every module that holds inverse frequencies, by its name."""
-    return {name: module for name, module in model.named_modules() if hasattr(module, "inv_freq")}
+def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """Return the configuration that the checkpoint holds, read anew, and its JSON.
 
-
-def lines(findings: Sequence[Finding]) -> list[str]:
-    """Return one line a finding, FAULT first, as they are printed."""
-    ordered = sorted(findings, key=lambda finding: finding.ok)
-    shown = [
-        (
-            f,
-            "ok   " if f.ok else "FAULT",
-            "" if f.ok else f": found {f.found}, expected {f.expected}",
-        )
-        for f in ordered
-    ]
-    return [f"{mark} {f.name}{values}; {f.says}" for f, mark, values in shown]
-
-
-def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
-    """Return the configuration that the folder holds, read anew, and its JSON.
-
-    That of a GGUF file or a run is the one as loaded.
+    That of a GGUF file is made from the file's own keys; that of a run is the one as loaded.
     """
     path = pretrained.path / "config.json"
     raw = files.read_json(path) if path.is_file() else {}
-    if "model_type" not in raw:
-        config = copy.deepcopy(pretrained.model.config)
-        return config, config.to_dict()
-    config = AutoConfig.from_pretrained(
-        pretrained.path, trust_remote_code=False, local_files_only=True
-    )
-    return config, raw
+    if "model_type" in raw:
+        return read(pretrained.path)
+    if pretrained.stated is not None:
+        return parse(pretrained.stated, pretrained.path), pretrained.stated
+    config = copy.deepcopy(pretrained.model.config)
+    return config, config.to_dict()
+
+
+def _of_the_file(pretrained: Pretrained) -> Iterator[Finding]:
+    """Yield the comparison of a GGUF file's own keys with what was made of them."""
+    if pretrained.stated is None:
+        return
+    settings, stored = gguf_header(pretrained.path)
+    for module in rotary_modules(pretrained.model).values():
+        for held_F in frequencies(module).values():
+            yield file_finding(settings, stored, held_F)
 
 
 # ------------------------------------------------------------------------------ what the model does
 
 
-def expected(
-    module: nn.Module, config: PreTrainedConfig, length: int | None = None
-) -> tuple[Float[Tensor, " F"], float]:
-    """Return the frequencies and the factor of transformers' own functions.
-
-    The factor is the one on cos and sin; the length is in tokens.
-    """
-    rope_type = config.rope_parameters["rope_type"]
-    if rope_type == "default":
-        return type(module).compute_default_rope_parameters(config)
-    return ROPE_INIT_FUNCTIONS[rope_type](config, seq_len=length)
-
-
-def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
-    """Return the frequencies that `positions` computes for the same configuration, fp64.
-
-    Raises:
-        ValueError: a scheme that `positions` does not know, or a value out of its range.
-    """
-    rope, limit = config.rope_parameters, config.max_position_embeddings
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    share = rope.get("partial_rotary_factor", 1.0)
-    width, trained = int(head_dim * share), rope.get("original_max_position_embeddings") or limit
-    scheme, options = rope["rope_type"], {}
-    match scheme:
-        case "default":
-            scheme = "rope"
-        case "linear":
-            pass
-        case "dynamic":
-            scheme, trained = "dynamic_ntk_hf", limit
-        case "yarn":
-            scheme = "yarn" if rope.get("truncate", True) else "yarn_untruncated"
-            options = {
-                "beta_fast": rope.get("beta_fast") or 32.0,
-                "beta_slow": rope.get("beta_slow") or 1.0,
-            }
-        case "llama3":
-            options = {name: rope[name] for name in ("low_freq_factor", "high_freq_factor")}
-        case "longrope":
-            options = {name: rope[name] for name in ("short_factor", "long_factor")}
-        case "proportional":
-            scheme, width, options = "p_rope", head_dim, {"p": share}
-        case other:
-            raise ValueError(f"rope_type = {other!r}: expected a scheme of positions")
-    common = {
-        "head_dim": width,
-        "theta": rope["rope_theta"],
-        "trained_length": trained,
-        "length": length,
-    }
-    freq_F = inverse_frequencies(scheme, scale=rope.get("factor") or 1.0, **common, **options)
-    return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
-
-
-def _ours_or_nothing(config: PreTrainedConfig, length: int) -> Tensor:
-    try:
-        return ours(config, length)
-    except ValueError:  # A value is out of range: then the two do not agree.
-        return torch.empty(0)
-
-
-@torch.no_grad()
-def _turned(module: nn.Module, length: int) -> tuple[Tensor, Tensor]:
-    """Return the frequencies in use at a length, and the amplitude.
-
-    The amplitude is √(cos² + sin²) of what the module returns.
-    """
-    at = torch.tensor([[0, 1, length - 1]], device=module.inv_freq.device)
-    cos, sin = module(torch.zeros(1, 1, 1, device=at.device), at)
-    return module.inv_freq.detach().float().cpu(), (
-        cos.float() ** 2 + sin.float() ** 2
-    ).sqrt().cpu()
-
-
-def _apart(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest relative difference; infinity for other shapes."""
-    if found.shape != wanted.shape:
-        return math.inf
-    found, wanted = found.double().cpu(), wanted.double().cpu()
-    return float(
-        ((found - wanted).abs() / wanted.abs().clamp(min=1e-12)).nan_to_num(math.inf).max()
-    )
-
-
-def _base(freq_F: Tensor) -> str:
-    """Describe frequencies by the base of their first two and by their last.
-
-    A reader can compare these.
-    """
-    base = float((freq_F[0] / freq_F[1]) ** len(freq_F)) if len(freq_F) > 1 else math.nan
-    return f"base {base:.6g}, last {float(freq_F[-1]):.4g}"
-
-
-def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> Iterator[Finding]:
+def _module_findings(
+    name: str, module: nn.Module, config: PreTrainedConfig, kind: str
+) -> Iterator[Finding]:
     """Yield one module's comparisons: as loaded, by length, amplitude, two computations."""
-    rope_type, limit = config.rope_parameters["rope_type"], config.max_position_embeddings
-    original = config.rope_parameters.get("original_max_position_embeddings") or limit
+    section = sections(config).get(kind)
+    name = f"{name} {kind}" if kind else name
+    if section is None:
+        says = "the module rotates, and the configuration has no section for it"
+        yield Finding(f"{name}: frequencies", False, "some", "none", says)
+        return
+    if OWN_KEY in section and computes_with(config.model_type, f'"{OWN_KEY}"'):
+        yield _of_its_own(name, module, config, kind)
+        return
+    rope_type, limit = section["rope_type"], config.max_position_embeddings
+    original = section.get("original_max_position_embeddings") or limit
     grows = rope_type in ("dynamic", "longrope")
     module = copy.deepcopy(module)  # Its buffers change with the length.
-    held, factor = module.inv_freq.detach().float().cpu(), expected(module, config)[1]
-    start = expected(module, config)[0]
+    held, (start, factor) = frequencies(module)[kind], expected(module, config, kind=kind)
     seen = (
         int(getattr(module, "max_seq_len_cached", limit))
         if rope_type == "dynamic"
         else 2 * max(original, limit)
     )
-    if grows and _apart(held, after := expected(module, config, seen)[0]) <= TOLERANCE:
+    if grows and apart(held, after := expected(module, config, seen, kind)[0]) <= TOLERANCE:
         start = after  # A longer text came before.
-    says = f"{name} holds the frequencies of rope_type {rope_type} in config.json"
-    yield Finding(
-        f"{name}: frequencies", _apart(held, start) <= TOLERANCE, _base(held), _base(start), says
-    )
+    yield _held(name, held, start, rope_type)
     within, beyond = min(original, limit), 2 * max(original, limit)
     # Beyond comes first: a short text may heal.
     lengths = [2 * beyond, within // 2, within, beyond, within // 2]
     bad, amplitudes, gap = None, [], 0.0
     for length in lengths:
-        found, amplitude = _turned(module, length)
-        wanted = expected(module, config, length if grows else None)[0]
+        found, amplitude = turned(module, length, kind)
+        wanted = expected(module, config, length if grows else None, kind)[0]
         amplitudes.append(amplitude.flatten())
-        if _apart(found, wanted) > TOLERANCE and bad is None:
+        if apart(found, wanted) > TOLERANCE and bad is None:
             bad = (length, found, wanted)
-        gap = max(gap, _apart(wanted, _ours_or_nothing(config, length)))
+        gap = max(gap, apart(wanted, ours_or_nothing(config, section, length)))
     length, found, wanted = bad or (within, found, wanted)
-    kind = "change with the length as they should" if grows else "stay the same at every length"
+    change = "change with the length as they should" if grows else "stay the same at every length"
     says = (
-        f"frequencies {kind}"
+        f"frequencies {change}"
         if bad is None
         else f"at {length} tokens the frequencies are not those of {rope_type}"
     )
-    if bad and grows and length > within and _apart(found, start) <= TOLERANCE:
+    if bad and grows and length > within and apart(found, start) <= TOLERANCE:
         says = (
             f"{rope_type} is constant: at {length} tokens the frequencies are still those of the "
             "shortest text"
         )
-    yield Finding(f"{name}: by length", bad is None, _base(found), _base(wanted), says)
-    measured = torch.cat(amplitudes)
+    yield Finding(f"{name}: by length", bad is None, base_of(found), base_of(wanted), says)
+    yield from _amplitude_and_gap(name, torch.cat(amplitudes), factor, gap)
+
+
+def _of_its_own(name: str, module: nn.Module, config: PreTrainedConfig, kind: str) -> Finding:
+    """Compare a family that computes its own frequencies with a module made anew."""
+    held, anew = (frequencies(m)[kind] for m in (module, type(module)(copy.deepcopy(config))))
+    grade = "note" if apart(held, anew) <= TOLERANCE else "fault"
+    says = f"{config.model_type} computes its own frequencies from {OWN_KEY}; other readers may not"
+    return graded(f"{name}: frequencies", grade, base_of(held), base_of(anew), says)
+
+
+def _held(name: str, held: Float[Tensor, " F"], start: Tensor, rope_type: str) -> Finding:
+    """Compare the frequencies as loaded; bf16 ones were cast with the weights."""
+    says = f"{name} holds the frequencies of rope_type {rope_type} in config.json"
+    same = apart(held, start) <= TOLERANCE
+    if not same and held.dtype != torch.float32 and apart(held, start.to(held.dtype)) <= TOLERANCE:
+        worst = float((held.double() - start.double()).abs().max())
+        says = (
+            f"{name} was cast to {str(held.dtype).removeprefix('torch.')} with the weights: "
+            f"{2047 * worst:.2g} rad off at position 2,047; keep inv_freq in float32, as "
+            "from_pretrained does"
+        )
+    return graded(
+        f"{name}: frequencies", "ok" if same else "fault", base_of(held), base_of(start), says
+    )
+
+
+def _amplitude_and_gap(name: str, measured: Tensor, factor: float, gap: float) -> Iterator[Finding]:
     worst = float(measured[(measured - factor).abs().argmax()])
     yield Finding(
         f"{name}: attention factor",
@@ -242,20 +250,3 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
         f"at most {TOLERANCE:g}",
         says,
     )
-
-
-def _logit_scale(model: PreTrainedModel) -> Finding:
-    """Compare the scale of attention logits with 1/√H.
-
-    It is a second place where a factor may be applied.
-    """
-    scales = [
-        float(module.scaling)
-        * math.sqrt(module.head_dim if hasattr(module, "head_dim") else module.head_size)
-        for module in model.modules()
-        if isinstance(getattr(module, "scaling", None), float)
-        and (hasattr(module, "head_dim") or hasattr(module, "head_size"))
-    ]
-    worst = max(scales, key=lambda scale: abs(scale - 1), default=1.0)
-    says = "logits are divided by √H and by nothing else"
-    return Finding("logit scale", abs(worst - 1) <= TOLERANCE, f"{worst:.4f}/√H", "1/√H", says)

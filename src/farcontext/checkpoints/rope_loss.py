@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from farcontext.checkpoints.load import Pretrained
-from farcontext.checkpoints.rope_check import rotary_modules
-from farcontext.checkpoints.rope_config import Finding
+from farcontext.checkpoints.rope.finding import Finding
+from farcontext.checkpoints.rope.frequencies import rotary_modules
+from farcontext.checkpoints.rope.sections import Section, sections
 from farcontext.checkpoints.token_losses import token_losses
 
 CANDIDATE_THETAS = (1e4, 1e5, 5e5, 1e6)
@@ -41,18 +42,26 @@ class Candidate:
     better: bool
 
 
+def widest(config: PreTrainedConfig) -> Section:
+    """Return the rotary settings of the layers that see farthest, in place."""
+    found = sections(config)
+    return found.get("full_attention") or next(iter(found.values()))
+
+
 @contextmanager
 def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedModel]:
     """Give a model rotary modules with other `rope_parameters` for a while.
 
-    They are built from its configuration; the old ones are put back at the end.
+    They are built from its configuration; the old ones are put back at the end. Where kinds of
+    layers have settings of their own, those of full attention change.
     """
     config = copy.deepcopy(model.config)
-    config.rope_parameters = {**config.rope_parameters, **changes}
+    widest(config).update(changes)
     held = rotary_modules(model)
     try:
         for name, module in held.items():
-            model.set_submodule(name, type(module)(config).to(module.inv_freq.device))
+            device = next(iter(module.buffers())).device
+            model.set_submodule(name, type(module)(config).to(device))
         yield model
     finally:
         for name, module in held.items():
@@ -74,7 +83,7 @@ def confirm(
     """
     if not rotary_modules(pretrained.model):
         return []
-    used = float(pretrained.model.config.rope_parameters["rope_theta"])
+    used = float(widest(pretrained.model.config)["rope_theta"])
     base = _losses(pretrained.model, tokens_BT)
     rows = []
     for theta in thetas:
