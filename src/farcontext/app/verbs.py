@@ -158,13 +158,34 @@ def probe(
     )
 
 
+@app.command()
+def rope(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint's folder, or a config.json; nothing else is read.")
+    ],
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, with vectors of cos and sin.")
+    ] = False,
+) -> None:
+    """Show what config.json alone says of a checkpoint's positions.
+
+    Wavelengths stand beside the trained length; then comes what transformers 4 and 5, vLLM,
+    llama.cpp and sglang make of the same file, with the keys and flags that make them agree.
+    """
+    from farcontext.checkpoints.unloaded import view
+
+    found = view.view(checkpoint)
+    console.print(view.as_json(found) if json else "\n".join(view.shown(found)))
+
+
 def _shape_of(checkpoint: Path, lengths: str, dtype: str | None) -> tuple[str, Any, str, str]:
     """Return a checkpoint's name and shape, the lengths and the dtype to ask for."""
-    from farcontext.checkpoints.unloaded import parameters, places
+    from farcontext.checkpoints.unloaded import counts, parameters, places
 
     path = places.config_file(checkpoint)
     config = places.text_config(path)
-    parameters.expect_counts(path, config)
+    counts.expect_counts(path, config)
     shape = parameters.shape_of(config)
     if shape is None:
         # Its import takes seconds, and most families do not need it.

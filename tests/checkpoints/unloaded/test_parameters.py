@@ -10,7 +10,7 @@ from observe import refuses
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from farcontext.app import cli
-from farcontext.checkpoints.unloaded import built, parameters, places
+from farcontext.checkpoints.unloaded import built, counts, parameters, places
 from farcontext.measure import formulas
 
 SMALL = {
@@ -195,9 +195,9 @@ def test_other_families_are_counted_on_their_class() -> None:
 def test_numbers_that_are_no_shape_are_one_line() -> None:
     for key, value in (("hidden_size", -4), ("num_attention_heads", 0), ("vocab_size", "many")):
         with refuses(f"config.json: {key} = {value!r}: expected an integer from 1 to 1e9"):
-            parameters.expect_counts("config.json", SMALL | {key: value})
+            counts.expect_counts("config.json", SMALL | {key: value})
     with refuses("num_hidden_layers = 20000: expected at most 10000"):
-        parameters.expect_counts("config.json", {"num_hidden_layers": 20_000})
+        counts.expect_counts("config.json", {"num_hidden_layers": 20_000})
     with refuses("config.json: no model can be made of it: "):
         built.shape_of(Path("config.json"), {"model_type": "nothing-known"})
 

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging
 
 from farcontext.checkpoints.headers import reading
-from farcontext.checkpoints.unloaded.parameters import Raw, windows
+from farcontext.checkpoints.unloaded.counts import Raw
+from farcontext.checkpoints.unloaded.parameters import windows
 from farcontext.checkpoints.unloaded.places import Path
 from farcontext.files import UserError
 from farcontext.measure.formulas import Shape, Size

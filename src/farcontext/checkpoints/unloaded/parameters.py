@@ -5,14 +5,11 @@ a few facts about its layers; tests hold each one's count against transformers' 
 no row here is counted on such a class without memory (`built`), which takes seconds to import.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from farcontext.files import UserError
+from farcontext.checkpoints.unloaded.counts import MOST_COUNT, NEEDED, Raw
 from farcontext.measure.formulas import Shape, Size
-
-Raw = Mapping[str, Any]  # It is the content of a config.json.
 
 
 @dataclass(frozen=True)
@@ -111,29 +108,7 @@ FAMILIES = {
     ),
     "glm4": Family(norms=4, qkv_bias=("attention_bias", True), head_dim=128),
 }
-# The formulas need these keys; where one is left out, transformers' class has its default.
-NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-NEEDED += ("intermediate_size",)
-COUNTS = (*NEEDED, "num_key_value_heads", "head_dim", "moe_intermediate_size", "num_experts")
-COUNTS += ("num_local_experts", "num_experts_per_tok", "sliding_window", "decoder_sparse_step")
-MOST_COUNT = 10**9
 USUAL_LENGTHS = (1024, 8192, 32_768, 131_072)
-
-
-def expect_counts(where: object, config: Raw) -> None:
-    """Refuse a number of a shape that is no number of things, before it is used.
-
-    Raises:
-        UserError: the file, the key and its value.
-    """
-    for key in COUNTS:
-        value = config.get(key)
-        if value is not None and not (type(value) is int and 1 <= value <= MOST_COUNT):
-            raise UserError(f"{where}: {key} = {value!r:.60}: expected an integer from 1 to 1e9")
-    if config.get("num_hidden_layers", 1) > 10_000:
-        raise UserError(
-            f"{where}: num_hidden_layers = {config['num_hidden_layers']}: expected at most 10000"
-        )
 
 
 def usual_lengths(config: Raw) -> list[int]:
