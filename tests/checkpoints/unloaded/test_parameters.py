@@ -198,6 +198,7 @@ def test_numbers_that_are_no_shape_are_one_line() -> None:
             counts.expect_counts("config.json", SMALL | {key: value})
     with refuses("num_hidden_layers = 20000: expected at most 10000"):
         counts.expect_counts("config.json", {"num_hidden_layers": 20_000})
+    counts.expect_counts("config.json", SMALL | {"num_hidden_layers": None})
     with refuses("config.json: no model can be made of it: "):
         built.shape_of(Path("config.json"), {"model_type": "nothing-known"})
 

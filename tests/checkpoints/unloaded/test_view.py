@@ -99,6 +99,9 @@ def test_what_is_no_configuration_is_one_line(tmp_path: Path) -> None:
         view.view(bare)
     with refuses("no such folder or file"):
         view.view(tmp_path / "absent" / "deeper")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with refuses("of a GGUF file, `farcontext probe FILE --rope-only` checks how it rotates"):
+        view.view(tmp_path / "model.gguf")
     path = tmp_path / "config.json"
     path.write_text("[]", encoding="utf-8")
     with refuses("config.json: expected a JSON object"):

@@ -24,7 +24,7 @@ def expect_counts(where: object, config: Raw) -> None:
         value = config.get(key)
         if value is not None and not (type(value) is int and 1 <= value <= MOST_COUNT):
             raise UserError(f"{where}: {key} = {value!r:.60}: expected an integer from 1 to 1e9")
-    if config.get("num_hidden_layers", 1) > 10_000:
+    if (config.get("num_hidden_layers") or 1) > 10_000:
         raise UserError(
             f"{where}: num_hidden_layers = {config['num_hidden_layers']}: expected at most 10000"
         )

@@ -77,7 +77,10 @@ def config_file(path: Path | str) -> Path:
     if path.is_file() and path.suffix == ".json":
         return path
     if path.is_file():
-        raise UserError(f"{path}: expected a folder with config.json, or such a file")
+        raise UserError(
+            f"{path}: expected a folder with config.json, or such a file (of a GGUF file, "
+            "`farcontext probe FILE --rope-only` checks how it rotates)"
+        )
     if not path.is_dir():
         raise UserError(f"{path}: no such folder or file: expected a folder with config.json")
     if not (path / "config.json").is_file():
