@@ -13,6 +13,7 @@ from observe import one_line, refuses
 from farcontext.checkpoints import rope_check
 from farcontext.checkpoints.rope.frequencies import frequencies, rotary_modules
 from farcontext.checkpoints.rope.sections import parse
+from farcontext.checkpoints.rope_config import configuration_findings
 from farcontext.checkpoints.unloaded import places, view
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
@@ -49,6 +50,16 @@ def test_a_card_recipe_says_which_key_widens_the_window(tmp_path: Path) -> None:
     assert '→ in config.json: {"max_position_embeddings": 131072}' in said
     assert "→ --context-length 131072" in said
     assert [finding.grade for finding in found.findings if finding.grade != "ok"] == ["note"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_outline_says_what_the_whole_class_says(name: str) -> None:
+    raw = {"vocab_size": 1000, "intermediate_size": 64} | CONFIGS[name]
+    given = view.settings_of(copy.deepcopy(raw), Path("config.json"))
+    whole = parse(copy.deepcopy(raw))
+    assert view.runtimes.read_all(raw, given) == view.runtimes.read_all(raw, whole)
+    assert view.runtimes.meant(given) == view.runtimes.meant(whole)
+    assert configuration_findings(given, raw) == configuration_findings(whole, raw)
 
 
 def test_layers_of_two_kinds_have_a_picture_each(tmp_path: Path) -> None:

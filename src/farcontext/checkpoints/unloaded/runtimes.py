@@ -157,8 +157,12 @@ def transformers_4(raw: Raw, config: PreTrainedConfig) -> Reading:
         rope_type = "longrope"
     share = raw.get("partial_rotary_factor", raw.get("rotary_pct"))
     base = raw.get("global_rope_theta") or raw.get("rope_theta") or raw.get("rotary_emb_base")
-    plain = type(config)()
-    default = _main(plain)
+    # Of an outline, whose class is not imported, the base and the share are the class's too.
+    whole = isinstance(config, PreTrainedConfig)
+    plain = type(config)() if whole else config
+    default = _main(plain) if whole else {"rope_theta": 10_000.0}
+    if not whole and family == "gpt_neox":
+        default["partial_rotary_factor"] = 0.25
     share = default.get("partial_rotary_factor") if share is None else share
     theta = base or THETA_4.get(family) or default["rope_theta"]
     section = {**scaling, "rope_type": "default" if rope_type == "mrope" else rope_type}
@@ -181,7 +185,7 @@ def transformers_4(raw: Raw, config: PreTrainedConfig) -> Reading:
 def _local_theta(raw: Raw, plain: PreTrainedConfig, theta: float) -> float:
     """Return the base of local layers: a key of its own, the family's, or that of all."""
     given = raw.get("rope_local_base_freq") or raw.get("local_rope_theta")
-    if given or plain.model_type == "olmo3":
+    if given or plain.model_type == "olmo3" or not isinstance(plain, PreTrainedConfig):
         return given or theta
     return sections(plain).get("sliding_attention", {}).get("rope_theta", theta)
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from farcontext import files
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope.finding import Finding, lines
-from farcontext.checkpoints.rope.sections import head_width, parse
+from farcontext.checkpoints.rope.outline import Outline, outline
+from farcontext.checkpoints.rope.sections import head_width
 from farcontext.checkpoints.rope_config import configuration_findings
 from farcontext.checkpoints.unloaded import agreement, places, runtimes
 from farcontext.checkpoints.unloaded.counts import expect_counts
@@ -55,7 +57,7 @@ def view(path: Path | str) -> View:
     where = places.config_file(path)
     raw = places.text_config(where)
     expect_counts(where, raw)
-    config = parse(json.loads(json.dumps(raw)), where)  # transformers tidies what it is given.
+    config = settings_of(json.loads(json.dumps(raw)), where)  # transformers tidies what it gets.
     longest = _tokenizer_length(where.parent)
     with reading(where, "its rotations cannot be computed"):
         meant = runtimes.meant(config)
@@ -65,6 +67,15 @@ def view(path: Path | str) -> View:
     head = head_width(config) if meant.rotations else 0
     name = places.named(where.parent) if where.name == "config.json" else where.stem
     return View(name, config.model_type, head, meant, compared, tuple(findings))
+
+
+def settings_of(raw: dict[str, Any], where: Path) -> Outline:
+    """Return what transformers makes of a configuration, of a plain family without its class."""
+    config = outline(raw, where)
+    if not isinstance(config, PreTrainedConfig):  # What transformers' functions ask of a class.
+        config.head_dim = head_width(config)
+        config.standardize_rope_params = lambda: None
+    return config
 
 
 def _tokenizer_length(folder: Path) -> float | None:
