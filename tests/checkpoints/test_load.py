@@ -266,7 +266,7 @@ def gguf_of_text(folder: Path) -> None:
         ),
         (
             bert,
-            r"config\.json: model_type = 'bert': "
+            r"config\.json: model_type = 'bert': a masked model, which writes no text: "
             r"expected one of llama, qwen2, qwen3, mistral, gpt2, gpt_neox",
         ),
         (text_as_weights, r"model\.safetensors: expected safetensors: "),

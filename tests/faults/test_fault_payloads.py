@@ -4,6 +4,7 @@ A slot is a place whose content can name code or a path: a key of a configuratio
 shards, a file of weights, a member of a wheel, an entry of data/sources.yaml, a source or a split.
 """
 
+import contextlib
 import os
 import pickle
 import random
@@ -204,10 +205,8 @@ OWN = {"AutoModelForCausalLM": "own.Own", "AutoConfig": "own.Own", "AutoTokenize
 @pytest.mark.parametrize(
     "values",
     [
-        {"auto_map": OWN},
-        {"auto_map": {"AutoConfig": "../outside/secret.Own"}},
-        {"auto_map": {"AutoConfig": "someone/repo--own.Own"}},
         {"inner": {"auto_map": OWN}},
+        {"inner": {"auto_map": {"AutoConfig": "../outside/secret.Own"}}},
         {"inner": [{"custom_pipelines": {"own": {"impl": "own.Own"}}}]},
         {"_attn_implementation": "someone/kernel"},
         {"attn_implementation": {"": "../outside/secret"}},
@@ -220,6 +219,22 @@ def test_code_that_a_configuration_names_is_never_run(
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # a prompt would be answered
     change(place / file, **values)
+    refused(lambda: load.load(place))
+
+
+@pytest.mark.filterwarnings("ignore:.*auto_map is not read")
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize("named", ["own.Own", "../outside/secret.Own", "someone/repo--own.Own"])
+def test_classes_that_a_configuration_names_are_never_run(
+    place: Path, file: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # a prompt would be answered
+    change(place / file, auto_map={"AutoConfig": named, "AutoModelForCausalLM": named})
+    load.load(place)  # The family is transformers' own: the place itself is what is watched.
+    change(place / file, auto_map={"AutoTokenizer": [named, named]})
+    with contextlib.suppress(UserError):
+        load.load(place)
+    change(place / "config.json", model_type="own")
     refused(lambda: load.load(place))
 
 

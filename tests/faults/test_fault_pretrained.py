@@ -84,7 +84,6 @@ OWN = {
 @pytest.mark.parametrize(
     ("name", "change", "key"),
     [
-        ("config.json", {"auto_map": OWN}, "auto_map"),
         ("config.json", {"model_type": "own", "auto_map": OWN}, "auto_map"),
         ("config.json", {"text_config": {"auto_map": OWN}}, "auto_map"),
         (
@@ -92,8 +91,8 @@ OWN = {
             {"custom_pipelines": {"own": {"impl": "modeling_own.Own"}}},
             "custom_pipelines",
         ),
-        ("tokenizer_config.json", {"auto_map": OWN}, "auto_map"),
-        ("generation_config.json", {"auto_map": OWN}, "auto_map"),
+        ("tokenizer_config.json", {"inner": {"auto_map": OWN}}, "auto_map"),
+        ("generation_config.json", {"inner": [{"auto_map": OWN}]}, "auto_map"),
         (
             "config.json",
             {"_attn_implementation_internal": "someone/kernel"},
@@ -110,6 +109,27 @@ def test_fault_77_code_of_the_folder_is_refused_by_file_and_key(
     before = files.read_json(folder / name)
     files.write_json(folder / name, before | change)
     refused(folder, rf"{name}: {key}.*: names code")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_fault_77_code_beside_a_class_of_transformers_is_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # a prompt would be answered
+    files.write_json(folder / name, files.read_json(folder / name) | {"auto_map": OWN})
+    with pytest.warns(UserWarning, match=rf"{name}: auto_map is not read"):
+        load.load(folder)
+    assert not (folder.parent / "mark").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*auto_map is not read")
+def test_fault_77_a_tokenizer_of_its_own_is_not_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    path = folder / "tokenizer_config.json"
+    files.write_json(path, files.read_json(path) | {"auto_map": OWN, "tokenizer_class": None})
+    refused(folder, "its tokenizer cannot be loaded")
 
 
 @pytest.fixture

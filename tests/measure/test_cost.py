@@ -252,13 +252,42 @@ def test_bad_values_are_one_line() -> None:
         formulas.size_of(cost.shape("test", kind="lstm", **SHAPE))
 
 
-def test_without_a_published_model_the_message_names_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_fitted_model_what_formulas_know_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with refuses("efficient_attention.coefficients.csv: expected the fitted cost model here"):
-        cost.published()
+    assert cost.published() is not None  # It is that of the checkout the package stands in.
+    monkeypatch.setattr(cost, "CHECKOUT", tmp_path)
+    assert cost.published() is None
+    code, out, _ = said(monkeypatch, capsys, "1024", "--layers", "2", "--width", "64")
+    assert code == 0 and "nan" not in out and "KV cache" in out
+    assert out.splitlines()[-1].startswith("– : not known here")
+    config = cost.shape("test", **SHAPE)
+    row = cost.estimate(config, [64], None, rate=1e9).iloc[0]
+    assert math.isnan(row["inference_bytes"]) and row["inference_seconds"] > 0
+
+
+def test_weights_count_in_the_dtype_that_they_are_stored_in() -> None:
+    config = cost.shape("test", **SHAPE)
+    full, four = (
+        cost.memory_terms(config, cost.Work("inference", 8, stored=b))["weights"] for b in (4, 0.5)
+    )
+    assert full == 8 * four == 4 * formulas.size_of(config).parameters
+    assert "GiB in int4" in cost.lines(config, cost.estimate(config, [8], ones()), "int4")[0]
+    half, four = (cost.estimate(config, [8], ones(), dtype=d) for d in ("bfloat16", "int4"))
+    assert half["kv_cache_bytes"][0] == four["kv_cache_bytes"][0]
+    assert half["inference_bytes"][0] - four["inference_bytes"][0] == pytest.approx(
+        1.5 * formulas.size_of(config).parameters
+    )
+
+
+def test_a_shape_by_hand_has_mlp_width_and_an_untied_output(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    eight = ("--layers", "32", "--width", "4096", "--heads", "32", "--kv-heads", "8")
+    eight += ("--vocabulary", "128256", "--mlp-width", "14336", "--untied", "--dtype", "bfloat16")
+    code, out, _ = said(monkeypatch, capsys, "8192", *eight)
+    assert code == 0 and "8,030.3 M parameters, 14.96 GiB in bfloat16" in out
 
 
 def test_the_usual_width_of_the_mlp_is_eight_thirds() -> None:
@@ -327,7 +356,7 @@ def test_the_command_prints_a_line_a_length_marked_as_computed(
         (("1024", "--width", "100", "--heads", "3"), "expected heads to divide width"),
         (("1024", "--layers", "0"), "layers = 0: expected an integer ≥ 1"),
         (("1024", "--backend", "flash"), "expected auto, sdpa, reference"),
-        (("1024", "--dtype", "int8"), "float32, bfloat16"),
+        (("1024", "--dtype", "int3"), "float32, bfloat16"),
         (("1024", "--kind", "lstm"), "expected encoder or decoder"),
         (("1k",), "lengths = 1k: expected tokens"),
         (("1024", "--batch", "0"), "batch = 0: expected at least 1"),

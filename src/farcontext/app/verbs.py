@@ -158,53 +158,6 @@ def probe(
     )
 
 
-@app.command()
-def cost(
-    lengths: Annotated[str, typer.Argument(help="Tokens, as 1024,8192,65536.")],
-    *,
-    kind: Annotated[str, typer.Option(help="encoder or decoder.")] = "decoder",
-    layers: Annotated[int, typer.Option(help="L.")] = 12,
-    width: Annotated[int, typer.Option(help="D.")] = 768,
-    heads: Annotated[int | None, typer.Option(help="N; default: D / 64, at least 1.")] = None,
-    kv_heads: Annotated[int | None, typer.Option(help="G; default: N.")] = None,
-    vocabulary: Annotated[int, typer.Option(help="V.")] = 32_768,
-    window: Annotated[
-        int | None,
-        typer.Option(help="Local layers see |i - j| < this; each third is global."),
-    ] = None,
-    backend: Annotated[str, typer.Option(help="auto, sdpa or reference (plain).")] = "auto",
-    batch: Annotated[int, typer.Option(help="Rows.")] = 1,
-    dtype: Annotated[
-        str, typer.Option(help="float32 or bfloat16: of activations and cache.")
-    ] = "float32",
-    tflops: Annotated[
-        float | None, typer.Option(help="TFLOP/s reached: time for such a machine, not ours.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
-    ] = False,
-) -> None:
-    """Compute what a model would cost.
-
-    The answer has memory and time of a training step and a forward pass, and the KV cache.
-    """
-    from farcontext.measure import cost
-
-    shape = {
-        "layers": layers,
-        "width": width,
-        "heads": max(1, width // 64) if heads is None else heads,
-        "kv_heads": kv_heads,
-        "vocab_size": vocabulary,
-    }
-    local = {"window": window, "global_every": 3} if window is not None else {}
-    config = cost.shape("cost", kind=kind, **shape, **local)
-    rate = None if tflops is None else tflops * 1e12
-    options = {"rows": batch, "backend": backend, "dtype": dtype, "rate": rate}
-    found = cost.estimate(config, cost.lengths_of(lengths), cost.published(), **options)
-    console.print(cost.as_json(config, found) if json else "\n".join(cost.lines(config, found)))
-
-
 def _checkpoint(given: Path | None) -> Path:
     """Return the folder of a checkpoint: the embedded one where none is given."""
     return given or files.project() / "build" / "smollm2"

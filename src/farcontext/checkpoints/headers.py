@@ -59,6 +59,9 @@ def reading(where: Path, what: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         said = one_line(error)[:300] or type(error).__name__
+        if isinstance(error, KeyError) and error.args:  # Its text is a key, in quotes.
+            said = one_line(error.args[0])[:300]
+            said = f"expected the key {said}" if said.isidentifier() else said
         raise UserError(f"{where}: {what}: {said}") from error
 
 

@@ -27,6 +27,7 @@ from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope import gguf, sections
 from farcontext.checkpoints.rope.readers import for_every_reader, write_window
+from farcontext.checkpoints.unloaded import places
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder
@@ -67,7 +68,7 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
             weights that the architecture lacks or leaves at random, a model of ours that Llama
             cannot express, or whose tokenizer or configuration is not what it was trained with.
     """
-    path = Path(path)
+    path = places.located(path)
     if dtype not in DTYPES:
         raise UserError(f"dtype = {dtype}: expected one of {', '.join(DTYPES)}")
     if path.suffix == ".gguf" and path.is_file():
@@ -85,6 +86,7 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) == 1:
         return _load_gguf(ggufs[0], DTYPES[dtype])
+    places.refuse_adapter(path)
     found = f"{len(ggufs)} GGUF files" if ggufs else "neither config.json nor a GGUF file"
     raise UserError(f"{path}: {found}: expected config.json or one GGUF file")
 
@@ -115,7 +117,7 @@ def convert_gguf(source: Path, out: Path) -> None:
 
 def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     where = folder / "config.json"
-    refusals.expect_family(where, config.get("model_type"))
+    refusals.expect_family(where, config.get("model_type"), config)
     given = validate(refusals.Configuration, config, str(where))
     stored = headers.safetensors_header(refusals.weights_of(folder, config))
     refusals.expect_tokenizer(folder)
@@ -123,7 +125,8 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
         headers.expect_layers(where, *given.layers, stored)
     parsed = sections.parse(config, where)
     model = _model(folder, parsed, stored, dtype, use_safetensors=True)
-    return Pretrained(model, tokenizer_of(folder, embeddings(model)), folder.resolve().name, folder)
+    tokenizer = tokenizer_of(folder, embeddings(model))
+    return Pretrained(model, tokenizer, places.named(folder), folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
@@ -203,15 +206,16 @@ def _model(
     logging.disable_progress_bar()
     refusals.expect_family(where, config.model_type)
     validate(refusals.Configuration, config.to_dict(), str(where))
+    attention = _attention_of(config)
     with reading(where, "cannot be loaded"), torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        built = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     headers.expect_weights(where, built, stored)
     with reading(where, "cannot be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
             where if where.is_dir() else where.parent,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # They are refused below, with both shapes.
             **LOCALLY,
@@ -256,5 +260,14 @@ def embeddings(model: PreTrainedModel) -> int:
     return len(model.get_input_embeddings().weight)
 
 
+def _attention_of(config: PreTrainedConfig) -> str:
+    """Return sdpa, or eager for a family whose scores that cannot compute (Gemma 2's, ALiBi)."""
+    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
 def _still(model: PreTrainedModel) -> PreTrainedModel:
+    if model.base_model is model and hasattr(model, "model"):
+        # Llama 4's text class names its base model otherwise than it stores it.
+        model.base_model_prefix = "model"
     return model.eval().requires_grad_(False)

@@ -4,20 +4,25 @@ That is code, pickles, names that lead out of the folder, and values of a config
 model has.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from farcontext import files
+from farcontext.checkpoints.unloaded.families import FAMILIES, TEXT_PARTS, WHY_NOT
+from farcontext.checkpoints.unloaded.places import refuse_adapter
 from farcontext.files import UserError
 from farcontext.schema import Count, Positive, Share, validate
 
-# They are values of model_type.
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox")
 CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
-FROM_ELSEWHERE = ("auto_map", "custom_pipelines")  # These keys name code, so any value is refused.
+# These keys name code of the folder, which is never run: any value is refused. But auto_map at the
+# top of a file, with a family that is transformers' own, is passed over with a note.
+AUTO_MAP = "auto_map"
+FROM_ELSEWHERE = (AUTO_MAP, "custom_pipelines")
 # A value with "/" names a repository.
 IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "experts_implementation")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -86,7 +91,8 @@ class Configuration(_Section):
     vocab_size: Count = 1
     max_position_embeddings: Count = 1
     n_positions: Count = 1
-    sliding_window: Count | None = None
+    kv_lora_rank: Count | None = None
+    sliding_window: Annotated[int, Field(ge=0)] | None = None  # 0 is Qwen2-MoE's none.
     use_sliding_window: bool = False
     rms_norm_eps: Positive = 1.0
     layer_norm_eps: Positive = 1.0
@@ -119,6 +125,7 @@ class Configuration(_Section):
                 "number of heads for each key"
             )
         shaped = {"hidden_size", "num_attention_heads"} <= given and not self.head_dim
+        shaped = shaped and self.kv_lora_rank is None  # Latent attention has widths of its own.
         if shaped and self.hidden_size % (2 * heads):
             raise ValueError(
                 f"hidden_size = {self.hidden_size}, num_attention_heads = {heads}: expected "
@@ -148,7 +155,7 @@ class TokenizerSettings(_Section):
 
 
 def configuration(folder: Path) -> dict:
-    """Return config.json; refuse code and names that lead outside.
+    """Return config.json without keys that name code; refuse names that lead outside.
 
     Raises:
         UserError: the file, the key, and what was expected.
@@ -156,21 +163,31 @@ def configuration(folder: Path) -> dict:
     config = files.read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"{folder / 'config.json'}: expected a JSON object")
+    known = config.get("model_type") in FAMILIES
     for path in (folder / name for name in CONFIGS):
         if path.is_file():
-            for key, value in _settings(files.read_json(path)):
+            for key, value in _settings(_without_own_classes(path, known)):
                 _refuse_code(path, key, value)
     for key, value in _settings(config):
         if key == CHOSEN_WEIGHTS and value is not None:
             _expect_own_weights(
                 folder, folder / "config.json", key, value, (".safetensors", SHARDS)
             )
-    if (folder / "adapter_config.json").exists():
-        raise UserError(
-            f"{folder / 'adapter_config.json'}: expected whole weights, not an adapter to another "
-            "model"
-        )
-    return config
+    refuse_adapter(folder)
+    return {key: value for key, value in config.items() if key != AUTO_MAP}
+
+
+def _without_own_classes(path: Path, known: bool) -> object:
+    """Return a file's content without its auto_map, where transformers has the family's class."""
+    content = files.read_json(path)
+    if not known or not isinstance(content, dict) or AUTO_MAP not in content:
+        return content
+    warnings.warn(
+        f"{path}: {AUTO_MAP} is not read: its class is transformers' own, and no code of a "
+        "checkpoint is run",
+        stacklevel=2,
+    )
+    return {key: value for key, value in content.items() if key != AUTO_MAP}
 
 
 def _settings(value: object) -> Iterator[tuple[str, object]]:
@@ -186,8 +203,8 @@ def _settings(value: object) -> Iterator[tuple[str, object]]:
 def _refuse_code(path: Path, key: str, value: object) -> None:
     if key in FROM_ELSEWHERE:
         raise UserError(
-            f"{path}: {key}: names code of its own: expected a model of transformers' own, "
-            f"without {key}"
+            f"{path}: {key}: names code of its own, which is not run: expected a family of "
+            f"transformers' own, without {key}"
         )
     named = (
         [value]
@@ -203,12 +220,17 @@ def _refuse_code(path: Path, key: str, value: object) -> None:
         )
 
 
-def expect_family(where: Path, model_type: object) -> None:
-    """Refuse a model_type that is not one of FAMILIES."""
-    if model_type not in FAMILIES:
-        raise UserError(
-            f"{where}: model_type = {model_type!r:.60}: expected one of {', '.join(FAMILIES)}"
-        )
+def expect_family(where: Path, model_type: object, config: Mapping[str, Any] | None = None) -> None:
+    """Refuse a model_type that is not one of FAMILIES; the line says why where that is known."""
+    if model_type in FAMILIES:
+        return
+    said = f"{where}: model_type = {model_type!r:.60}: "
+    if model_type in TEXT_PARTS or isinstance((config or {}).get("vision_config"), dict):
+        part = TEXT_PARTS.get(str(model_type), "a family of text")
+        raise UserError(f"{said}a model with images: expected its text part alone, {part}")
+    if why := WHY_NOT.get(str(model_type)):
+        raise UserError(f"{said}{why}: expected one of {', '.join(FAMILIES)}")
+    raise UserError(f"{said}expected one of {', '.join(FAMILIES)}")
 
 
 def expect_tokenizer(folder: Path) -> None:
@@ -217,6 +239,8 @@ def expect_tokenizer(folder: Path) -> None:
         raise UserError(
             f"{folder}: no tokenizer: expected {TOKENIZERS[0]} (or {' or '.join(TOKENIZERS[1:])})"
         )
+    if not (folder / TOKENIZERS[0]).is_file():
+        _expect_a_reader(folder / TOKENIZERS[1])
     if not (path := folder / "tokenizer_config.json").is_file():
         return
     validate(TokenizerSettings, files.read_json(path), str(path))
@@ -227,6 +251,20 @@ def expect_tokenizer(folder: Path) -> None:
                     raise UserError(
                         f"{path}: {key} = {name!r:.60}: expected a file in the same folder"
                     )
+
+
+def _expect_a_reader(path: Path) -> None:
+    """Refuse a tokenizer.model that no installed package reads; the line names the package."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:  # The protobuf of sentencepiece begins with its first field.
+        package = "sentencepiece" if stream.read(1) == b"\n" else "tiktoken"
+    if find_spec(package) is None:
+        raise UserError(
+            f"{path}: a model of {package}, which is not installed: expected tokenizer.json beside "
+            f"it (pip install {package}, then AutoTokenizer.from_pretrained(FOLDER)"
+            ".save_pretrained(FOLDER) writes it)"
+        )
 
 
 def weights_of(folder: Path, config: dict) -> list[Path]:
@@ -245,8 +283,13 @@ def weights_of(folder: Path, config: dict) -> list[Path]:
     if first.is_file():
         return [first]
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    held = f"{pickles[0]} is a pickle, which can run code" if pickles else "no weights"
-    raise UserError(f"{folder}: {held}: expected model.safetensors")
+    if not pickles:
+        raise UserError(f"{folder}: no weights: expected model.safetensors")
+    raise UserError(
+        f"{folder}: {pickles[0]} is a pickle, which can run code: expected model.safetensors; if "
+        "you trust it, AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OTHER) of "
+        "transformers writes that"
+    )
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:

@@ -34,10 +34,26 @@ def token_losses(
     wanted_T = tokens_T[1:]
     if last is not None:
         hidden_TD, wanted_T = hidden_TD[-last:], wanted_T[-last:]
-    output = model.get_output_embeddings()
     slices = zip(hidden_TD.split(SLICE), wanted_T.split(SLICE), strict=True)
-    losses = [F.cross_entropy(output(x).float(), wanted, reduction="none") for x, wanted in slices]
+    losses = [F.cross_entropy(scores_of(model, x), w, reduction="none") for x, w in slices]
     return numbers(torch.cat(losses).cpu())
+
+
+def scores_of(model: PreTrainedModel, hidden_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T V"]:
+    """Return a model's scores of the next token, fp32, from its last hidden states.
+
+    What some families do to their scores is done here too: Granite divides them, Cohere multiplies
+    them, Gemma 2 squeezes them by a tanh.
+    """
+    config = model.config
+    scores = model.get_output_embeddings()(hidden_TD)
+    if divisor := getattr(config, "logits_scaling", None):
+        scores = scores / divisor
+    if factor := getattr(config, "logit_scale", None):
+        scores = scores * factor
+    if most := getattr(config, "final_logit_softcapping", None):
+        scores = torch.tanh(scores / most) * most
+    return scores.float()
 
 
 def numbers(scores: Tensor) -> Tensor:

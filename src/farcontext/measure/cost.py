@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from farcontext import files
 from farcontext.files import UserError
 from farcontext.measure.formulas import (
     BACKWARD,
+    Shape,
     attention_flop,
     flop,
     kv_cache_bytes,
@@ -38,7 +40,12 @@ BACKENDS = ("auto", "sdpa", "reference")
 # A model of this shape is built, without memory; its tensors and sums have to stay numbers.
 MOST = {"layers": 10**4, "width": 10**8, "vocab_size": 10**9, "mlp_width": 10**9}
 MOST |= {"batch": 10**12, "length": 10**8, "rate": 1e30}
-ELEMENT = {"float32": 4, "bfloat16": 2}  # An element has so many bytes.
+# An activation and a number in the cache have so many bytes.
+ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 2, "int4": 2}
+# A weight has so many; those of quantised ones are without the scales of their blocks.
+WEIGHT = ELEMENT | {"int8": 1.0, "int4": 0.5}
+# The checkout that this package stands in, where it was installed from one.
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 Kind = Literal["training", "inference"]
 
@@ -69,9 +76,11 @@ class Work:
     length: int
     rows: int = 1
     backend: str = "auto"
-    element: int = 4  # An activation has so many bytes; weights, gradients and moments are fp32.
+    element: int = 4  # An activation has so many bytes.
+    # So has a weight at inference. In training, weights, gradients and moments are fp32.
+    stored: float = 4.0
 
-    def scored(self, config: ModelConfig) -> int:
+    def scored(self, config: ModelConfig | Shape) -> int:
         """Return the number of positions whose logits are computed."""
         # An encoder in training scores the 30 % masked ones, a decoder all.
         tokens = self.rows * self.length
@@ -82,7 +91,7 @@ class Work:
         )
 
 
-def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
+def _paths(config: ModelConfig | Shape, work: Work) -> list[tuple[int, Pattern, str]]:
     """Return (layers, pattern, path) for each pattern that some layers have.
 
     A path is reference, fused (nothing built), masked (a dense mask) or local.
@@ -100,7 +109,7 @@ def _paths(config: ModelConfig, work: Work) -> list[tuple[int, Pattern, str]]:
     return found
 
 
-def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
+def memory_terms(config: ModelConfig | Shape, work: Work) -> dict[str, float]:
     """Return the bytes of each thing that memory holds.
 
     Formulas give them; the fit finds how often each is held at the peak. weights: with gradient and
@@ -115,7 +124,7 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     activations = b * tokens * (7 * D + 3 * GH + parts * config.mlp_width)
     terms = {
         "constant": float(1 << 20),
-        "weights": (16.0 if work.kind == "training" else 4.0) * size_of(config).parameters,
+        "weights": (16.0 if work.kind == "training" else work.stored) * size_of(config).parameters,
         "layers": kept * activations,
         "layer": activations,
         "scores": 0.0,
@@ -142,7 +151,7 @@ def memory_terms(config: ModelConfig, work: Work) -> dict[str, float]:
     return terms
 
 
-def time_terms(config: ModelConfig, work: Work) -> dict[str, float]:
+def time_terms(config: ModelConfig | Shape, work: Work) -> dict[str, float]:
     """Return the FLOPs and bytes that take time, by part."""
     training = work.kind == "training"
     forward = flop(config, work.length, work.rows, work.scored(config))
@@ -211,33 +220,35 @@ def from_frame(frame: pd.DataFrame) -> Coefficients:
     }
 
 
-def published() -> Coefficients:
-    """Return the published coefficients.
+def published() -> Coefficients | None:
+    """Return the published coefficients, None where there are none.
 
-    Raises:
-        UserError: none are published yet.
+    They are those of the project around the working folder, else those of the checkout that this
+    package was installed from.
     """
-    path = files.project() / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
-    if not path.is_file():
-        raise UserError(
-            f"{path}: expected the fitted cost model here (dvc repro study@{STUDY}; "
-            "farcontext publish)"
-        )
-    return from_frame(pd.read_csv(path))
+    try:
+        places = [files.project(), CHECKOUT]
+    except UserError:
+        places = [CHECKOUT]
+    for place in places:
+        path = place / "results" / "laptop" / STUDY / "tables" / f"{STUDY}.{TABLE}.csv"
+        if path.is_file():
+            return from_frame(pd.read_csv(path))
+    return None
 
 
 def lengths_of(text: str) -> list[int]:
     """Read lengths such as 1024,8192, or raise UserError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,15}", part) and int(part) for part in parts):
-        raise UserError(f"lengths = {text:.60}: expected tokens, as 1024,8192")
+        raise UserError(f"lengths = {text:.60}: expected tokens, as 1024,8192, or a folder")
     return [int(part) for part in parts]
 
 
 def estimate(
-    config: ModelConfig,
+    config: ModelConfig | Shape,
     lengths: Sequence[int],
-    coefficients: Coefficients,
+    coefficients: Coefficients | None,
     *,
     rows: int = 1,
     backend: str = "auto",
@@ -248,9 +259,11 @@ def estimate(
 
     Nothing is measured here. Columns: length, training_bytes, training_seconds (a step),
     inference_bytes, inference_seconds (a forward pass that scores the last tokens), kv_cache_bytes,
-    training_flop, attention_share (of forward FLOPs).
+    training_flop, attention_share (of forward FLOPs). Without coefficients, bytes are unknown, and
+    seconds too unless `rate` is given.
 
     Args:
+        dtype: that of weights, activations and cache; of weights alone if it is int8 or int4.
         rate: FLOP/s reached; time is then FLOPs by this, without the fitted machine. Without it,
             time is that of the machine and fp32 that were measured, and unknown (NaN) in bf16.
             Memory in bf16 counts activations at two bytes and was not measured.
@@ -277,13 +290,16 @@ def estimate(
         forward = flop(config, length, rows)
         row: dict[str, float] = {"length": length}
         for kind in ("training", "inference"):
-            work = Work(kind, length, rows, backend, ELEMENT[dtype])
-            row[f"{kind}_bytes"] = predict(coefficients["memory", kind], memory_terms(config, work))
+            work = Work(kind, length, rows, backend, ELEMENT[dtype], WEIGHT[dtype])
+            row[f"{kind}_bytes"] = math.nan
+            if coefficients:
+                terms = memory_terms(config, work)
+                row[f"{kind}_bytes"] = predict(coefficients["memory", kind], terms)
             done = flop(config, length, rows, work.scored(config))
             total = training_flop(done) if kind == "training" else sum(done.values())
             if rate is not None:
                 row[f"{kind}_seconds"] = total / rate
-            elif dtype == "float32":
+            elif dtype == "float32" and coefficients:
                 row[f"{kind}_seconds"] = predict(
                     coefficients["time", kind], time_terms(config, work)
                 )
@@ -297,12 +313,14 @@ def estimate(
     return pd.DataFrame(found)
 
 
-def lines(config: ModelConfig, found: pd.DataFrame) -> list[str]:
+def lines(config: ModelConfig | Shape, found: pd.DataFrame, dtype: str = "float32") -> list[str]:
     """Return what `estimate` found as a table for a terminal."""
-    said = [f"computed, not measured: {size_of(config).parameters / 1e6:,.1f} M parameters"]
-    said.append(
-        f"{'tokens':>9}  {'training step':>22}  {'forward pass':>22}  {'KV cache':>10}  attention"
-    )
+    count = size_of(config).parameters
+    held = WEIGHT[dtype] * count / 2**30
+    said = [
+        f"computed, not measured: {count / 1e6:,.1f} M parameters, {held:,.2f} GiB in {dtype}",
+        f"{'tokens':>9}  {'training step':>22}  {'forward pass':>22}  {'KV cache':>10}  attention",
+    ]
     for _, row in found.iterrows():
         both = (
             (row[f"{kind}_bytes"] / 2**30, row[f"{kind}_seconds"])
@@ -313,10 +331,14 @@ def lines(config: ModelConfig, found: pd.DataFrame) -> list[str]:
         said.append(
             f"{row['length']:9.0f}  {'  '.join(kinds)}  {cache:6.2f} GiB  {share:.0%} of FLOPs"
         )
-    return [line.replace("nan s", " –  ") for line in said]
+    if found["inference_bytes"].isna().all():
+        said.append("– : not known here; the fitted cost model stands in farcontext's checkout")
+    return [line.replace("nan s", " –  ").replace("nan GiB", "  –    ") for line in said]
 
 
-def as_json(config: ModelConfig, found: pd.DataFrame) -> str:
+def as_json(config: ModelConfig | Shape, found: pd.DataFrame, dtype: str = "float32") -> str:
     """Return what `estimate` found as one JSON object; unknown is null."""
     rows = json.loads(found.to_json(orient="records", double_precision=15))
-    return json.dumps({"computed": True, "parameters": size_of(config).parameters, "lengths": rows})
+    count = size_of(config).parameters
+    held = {"parameters": count, "weights": dtype, "weights_bytes": int(WEIGHT[dtype] * count)}
+    return json.dumps({"computed": True, **held, "lengths": rows})

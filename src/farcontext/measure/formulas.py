@@ -42,19 +42,6 @@ def score_bytes(rows: int, heads: int, T: int, S: int, element: int) -> int:
     return element * rows * heads * T * S
 
 
-def kv_cache_bytes(config: ModelConfig, length: int, rows: int = 1, element: int = 2) -> int:
-    """Return the bytes of the keys and values kept for generation: 2·L·G·H·T·B·b."""
-    return (
-        2
-        * config.layers
-        * (config.kv_heads or config.heads)
-        * config.head_width
-        * length
-        * rows
-        * element
-    )
-
-
 @dataclass(frozen=True)
 class Size:
     """The part of a model's shape that the formulas need."""
@@ -63,13 +50,59 @@ class Size:
     matrices: int  # So many trained numbers are in the matrices of the layers.
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A model that is not one of ours, in the names of ModelConfig.
+
+    Its numbers are counted elsewhere, so none is built here. With experts, `mlp_width` and
+    `size.matrices` are those that one token passes through.
+    """
+
+    size: Size
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    mlp_width: int
+    mlp: str = "swiglu"
+    kind: str = "decoder"
+    window: int | None = None
+    local: tuple[bool, ...] = ()  # Whether a layer sees the window alone; empty: none does.
+    # A token leaves so many numbers in a layer's cache; None: its keys and its values.
+    cached: int | None = None
+
+    def is_global(self, layer: int) -> bool:
+        """Return whether a layer sees the whole pattern, not a band alone."""
+        return not (self.local and self.local[layer])
+
+
+def kv_cache_bytes(
+    config: ModelConfig | Shape, length: int, rows: int = 1, element: int = 2
+) -> int:
+    """Return the bytes of the keys and values kept for generation: 2·L·G·H·T·B·b.
+
+    In a layer of a foreign model that sees a window alone, T is at most the window.
+    """
+    each = 2 * (config.kv_heads or config.heads) * config.head_width
+    kept = config.layers * length
+    if isinstance(config, Shape):
+        each = config.cached or each
+        shorter = min(length, config.window or length)
+        kept -= sum(config.local) * (length - shorter)
+    return each * kept * rows * element
+
+
 @lru_cache
-def size_of(config: ModelConfig) -> Size:
+def size_of(config: ModelConfig | Shape) -> Size:
     """Count a model's numbers on one that takes no memory.
 
     Raises:
         UserError: neither an encoder nor a decoder.
     """
+    if isinstance(config, Shape):
+        return config.size
     if config.kind not in ("encoder", "decoder"):
         raise UserError(f"kind = {config.kind}: expected encoder or decoder")
     with torch.device("meta"):
@@ -78,7 +111,7 @@ def size_of(config: ModelConfig) -> Size:
     return Size(num_parameters(model), matrices)
 
 
-def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
+def patterns(config: ModelConfig | Shape) -> list[tuple[int, Pattern]]:
     """Return (layers, pattern) for each pattern that some layers have."""
     causal, L = config.kind == "decoder", config.layers
     # A layer sees everything, everything before, or a band.
@@ -91,7 +124,7 @@ def patterns(config: ModelConfig) -> list[tuple[int, Pattern]]:
 
 
 def flop(
-    config: ModelConfig, length: int, rows: int = 1, scored: int | None = None
+    config: ModelConfig | Shape, length: int, rows: int = 1, scored: int | None = None
 ) -> dict[str, float]:
     """Return the forward FLOPs by part: attention, layers' matrices and the output."""
     tokens = rows * length
@@ -109,7 +142,7 @@ def training_flop(forward: Mapping[str, float]) -> float:
     return (1 + BACKWARD) * forward["attention"] + 3 * (forward["layers"] + forward["output"])
 
 
-def break_even(config: ModelConfig) -> float:
+def break_even(config: ModelConfig | Shape) -> float:
     """Return T at which attention's forward FLOPs equal all others'."""
     others = 2 * (size_of(config).matrices + config.vocab_size * config.width)
     # A token takes so many FLOPs for each that it sees.
