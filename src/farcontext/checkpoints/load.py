@@ -6,19 +6,10 @@ transformers reads the first two, after `refusals` and `headers` have seen what 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from tokenizers import Tokenizer as BPETokenizer
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers import PreTrainedTokenizerFast as WrappedTokenizer
-from transformers.utils import logging
 
 from farcontext import files
 from farcontext.checkpoints import headers, refusals
@@ -32,6 +23,9 @@ from farcontext.train import checkpoint, kept
 from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder
 
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
 LOCALLY = {"trust_remote_code": False, "local_files_only": True}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -43,8 +37,8 @@ class Pretrained:
     The model is in evaluation mode, without gradients, with sdpa attention.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     name: str
     path: Path
 
@@ -158,21 +152,28 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     return Pretrained(_still(model), tokens, folder.name, folder)
 
 
-def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
+def wrapped(tokenizer: BPETokenizer) -> "PreTrainedTokenizerFast":
     """Return a tokenizer of ours as transformers' class.
 
     It can be saved beside a model; SPECIAL stay special.
     """
-    return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL)
+    )
 
 
 def _model(
     named: Path, folder: Path, stored: dict[str, headers.Stored], dtype: torch.dtype, **how: object
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Let transformers load weights; `named` stands in messages.
 
     The model is first built without memory, and held against the header of its weights.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     gguf = {"gguf_file": how["gguf_file"]} if "gguf_file" in how else {}
@@ -204,8 +205,10 @@ def _model(
 
 
 def _tokenizer(
-    named: Path, folder: Path, model: PreTrainedModel, **how: object
-) -> PreTrainedTokenizerBase:
+    named: Path, folder: Path, model: "PreTrainedModel", **how: object
+) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     with reading(named, "its tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCALLY, **how)
         added = tokenizer.get_added_vocab()
@@ -221,10 +224,10 @@ def _tokenizer(
     return tokenizer
 
 
-def embeddings(model: PreTrainedModel) -> int:
+def embeddings(model: "PreTrainedModel") -> int:
     """Return how many tokens a model can read."""
     return len(model.get_input_embeddings().weight)
 
 
-def _still(model: PreTrainedModel) -> PreTrainedModel:
+def _still(model: "PreTrainedModel") -> "PreTrainedModel":
     return model.eval().requires_grad_(False)

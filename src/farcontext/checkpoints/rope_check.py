@@ -10,17 +10,19 @@ module (GPT-2) is said to have none.
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from farcontext import files
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope_config import TOLERANCE, Finding, configuration_findings, how_often
 from farcontext.nn.positions import inverse_frequencies
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def check(pretrained: Pretrained) -> list[Finding]:
@@ -50,7 +52,7 @@ def check(pretrained: Pretrained) -> list[Finding]:
     ]
 
 
-def rotary_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+def rotary_modules(model: "PreTrainedModel") -> dict[str, nn.Module]:
     """Return every module that holds inverse frequencies, by its name."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "inv_freq")}
 
@@ -69,11 +71,13 @@ def lines(findings: Sequence[Finding]) -> list[str]:
     return [f"{mark} {f.name}{values}; {f.says}" for f, mark, values in shown]
 
 
-def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
+def _on_disk(pretrained: Pretrained) -> tuple["PreTrainedConfig", dict]:
     """Return the configuration that the folder holds, read anew, and its JSON.
 
     That of a GGUF file or a run is the one as loaded.
     """
+    from transformers import AutoConfig
+
     path = pretrained.path / "config.json"
     raw = files.read_json(path) if path.is_file() else {}
     if "model_type" not in raw:
@@ -89,19 +93,21 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict]:
 
 
 def expected(
-    module: nn.Module, config: PreTrainedConfig, length: int | None = None
+    module: nn.Module, config: "PreTrainedConfig", length: int | None = None
 ) -> tuple[Float[Tensor, " F"], float]:
     """Return the frequencies and the factor of transformers' own functions.
 
     The factor is the one on cos and sin; the length is in tokens.
     """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     rope_type = config.rope_parameters["rope_type"]
     if rope_type == "default":
         return type(module).compute_default_rope_parameters(config)
     return ROPE_INIT_FUNCTIONS[rope_type](config, seq_len=length)
 
 
-def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
+def ours(config: "PreTrainedConfig", length: int) -> Float[Tensor, " F"]:
     """Return the frequencies that `positions` computes for the same configuration, fp64.
 
     Raises:
@@ -143,7 +149,7 @@ def ours(config: PreTrainedConfig, length: int) -> Float[Tensor, " F"]:
     return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
 
 
-def _ours_or_nothing(config: PreTrainedConfig, length: int) -> Tensor:
+def _ours_or_nothing(config: "PreTrainedConfig", length: int) -> Tensor:
     try:
         return ours(config, length)
     except ValueError:  # A value is out of range: then the two do not agree.
@@ -182,7 +188,7 @@ def _base(freq_F: Tensor) -> str:
     return f"base {base:.6g}, last {float(freq_F[-1]):.4g}"
 
 
-def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> Iterator[Finding]:
+def _module_findings(name: str, module: nn.Module, config: "PreTrainedConfig") -> Iterator[Finding]:
     """Yield one module's comparisons: as loaded, by length, amplitude, two computations."""
     rope_type, limit = config.rope_parameters["rope_type"], config.max_position_embeddings
     original = config.rope_parameters.get("original_max_position_embeddings") or limit
@@ -244,7 +250,7 @@ def _module_findings(name: str, module: nn.Module, config: PreTrainedConfig) -> 
     )
 
 
-def _logit_scale(model: PreTrainedModel) -> Finding:
+def _logit_scale(model: "PreTrainedModel") -> Finding:
     """Compare the scale of attention logits with 1/√H.
 
     It is a second place where a factor may be applied.

@@ -9,9 +9,10 @@ then one of the numbers is not what its name says, and that is reported.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig
 
 TOLERANCE = 1e-4  # The fp32 frequencies and amplitudes may have this relative difference.
 LONG_WINDOW = 8192  # A base of 10,000 or less at such a window, with full attention, is not usual.
@@ -33,7 +34,7 @@ class Finding:
 
 
 def configuration_findings(
-    config: PreTrainedConfig, raw: dict, tokenizer_length: int | None = None
+    config: "PreTrainedConfig", raw: dict, tokenizer_length: int | None = None
 ) -> list[Finding]:
     """Return the findings on a configuration.
 
@@ -48,7 +49,7 @@ def configuration_findings(
     ]
 
 
-def _theta(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
+def _theta(config: "PreTrainedConfig", raw: dict) -> Iterator[Finding]:
     """Yield whether the base is given, once, and fits the window."""
     sections = [
         raw.get(key)
@@ -92,14 +93,14 @@ def _theta(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     yield Finding("rope_theta for the window", not short, f"{used:g}", "more than 10000", says)
 
 
-def _trained(config: PreTrainedConfig) -> int:
+def _trained(config: "PreTrainedConfig") -> int:
     return (
         config.rope_parameters.get("original_max_position_embeddings")
         or config.max_position_embeddings
     )
 
 
-def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
+def _original(config: "PreTrainedConfig", raw: dict) -> Iterator[Finding]:
     """Yield whether original length, longest position and factor fit each other.
 
     Leftovers of a lost scheme are found as well.
@@ -150,7 +151,9 @@ def _original(config: PreTrainedConfig, raw: dict) -> Iterator[Finding]:
     yield Finding(f"{name} × factor", fits, str(original), f"about {limit / factor:g}", says)
 
 
-def _growth(config: PreTrainedConfig, raw: dict, tokenizer_length: int | None) -> Iterator[Finding]:
+def _growth(
+    config: "PreTrainedConfig", raw: dict, tokenizer_length: int | None
+) -> Iterator[Finding]:
     """Yield whether a factor stretches, and dynamic NTK from the trained length.
 
     An extended length makes dynamic NTK constant.
@@ -182,7 +185,7 @@ def _originals(raw: dict) -> list[int]:
     ]
 
 
-def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
+def _factor(config: "PreTrainedConfig") -> Iterator[Finding]:
     """Yield whether a given attention factor is the scheme's formula.
 
     The formula is 0.1 ln s + 1, or √(1 + ln s / ln L).
@@ -191,6 +194,8 @@ def _factor(config: PreTrainedConfig) -> Iterator[Finding]:
     given = rope.get("attention_factor")
     if rope["rope_type"] not in ("yarn", "longrope") or given is None:
         return
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     plain = {**rope, "attention_factor": None}
     other = copy.deepcopy(config)
     other.rope_parameters = plain

@@ -16,8 +16,7 @@ tokens of a body.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from farcontext import files
 from farcontext.checkpoints.questions import encoder, first_tokens
@@ -31,6 +30,9 @@ from farcontext.studies.real_tier import known, loaded
 from farcontext.studies.summarization.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel
 
 CONTEXTS = ("true", "other", "none")
 CUE = "\n\nIn short:"  # This cue stands before the abstract in every arm.
@@ -198,7 +200,7 @@ def copied(text: str, count: int, seed: int) -> dict[str, str]:
 
 
 def losses_of(
-    model: PreTrainedModel, own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids
+    model: "PreTrainedModel", own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids
 ) -> dict[str, float]:
     """Return the mean loss (nats) of the scored tokens, by context.
 
