@@ -101,7 +101,10 @@ def _read_files(
 
 
 def _unread(folder: Path) -> Counter:
-    """Count what lies in the own folder and is not read: other endings, and linked folders."""
+    """Count what lies in the own folder and is not read.
+
+    That is files with other endings, and linked folders.
+    """
     counted: Counter = Counter()
 
     def lost(error: OSError) -> None:
@@ -296,7 +299,10 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
 
 
 def _document(line: bytes, where: str) -> Document:
-    """Return a document of one line; its domain names files, so it is held against NAME."""
+    """Return a document of one line.
+
+    Its domain names files, so it is held against NAME.
+    """
     try:
         document = Document(**json.loads(line))
         plain = NAME.fullmatch(document.domain) is not None

@@ -157,9 +157,9 @@ def _header(length: int) -> bytes:
 def _write_tokens(
     path: Path, tokenizer: BPETokenizer, lengths: np.ndarray, documents: Iterable[Document]
 ) -> dict[str, float]:
-    """Write one domain's tokens and the starts of its documents; return the card's counts.
+    """Write one domain's tokens and where its documents start.
 
-    The starts are (documents + 1,).
+    The function returns the card's counts. The starts are (documents + 1,).
     """
     starts, size = [0], 0
     with files.stream_atomic(path.with_name(f"{path.name}.npy")) as stream:

@@ -1,8 +1,8 @@
-"""What a statement says: the names it uses and binds, and its text without what changes no result.
+"""What a statement says: its names, and its text.
 
-Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, calls that
-only warn or refuse, and validators that only check are left out. All of it is the same under every
-version of Python.
+Names are used or bound; the text is without what changes no result. Comments, layout, docstrings,
+annotations of functions, what `raise` and `assert` say, calls that only warn or refuse, and
+validators that only check are left out. All of it is the same under every version of Python.
 """
 
 import ast
@@ -85,11 +85,11 @@ class _Bare(ast.NodeTransformer):
 
 
 def only_checks(node: ast.stmt) -> bool:
-    """Return whether a statement is a validator that refuses a model or returns it as it came.
+    """Return whether a statement is a validator that only checks.
 
-    It is a pydantic `model_validator(mode="after")` that gives back its own first argument and sets
-    and calls nothing by the way: whatever passes it is the same with and without it. It is asked
-    of statements that `_Bare` has gone through.
+    It refuses a model, or returns it as it came. It is a pydantic `model_validator(mode="after")`
+    that gives back its own first argument and sets and calls nothing by the way: whatever passes it
+    is the same with and without it. It is asked of statements that `_Bare` has gone through.
     """
     if not isinstance(node, ast.FunctionDef) or not _is_after(node.decorator_list):
         return False
@@ -109,7 +109,10 @@ def _is_after(decorators: list[ast.expr]) -> bool:
 
 
 def _may_change(part: ast.AST, itself: str) -> bool:
-    """Return whether a part may set something beside a name of the validator's own."""
+    """Return whether a part may set what is not its own.
+
+    The validator's own names do not count.
+    """
     match part:
         case ast.Attribute(ctx=ctx) | ast.Subscript(ctx=ctx) if not isinstance(ctx, ast.Load):
             return True
@@ -133,7 +136,10 @@ def statements(source: str) -> tuple[ast.stmt, ...]:
 
 
 def dump(node: Any, names: Mapping[str, str]) -> str:
-    """Return a tree as text: the same under every version of Python, our names by `names`."""
+    """Return a tree as text.
+
+    It is the same under every version of Python; our names are given by `names`.
+    """
     if isinstance(node, list):
         return "[" + ",".join(dump(x, names) for x in node) + "]"
     if not isinstance(node, ast.AST):
@@ -153,7 +159,10 @@ def dump(node: Any, names: Mapping[str, str]) -> str:
 
 
 def dotted(node: ast.AST) -> str | None:
-    """Return `a.b.c` of an attribute of an attribute of a name, else None."""
+    """Return `a.b.c` of such an expression, None of any other.
+
+    It is an attribute of an attribute of a name.
+    """
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (left := dotted(node.value)):

@@ -106,10 +106,11 @@ def run(params: Params) -> pd.DataFrame:
 def evaluations(
     params: Params, seeds: Iterable[int], rates: Mapping[str, Sequence[float]]
 ) -> dict[tuple, list[EvalConfig]]:
-    """Return (kind, arm, tuned, rate, seed) → the evaluations of an arm's training.
+    """Return the evaluations of an arm's training, by name.
 
-    Where two rates of a base were all but tied, its arms are run at both: "first" and "second". A
-    base with one rate stands under both names, so that arms of different bases compare.
+    A name is (kind, arm, tuned, rate, seed). Where two rates of a base were all but tied, its arms
+    are run at both: "first" and "second". A base with one rate stands under both names, so that
+    arms of different bases compare.
     """
     jobs: dict[tuple, list[EvalConfig]] = {}
     names = RATES[: max(len(tied) for tied in rates.values())]
@@ -130,7 +131,10 @@ def evaluations(
 
 
 def observations(params: Params, found: Iterable[Row]) -> list[Row]:
-    """Return the rows of one arm and seed: recall, and what is derived from it."""
+    """Return one arm's rows for a seed.
+
+    They are recall, and what is derived from it.
+    """
     frame = pd.DataFrame(found)
     packed = frame[frame["layout"] == "packed"]
     by_layout = {

@@ -172,9 +172,10 @@ def _trigrams(sentence: str) -> set[tuple[str, ...]]:
 
 
 def _copies(found: set, known: Sequence[set]) -> bool:
-    """Return whether a sentence shares COPIED of its trigrams with a known one.
+    """Return whether a sentence copies a known one.
 
-    It also counts if one of the known shares so many with it.
+    It does if it shares COPIED of its trigrams. It also counts if one of the known shares so many
+    with it.
     """
     return any(
         found and one and len(found & one) >= COPIED * min(len(found), len(one)) for one in known
