@@ -201,11 +201,11 @@ def read_regular(path: Path | str, limit: int | None = None) -> bytes:
     """
     path = Path(path)
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: expected a regular file here")
-        if limit is not None and found.st_size > limit:
-            raise UserError(f"{path}: {found.st_size} bytes: expected at most {limit}")
+        if limit is not None and status.st_size > limit:
+            raise UserError(f"{path}: {status.st_size} bytes: expected at most {limit}")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: expected a file here") from None
