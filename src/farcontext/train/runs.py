@@ -120,10 +120,7 @@ def jobs() -> int:
 
 @contextlib.contextmanager
 def _one_thread():
-    """Use one thread in the block.
-
-    Bits depend on the thread count, so every run uses one, wherever it runs.
-    """
+    """Use one thread everywhere, as bits depend on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -138,10 +135,7 @@ def _do(job: RunConfig | EvalConfig) -> RunResult:
 
 
 def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
-    """Do a job in a worker process, as `_do`.
-
-    It ends with its parent, and prints into the job's own folder.
-    """
+    """Do a job in a worker process that ends with its parent."""
     parent = os.getppid()
     interrupt.end_with_parent()
     if isinstance(job, EvalConfig):
@@ -266,10 +260,7 @@ def _on_cluster(todo: Sequence[RunConfig | EvalConfig], address: str) -> Iterato
 
 
 def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
-    """Do jobs in parallel and yield their results in order.
-
-    Each comes as soon as it is there.
-    """
+    """Do jobs in parallel; yield their results early and in order."""
     at_once = {"return_as": "generator", "pre_dispatch": "all", "batch_size": 1}
     if address := os.environ.get("FARCONTEXT_DASK"):
         yield from _on_cluster(todo, address)
@@ -282,10 +273,7 @@ def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
 
 
 def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResult]:
-    """Do what the cache lacks.
-
-    A sweep that is all cached starts no process.
-    """
+    """Do what the cache lacks, without a process if that is nothing."""
     known = [_cached(job) for job in wanted]
     todo = [job for job, done in zip(wanted, known, strict=True) if done is None]
     results = _spread(todo) if todo else []
@@ -294,10 +282,7 @@ def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResu
 
 
 def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Return each run once, in lists that follow each other.
-
-    Runs that others start from stand in an earlier list.
-    """
+    """Return each run once, in lists: those first that others need."""
     newest = list(dict.fromkeys(trainings))
     starts = [run.start for run in newest if run.start is not None]
     if not starts:

@@ -266,10 +266,7 @@ def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
 
 
 def _context_options(params: Params, kind: str, domain: str) -> Row:
-    """Keep the contexts that leave enough far tokens to lose.
-
-    They are at least as many as there are targets.
-    """
+    """Keep the contexts that leave as many far tokens as targets."""
     length = _length(params, kind)
     contexts = tuple(w for w in params.contexts if w + 2 * evaluation.TARGETS <= length)
     return {"domain": domain, "length": length, "rows": params.test_rows, "contexts": contexts}
