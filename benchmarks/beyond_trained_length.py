@@ -11,12 +11,12 @@ it cost, and the notebook shows it as recorded.
 """
 
 import argparse
-import platform
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
+import table
 import torch
 import transformers
 
@@ -62,15 +62,15 @@ def main() -> None:
             {"scheme": scheme, "position": r["position"], "loss": round(r["loss"], 4)}
             for r in losses
         ]
-        table = pd.DataFrame(found)
+        frame = pd.DataFrame(found)
         print(
             f"{scheme}: {seconds[scheme]} s\n",
-            table[table["scheme"] == scheme].to_string(index=False),
+            frame[frame["scheme"] == scheme].to_string(index=False),
             flush=True,
         )
-    files.write_atomic(args.out, table.to_csv(index=False))
+    files.write_atomic(args.out, frame.to_csv(index=False))
     card = {
-        "cpu": _cpu(),
+        "cpu": table.processor(),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "length": args.length,
@@ -80,15 +80,6 @@ def main() -> None:
         args.out.with_suffix(".json"),
         card | versions | {"weights": files.sha256_file(args.checkpoint / "model.safetensors")},
     )
-
-
-def _cpu() -> str:
-    names = [
-        line
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """How much memory does tokenizing need?
 
-Generated texts of several sizes are each encoded by a process of its own.
+Texts of several sizes are each encoded by a process of its own.
 
-The corpus is words drawn by Zipf's law from a made-up lexicon, one document in ten long; it is
-generated and encoded document by document. Memory is the process's peak resident set, Python and
-libraries included.
+Documents are drawn pieces of the corpus's training texts, in which some words stand for others, one
+document in ten long; they are written and encoded one by one. Memory is the process's peak resident
+set, Python and libraries included. A GB takes minutes, so it runs once: the table is kept in
+results/cpu/.
 
 python benchmarks/tokenize_memory.py [--megabytes 1000]
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,47 +22,57 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import table
+import tokenizers
 from matplotlib.axes import Axes
 
 from farcontext import files
 from farcontext.data import tokenizer
 from farcontext.data.config import Tokenizer
-from farcontext.data.corpus import SPLITS
+from farcontext.data.corpus import SPLITS, each_document
 
-LEXICON = 5_000
-WORDS = 20_000  # words of a short document; a long one has a hundred times as many
+PIECE = 2_000  # characters that stand together as in the corpus
+CHARACTERS = 100_000  # of a short document; a long one has a hundred times as many
 SHARES = (0.01, 0.1, 1.0)  # shares of the largest text
 
 
-def document(rng: np.random.Generator, lexicon: np.ndarray, words: int) -> str:
-    """Return a text of so many words.
+def pieces_of(corpus: Path) -> list[str]:
+    """Return the training texts of all domains, in pieces."""
+    texts = [document.text for document in each_document(corpus, "train")]
+    return [text[at : at + PIECE] for text in texts for at in range(0, len(text), PIECE)]
 
-    A line ends after every tenth word.
+
+def document(rng: np.random.Generator, pieces: list[str], words: list[str], size: int) -> str:
+    """Return a text of about so many characters.
+
+    In each of its pieces, one word stands wherever another stood.
     """
-    ranks = np.minimum(rng.zipf(1.2, words) - 1, LEXICON - 1)
-    chosen = lexicon[ranks].reshape(-1, 10)
-    return "\n".join(" ".join(line) for line in chosen)
+    chosen = [pieces[n] for n in rng.integers(len(pieces), size=size // PIECE)]
+    others = [words[n] for n in rng.integers(len(words), size=len(chosen))]
+    varied = []
+    for piece, other in zip(chosen, others, strict=True):
+        own = piece.split()
+        varied.append(piece.replace(own[rng.integers(len(own))], other) if own else piece)
+    return "\n".join(varied)
 
 
-def write_corpus(folder: Path, megabytes: float) -> int:
+def write_corpus(corpus: Path, folder: Path, megabytes: float) -> int:
     """Write a corpus folder as stage `corpus` does.
 
     Nine tenths of it are for training. The function returns the bytes of the texts.
     """
-    rng, written = np.random.default_rng(0), 0
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    lexicon = np.array(["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(LEXICON)])
+    rng, written, pieces = np.random.default_rng(0), 0, pieces_of(corpus)
+    words = sorted({word for piece in pieces for word in piece.split()})
     frame = {"domain": "made", "language": "und", "group": "", "source": "made", "licence": "none"}
     for split, share in zip(SPLITS, (0.9, 0.05, 0.05), strict=True):
         left, number = share * megabytes * 1e6, 0
         with files.stream_atomic(folder / f"{split}.jsonl") as stream:
             while left > 0:
-                text = document(rng, lexicon, WORDS * (100 if number % 10 == 9 else 1))[
-                    : int(left) + 1
-                ]
+                size = CHARACTERS * (100 if number % 10 == 9 else 1)
+                text = document(rng, pieces, words, max(PIECE, min(size, int(left))))
                 row = frame | {"id": f"{split}{number:08}", "title": str(number), "text": text}
                 stream.write(json.dumps(row).encode("utf-8") + b"\n")
-                left, written, number = left - len(text), written + len(text), number + 1
+                bytes_of = len(text.encode("utf-8"))
+                left, written, number = left - bytes_of, written + bytes_of, number + 1
     files.write_json(folder / "card.json", {"fingerprint": "made"})
     return written
 
@@ -92,22 +104,25 @@ def main() -> None:
     """
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--megabytes", type=float, default=1000, help="of the largest text")
-    parser.add_argument(
-        "--corpus", type=Path, help="encode this corpus here and print what it took"
-    )
+    parser.add_argument("--encode", type=Path, help="encode this corpus here, print what it took")
     arguments = parser.parse_args()
-    if arguments.corpus is not None:
-        print(json.dumps(encode(arguments.corpus, arguments.corpus / "tokens")))
+    if arguments.encode is not None:
+        print(json.dumps(encode(arguments.encode, arguments.encode / "tokens")))
         return
+    corpus = files.project() / "build" / "corpus"
     rows = []
     for share in SHARES:
         with tempfile.TemporaryDirectory(prefix="farcontext-") as folder:
-            size = write_corpus(Path(folder), share * arguments.megabytes)
-            command = [sys.executable, __file__, "--corpus", folder]
+            size = write_corpus(corpus, Path(folder), share * arguments.megabytes)
+            command = [sys.executable, __file__, "--encode", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append({"megabytes": size / 1e6, **json.loads(done.stdout)})
             print(rows[-1], flush=True)
-    frame = table.save(rows, arguments.out, draw)
+    frame = table.save(rows, arguments.out, draw, digits=1)
+    machine = {"cpu": table.processor(), "cores": os.cpu_count()}
+    files.write_json(
+        arguments.out.with_suffix(".json"), machine | {"tokenizers": tokenizers.__version__}
+    )
     print(frame.round(1).to_string(index=False))
 
 

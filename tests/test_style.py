@@ -32,6 +32,7 @@ MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL = 6
 MAX_PARAMETERS = 10
 MAX_OPTIONS = 16  # of a command
+MAX_FIRST_WORDS = 12  # of a docstring, up to its first empty line
 
 # What each room may import beside itself. Imports point up this table: see DESIGN in CONTRIBUTING.
 GROUND = {"files", "messages", "schema"}
@@ -120,6 +121,16 @@ def oversized(tree: ast.Module) -> list[str]:
                 f"{len(node.args.kwonlyargs)} keyword-only parameters"
             )
     return found
+
+
+def wordy(tree: ast.Module) -> list[str]:
+    """Return the first sentences of docstrings that take a second reading."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [
+        ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)
+    ]
+    firsts = [" ".join(text.split("\n\n")[0].split()) for text in texts]
+    return [first for first in firsts if len(first.split()) > MAX_FIRST_WORDS]
 
 
 def misplaced(module: str, imported: set[str]) -> set[str]:
@@ -240,6 +251,19 @@ def test_an_oversized_function_is_found() -> None:
         "f: 7 positional, 0 keyword-only parameters"
     ]
     assert oversized(ast.parse("def f(self, a, b, c, d, e, g): pass")) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("checkpoints/")])
+def test_a_docstring_begins_with_few_words(name: str) -> None:
+    assert wordy(tree_of(MODULES[name])) == []
+
+
+def test_a_wordy_docstring_is_found() -> None:
+    words = "Return a b c d e f g h i j"
+    assert wordy(ast.parse(f'"""{words} k"""\ndef f():\n    """{words} k\n\n    More."""')) == []
+    assert wordy(ast.parse(f'class A:\n    def f(self):\n        """{words}\n    k l"""')) == [
+        f"{words} k l"
+    ]
 
 
 # ------------------------------------------------------------------------------------------ imports

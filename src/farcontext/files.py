@@ -31,7 +31,10 @@ SET_ASIDE = "-old"  # A folder that is being replaced has this suffix.
 
 
 class UserError(Exception):
-    """A foreseen end (input, disk, lock, signal): one line, and the command's exit code."""
+    """A foreseen end, told in one line, with an exit code.
+
+    Its cause is the input, the disk, a lock or a signal; the code is the command's.
+    """
 
     code = 2
     told = False  # It is True if another process of the same run says it.
@@ -174,7 +177,7 @@ def write_json(path: Path | str, value: object) -> Path:
 
 
 def read_json(path: Path | str, *keys: str) -> Any:
-    """Read a JSON file; with keys, it is an object that has them.
+    """Read a JSON file, and require keys if some are given.
 
     Raises:
         UserError: no file that can be read, not JSON, or without a key.
@@ -198,11 +201,11 @@ def read_regular(path: Path | str, limit: int | None = None) -> bytes:
     """
     path = Path(path)
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: expected a regular file here")
-        if limit is not None and found.st_size > limit:
-            raise UserError(f"{path}: {found.st_size} bytes: expected at most {limit}")
+        if limit is not None and status.st_size > limit:
+            raise UserError(f"{path}: {status.st_size} bytes: expected at most {limit}")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: expected a file here") from None

@@ -45,7 +45,7 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[
 
 
 def _given_at(value: Any, location: tuple[str | int, ...]) -> set[str]:
-    """Return the keys that a document gives at a place of its tree."""
+    """Return the keys that a document gives at one place."""
     for part in location:
         value = value[part]
     return set(map(str, value))

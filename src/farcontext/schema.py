@@ -120,7 +120,10 @@ def _outsized(value: object, place: str = "") -> str | None:
 
 
 def _wrong_key(value: object) -> tuple[object] | None:
-    """Return the first key anywhere that is not text, in a tuple of its own."""
+    """Return the first key anywhere that is not text.
+
+    It comes in a tuple of its own.
+    """
     if isinstance(value, dict):
         wrong = next(((key,) for key in value if not isinstance(key, str)), None)
         return wrong or next(filter(None, map(_wrong_key, value.values())), None)

@@ -6,14 +6,18 @@ The smoke profile goes end to end, and the committed lock is held against the co
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import call
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
+from recipes import STUDY, copy_of, follow
 
 from farcontext.app import profiles
 from farcontext.schema import read_yaml
@@ -94,6 +98,40 @@ def test_smoke_profile_leaves_the_checkout_alone(
 ) -> None:
     assert smoke.is_dir()
     assert _published(root) == published
+
+
+def test_a_new_study_touches_six_files_and_runs_alone(
+    smoke: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through the pipeline, to its verdict and the paper; no other study is stale."""
+    copy = copy_of(root, tmp_path / "copy")
+    assert follow(STUDY, copy) <= 6
+    (copy / ".dvc").mkdir()
+    shutil.copy2(root / ".dvc" / "config", copy / ".dvc" / "config")
+    (copy / ".dvc" / "cache").symlink_to(root / ".dvc" / "cache")
+    monkeypatch.setenv("PYTHONPATH", str(copy / "src"))
+    done = call(copy, "repro", "--profile", "smoke", seconds=300)
+    assert done.code == 0, done.out[-2000:] + done.err[-2000:]
+    ran = re.findall(r"Running stage '(.*?)'", done.out)
+    assert ran == ["code", "study@toy_study", "verdicts", "paper"], done.out[-2000:]
+
+    monkeypatch.chdir(root)
+    exported = Path(os.environ["FARCONTEXT_CACHE"]) / "profiles" / "smoke" / "build" / "code"
+    for stage in (*profiles.ENTRIES, *STUDIES):
+        made = json.loads((exported / f"{stage}.json").read_text(encoding="utf-8"))
+        assert made == profiles.stage_code(stage), stage
+
+    made, rows = copy / "build" / "smoke", {}
+    for where in (smoke, made):
+        table = pd.read_csv(where / "verdicts.csv").set_index("claim")
+        rows[where] = table["verdict"].to_dict()
+    assert rows[made] == rows[smoke] | {"TOY": "supported"}
+    assert (made / "studies" / "toy_study" / "notebook.ipynb").is_file()
+    assert (made / "studies" / "toy_study" / "figures" / "means.svg").is_file()
+    # Equal tables make equal bytes: the paper has the new row.
+    papers = [(where / "paper.pdf").read_bytes() for where in (smoke, made)]
+    assert papers[1].startswith(b"%PDF")
+    assert papers[0] != papers[1]
 
 
 # ------------------------------------------------------------------------------------- the lock

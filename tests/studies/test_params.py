@@ -1,5 +1,7 @@
 """params.yaml and its schema are the same thing, and a notebook's globals become its section."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from observe import refuses
 
 from farcontext.schema import read_yaml
 from farcontext.studies import params
+from farcontext.train import syntax
 
 
 def test_params_yaml_gives_every_key_of_the_schema_in_its_order(root: Path) -> None:
@@ -42,3 +45,15 @@ def test_a_profile_is_a_plain_folder_name(name: str, root: Path, tmp_path: Path)
     )
     with refuses(f"profile = {name!r}: expected text"):
         params.read_params(tmp_path / "params.yaml")
+
+
+def test_no_study_loads_a_slow_library_before_it_needs_one() -> None:
+    """A cached study reads its table in less time than transformers takes to load."""
+    modules = ", ".join(f"farcontext.studies.{name}.study" for name in params.STUDIES)
+    program = f"import sys, {modules}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & syntax.LATE

@@ -259,6 +259,64 @@ def test_a_name_is_followed_through_every_form_of_import(text: str, tmp_path: Pa
         assert "h" not in first
 
 
+LATE = """
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig, Cache
+
+
+@dataclass
+class Loaded:
+    cache: Cache
+
+
+def f(cache: Cache) -> Loaded:
+    return Loaded(AutoConfig.of(cache))
+"""
+IMPORT = "from transformers import AutoConfig, Cache\n"
+
+
+@pytest.mark.parametrize(
+    ("edits", "counts"),
+    [
+        ([(IMPORT, ""), ("Loaded:\n", f"Loaded:\n    {IMPORT}")], False),
+        (
+            [
+                (IMPORT, "if TYPE_CHECKING:\n    from transformers import Cache\n"),
+                ("    return", "    from transformers import AutoConfig\n\n    return"),
+                ("    cache: Cache", '    cache: "Cache"'),
+                ("f(cache: Cache)", 'f(cache: "Cache")'),
+            ],
+            False,
+        ),
+        ([(IMPORT, ""), ("    return", "    import transformers\n    return")], True),
+        (
+            [
+                (IMPORT, ""),
+                ("    return", "    from transformers.models import AutoConfig\n    return"),
+            ],
+            True,
+        ),
+        ([("    return", "    from torch import fft\n    return")], True),
+        ([(IMPORT, f"if TYPE_CHECKING:\n    {IMPORT}else:\n    AutoConfig = None\n")], True),
+    ],
+)
+def test_where_a_slow_library_is_imported_changes_no_key(
+    edits: list[tuple[str, str]], counts: bool, tmp_path: Path
+) -> None:
+    """What is imported from it counts."""
+    after = LATE
+    for old, new in edits:
+        assert old in after
+        after = after.replace(old, new, 1)
+    found = [
+        fingerprints.of_symbol("farcontext.a", "f", made(tmp_path / str(n), {"a": text}))
+        for n, text in enumerate((LATE, after))
+    ]
+    assert (found[0] != found[1]) == counts
+
+
 CHECK = """
 class A(Frozen):
     x: int = 1

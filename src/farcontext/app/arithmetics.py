@@ -39,7 +39,7 @@ DATA = ("corpus", "tokenizer", "smollm2")
 
 
 def run(root: Path, params: Any, studies: Sequence[str]) -> pd.DataFrame:
-    """Run studies under each arithmetic, and return their claims' verdicts side by side.
+    """Run studies under each arithmetic; return their verdicts side by side.
 
     Columns: claim, arithmetic, verdict, estimate, low, high, shown, agrees (the verdict is that of
     all arithmetics, and the estimate lies within all of their intervals).

@@ -277,6 +277,9 @@ def main() -> None:
 
     A foreseen failure is one line on stderr and exit code 2. A warning is one line too.
     """
+    # jsonschema, which nbformat imports, would build a parser of web addresses first (1.1 s), for a
+    # format that no notebook has. Without that package it goes without the format.
+    sys.modules.setdefault("rfc3987_syntax", None)
     warnings.simplefilter("once", UserWarning)  # A damaged file is met by more than one caller.
     warnings.formatwarning = lambda text, *_, **__: f"farcontext: {printable(one_line(text))}\n"
     try:

@@ -1,4 +1,7 @@
-"""The command line around verdicts: what is fixed before, what is judged and published after."""
+"""The command line around verdicts: before, and after.
+
+It fixes what is fixed before the seeds run; it judges and publishes after.
+"""
 
 import json
 import os
@@ -57,9 +60,10 @@ def tune(
     *,
     profile: Annotated[str | None, typer.Option(help="Default: params.yaml's.")] = None,
 ) -> None:
-    """Try learning rates and arms on seeds of their own, and print what to put into params.yaml.
+    """Try learning rates and arms on seeds of their own.
 
-    The trials are recorded in results/tuning. A run itself never chooses.
+    It prints what to put into params.yaml. The trials are recorded in results/tuning. A run itself
+    never chooses.
     """
     from farcontext.app import profiles, tuning
 
@@ -106,10 +110,10 @@ def arithmetics(
     *,
     profile: Annotated[str | None, typer.Option(help="Default: params.yaml's.")] = None,
 ) -> None:
-    """Run studies under three arithmetics of this machine, and hold their verdicts together.
+    """Run studies under three arithmetics, and compare their verdicts.
 
-    The arithmetics are those of a CPU without AVX, of one with AVX2, and this machine's own. The
-    table is written to build/<profile>/arithmetics.csv.
+    They are arithmetics of this machine. The arithmetics are those of a CPU without AVX, of one
+    with AVX2, and this machine's own. The table is written to build/<profile>/arithmetics.csv.
     """
     from farcontext.app import arithmetics as three
     from farcontext.app import notebooks, profiles

@@ -34,12 +34,12 @@ def path_of(study: str) -> Path:
     Raises:
         UserError: no such study.
     """
-    found = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
-    if study not in STUDIES or len(found) != 1:
+    paths = sorted((files.project() / "notebooks").glob(f"[0-9][0-9]_{study}.ipynb"))
+    if study not in STUDIES or len(paths) != 1:
         raise UserError(
             f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}"
         )
-    return found[0]
+    return paths[0]
 
 
 def read(path: Path) -> NotebookNode:

@@ -125,10 +125,10 @@ def cost_block() -> str:
     for name, shape in PLANNED.items():
         config = cost.shape(name, **shape)
         size = formulas.size_of(config).parameters
-        found = cost.estimate(
+        estimate = cost.estimate(
             config, PLANNED_LENGTHS, cost.published(), dtype="bfloat16", rate=PLANNED_RATE
         )
-        for row in found.to_dict("records"):
+        for row in estimate.to_dict("records"):
             speed = row["length"] / row["training_seconds"]
             hours = PLANNED_TOKENS * size / speed / 3600
             rows.append(

@@ -57,7 +57,10 @@ def write_code(root: Path) -> None:
 
 
 def _dvc(*arguments: str, root: Path, silent: bool = False, **environment: str) -> int:
-    """Run DVC and return its exit code; in silence, it prints errors only."""
+    """Run DVC and return its exit code.
+
+    In silence, it prints errors only.
+    """
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
@@ -147,7 +150,7 @@ MADE = (".dvc", ".git", ".venv", ".farcontext", "build")
 
 
 def own_files(root: Path) -> list[str]:
-    """Return the names of the working tree's own files: what git tracks, or would.
+    """Return the names of files that git tracks, or would.
 
     Without git they are all that stand outside the folders that are made, the environments and the
     run cache. A name may be anything that the system allows.
@@ -185,7 +188,7 @@ def _walked(root: Path) -> list[str]:
 
 
 def export(root: Path, copy: Path) -> None:
-    """Make a copy of the working tree's own files, and of no others.
+    """Make a copy of the working tree's own files alone.
 
     What was exported before and is gone goes, too. The copy has a DVC folder that shares the cache.
 

@@ -171,9 +171,10 @@ def _hold_frozen(root: Path, made: Path, studies: Iterable[str]) -> None:
 
 
 def _publish_study(made: Path, target: Path) -> None:
-    """Copy a study's tables and figures, and list all that it made, as DVC's lock does.
+    """Copy a study's tables and figures, and list all its files.
 
-    The list holds the published files to the lock, which knows the study's folder only as a whole.
+    They are listed as in DVC's lock. The list holds the published files to the lock, which knows
+    the study's folder only as a whole.
     """
     listed = [path for path in made.rglob("*") if path.is_file()]
     for path in (path for path in listed if path.parent.name in ("tables", "figures")):

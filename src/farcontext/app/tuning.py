@@ -40,7 +40,9 @@ def folder(root: Path, profile: str) -> Path:
 
 
 def tune(root: Path, study: str, params: Any) -> dict[str, Any]:
-    """Run a study's trials, record them, and return what its section should hold.
+    """Run a study's trials, record them, and return the choices.
+
+    They are what its section should hold.
 
     Args:
         root: the project.

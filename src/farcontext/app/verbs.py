@@ -159,7 +159,7 @@ def probe(
 
 
 def _checkpoint(given: Path | None) -> Path:
-    """Return the folder of a checkpoint: the embedded one where none is given."""
+    """Return a checkpoint's folder, by default the embedded one's."""
     return given or files.project() / "build" / "smollm2"
 
 

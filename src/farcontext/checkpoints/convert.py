@@ -6,20 +6,17 @@ these models do not do is refused, never ignored.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
-    PreTrainedModel,
-)
 
 from farcontext.checkpoints.rope_parameters import _require, extension_of, rope_parameters
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder, Encoder, EncoderDecoder
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import LlamaConfig, ModernBertConfig, PreTrainedModel
 
 MODERNBERT = {  # Keys are our names, values are theirs.
     "attention_norm.weight": "attn_norm.weight",
@@ -56,13 +53,15 @@ LLAMA_ENDS = {
 PLAIN = {"smear": False, "short_conv": None, "random_positions": None, "log_n": None}
 
 
-def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
+def from_hf(hf_model: "PreTrainedModel") -> Encoder | Decoder:
     """Return our model with a copy of the weights, in their dtype.
 
     Raises:
         ValueError: another architecture, or a setting that our models do not have; the line names
             it.
     """
+    from transformers import LlamaForCausalLM, ModernBertForMaskedLM
+
     match hf_model:
         case ModernBertForMaskedLM():
             model = Encoder(_modernbert_to_ours(hf_model.config))
@@ -79,7 +78,7 @@ def from_hf(hf_model: PreTrainedModel) -> Encoder | Decoder:
     return model.train(hf_model.training)
 
 
-def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
+def to_hf(model: Encoder | Decoder) -> "PreTrainedModel":
     """Return the Hugging Face model with a copy of the weights.
 
     The weights keep their dtype; rotary frequencies are fp32 whatever it is, as from_pretrained
@@ -90,6 +89,8 @@ def to_hf(model: Encoder | Decoder) -> PreTrainedModel:
         ValueError: a configuration that Hugging Face's ModernBERT or Llama cannot express; the line
             names it.
     """
+    from transformers import LlamaForCausalLM, ModernBertForMaskedLM
+
     config = model.config
     if model.logit_scale != 1:
         raise ValueError(
@@ -133,7 +134,7 @@ def _pairs(model: Encoder | Decoder) -> list[tuple[str, tuple[str, ...]]]:
 # ----------------------------------------------------------------------------------- configurations
 
 
-def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
+def _modernbert_to_ours(hf: "ModernBertConfig") -> ModelConfig:
     plain = {
         "hidden_activation": "gelu",
         "classifier_activation": "gelu",
@@ -173,7 +174,7 @@ def _modernbert_to_ours(hf: ModernBertConfig) -> ModelConfig:
     )
 
 
-def _llama_to_ours(hf: LlamaConfig) -> ModelConfig:
+def _llama_to_ours(hf: "LlamaConfig") -> ModelConfig:
     _require(vars(hf), {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False})
     _require(vars(hf), {"head_dim": hf.hidden_size // hf.num_attention_heads})
     return ModelConfig(
@@ -208,7 +209,9 @@ def _shared(config: ModelConfig) -> dict[str, object]:
     }
 
 
-def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
+def _ours_to_modernbert(config: ModelConfig) -> "ModernBertConfig":
+    from transformers import ModernBertConfig
+
     wanted = {
         "norm": "layer",
         "mlp": "geglu",
@@ -239,7 +242,9 @@ def _ours_to_modernbert(config: ModelConfig) -> ModernBertConfig:
     )
 
 
-def _ours_to_llama(config: ModelConfig) -> LlamaConfig:
+def _ours_to_llama(config: ModelConfig) -> "LlamaConfig":
+    from transformers import LlamaConfig
+
     wanted = {
         "kind": "decoder",
         "norm": "rms",

@@ -14,12 +14,12 @@ the choices have equally many tokens. V is the vocabulary.
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from farcontext.checkpoints.token_losses import numbers
 from farcontext.files import UserError
@@ -27,11 +27,14 @@ from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
 from farcontext.tasks.words import NAMES, draw_words
 
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 ROWS_AT_ONCE = 16  # Each suffix of a batch repeats the cache.
 Row = dict[str, int | float]
 
 
-def observe(model: PreTrainedModel, sample: Sample) -> list[Row]:
+def observe(model: "PreTrainedModel", sample: Sample) -> list[Row]:
     """Return a row a question, the earliest evidence first.
 
     Rows: question (its number), depth, exact and choice (0 or 1), loss (nats of the whole answer).
@@ -64,7 +67,7 @@ def _scored(query: Query, scores: dict[Ids, Tensor]) -> Row:
 
 @torch.inference_mode()
 def suffix_scores(
-    model: PreTrainedModel, context: Sequence[int], suffixes: Sequence[Ids]
+    model: "PreTrainedModel", context: Sequence[int], suffixes: Sequence[Ids]
 ) -> list[Float[Tensor, "tokens V"]]:
     """Return the log-probabilities of what follows each token of each suffix.
 
@@ -96,7 +99,7 @@ def suffix_scores(
 
 
 def encoder(
-    tokenizer: PreTrainedTokenizerBase, rows: int | None = None
+    tokenizer: "PreTrainedTokenizerBase", rows: int | None = None
 ) -> Callable[[str], list[int]]:
     """Return text → ids without special tokens.
 
@@ -116,7 +119,7 @@ def encoder(
     return encode
 
 
-def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:
+def first_tokens(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """Return the tokens that a tokenizer itself puts before a text.
 
     That is its beginning-of-text token, or nothing.
@@ -125,7 +128,7 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return tuple(first) if first == [tokenizer.bos_token_id] else ()
 
 
-def needles_that_fit(tokenizer: PreTrainedTokenizerBase, length: int, most: int) -> int:
+def needles_that_fit(tokenizer: "PreTrainedTokenizerBase", length: int, most: int) -> int:
     """Return how many needles of any names fit into a context.
 
     The context has `length` tokens with a question; `most` needles are the limit.

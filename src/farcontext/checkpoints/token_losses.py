@@ -1,21 +1,24 @@
 """The loss of each token of a text under a pretrained model."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from farcontext.files import UserError
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel
 
 SLICE = 1024  # So many positions' scores are held at once: those of a long row would not fit.
 
 
 @torch.inference_mode()
 def token_losses(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     tokens_T: Int[Tensor, " T"] | Sequence[int],
     last: int | None = None,
     **inputs: Tensor,

@@ -101,7 +101,10 @@ def _read_files(
 
 
 def _unread(folder: Path) -> Counter:
-    """Count what lies in the own folder and is not read: other endings, and linked folders."""
+    """Count what lies in the own folder and is not read.
+
+    That is files with other endings, and linked folders.
+    """
     counted: Counter = Counter()
 
     def lost(error: OSError) -> None:
@@ -186,11 +189,11 @@ def _read_source(
     origin = Document("", entry["domain"], entry["language"], "", "", name, entry["licence"], "")
     match entry["reader"]:
         case "files":
-            found = list(_read_files(folder, origin, config, skipped))
+            documents = list(_read_files(folder, origin, config, skipped))
         case "chapters":
-            found = list(_read_chapters(folder, origin))
+            documents = list(_read_chapters(folder, origin))
         case "manuals":
-            found = [
+            documents = [
                 replace(origin, title=one.title, group=one.family, text=one.text)
                 for one in read_manuals(folder, config.manuals)
             ]
@@ -198,11 +201,11 @@ def _read_source(
             raise UserError(
                 f"corpus: sources: {name}: reader = {other}: expected a source of documents"
             )
-    if not found:
+    if not documents:
         raise UserError(
             f"{folder}: expected documents, found none (corpus.manuals = {config.manuals})"
         )
-    return {key: entry[key] for key in ("title", "licence", "sha256")}, found
+    return {key: entry[key] for key in ("title", "licence", "sha256")}, documents
 
 
 def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
@@ -219,8 +222,8 @@ def build_corpus(config: Corpus, sources: Path, destination: Path) -> dict:
     skipped: Counter = Counter()
     origins, documents = {}, []
     for name in config.sources:
-        origins[name], found = _read_source(name, sources, config, skipped)
-        documents += found
+        origins[name], read = _read_source(name, sources, config, skipped)
+        documents += read
     if config.folder is not None:
         origin = Document("", "own", "und", "", "", "folder", "your own", "")
         own = list(_read_files(Path(config.folder), origin, config, skipped))
@@ -296,7 +299,10 @@ def each_document(folder: Path, split: str) -> Iterator[Document]:
 
 
 def _document(line: bytes, where: str) -> Document:
-    """Return a document of one line; its domain names files, so it is held against NAME."""
+    """Return a document of one line.
+
+    Its domain names files, so it is held against NAME.
+    """
     try:
         document = Document(**json.loads(line))
         plain = NAME.fullmatch(document.domain) is not None

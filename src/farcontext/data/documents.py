@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 
 from farcontext import files
 from farcontext.data.config import Corpus
@@ -62,6 +61,8 @@ def remove_duplicates(
     pairs (Broder 1997); the similarity of a proposed pair is then computed exactly, on all its
     shingles.
     """
+    from datasketch import MinHash, MinHashLSH
+
     lsh = MinHashLSH(
         threshold=min(0.95, max(0.1, threshold - 0.1)), num_perm=PERMUTATIONS, weights=(0.1, 0.9)
     )

@@ -133,7 +133,10 @@ def _type(shapes: Mapping, name: str) -> str:
 
 
 def _shape(shapes: Mapping, name: str) -> list[str]:
-    """Return the lines of a shape: its values if it is an enumeration, then its members."""
+    """Return the lines of a shape.
+
+    They are its values if it is an enumeration, then its members.
+    """
     shape = shapes[name]
     lines = [f"One of: {', '.join(shape['enum'])}."] if shape.get("enum") else []
     for member, of in shape.get("members", {}).items():

@@ -194,7 +194,10 @@ def _unpack(wheel: Path, globs: Sequence[str], folder: Path, where: str) -> None
 
 
 def _check(members: Sequence[zipfile.ZipInfo], where: str) -> None:
-    """Refuse a name that escapes or comes twice, a link, and what is packed in an unusual way."""
+    """Refuse a member of a wheel that no plain wheel has.
+
+    That is a name that escapes or comes twice, a link, and what is packed in an unusual way.
+    """
     seen = set()
     for member in members:
         # zipfile cuts a name at its first NUL; the original name still has it.
@@ -217,7 +220,7 @@ def _check(members: Sequence[zipfile.ZipInfo], where: str) -> None:
 
 
 class _Limited(io.BytesIO):
-    """A buffer of at most MAX_BYTES, of what is unpacked on its way."""
+    """A buffer that unpacked bytes pass through, at most MAX_BYTES."""
 
     def write(self, data: bytes) -> int:
         if self.tell() + len(data) > MAX_BYTES:

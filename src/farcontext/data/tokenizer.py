@@ -121,8 +121,8 @@ def token_bytes(tokenizer: BPETokenizer) -> np.ndarray:
 def _pieces(text: str) -> Iterator[str]:
     start = 0
     while start < len(text):
-        found = BREAK.search(text, start + PIECE)
-        end = found.start() if found else len(text)
+        boundary = BREAK.search(text, start + PIECE)
+        end = boundary.start() if boundary else len(text)
         yield text[start:end]
         start = end
 
@@ -137,8 +137,8 @@ def encode(tokenizer: BPETokenizer, text: str) -> Iterator[np.ndarray]:
     """
     pieces = list(_pieces(text))
     for start in range(0, len(pieces), TOGETHER):
-        found = tokenizer.encode_batch_fast(pieces[start : start + TOGETHER])
-        yield from (np.array(one.ids, dtype=np.uint16) for one in found)
+        encodings = tokenizer.encode_batch_fast(pieces[start : start + TOGETHER])
+        yield from (np.array(one.ids, dtype=np.uint16) for one in encodings)
     yield np.array([EOS], dtype=np.uint16)
 
 
@@ -157,9 +157,9 @@ def _header(length: int) -> bytes:
 def _write_tokens(
     path: Path, tokenizer: BPETokenizer, lengths: np.ndarray, documents: Iterable[Document]
 ) -> dict[str, float]:
-    """Write one domain's tokens and the starts of its documents; return the card's counts.
+    """Write one domain's tokens and where its documents start.
 
-    The starts are (documents + 1,).
+    The function returns the card's counts. The starts are (documents + 1,).
     """
     starts, size = [0], 0
     with files.stream_atomic(path.with_name(f"{path.name}.npy")) as stream:
@@ -211,8 +211,8 @@ def build_tokenizer(config: Tokenizer, corpus: Path, destination: Path) -> dict:
                 each_document(corpus, split), key=lambda document: document.domain
             )
             for domain, documents in by_domain:
-                found = _write_tokens(folder / f"{split}-{domain}", tokenizer, lengths, documents)
-                counts.setdefault(domain, {})[split] = found
+                counted = _write_tokens(folder / f"{split}-{domain}", tokenizer, lengths, documents)
+                counts.setdefault(domain, {})[split] = counted
         identity = {
             "corpus": files.read_json(corpus / "card.json", "fingerprint")["fingerprint"],
             "tokenizer": text,

@@ -1,4 +1,4 @@
-"""FLOPs and bytes of attention and of a model are given by formula.
+"""FLOPs and bytes of attention and of a model, by formula.
 
 B rows, T tokens a row, S key tokens, L layers, N heads, G key/value heads, H head width, D model
 width, V vocabulary. FLOPs count a multiplication and an addition as two; attention's are those of

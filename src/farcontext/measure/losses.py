@@ -118,7 +118,7 @@ def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
 def _losses(
     model: Encoder | Decoder, inputs: np.ndarray, targets: np.ndarray, scored: np.ndarray
 ) -> np.ndarray:
-    """Return the loss of each scored position (n,), in row order; the head runs on those alone."""
+    """Return the losses (n,) of scored positions; others skip the head."""
     parts = []
     for start in range(0, len(inputs), ROWS_AT_ONCE):
         at = slice(start, start + ROWS_AT_ONCE)

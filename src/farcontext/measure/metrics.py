@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import sacrebleu.metrics
-from rouge_score import rouge_scorer
 
 from farcontext.tasks.events import Fact
 
@@ -86,6 +85,8 @@ def rouge(candidate: str, reference: str, *, stemmed: bool = False) -> dict[str,
 
     Google's rouge-score computes them; words have a–z and 0–9 alone.
     """
+    from rouge_score import rouge_scorer
+
     scores = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=stemmed).score(reference, candidate)
     return {name: scores[name].fmeasure for name in ROUGE}
 

@@ -93,9 +93,9 @@ class NGram:
         return np.log(probability)
 
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
-        """Return the ids, at order n - 1, of the n - 1 tokens before each position.
+        """Return the ids of the n - 1 tokens before each position.
 
-        An id is -1 if they were never seen.
+        They are ids at order n - 1. An id is -1 if they were never seen.
         """
         ids = np.zeros(len(row), dtype=np.int64)  # Order 0 has one n-gram, the empty one.
         for level, back in zip(self.tops, range(n - 1, 0, -1), strict=False):
@@ -114,7 +114,7 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _left(tokens: np.ndarray) -> np.ndarray:
-    """Return how many tokens of its own document stand left of each position.
+    """Count the tokens of its document to the left of each.
 
     Positions run along the last axis.
     """

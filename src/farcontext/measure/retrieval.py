@@ -131,15 +131,15 @@ def passages(text: str) -> list[Passage]:
 
     Pieces consist of whole lines, or of words (`STEP`) where a line is long.
     """
-    found = []
+    pieces = []
     for paragraph in PARAGRAPH.finditer(text):
         start = paragraph.start()
         for piece in _pieces(paragraph.group()):
             first = text.count("\n", 0, start) + 1
             last = first + piece.rstrip("\n").count("\n")
-            found.append(Passage(first, last, piece.strip(), (start + len(piece) / 2) / len(text)))
+            pieces.append(Passage(first, last, piece.strip(), (start + len(piece) / 2) / len(text)))
             start += len(piece)
-    return found
+    return pieces
 
 
 def _pieces(paragraph: str) -> Iterator[str]:

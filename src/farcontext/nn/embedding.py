@@ -80,11 +80,11 @@ class Embedding(nn.Module):
     def _neighbours(
         self, tokens_BT: Tensor, documents_BT: Tensor | None, before_Bk: Tensor | None
     ) -> Tensor:
-        """Return Σ w_i ∘ e_{t−i} over i = 1 … k (B, T, D).
+        """Return a weighted sum of the tokens before each, (B, T, D).
 
-        This is a channel-wise convolution over the tokens before each: Canon-A without
-        its residual's own weight (Allen-Zhu 2025, "Physics of Language Models 4.1"). No document
-        looks into another; before the first token stands nothing.
+        It is Σ w_i ∘ e_{t−i} over i = 1 … k. This is a channel-wise convolution over the tokens
+        before each: Canon-A without its residual's own weight (Allen-Zhu 2025, "Physics of Language
+        Models 4.1"). No document looks into another; before the first token stands nothing.
         """
         T, history_BT = (
             tokens_BT.shape[1],

@@ -84,7 +84,10 @@ def _score_mod(pattern: Pattern, q_BNTH: Tensor, S: int) -> Callable[..., Tensor
 
 
 def _block_mask(pattern: Pattern, q_BNTH: Tensor, S: int, blocks_of: Callable[..., Any]) -> Any:
-    """Return flex's block mask of the pattern, None where every key is visible."""
+    """Return flex's block mask of the pattern.
+
+    It is None where every key is visible.
+    """
     (B, _, T, _), device = q_BNTH.shape, q_BNTH.device
     if pattern.before is None and pattern.after is None and pattern.documents is None:
         return None
@@ -101,7 +104,7 @@ def _block_mask(pattern: Pattern, q_BNTH: Tensor, S: int, blocks_of: Callable[..
 def _mask_mod(
     pattern: Pattern, B: int, T: int, S: int, device: torch.device
 ) -> Callable[..., Tensor]:
-    """Return the same test of a query i and a key j as `Pattern.allowed`."""
+    """Return `Pattern.allowed` as a test of query i and key j."""
     shift, sinks = S - T, pattern.sinks
     before, after = (T + S if limit is None else limit for limit in (pattern.before, pattern.after))
 

@@ -1,4 +1,4 @@
-"""Attention within a band: each block of queries meets its neighbouring keys only.
+"""Attention within a band: blocks of queries meet neighbouring keys only.
 
 B batch, T query tokens, N heads, G key/value heads, H head width, C blocks, c queries a block,
 W keys a block may see.
@@ -65,9 +65,9 @@ def _pad(x_BT: Tensor, left: int, right: int, value: int = 0) -> Tensor:
 
 
 def _neighbours(x_BT: Tensor, pattern: Pattern, c: int, value: int = 0) -> Tensor:
-    """Return (B, C, W, …): for each block of c queries its span of keys.
+    """Return each block's span of keys, (B, C, W, …).
 
-    Beyond both ends stands `value`.
+    A block has c queries. Beyond both ends stands `value`.
     """
     right = pattern.after + -x_BT.shape[1] % c
     windows = _pad(x_BT, pattern.before, right, value).unfold(

@@ -52,10 +52,11 @@ class Pattern:
 
     @classmethod
     def window(cls, keys: int, *, causal: bool = True) -> "Pattern":
-        """Return the pattern of the `keys` nearest keys, the query's own among them.
+        """Return the pattern in which a query sees its nearest keys.
 
-        Causal, they end at the query: 0 ≤ i − j < keys, and flash-attn writes (keys − 1, 0).
-        Otherwise they lie on both sides: |i − j| < keys, so 2·keys − 1 keys are visible.
+        Its own key is among them. Causal, they end at the query: 0 ≤ i − j < keys, and flash-attn
+        writes (keys − 1, 0). Otherwise they lie on both sides: |i − j| < keys, so 2·keys − 1 keys
+        are visible.
         """
         if keys < 1:
             raise ValueError(f"keys = {keys}: expected at least 1, the query's own")

@@ -1,4 +1,6 @@
-"""Attention block by block, by an online softmax: FlashAttention in plain torch, made to be read.
+"""Attention block by block, by an online softmax.
+
+It is FlashAttention in plain torch, made to be read.
 
 B batch, T query tokens, S key tokens, N heads, G key/value heads, R = N/G query heads a group,
 H head width.
@@ -65,7 +67,7 @@ def blocks(length: int, block: int, start: int = 0) -> Iterator[slice]:
 
 
 class Sums(NamedTuple):
-    """The softmax of each query over the keys so far, not yet divided."""
+    """Each query's softmax over the keys so far, before the division."""
 
     top_BGRt: Tensor  # This is m, the largest score so far.
     total_BGRt: Tensor  # They are ℓ and o, both relative to exp(m).

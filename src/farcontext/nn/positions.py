@@ -65,9 +65,10 @@ def _rope(width: int, theta: float) -> Float[Tensor, " F"]:
 
 
 def _ntk(head_dim: int, theta: float, scale: float) -> Float[Tensor, " F"]:
-    """The base at which the last frequency is exactly θ_{F−1}/s (YaRN eq. 16).
+    """Return the base of NTK-aware scaling.
 
-    The first frequency is 1 at any base.
+    There the last frequency is exactly θ_{F−1}/s (YaRN eq. 16). The first frequency is 1 at any
+    base.
     """
     _expect(head_dim > 2, "head_dim", head_dim, "4 or more, one pair leaves NTK nothing to spread")
     return _rope(head_dim, theta * scale ** (head_dim / (head_dim - 2)))
@@ -90,9 +91,10 @@ def _by_rotations(
 
 
 def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[Tensor, " F"]:
-    """Ramp over the pair index: up to `low` is kept, from `high` interpolated.
+    """Return a ramp over the pair index.
 
-    Both are held within 0 … H−1, as in the released code.
+    Up to `low` a pair is kept, from `high` it is interpolated. Both are held within 0 … H−1, as in
+    the released code.
     """
     low, high = max(low, 0), min(high, 2 * len(plain_F) - 1)
     high = max(high, low + 0.001)  # The ramp becomes a step where it has no width.
@@ -102,9 +104,9 @@ def _by_index(plain_F: Tensor, scale: float, low: float, high: float) -> Float[T
 
 
 def _pair_turning(times: float, head_dim: int, theta: float, trained_length: int) -> float:
-    """The fractional index of the pair that turns so often within the trained length.
+    """Return the index of the pair that turns so often.
 
-    It follows YaRN's code.
+    It is fractional; the turns are counted within the trained length. It follows YaRN's code.
     """
     return head_dim * math.log(trained_length / (2 * math.pi * times)) / (2 * math.log(theta))
 

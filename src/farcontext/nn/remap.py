@@ -38,7 +38,7 @@ def _distances(length: int) -> tuple[Int[Tensor, " T"], Int[Tensor, "T T"]]:
 
 
 def _as_trained(length: int) -> list[Region]:
-    """Return the one region of a row that is no longer than those of training."""
+    """Return the one region of a row that fits the trained length."""
     at, distance = _distances(length)
     return [Region(distance >= 0, at, at)]
 

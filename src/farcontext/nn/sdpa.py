@@ -45,7 +45,10 @@ def fused(
     mask: Tensor | None,
     is_causal: bool = False,
 ) -> Float[Tensor, "B T N H"]:
-    """Return torch's attention under a mask, or causal from the top left, or neither."""
+    """Return torch's own attention.
+
+    It is under a mask, or causal from the top left, or neither.
+    """
     masked_on_card = q_BTNH.device.type == "cuda" and mask is not None
     with sdpa_kernel(MASKED) if masked_on_card else nullcontext():
         out_BNTH = F.scaled_dot_product_attention(

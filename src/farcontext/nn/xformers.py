@@ -230,9 +230,9 @@ def _runs(documents_T: Tensor) -> dict[int, tuple[int, int]]:
 
 
 def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.dtype) -> Packed:
-    """Return a tensor, −inf where hidden, but 0 in a row without a key.
+    """Return a tensor that is −inf where a key is hidden.
 
-    The output of such a row is then set to 0.
+    A row without a key is 0. The output of such a row is then set to 0.
     """
     allowed, bias = pattern.allowed(T, S, device), pattern.bias(T, S, device)
     bias = torch.zeros((), device=device) if bias is None else bias.detach()
@@ -244,7 +244,7 @@ def _dense(pattern: Pattern, T: int, S: int, device: torch.device, dtype: torch.
 
 
 def _flat(x_BTNH: Tensor, positions_n: Tensor | None) -> Tensor:
-    """Return (1, n, N, H): all tokens in one row, or those at some positions."""
+    """Return all tokens in one row, or some: (1, n, N, H)."""
     x_nNH = x_BTNH.flatten(0, 1)
     return (x_nNH if positions_n is None else x_nNH.index_select(0, positions_n))[None]
 

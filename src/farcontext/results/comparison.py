@@ -58,7 +58,10 @@ class _Pair:
 
     @property
     def p(self) -> float:
-        """How likely the seeds alone give such a shift; 0 for what is missing here."""
+        """How likely the seeds alone give such a shift.
+
+        It is 0 for what is missing here.
+        """
         if not len(self.ours):
             return 0.0
         if len(self.shifts) < 2:  # A share of nothing is not a number, on one machine or on both.
@@ -162,7 +165,10 @@ def _words(values: Mapping[str, object]) -> str:
 
 
 def read_all(claims: Claims, base: Path) -> dict[str, pd.DataFrame]:
-    """Read the tables of all claims' studies that a folder of studies has."""
+    """Read the tables of all claims' studies from a folder.
+
+    It may lack some.
+    """
     studies = dict.fromkeys(claim.study for claim in claims.claims.values())
     return {
         study: tables.read_table(tables.path_in(base, study))

@@ -23,7 +23,10 @@ STEPS = 200  # A crossing is looked for at so many places between two levels.
 
 @dataclass(frozen=True)
 class Headroom:
-    """The worst and the best that an effect can be, given the other arm; infinite if unknown."""
+    """The worst and the best that an effect can be.
+
+    They follow from the other arm, and are infinite if unknown.
+    """
 
     worst: float = -math.inf
     best: float = math.inf
@@ -46,7 +49,10 @@ def rows_where(table: pd.DataFrame, where: Mapping[str, object], study: str) -> 
 
 
 def cells(table: pd.DataFrame, effect: Effect, study: str) -> Iterator[Effect]:
-    """Yield an effect for each cell of the columns in `each`, or the effect itself."""
+    """Yield the effect of each cell, or the effect itself.
+
+    Cells are those of the columns in `each`.
+    """
     if not effect.each:
         yield effect
         return
@@ -71,9 +77,10 @@ def _plain(value: Any) -> str | int | float:
 def per_seed(
     table: pd.DataFrame, effect: Effect, study: str, by: tuple[str, ...] = ()
 ) -> pd.Series:
-    """Return an effect's number for each seed, and each value of the columns in `by`.
+    """Return an effect's number for each seed.
 
-    Everything else is averaged first; numbers are paired where the effect subtracts an arm.
+    There is one for each value of the columns in `by`, too. Everything else is averaged first;
+    numbers are paired where the effect subtracts an arm.
     """
     keys = [*by, "seed"]
     values = rows_where(table, effect.where, study).groupby(keys)["value"].mean()
@@ -84,7 +91,10 @@ def per_seed(
 
 
 def _curves(table: pd.DataFrame, effect: Effect, study: str, on: str) -> pd.DataFrame:
-    """Return levels × seeds of an effect; seeds that lack a level are left out."""
+    """Return levels × seeds of an effect.
+
+    Seeds that lack a level are left out.
+    """
     rows_where(table, {on: 0}, study)  # It refuses a column that is not there.
     return per_seed(table, effect, study, (on,)).unstack("seed").dropna(axis=1).sort_index()
 
@@ -104,7 +114,9 @@ def slopes(curves: pd.DataFrame) -> pd.Series:
 
 
 def crossing_interval(curves: pd.DataFrame, crossing: Crossing, confidence: float) -> Interval:
-    """Return the level from which on a mean curve stays at or beyond a value.
+    """Return the level where a mean curve reaches a value.
+
+    From there on it stays at the value or beyond.
 
     Args:
         curves: levels × seeds, joined by straight lines.
@@ -145,9 +157,10 @@ def interval(
 
 
 def headroom(table: pd.DataFrame, effect: Effect, study: str) -> Headroom:
-    """Return the worst and the best that an effect could be, given the other arm.
+    """Return the worst and the best that an effect could be.
 
-    Unknown (infinite) without `bounds`, and for slopes and crossings, whose range the levels set.
+    They follow from the other arm. Unknown (infinite) without `bounds`, and for slopes and
+    crossings, whose range the levels set.
     """
     if effect.bounds is None or effect.slope or effect.crossing:
         return Headroom()

@@ -1,4 +1,4 @@
-"""What was found: a claim with its verdict, as tables and as people read it."""
+"""Claims with their verdicts, as tables and as people read them."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its verdict, and the effect that speaks least for it."""
+    """A claim with its verdict and its least favourable effect."""
 
     id: str
     claim: Claim
@@ -121,7 +121,10 @@ def as_table(findings: list[Finding], tries: Mapping[str, int]) -> pd.DataFrame:
 
 
 def as_effects(findings: list[Finding]) -> pd.DataFrame:
-    """Return every effect of every claim as a row, with its headroom and adjusted p."""
+    """Return every effect of every claim as a row.
+
+    It has its headroom and adjusted p.
+    """
     return pd.DataFrame(
         {
             "claim": f.id,

@@ -1,8 +1,9 @@
-"""What was fixed before what: claims.lock holds the hashes of each claim's tries.
+"""What was fixed before what, in claims.lock.
 
-A try is a claim, its parameters and the code that decides it. Changing any of the three is a new
-try, and the table's sidecar says which one made it, so that git alone proves that a threshold, a
-learning rate or a rule came before the seeds that it judges.
+It holds the hashes of each claim's tries. A try is a claim, its parameters and the code that
+decides it. Changing any of the three is a new try, and the table's sidecar says which one made it,
+so that git alone proves that a threshold, a learning rate or a rule came before the seeds that it
+judges.
 """
 
 import datetime
@@ -68,7 +69,10 @@ class Lock(RootModel[dict[str, Annotated[tuple[Try, ...], Field(strict=False, mi
 
 
 def of_claim(claim: Claim) -> str:
-    """Return the hash of what decides in a claim; prose, dates and literature are left out."""
+    """Return the hash of what decides in a claim.
+
+    Prose, dates and literature are left out.
+    """
     return files.sha256_json(claim.model_dump(mode="json", include=set(DECIDE)))[:16]
 
 
@@ -92,7 +96,7 @@ def of_code(study: str, root: Path = fingerprints.SOURCES) -> str:
 
 
 def hashes(claims: Claims, study: str, section: Frozen) -> dict[str, Hashes]:
-    """Return claim → hashes of what decides it, for the claims of a study."""
+    """Return the hashes of what decides a study's claims, by claim."""
     params, code = of_params(section), of_code(study)
     return {
         name: Hashes(claim=of_claim(claim), params=params, code=code)
@@ -115,7 +119,10 @@ def read_lock(root: Path) -> dict[str, tuple[Try, ...]]:
 
 
 def tries(claims: Claims, locked: dict[str, tuple[Try, ...]]) -> dict[str, int]:
-    """Return claim → its number of tries: runs before the lock, and those frozen since."""
+    """Return each claim's number of tries.
+
+    They are the runs before the lock, and those frozen since.
+    """
     return {
         name: locked[name][-1].number if name in locked else len(claim.runs_before) + 1
         for name, claim in claims.claims.items()
@@ -125,7 +132,9 @@ def tries(claims: Claims, locked: dict[str, tuple[Try, ...]]) -> dict[str, int]:
 def freeze(
     root: Path, claims: Claims, now: dict[str, Hashes], names: Collection[str], why: str, same: bool
 ) -> list[str]:
-    """Add a try to claims.lock for each of these claims; return a line for each.
+    """Add a try of these claims to claims.lock.
+
+    It returns a line for each.
 
     Args:
         root: the project.
@@ -172,7 +181,10 @@ def _yaml(value: object) -> str:
 
 
 def not_frozen(sidecar: dict[str, dict[str, str]], locked: dict[str, tuple[Try, ...]]) -> list[str]:
-    """Return a line for each claim whose table was made under hashes that no try has."""
+    """Name the claims whose table no frozen try made.
+
+    There is a line for each; no try has its hashes.
+    """
     lines = []
     for name, made in sidecar.items():
         known = locked.get(name, ())

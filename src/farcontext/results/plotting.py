@@ -145,7 +145,10 @@ def bars(
 
 
 def powers(axis: Axes, values: Iterable[float], unit: str = "") -> None:
-    """Scale the x axis by powers of two, with ticks at these values alone."""
+    """Scale the x axis by powers of two.
+
+    Only these values have ticks.
+    """
     ticks = sorted(set(values))
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [f"{tick:,.10g}{unit}" for tick in ticks])

@@ -25,7 +25,7 @@ SIGNIFICANT_DIGITS = 10  # This is below fp64, and above anything a tolerance lo
 
 
 def made() -> Path:
-    """Return the folder of what this profile's studies make, one folder a study."""
+    """Return the folder where this profile's studies have theirs."""
     return files.build("studies")
 
 
@@ -141,7 +141,10 @@ def published(study: str) -> pd.DataFrame:
 
 
 def core_minutes(study: str) -> float | None:
-    """Return what the published run of a study took, None if none is published."""
+    """Return what a study's published run took.
+
+    It is None if none is published.
+    """
     path = path_in(published_folder(), study, "cost")
     return float(pd.read_csv(path)["seconds"].sum()) / 60 if path.is_file() else None
 

@@ -60,7 +60,10 @@ def _p(table: pd.DataFrame, effect: Effect, study: str) -> float:
 
 
 def _exact(values: pd.Series, effect: Effect) -> tuple[Decision, Interval]:
-    """An identity or a program: every row must hold. The interval is the range of what was seen."""
+    """Judge an identity or a program: every row must hold.
+
+    The interval is the range of what was seen.
+    """
     if values.empty or values.isna().any():
         return "undecided", Interval(math.nan, math.nan, math.nan, len(values))
     low, high = float(values.min()), float(values.max())
@@ -111,16 +114,19 @@ def adjusted(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> list[Ju
 
 
 def _failed(table: pd.DataFrame, claim: Claim) -> str:
-    """Return which checks fail. A check is an interval, too: all of it must hold."""
+    """Return which checks fail.
+
+    A check is an interval, too: all of it must hold.
+    """
     names = [x.effect.name for x in _all(table, claim.checks, claim) if x.decision != "supported"]
     return ", ".join(dict.fromkeys(names))
 
 
 def _cannot(one: Judged) -> str:
-    """Return why an effect could not win, or could not lose; empty if it could do both.
+    """Return why an effect could not win, or not lose.
 
-    At the best that it could be, with the spread that it has, it must be supported; at the worst it
-    must not.
+    It is empty if it could do both. At the best that it could be, with the spread that it has, it
+    must be supported; at the worst it must not.
     """
     effect, room = one.effect, one.headroom
     if effect.side == "between" or not math.isfinite(room.best + room.worst):
@@ -139,11 +145,11 @@ def _cannot(one: Judged) -> str:
 
 
 def _more_training(table: pd.DataFrame, effect: Effect, claim: Claim) -> str:
-    """Return how much more training would be needed, where a curve was still moving at its end.
+    """Return how much more training a moving curve needs.
 
-    Its last two levels are compared, seed by seed; empty where nothing moved in the direction of
-    the claim. The line through them is carried on over doublings of the training until the effect
-    reaches its threshold: a guess, since curves bend.
+    It was still moving at its end. Its last two levels are compared, seed by seed; empty where
+    nothing moved in the direction of the claim. The line through them is carried on over doublings
+    of the training until the effect reaches its threshold: a guess, since curves bend.
     """
     if claim.budget is None:
         return ""
@@ -170,7 +176,7 @@ def _more_training(table: pd.DataFrame, effect: Effect, claim: Claim) -> str:
 
 
 def _favour(one: Judged, claim: Claim) -> tuple[int, float]:
-    """Rank an effect by its decision, then by its distance from the threshold.
+    """Rank an effect by decision, then by distance from the threshold.
 
     Distances are positive on the claimed side. They are counted in half widths (of identities: in
     thresholds), so that effects of different metrics compare.
@@ -229,7 +235,10 @@ def _mixed_note(judged: list[Judged]) -> str:
 
 
 def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[str, str] | None:
-    """Return what keeps a claim undecided whatever its effects say, and why; None if nothing."""
+    """Return what keeps a claim undecided, and why.
+
+    It does so whatever its effects say; None if nothing does.
+    """
     if failed := _failed(table, claim):
         return "undecided (check failed)", f"failed: {failed}"
     if claim.decided_by == "interval" and claim.rival is None:

@@ -1,7 +1,8 @@
-"""The schema of params.yaml: one section a study, in the order of their notebooks.
+"""The schema of params.yaml: one section a study.
 
-It is importable without torch. A study is a folder here with a `params` module, so nothing lists
-the studies by hand, and training never imports this: a new study makes no trained model stale.
+Sections have the order of their notebooks. It is importable without torch. A study is a folder here
+with a `params` module, so nothing lists the studies by hand, and training never imports this: a new
+study makes no trained model stale.
 """
 
 import importlib
@@ -48,7 +49,9 @@ def read_params(path: Path | str) -> Any:
 
 
 def read_profile(root: Path, name: str) -> Any:
-    """Read profiles/NAME.yaml over params.yaml: what it leaves out stays as it is there.
+    """Read profiles/NAME.yaml over params.yaml.
+
+    What it leaves out stays as it is there.
 
     Raises:
         UserError: one line; also if the file gives the profile another name than its own.

@@ -1,4 +1,7 @@
-"""How the real tiers name a checkpoint in the cache, and read it."""
+"""Name a checkpoint in the cache, and read it.
+
+All real tiers do it here.
+"""
 
 from farcontext import files
 from farcontext.checkpoints.load import Pretrained, load
@@ -20,5 +23,8 @@ def known(checkpoint: str) -> dict[str, str]:
 
 
 def loaded(checkpoint: str) -> Pretrained:
-    """Return a folder of the project in fp32, which is fast on every CPU."""
+    """Load a folder of the project in fp32.
+
+    That is fast on every CPU.
+    """
     return load(files.project() / checkpoint, dtype="float32")

@@ -1,4 +1,4 @@
-"""What a study's section of params.yaml is, and types that several sections use."""
+"""A study's section of params.yaml, and the types in it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self

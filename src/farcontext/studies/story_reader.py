@@ -154,7 +154,10 @@ def flop_of(params: Params, recipe: str) -> float:
 
 
 def _step_flop(params: Params, length: int) -> float:
-    """Few tokens of a row are scored, so the output is left out."""
+    """Return the FLOPs of one step.
+
+    Few tokens of a row are scored, so the output is left out.
+    """
     return formulas.training_flop(
         formulas.flop(model_of(params), length, params.step_tokens // length, scored=0)
     )

@@ -66,7 +66,9 @@ def tried_rates(trials: Mapping[Trial[Name], RunConfig]) -> pd.DataFrame:
 
 
 def best_rates(losses: pd.DataFrame) -> tuple[float, ...]:
-    """Return an arm's rate of the least final loss, and the next one where they tie.
+    """Return an arm's best rate, and the next one if tied.
+
+    The best has the least final loss.
 
     They tie where the 95 % interval of their paired difference over the tuning seeds holds zero:
     then rounding could choose the other one on another CPU, so a study runs both.

@@ -113,9 +113,10 @@ def gap_law(count: int, power: float) -> np.ndarray:
 def _pairs(
     rng: np.random.Generator, rows: int, vocabulary: Sequence[int], pairs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return different keys of a vocabulary's first half and values of its second.
+    """Draw different keys, and values for them.
 
-    The values differ too; both are (R, pairs).
+    Keys come from a vocabulary's first half, values from its second. The values differ too; both
+    are (R, pairs).
     """
     ids, half = np.asarray(vocabulary), len(vocabulary) // 2
     if not 2 <= pairs < half:

@@ -123,9 +123,10 @@ def _asked(
     encode: Encode,
     queries: int,
 ) -> list[tuple[int, Ids, Ids]]:
-    """Return (line, question, answer) of lines whose beginning stands once in a context.
+    """Return the lines that can be asked for.
 
-    The values take turns.
+    They are (line, question, answer); a line's beginning stands once in the context. The values
+    take turns.
     """
     by_value: dict[Ids, list[tuple[int, Ids, Ids]]] = {}
     for number in rng.permutation(len(splits)):

@@ -1,4 +1,4 @@
-"""The tasks whose rows are made anew in each step of a training, by name."""
+"""Tasks whose rows each training step makes anew, by name."""
 
 from farcontext.tasks import flip_flop, recall
 

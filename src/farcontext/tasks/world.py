@@ -186,7 +186,10 @@ def read(text: str) -> list[Event]:
 
 
 def _said(patterns: dict[str, re.Pattern[str]], text: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the name and the groups of every match of some patterns, in the text's order."""
+    """Return the name and the groups of every match.
+
+    They stand in the text's order.
+    """
     found = [(match, kind) for kind, said in patterns.items() for match in said.finditer(text)]
     return [
         (kind, match.groupdict()) for match, kind in sorted(found, key=lambda one: one[0].start())

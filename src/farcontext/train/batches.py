@@ -182,7 +182,7 @@ def _pieces_of(offsets: bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
 def _draw(
     counts: np.ndarray, rows: int, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the epoch, the domain and the window of each row of a step, each (B,).
+    """Return epoch, domain and window of a step's rows, each (B,).
 
     All domains' windows are shuffled together, so domains mix in proportion to their tokens, and
     each window comes once an epoch. A step takes the next B of the permutation; the step at an

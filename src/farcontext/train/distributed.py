@@ -133,7 +133,10 @@ def together(action: Callable[[], Result]) -> Result:
 
 
 def said_once(error: UserError) -> UserError:
-    """Return an error that all processes raise, to be said by the first alone."""
+    """Return an error that only the first process tells.
+
+    All raise it.
+    """
     error.told = not first()
     return error
 
@@ -292,9 +295,10 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shared(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """Return a whole tensor as `like` is kept: whole, or this process's share of it.
+    """Return a whole tensor as `like` is kept.
 
-    A number, such as the optimizer's count of steps, stays whole.
+    That is whole, or this process's share of it. A number, such as the optimizer's count of steps,
+    stays whole.
     """
     if not tensor.ndim or not _is_share(like):
         return tensor

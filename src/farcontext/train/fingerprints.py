@@ -46,7 +46,10 @@ class Symbol(NamedTuple):
 
 @dataclass
 class Definition:
-    """What a symbol is bound by: its statements, and the names of its module that they use."""
+    """What a symbol is bound by.
+
+    That is its statements, and the names of its module that they use.
+    """
 
     statements: list[ast.stmt]
     uses: set[Symbol] = field(default_factory=set)
@@ -73,7 +76,9 @@ def of_function(
 
 
 def of_source(source: str, root: Path = SOURCES) -> dict[str, str]:
-    """Return name → digest of a source's own statements and all that they can reach.
+    """Return the digests of a source and all it can reach.
+
+    They are by name; the source's own statements are among them.
 
     Args:
         source: Python source text, such as a notebook's cells.
@@ -89,7 +94,10 @@ def of_source(source: str, root: Path = SOURCES) -> dict[str, str]:
 def of_symbol(
     module: str, name: str, root: Path = SOURCES, without: Collection[str] = PLUMBING
 ) -> dict[str, str]:
-    """Return name → digest of all that one definition of a checkout can reach."""
+    """Return the digests of all that a definition can reach.
+
+    They are by name; the definition is a checkout's.
+    """
     code = _installed() if root == SOURCES else Code(root)
     return code.digests([Symbol(module, name)], without)
 
@@ -189,12 +197,12 @@ class Code:
         self.own: dict[str, Module] = {}
 
     def read(self, name: str, source: str) -> Module:
-        """Read a source under a name of its own, beside the package's modules."""
+        """Read a source under a name beside the package's modules."""
         self.own[name] = Module(name, source, self)
         return self.own[name]
 
     def path(self, name: str) -> Path | None:
-        """Return the file of a module of the package, None if there is none."""
+        """Return a module's file, None if there is none."""
         stem = self.root.joinpath(*name.split("."))
         paths = (stem.with_suffix(".py"), stem / "__init__.py")
         return next((path for path in paths if path.is_file()), None)
@@ -210,7 +218,10 @@ class Code:
         return f"{module}.{name}" if self.path(f"{module}.{name}") else Symbol(module, name)
 
     def imported(self, statement: ast.stmt) -> Iterator[tuple[str, str | Symbol]]:
-        """Yield name → module or symbol of the package's imports anywhere in a statement."""
+        """Yield what a statement imports from the package, by name.
+
+        It is a module or a symbol, imported anywhere in the statement.
+        """
         for node in ast.walk(statement):
             if (
                 isinstance(node, ast.ImportFrom)
@@ -252,7 +263,10 @@ class Code:
         return module in self.own or self.path(module) is not None
 
     def _behind(self, target: str | Symbol | None) -> list[Symbol]:
-        """Return what stands for a name that is only imported: its symbol, or all of a module."""
+        """Return what stands for a name that is only imported.
+
+        It is its symbol, or all of a module.
+        """
         if isinstance(target, Symbol):
             return [target]
         if target is None or not self.path(target):
@@ -283,7 +297,7 @@ class Code:
         }
 
     def _origin(self, symbol: Symbol) -> Symbol:
-        """Follow a symbol that its module only imports to where it is defined."""
+        """Follow an imported symbol to where it is defined."""
         for _ in range(10):
             if symbol.module not in self.own:
                 return symbol

@@ -101,7 +101,10 @@ def evaluated(folder: Path) -> RunResult | None:
 
 
 def kept_rows(path: Path) -> list[Row] | None:
-    """Return the rows of a file, None if it is missing, or damaged, with a warning."""
+    """Return the rows of a file, None if it has none.
+
+    It is missing, or damaged, which is said in a warning.
+    """
     with _if_whole(path):
         return rows_of(read_sealed(path), path)
     return None
@@ -109,7 +112,10 @@ def kept_rows(path: Path) -> list[Row] | None:
 
 @contextlib.contextmanager
 def _if_whole(path: Path) -> Iterator[None]:
-    """End the block early where a file is missing, or with a warning where it is damaged."""
+    """End the block early where a file is missing or damaged.
+
+    A damaged one is said in a warning.
+    """
     try:
         yield
     except UserError as error:
@@ -118,7 +124,7 @@ def _if_whole(path: Path) -> Iterator[None]:
 
 
 def describe(folder: Path, run: RunConfig) -> None:
-    """Write a run's configuration, and beside it what its readers hold against it."""
+    """Write a run's configuration, and what readers hold against it."""
     files.write_json(folder / CONFIG, run.model_dump(mode="json"))
     write_sealed(folder / ORIGIN, origin(run))
 

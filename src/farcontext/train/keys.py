@@ -27,7 +27,10 @@ def left_out() -> frozenset[str]:
 
 @memoize
 def code_fingerprint(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the digests of all the code that a result of a function depends on, by name."""
+    """Return the digests of the code behind a function's result.
+
+    They are by name.
+    """
     return fingerprints.of_function(function, left_out())
 
 
@@ -53,7 +56,10 @@ def device() -> torch.device:
 
 @memoize
 def training_code() -> dict[str, str]:
-    """Return the digests of all the code that a training depends on, by name."""
+    """Return the digests of the code that trainings depend on.
+
+    They are by name.
+    """
     return fingerprints.of_symbol("farcontext.train.loop", "train", without=left_out())
 
 
@@ -73,7 +79,7 @@ def run_key(run: RunConfig) -> str:
 
 
 def origin(run: RunConfig) -> dict[str, str | None]:
-    """Return what a reader of a run's folder holds against it: hashes, by name.
+    """Return hashes that readers of a run's folder hold against it.
 
     They are of its configuration, and of the tokenizer, None for a run on synthetic tasks.
     """

@@ -100,7 +100,7 @@ class _State:
     rows: list[Row]
 
     def save(self, folder: Path) -> None:
-        """Gather all that is shared out, and let the first process write it."""
+        """Gather all that is shared out; the first process writes it."""
         names = dict(enumerate(name for name, _ in self._parameters()))
         moments = self.optimizer.state_dict()["state"]
         flat = {
@@ -152,7 +152,7 @@ def _fresh(run: RunConfig) -> _State:
 
 
 def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
-    """Return the batch of each step, and the fixed batches of the validation loss.
+    """Return each step's batch, and the validation loss's fixed batches.
 
     The first batch of all is made here too: rows that cannot be made are told before anything else.
 
@@ -185,7 +185,7 @@ def _batches(run: RunConfig) -> tuple[Callable[[int], Batch], list[Batch]]:
 
 
 def _check_finite(state: _State, folder: Path, loss: float, norm: float) -> None:
-    """Stop before the update when the loss or the gradient is not finite.
+    """Stop before the update if loss or gradient is not finite.
 
     The weights of the step before are kept.
     """
@@ -272,7 +272,10 @@ def _forget(folder: Path) -> None:
 def _train(
     run: RunConfig, folder: Path, on_step: Callable[[int], None] = lambda step: None
 ) -> RunResult:
-    """The loop. `on_step` is called after each update (tests kill the process there)."""
+    """Run the loop.
+
+    `on_step` is called after each update (tests kill the process there).
+    """
     started = time.perf_counter()
     batch_of, fixed = distributed.together(lambda: _batches(run))
     state = _fresh(run)

@@ -120,7 +120,7 @@ def jobs() -> int:
 
 @contextlib.contextmanager
 def _one_thread():
-    """Bits depend on the thread count, so every run uses one, wherever it runs."""
+    """Use one thread everywhere, as bits depend on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -135,7 +135,7 @@ def _do(job: RunConfig | EvalConfig) -> RunResult:
 
 
 def _do_in_worker(job: RunConfig | EvalConfig) -> RunResult:
-    """As `_do`, in a worker process: ends with its parent, prints into the job's own folder."""
+    """Do a job in a worker process that ends with its parent."""
     parent = os.getppid()
     interrupt.end_with_parent()
     if isinstance(job, EvalConfig):
@@ -177,7 +177,9 @@ def _job(told: Mapping[str, Any]) -> RunConfig | EvalConfig:
 
 
 def _do_on_cluster(told: Mapping[str, Any], key: str, project: Path, cache: Path) -> RunResult:
-    """As `_do`, in a process of a cluster that has the same project and cache.
+    """Do a job in a process of a cluster, as `_do`.
+
+    It has the same project and cache.
 
     Raises:
         UserError: it has not, or has other code, texts, versions or devices: the job's key would be
@@ -258,7 +260,7 @@ def _on_cluster(todo: Sequence[RunConfig | EvalConfig], address: str) -> Iterato
 
 
 def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
-    """Do jobs in parallel; yield their results in order, each as soon as it is there."""
+    """Do jobs in parallel; yield their results early and in order."""
     at_once = {"return_as": "generator", "pre_dispatch": "all", "batch_size": 1}
     if address := os.environ.get("FARCONTEXT_DASK"):
         yield from _on_cluster(todo, address)
@@ -271,7 +273,7 @@ def _spread(todo: Sequence[RunConfig | EvalConfig]) -> Iterator[RunResult]:
 
 
 def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResult]:
-    """Do what the cache lacks; a sweep that is all cached starts no process."""
+    """Do what the cache lacks, without a process if that is nothing."""
     known = [_cached(job) for job in wanted]
     todo = [job for job, done in zip(wanted, known, strict=True) if done is None]
     results = _spread(todo) if todo else []
@@ -280,7 +282,7 @@ def _phase(wanted: Sequence[RunConfig | EvalConfig], label: str) -> list[RunResu
 
 
 def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
-    """Return each run once, those that others start from in an earlier list than these."""
+    """Return each run once, in lists: those first that others need."""
     newest = list(dict.fromkeys(trainings))
     starts = [run.start for run in newest if run.start is not None]
     if not starts:
@@ -291,10 +293,11 @@ def _generations(trainings: Sequence[RunConfig]) -> list[list[RunConfig]]:
 
 
 def sweep(jobs: Mapping[Name, RunConfig | EvalConfig]) -> dict[Name, RunResult]:
-    """Train and evaluate many jobs in parallel, each once, and return results by name.
+    """Train and evaluate jobs in parallel; return results by name.
 
-    The runs that evaluations need, and those that fine-tuning starts from, are trained first, also
-    when they have no name themselves. Put the longest jobs first: they are started in order.
+    Each is done once. The runs that evaluations need, and those that fine-tuning starts from, are
+    trained first, also when they have no name themselves. Put the longest jobs first: they are
+    started in order.
     """
     trainings = [job if isinstance(job, RunConfig) else job.run for job in jobs.values()]
     trained: dict[RunConfig, RunResult] = {}
@@ -314,7 +317,10 @@ def result_of(job: RunConfig | EvalConfig) -> RunResult:
 
 
 def grid(**axes: Iterable[Any]) -> list[Any]:
-    """Return all combinations of some axes, as named tuples; the last axis runs fastest."""
+    """Return all combinations of some axes, as named tuples.
+
+    The last axis runs fastest.
+    """
     cell = namedtuple("Cell", axes)
     return [cell(*values) for values in itertools.product(*axes.values())]
 

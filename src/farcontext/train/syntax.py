@@ -1,8 +1,8 @@
-"""What a statement says: the names it uses and binds, and its text without what changes no result.
+"""What a statement says: its names, and its text.
 
-Comments, layout, docstrings, annotations of functions, what `raise` and `assert` say, calls that
-only warn or refuse, and validators that only check are left out. All of it is the same under every
-version of Python.
+Names are used or bound; the text is without what changes no result. Comments, layout, docstrings,
+annotations of functions, what `raise` and `assert` say, calls that only warn or refuse, and
+validators that only check are left out. All of it is the same under every version of Python.
 """
 
 import ast
@@ -10,6 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+# Functions import from these where they are needed: they take seconds to load, and a cached study
+# needs none of them. Where such an import stands changes no result. That of another package counts
+# where it stands, since runs are kept under keys that were made so.
+LATE = {"datasketch", "rouge_score", "transformers"}
 # A statement that only calls one of these warns, or refuses.
 SPEAKING = {"warn", "expect", "_expect"}
 
@@ -17,8 +21,12 @@ SPEAKING = {"warn", "expect", "_expect"}
 class _Bare(ast.NodeTransformer):
     """A pass that takes out what changes no result.
 
-    Annotations stay, as a class that is named there may be used.
+    Annotations stay, as a class that is named there may be used. Imports from LATE packages are
+    collected: they count as if they stood at the top of the module.
     """
+
+    def __init__(self) -> None:
+        self.late: list[ast.stmt] = []
 
     def _body(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -29,6 +37,8 @@ class _Bare(ast.NodeTransformer):
             and isinstance(first.value.value, str)
         ):
             node.body = node.body[1:] or [ast.Pass()]
+        if not node.body and not isinstance(node, ast.Module):
+            node.body = [ast.Pass()]  # It held an import from a LATE package alone.
         return node
 
     visit_Module = visit_FunctionDef = visit_AsyncFunctionDef = _body
@@ -36,6 +46,27 @@ class _Bare(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         node = self._body(node)
         node.body = [part for part in node.body if not only_checks(part)] or [ast.Pass()]
+        return node
+
+    def _import(self, node: Any) -> Any:
+        module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        if (module or "").partition(".")[0] not in LATE:
+            return node
+        self.late.append(node)
+        return None
+
+    visit_Import = visit_ImportFrom = _import
+
+    def visit_If(self, node: ast.If) -> Any:
+        self.generic_visit(node)
+        # What only a checker of types runs is an import like others.
+        return node.body if dotted(node.test) == "TYPE_CHECKING" and not node.orelse else node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        self.generic_visit(node)
+        match node.annotation:
+            case ast.Constant(value=str(name)) if name.isidentifier():
+                node.annotation = ast.Name(name, ast.Load())  # It is in quotes: imported later.
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
@@ -54,11 +85,11 @@ class _Bare(ast.NodeTransformer):
 
 
 def only_checks(node: ast.stmt) -> bool:
-    """Return whether a statement is a validator that refuses a model or returns it as it came.
+    """Return whether a statement is a validator that only checks.
 
-    It is a pydantic `model_validator(mode="after")` that gives back its own first argument and sets
-    and calls nothing by the way: whatever passes it is the same with and without it. It is asked
-    of statements that `_Bare` has gone through.
+    It refuses a model, or returns it as it came. It is a pydantic `model_validator(mode="after")`
+    that gives back its own first argument and sets and calls nothing by the way: whatever passes it
+    is the same with and without it. It is asked of statements that `_Bare` has gone through.
     """
     if not isinstance(node, ast.FunctionDef) or not _is_after(node.decorator_list):
         return False
@@ -78,7 +109,10 @@ def _is_after(decorators: list[ast.expr]) -> bool:
 
 
 def _may_change(part: ast.AST, itself: str) -> bool:
-    """Return whether a part may set something beside a name of the validator's own."""
+    """Return whether a part may set what is not its own.
+
+    The validator's own names do not count.
+    """
     match part:
         case ast.Attribute(ctx=ctx) | ast.Subscript(ctx=ctx) if not isinstance(ctx, ast.Load):
             return True
@@ -96,11 +130,16 @@ def _may_change(part: ast.AST, itself: str) -> bool:
 @cache
 def statements(source: str) -> tuple[ast.stmt, ...]:
     """Return a module's statements without what changes no result."""
-    return tuple(_Bare().visit(ast.parse(source)).body)
+    bare = _Bare()
+    body = bare.visit(ast.parse(source)).body
+    return (*bare.late, *body)
 
 
 def dump(node: Any, names: Mapping[str, str]) -> str:
-    """Return a tree as text: the same under every version of Python, our names by `names`."""
+    """Return a tree as text.
+
+    It is the same under every version of Python; our names are given by `names`.
+    """
     if isinstance(node, list):
         return "[" + ",".join(dump(x, names) for x in node) + "]"
     if not isinstance(node, ast.AST):
@@ -120,7 +159,10 @@ def dump(node: Any, names: Mapping[str, str]) -> str:
 
 
 def dotted(node: ast.AST) -> str | None:
-    """Return `a.b.c` of an attribute of an attribute of a name, else None."""
+    """Return `a.b.c` of such an expression, None of any other.
+
+    It is an attribute of an attribute of a name.
+    """
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (left := dotted(node.value)):

@@ -84,7 +84,10 @@ def reach_matrices(norms: dict[str, np.ndarray], predicted: dict[str, np.ndarray
 
 
 def _outline(inside: np.ndarray) -> list[list[tuple[int, int]]]:
-    """Return the edges between cells inside and outside, as segments of (column, row) corners."""
+    """Return the edges between cells inside and outside.
+
+    They are segments of (column, row) corners.
+    """
     padded = np.pad(inside, 1)
     # Each is (row of the edge, column of the cell + 1).
     across = np.argwhere(padded[1:] != padded[:-1])

@@ -15,11 +15,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
 
 from farcontext import files
 from farcontext.checkpoints.load import Pretrained
@@ -32,6 +32,9 @@ from farcontext.studies.content_creation.params import Params
 from farcontext.studies.real_tier import known, loaded
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import Cache, PreTrainedModel
 
 SPEAKER = re.compile(
     r"^\*\*(.+?)\*\*", re.MULTILINE
@@ -186,7 +189,7 @@ def contexts(made: Stretch, windows: Sequence[int]) -> dict[str, Ids]:
 
 
 @torch.inference_mode()
-def scored(model: PreTrainedModel, context: Ids, follows: Ids) -> tuple[float, Cache, Tensor]:
+def scored(model: "PreTrainedModel", context: Ids, follows: Ids) -> tuple[float, "Cache", Tensor]:
     """Return the mean loss (nats) of what follows a context.
 
     It also returns the context's cache and last logits (1, V), to go on from.
@@ -203,7 +206,13 @@ def scored(model: PreTrainedModel, context: Ids, follows: Ids) -> tuple[float, C
 
 @torch.inference_mode()
 def continued(
-    pretrained: Pretrained, cache: Cache, logits: Tensor, *, new: int, sampling: Sampling, seed: int
+    pretrained: Pretrained,
+    cache: "Cache",
+    logits: Tensor,
+    *,
+    new: int,
+    sampling: Sampling,
+    seed: int,
 ) -> list[int]:
     """Return `new` tokens drawn after a context.
 

@@ -68,7 +68,10 @@ def diverged(losses: Sequence[float], norms: Sequence[float]) -> bool:
 
 
 def _divergence(params: Params) -> list[Row]:
-    """Return G1: what becomes of plain SGD by T and rate, with equal tokens or sequences a step."""
+    """Return G1: what becomes of plain SGD by T and rate.
+
+    Tokens or sequences a step are equal.
+    """
     rows_of = {
         "equal tokens": lambda n: params.sgd_tokens // n,
         "equal sequences": lambda n: params.sgd_rows,

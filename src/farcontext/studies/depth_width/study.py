@@ -86,7 +86,10 @@ def lengths_of(params: Params, window: int) -> list[int]:
 
 
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
-    """Return W1: recall and effective length of cells, and what explains the length."""
+    """Return W1: recall and effective length of the grid's cells.
+
+    What explains the length stands beside them.
+    """
     rates, rows = cells(params), []
     task = {"name": "recall", "pairs": params.pairs}
     trainings, jobs = {}, {}
@@ -151,7 +154,10 @@ def _explained(grid: pd.DataFrame) -> list[Row]:
 
 
 def _sliding(params: Params) -> list[Row]:
-    """Return influence by distance in stacks of windows, and how their horizon grows."""
+    """Return influence by distance in stacks of windows.
+
+    How their horizon grows stands beside it.
+    """
     options = {"length": params.local_length, "rows": params.test_rows}
     cases = grid(layers=params.local_depths, seed=params.seeds)
     rows, horizons = [], {}

@@ -1,4 +1,4 @@
-"""The trainings of notebook 06: cells of its grid, and stacks of windows."""
+"""Trainings of notebook 06: its grid, and stacks of windows."""
 
 from farcontext.nn.config import ModelConfig
 from farcontext.studies.depth_width.params import Params

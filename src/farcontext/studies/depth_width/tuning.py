@@ -12,7 +12,10 @@ from farcontext.train.runs import grid
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Return the final loss of each cell at each rate, at the longest trained length."""
+    """Return the final loss of each cell at each rate.
+
+    It is at the longest trained length.
+    """
     window = params.windows[-1]
     trials = {
         (f"{layers}x{width}", lr, seed): grid_run(params, layers, width, window, lr=lr, seed=seed)

@@ -135,7 +135,10 @@ def _train(
 
 
 def _tokens(config: ModelConfig, rows: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return ids and flat scored positions: a share MASKED for an encoder, all for a decoder."""
+    """Return ids and flat scored positions.
+
+    An encoder has a share MASKED of them, a decoder all.
+    """
     tokens = torch.randint(config.vocab_size, (rows, length))
     share = MASKED if config.kind == "encoder" else 1.0
     return tokens, torch.arange(max(1, round(share * tokens.numel())))

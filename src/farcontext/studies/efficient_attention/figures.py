@@ -19,7 +19,10 @@ LOOKS = {"training": "C0", "inference": "C1"}
 
 
 def _lengths(axis: Axes, lengths: pd.Series) -> None:
-    """Put the tokens of a log axis at powers of four, short: 512, 2k, 8k, 32k."""
+    """Label a log axis of tokens at powers of four.
+
+    Labels are short: 512, 2k, 8k, 32k.
+    """
     low, high = (int(np.log2(x)) for x in (lengths.min(), lengths.max()))
     ticks = [2**n for n in range(low, high + 1, 2)]
     axis.set_xscale("log", base=2)

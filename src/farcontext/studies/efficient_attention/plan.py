@@ -32,7 +32,10 @@ Row = dict[str, object]
 
 
 def _cells(params: Params) -> list[tuple[Row, memory_cells.Cell]]:
-    """Return what is measured, with labels: longest first, so that two processes end together."""
+    """Return what is measured, with labels.
+
+    The longest comes first, so that two processes end together.
+    """
     found = [({"part": "ceiling"}, {"what": "ceilings", "size": params.product, "tries": 5})]
     lengths = {PLAIN: params.plain_lengths} | dict.fromkeys(EFFICIENT, params.lengths)
     shape = {"heads": params.heads, "head_width": params.head_width}

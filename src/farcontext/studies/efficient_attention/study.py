@@ -103,7 +103,10 @@ def _work(params: Params, row: pd.Series) -> cost.Work:
 def _with_predictions(
     params: Params, costs: pd.DataFrame
 ) -> tuple[pd.DataFrame, cost.Coefficients]:
-    """Fit memory and time of both kinds of work on the first half; predict both halves."""
+    """Fit memory and time on the first half; predict both halves.
+
+    It is done for both kinds of work.
+    """
     coefficients = {}
     for quantity, column, terms_of in (
         ("memory", "bytes", cost.memory_terms),
@@ -180,9 +183,10 @@ def _checks(costs: pd.DataFrame) -> list[Row]:
 
 
 def _arithmetic(params: Params) -> list[Row]:
-    """Return FLOPs and bytes moved of one row's causal forward pass in fp32.
+    """Return FLOPs and moved bytes of a causal forward pass.
 
-    The bytes are the fewest possible, and those moved when T × S is written out.
+    It is one row's, in fp32. The bytes are the fewest possible, and those moved when T × S is
+    written out.
     """
     found = []
     for T in params.lengths:
@@ -199,7 +203,10 @@ def _arithmetic(params: Params) -> list[Row]:
 
 
 def _models() -> list[Row]:
-    """Return the KV cache at trained length (2 bytes a number), and attention's break-even."""
+    """Return the KV cache and attention's break-even of models.
+
+    The cache is at the trained length, 2 bytes a number.
+    """
     found = []
     for name, values in SHAPES.items():
         config, T = cost.shape(name, **values), TRAINED[name]

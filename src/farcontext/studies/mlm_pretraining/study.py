@@ -195,7 +195,10 @@ def _columns(arm: Arm) -> Row:
 
 
 def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
-    """Return nats a byte of encoders and n-grams on the same targets, and encoders' gains."""
+    """Return nats a byte of encoders and n-grams, and gains.
+
+    All have the same targets; the gains are the encoders'.
+    """
     same = {
         "domains": DOMAINS,
         "length": params.encoder_length,
@@ -237,7 +240,7 @@ def uniform_loss() -> float:
 
 
 def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
-    """Return nats a byte of each domain, and of all their bytes together."""
+    """Return nats a byte of each domain, and of all together."""
     values = {row["domain"]: row["nats"] / row["bytes"] for row in rows}
     return values | {"all": sum(row["nats"] for row in rows) / sum(row["bytes"] for row in rows)}
 
@@ -263,7 +266,7 @@ def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
 
 
 def _context_options(params: Params, kind: str, domain: str) -> Row:
-    """Keep the contexts that leave far tokens to lose: at least as many as there are targets."""
+    """Keep the contexts that leave as many far tokens as targets."""
     length = _length(params, kind)
     contexts = tuple(w for w in params.contexts if w + 2 * evaluation.TARGETS <= length)
     return {"domain": domain, "length": length, "rows": params.test_rows, "contexts": contexts}

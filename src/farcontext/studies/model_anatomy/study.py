@@ -219,7 +219,10 @@ def planted(model: nn.Module, **changes: object) -> nn.Module:
 def _losses(
     model: nn.Module, logits: Callable[[], Tensor], targets: Tensor, steps: int
 ) -> list[float]:
-    """Return the loss (nats a token) before each AdamW step on one and the same batch."""
+    """Return the loss (nats a token) before each AdamW step.
+
+    All steps have one and the same batch.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=PARITY_RATE)
     losses = []
     for _ in range(steps):

@@ -121,7 +121,10 @@ def stretch(
 
 
 def _read(arm: str, sample: Sample, window: int, decode: Decode) -> list[Sample]:
-    """Return what an arm reads: one context for all questions, or each with its own."""
+    """Return what an arm reads.
+
+    It is one context for all questions, or each with its own.
+    """
     match arm:
         case "full":
             return [sample]

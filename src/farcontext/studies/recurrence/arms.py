@@ -1,4 +1,4 @@
-"""The arms of notebook 02: models of equal size and their training runs."""
+"""The arms of notebook 02: models of equal size, and trainings."""
 
 import bisect
 import functools

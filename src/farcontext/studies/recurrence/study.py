@@ -153,7 +153,10 @@ def depth_of(params: Params, distance: int) -> float:
 
 
 def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Return accuracy by distance, in rows of one length, so that distance alone differs."""
+    """Return accuracy by distance.
+
+    Rows have one length, so that distance alone differs.
+    """
     length = params.recall_lengths[-1]
     task = {"name": "recall", "pairs": params.pairs, "span": params.span}
     depths = tuple(depth_of(params, distance) for distance in params.distances)
@@ -239,7 +242,10 @@ def gradient_distances(params: Params) -> tuple[list[int], list[int]]:
 
 
 def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Return the norm by distance, untrained and trained, on rows of the task of the arm."""
+    """Return the norm by distance, untrained and trained.
+
+    Rows are of the arm's task.
+    """
     distances, fitted = gradient_distances(params)
     tasks = {
         "recall": {"name": "recall", "pairs": params.pairs, "span": params.span},

@@ -1,4 +1,7 @@
-"""What notebook 02 chooses before its seeds run: each arm's learning rate, by task."""
+"""What notebook 02 chooses before its seeds run.
+
+That is each arm's learning rate, by task.
+"""
 
 from typing import Any
 
@@ -12,7 +15,10 @@ from farcontext.train.runs import grid
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Return the final loss of each arm at each rate; an arm is named "task/arm"."""
+    """Return the final loss of each arm at each rate.
+
+    An arm is named "task/arm".
+    """
     given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
     arms = [(task, name) for task, names in given.items() for name in names]
     trials = {

@@ -16,8 +16,7 @@ tokens of a body.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from farcontext import files
 from farcontext.checkpoints.questions import encoder, first_tokens
@@ -31,6 +30,9 @@ from farcontext.studies.real_tier import known, loaded
 from farcontext.studies.summarization.params import Params
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.train.runs import EvalConfig, sweep
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel
 
 CONTEXTS = ("true", "other", "none")
 CUE = "\n\nIn short:"  # This cue stands before the abstract in every arm.
@@ -170,9 +172,10 @@ def _trigrams(sentence: str) -> set[tuple[str, ...]]:
 
 
 def _copies(found: set, known: Sequence[set]) -> bool:
-    """Return whether a sentence shares COPIED of its trigrams with a known one.
+    """Return whether a sentence copies a known one.
 
-    It also counts if one of the known shares so many with it.
+    It does if it shares COPIED of its trigrams. It also counts if one of the known shares so many
+    with it.
     """
     return any(
         found and one and len(found & one) >= COPIED * min(len(found), len(one)) for one in known
@@ -198,7 +201,7 @@ def copied(text: str, count: int, seed: int) -> dict[str, str]:
 
 
 def losses_of(
-    model: PreTrainedModel, own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids
+    model: "PreTrainedModel", own: Ids, other: Ids, *, before: Ids, cue: Ids, scored: Ids
 ) -> dict[str, float]:
     """Return the mean loss (nats) of the scored tokens, by context.
 

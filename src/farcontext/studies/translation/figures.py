@@ -67,7 +67,10 @@ def choices(contrast: pd.DataFrame, chance: float) -> Figure:
 
 
 def _range(axis: Axes, rows: pd.DataFrame, shift: float, color: tuple[float, float, float]) -> None:
-    """Draw the mean over seeds as a line, and at each distance the range over seeds as a bar."""
+    """Draw the mean over seeds, and their range at each distance.
+
+    The mean is a line, a range is a bar.
+    """
     by = rows.groupby("distance")["value"].agg(["mean", "min", "max"])
     axis.plot(by.index + shift, by["mean"], color=color, marker="o", ms=3)
     axis.vlines(by.index + shift, by["min"], by["max"], color=color, lw=1.2)

@@ -112,7 +112,10 @@ def greedy(model: EncoderDecoder, source_BS: Int[Tensor, "B S"]) -> Int[Tensor, 
 def _scored(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequence[Sentence]
 ) -> list[Row]:
-    """Return each sentence's scores, its translation as `said` and its true one as `reference`."""
+    """Return each sentence's scores, with its translations.
+
+    `said` is the model's, `reference` the true one.
+    """
     both = [(last.target, last.contrast) for last in lasts]
     tensor = functools.partial(torch.tensor, device=model.embedding.weight.device)
     source_BS = tensor(sources)

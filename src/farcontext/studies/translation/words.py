@@ -1,4 +1,4 @@
-"""The words of both languages as ids, and sources and targets of them.
+"""Words of both languages as ids, and sources and targets.
 
 S source tokens, filled up with PAD on the left: earlier sentences, MARK, and the sentence to
 translate. T target tokens: BOS, its translation, EOS, filled up on the right; scored after BOS
