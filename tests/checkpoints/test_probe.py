@@ -17,9 +17,10 @@ from observe import one_line
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from farcontext import files
-from farcontext.checkpoints import load, probe, probe_text, questions
+from farcontext.checkpoints import load, probe, questions
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Options
+from farcontext.checkpoints.probing import text as probe_text
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
 from farcontext.tasks import needles
@@ -106,7 +107,7 @@ def test_more_suffixes_than_fit_at_once_do_not_disturb_each_other(
 ) -> None:
     suffixes = [q.question for q in sample.queries]
     wanted = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
-    monkeypatch.setattr(questions, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(questions, "TOKENS_AT_ONCE", 1)
     for one, other in zip(
         questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes),
         wanted,

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from farcontext.checkpoints import probe_summary, report
+from farcontext.checkpoints import report
 from farcontext.checkpoints.probe import Measured
+from farcontext.checkpoints.probing import summary as probe_summary
 from farcontext.checkpoints.rope_config import Finding
 
 HOSTILE = '<script>alert("1")</script>'

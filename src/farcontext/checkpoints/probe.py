@@ -23,7 +23,7 @@ from farcontext import files
 from farcontext.checkpoints import rope_check, rope_loss
 from farcontext.checkpoints.far_context import far_context_loss, loss_by_position
 from farcontext.checkpoints.load import Pretrained
-from farcontext.checkpoints.probe_text import WINDOWS, Text, far_lengths, read, windows
+from farcontext.checkpoints.probing.text import WINDOWS, Text, far_lengths, read, windows
 from farcontext.checkpoints.questions import encoder, first_tokens, needles_that_fit, observe
 from farcontext.checkpoints.rope_config import Finding
 from farcontext.files import UserError

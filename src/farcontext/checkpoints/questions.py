@@ -2,9 +2,16 @@
 
 A model is asked them and reads the context once.
 
-    |<------- context, read once ------->| question answer |
-                                         | question answer |     one batch of suffixes
-                                         | question answer |     on the repeated key-value cache
+    |<------- context, read once ------->| question answer
+                                         | question answer     one row: a tree of suffixes that
+                                         | question answer     do not see each other
+
+The suffixes are laid behind the context as a tree (equal beginnings once), each token at the
+position that it has in its own row, and a mask lets it see the context and its own beginning. So
+the key-value cache is never repeated. A model whose cache forgets (sliding windows) or that knows
+no positions but its mask's (ALiBi) reads the suffixes one after the other on the same cache. Where
+the rotation depends on the whole row's length (`turning`), the context is read once for each such
+length.
 
 The scores are those of a plain forward of each whole row (tested). Exact: every token of the answer
 is the most probable one after those before it, so nothing need be generated. Choice: the answer is
@@ -12,22 +19,24 @@ the likeliest of the choices, by the sum of its tokens' log-probabilities, which
 the choices have equally many tokens. V is the vocabulary.
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from farcontext.checkpoints.token_losses import numbers
+from farcontext.checkpoints.turning import turn_of, turned
 from farcontext.files import UserError
 from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
 from farcontext.tasks.words import NAMES, draw_words
 
-ROWS_AT_ONCE = 16  # Each suffix of a batch repeats the cache.
+TOKENS_AT_ONCE = 256  # Suffixes of so many tokens in all are one row behind the context.
+READ_AT_ONCE = 2048  # A longer context is read in such parts, whose activations fit.
 Row = dict[str, int | float]
 
 
@@ -68,31 +77,92 @@ def suffix_scores(
 ) -> list[Float[Tensor, "tokens V"]]:
     """Return the log-probabilities of what follows each token of each suffix.
 
-    There is a tensor a suffix. Shorter suffixes are filled up at their end, which causal attention
-    keeps from all that is read off.
+    There is a tensor a suffix, fp32 on the CPU.
     """
-    ids = torch.tensor([[*context]], device=model.device)
-    cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-    found = []
-    for start in range(0, len(suffixes), ROWS_AT_ONCE):
-        batch = suffixes[start : start + ROWS_AT_ONCE]
-        repeated = copy.deepcopy(cache)
-        repeated.batch_repeat_interleave(len(batch))
-        width = max(map(len, batch))
-        rows = torch.tensor(
-            [[*suffix, *[suffix[-1]] * (width - len(suffix))] for suffix in batch],
-            device=model.device,
+    alike: dict[tuple[int, ...], list[Ids]] = {}
+    for suffix in suffixes:
+        alike.setdefault(turn_of(model, len(context) + len(suffix)), []).append(suffix)
+    found: dict[Ids, Tensor] = {}
+    for group in alike.values():
+        with turned(model, len(context) + len(group[0])):
+            cache = read(model, context)
+            for part in _parts(group) if _sees_all(model, cache) else ([s] for s in group):
+                found |= _behind(model, cache, len(context), part)
+    return [found[suffix] for suffix in suffixes]
+
+
+def read(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
+    """Read a text and return its key-value cache, which can be cut back to it."""
+    cache = DynamicCache(config=model.config)
+    for start in range(0, len(ids), READ_AT_ONCE):
+        part = torch.tensor([[*ids[start : start + READ_AT_ONCE]]], device=model.device)
+        model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.activate_past_recording()  # Else a sliding window forgets what a suffix pushes out.
+    return cache
+
+
+def _sees_all(model: PreTrainedModel, cache: DynamicCache) -> bool:
+    """Return whether a mask of ours says all that a token sees."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers) and not getattr(
+        model.config, "alibi", False
+    )
+
+
+def _parts(suffixes: Sequence[Ids]) -> Iterator[list[Ids]]:
+    """Yield the suffixes in lists of at most about TOKENS_AT_ONCE tokens, neighbours together."""
+    part: list[Ids] = []
+    for suffix in sorted(suffixes):
+        if part and len(_tree([*part, suffix])) > TOKENS_AT_ONCE:
+            yield part
+            part = []
+        part.append(suffix)
+    if part:
+        yield part
+
+
+def _tree(suffixes: Sequence[Ids]) -> dict[Ids, int]:
+    """Return every beginning of the suffixes with its number, shorter ones first."""
+    beginnings = {suffix[:size] for suffix in suffixes for size in range(1, len(suffix) + 1)}
+    return {beginning: number for number, beginning in enumerate(sorted(beginnings, key=len))}
+
+
+def _behind(
+    model: PreTrainedModel, cache: DynamicCache, read: int, suffixes: Sequence[Ids]
+) -> dict[Ids, Tensor]:
+    """Return the suffixes' log-probabilities; the cache is left as it was."""
+    tree = _tree(suffixes)
+    rows = torch.tensor([[beginning[-1] for beginning in tree]], device=model.device)
+    at = torch.tensor([[read + len(beginning) - 1 for beginning in tree]], device=model.device)
+    # One suffix is a plain row, whose mask the model makes itself.
+    mask = None if len(suffixes) == 1 else _mask(model, tree, read)
+    scores = model(
+        input_ids=rows,
+        attention_mask=mask,
+        position_ids=at,
+        past_key_values=cache,
+        use_cache=True,
+    ).logits[0]
+    cache.crop(-len(tree))
+    scores = numbers(scores).float().log_softmax(-1).cpu()
+    return {s: scores[[tree[s[:size]] for size in range(1, len(s) + 1)]] for s in suffixes}
+
+
+def _mask(model: PreTrainedModel, tree: dict[Ids, int], read: int) -> Tensor:
+    """Return what each token of the tree sees: the context and its own beginnings."""
+    sees = torch.zeros(len(tree), read + len(tree), dtype=torch.bool)
+    sees[:, :read] = True
+    for beginning, number in tree.items():
+        sees[number, [read + tree[beginning[:size]] for size in range(1, len(beginning) + 1)]] = (
+            True
         )
-        seen = torch.ones(len(batch), ids.shape[1] + width, dtype=torch.int64, device=model.device)
-        scores = model(
-            input_ids=rows, attention_mask=seen, past_key_values=repeated, use_cache=True
-        ).logits
-        numbers(scores)
-        found += [
-            s[: len(suffix)].float().log_softmax(-1).cpu()
-            for s, suffix in zip(scores, batch, strict=True)
-        ]
-    return found
+    if model.config._attn_implementation != "eager":
+        return sees[None, None].to(model.device)
+    low = torch.finfo(model.dtype).min  # Attention that is written out adds its mask.
+    return (
+        torch.zeros(sees.shape, dtype=model.dtype)
+        .masked_fill(~sees, low)[None, None]
+        .to(model.device)
+    )
 
 
 def encoder(

@@ -17,8 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from farcontext import files
-from farcontext.checkpoints import figures
-from farcontext.checkpoints.probe_summary import (
+from farcontext.checkpoints.probing import figures
+from farcontext.checkpoints.probing.summary import (
     Summary,
     control_sentence,
     headline,
