@@ -20,9 +20,12 @@ from farcontext import files
 from farcontext.checkpoints import load, probe, questions
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Options
+from farcontext.checkpoints.probing import asking
 from farcontext.checkpoints.probing import text as probe_text
+from farcontext.checkpoints.probing.progress import Progress
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
+from farcontext.measure.stats import half_width
 from farcontext.tasks import needles
 from farcontext.tasks.sample import Sample
 
@@ -137,7 +140,7 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
 ) -> None:
     def knowing(queries: tuple) -> None:
         def scores(
-            model: torch.nn.Module, context: np.ndarray, suffixes: list
+            model: torch.nn.Module, context: np.ndarray, suffixes: list, part: int
         ) -> list[torch.Tensor]:
             found = []
             for suffix in suffixes:
@@ -176,18 +179,18 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     for name in names[::3]:
         (kept / name).unlink()
     asked = []
-    real = probe.observe
+    real = asking.observe
 
-    def counting(model: torch.nn.Module, sample: Sample) -> list:
+    def counting(*given: object) -> list:
         if len(asked) == 2:
             raise KeyboardInterrupt
-        asked.append(sample)
-        return real(model, sample)
+        asked.append(given)
+        return real(*given)
 
-    monkeypatch.setattr(probe, "observe", counting)
+    monkeypatch.setattr(asking, "observe", counting)
     with pytest.raises(KeyboardInterrupt):
         probe.measure(loaded, options, prose)
-    monkeypatch.setattr(probe, "observe", real)
+    monkeypatch.setattr(asking, "observe", real)
     before = {path.name: path.stat().st_mtime_ns for path in kept.glob("[!.]*.json")}
     again = probe.measure(loaded, options, prose)
     for one, other in ((whole, again), (whole, probe.measure(loaded, options, prose))):
@@ -201,9 +204,11 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     assert not np.allclose(other.needles["loss"].iloc[:10], whole.needles["loss"].iloc[:10])
 
 
-def asking(loaded: Pretrained, prose: Path, folder: Path, options: Options) -> probe._Probe:
-    with probe._bar() as bar:
-        return probe._Probe(loaded, probe_text.read(loaded, prose), 4, options, folder, bar)
+def asked_by(
+    loaded: Pretrained, prose: Path, folder: Path, precision: float = 0.07, most: int = 100
+) -> asking.Asking:
+    text = probe_text.read(loaded, prose)
+    return asking.Asking(loaded, text, 4, precision, most, 0, folder, Progress("probe"))
 
 
 def test_sampling_stops_when_the_interval_is_narrow_enough(
@@ -211,26 +216,24 @@ def test_sampling_stops_when_the_interval_is_narrow_enough(
 ) -> None:
     draw = np.random.default_rng(0)
     monkeypatch.setattr(
-        probe,
+        asking,
         "observe",
-        lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in range(4)],
+        lambda *_: [{"exact": int(draw.random() < 0.5)} for _ in range(4)],
     )
     asked = []
     for precision in (0.3, 0.1, 0.01):
-        options = Options(precision=precision, max_contexts=40)
-        rows = pd.DataFrame(
-            asking(loaded, prose, tmp_path / f"{precision}", options).contexts(256, "needles")
-        )
+        made = asked_by(loaded, prose, tmp_path / f"{precision}", precision, 40)
+        rows = pd.DataFrame(made.contexts(256, "needles"))
         scores = list(rows.groupby("context")["exact"].mean())
-        assert len(scores) == 40 or probe.half_width(scores) <= precision
+        assert len(scores) == 40 or half_width(scores) <= precision
         # and not later than that
-        assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision
+        assert len(scores) == 12 or half_width(scores[:-1]) > precision
         asked.append(len(scores))
     assert asked[0] == 12 < asked[1] < asked[2] == 40, asked
 
 
 def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path: Path) -> None:
-    made = asking(loaded, prose, tmp_path, Options())
+    made = asked_by(loaded, prose, tmp_path)
     bare, full = (made.sample(256, 0, part) for part in ("control", "needles"))
     assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * 4
     # twin

@@ -61,12 +61,11 @@ def test_a_suffix_scores_as_in_a_plain_forward_of_its_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral, window 32", "longrope, beyond"])
-def test_a_long_context_is_read_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_context_is_read_in_parts(name: str) -> None:
     raw, size = CASES[name]
     context, suffixes = drawn(size), [tuple(drawn(5, 2)), tuple(drawn(7, 3))]
-    monkeypatch.setattr(questions, "READ_AT_ONCE", 50)
     for suffix, scores in zip(
-        suffixes, questions.suffix_scores(tiny_model(raw), context, suffixes), strict=True
+        suffixes, questions.suffix_scores(tiny_model(raw), context, suffixes, 50), strict=True
     ):
         wanted = plain(raw, [*context, *suffix])[-len(suffix) :]
         assert (scores - wanted).abs().max() < 1e-5

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from farcontext import files
+from farcontext.app import own_text  # noqa: F401 (its verbs are commands too)
 from farcontext.app.judging import Study, project_root
 from farcontext.app.verbs import app, console
 from farcontext.files import UserError

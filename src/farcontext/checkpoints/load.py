@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast as WrappedTokenizer
 from transformers.utils import logging
 
 from farcontext import files
-from farcontext.checkpoints import headers, refusals
+from farcontext.checkpoints import headers, hub, refusals
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.headers import reading
 from farcontext.data.tokenizer import load_tokenizer
@@ -52,17 +52,17 @@ class Pretrained:
 def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32") -> Pretrained:
     """Load a checkpoint from a folder or a file.
 
-    It is a Hugging Face folder, a GGUF file or a folder with one, or a run of ours (its newest
-    whole checkpoint). A run of ours becomes a Llama (`convert.to_hf`) with the tokenizer of
-    build/tokenizer. Nothing in the folder is run, nothing is fetched. Not applied: quantisation
-    (GGUF weights are unpacked), adapters.
+    It is a Hugging Face folder, a repository in the hub's cache, a GGUF file or a folder with one,
+    or a run of ours (its newest whole checkpoint). A run of ours becomes a Llama
+    (`convert.to_hf`) with the tokenizer of build/tokenizer. Nothing in the folder is run, nothing
+    is fetched. Not applied: quantisation (GGUF weights are unpacked), adapters.
 
     Raises:
         UserError: missing or damaged files, code or pickles in them, a family that is not known,
             weights that the architecture lacks or leaves at random, a model of ours that Llama
             cannot express, or whose tokenizer or configuration is not what it was trained with.
     """
-    path = Path(path)
+    path = hub.resolved(Path(path))
     if dtype not in DTYPES:
         raise UserError(f"dtype = {dtype}: expected one of {', '.join(DTYPES)}")
     if path.suffix == ".gguf" and path.is_file():
@@ -114,7 +114,7 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     if given.layers:  # transformers makes lists of that length before it reads any weights.
         headers.expect_layers(where, *given.layers, stored)
     model = _model(folder, folder, stored, dtype, use_safetensors=True)
-    return Pretrained(model, _tokenizer(folder, folder, model), folder.resolve().name, folder)
+    return Pretrained(model, _tokenizer(folder, folder, model), hub.name_of(folder), folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:

@@ -40,14 +40,18 @@ READ_AT_ONCE = 2048  # A longer context is read in such parts, whose activations
 Row = dict[str, int | float]
 
 
-def observe(model: PreTrainedModel, sample: Sample) -> list[Row]:
+def observe(model: PreTrainedModel, sample: Sample, part: int = READ_AT_ONCE) -> list[Row]:
     """Return a row a question, the earliest evidence first.
 
     Rows: question (its number), depth, exact and choice (0 or 1), loss (nats of the whole answer).
+
+    Args:
+        part: tokens of the context that are read at once; it bounds the memory, and changes no
+            score by more than rounding.
     """
     suffixes = sorted({(*q.question, *choice[:-1]) for q in sample.queries for choice in q.choices})
     scores = dict(
-        zip(suffixes, suffix_scores(model, sample.context.tolist(), suffixes), strict=True)
+        zip(suffixes, suffix_scores(model, sample.context.tolist(), suffixes, part), strict=True)
     )
     ordered = sorted(sample.queries, key=lambda query: query.depth)
     return [{"question": number} | _scored(query, scores) for number, query in enumerate(ordered)]
@@ -73,7 +77,10 @@ def _scored(query: Query, scores: dict[Ids, Tensor]) -> Row:
 
 @torch.inference_mode()
 def suffix_scores(
-    model: PreTrainedModel, context: Sequence[int], suffixes: Sequence[Ids]
+    model: PreTrainedModel,
+    context: Sequence[int],
+    suffixes: Sequence[Ids],
+    part: int = READ_AT_ONCE,
 ) -> list[Float[Tensor, "tokens V"]]:
     """Return the log-probabilities of what follows each token of each suffix.
 
@@ -85,18 +92,18 @@ def suffix_scores(
     found: dict[Ids, Tensor] = {}
     for group in alike.values():
         with turned(model, len(context) + len(group[0])):
-            cache = read(model, context)
-            for part in _parts(group) if _sees_all(model, cache) else ([s] for s in group):
-                found |= _behind(model, cache, len(context), part)
+            cache = read(model, context, part)
+            for some in _parts(group) if _sees_all(model, cache) else ([s] for s in group):
+                found |= _behind(model, cache, len(context), some)
     return [found[suffix] for suffix in suffixes]
 
 
-def read(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
+def read(model: PreTrainedModel, ids: Sequence[int], part: int = READ_AT_ONCE) -> DynamicCache:
     """Read a text and return its key-value cache, which can be cut back to it."""
     cache = DynamicCache(config=model.config)
-    for start in range(0, len(ids), READ_AT_ONCE):
-        part = torch.tensor([[*ids[start : start + READ_AT_ONCE]]], device=model.device)
-        model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    for start in range(0, len(ids), part):
+        rows = torch.tensor([[*ids[start : start + part]]], device=model.device)
+        model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.activate_past_recording()  # Else a sliding window forgets what a suffix pushes out.
     return cache
 
@@ -178,8 +185,9 @@ def encoder(
         ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
         if rows is not None and (last := max(ids, default=-1)) >= rows:
             raise UserError(
-                f"text: {tokenizer.convert_ids_to_tokens(last)!r:.60} is token {last}: expected "
-                f"tokens up to {rows - 1}, the model's"
+                f"text: {tokenizer.convert_ids_to_tokens(last)!r:.60} is token {last}: the "
+                f"tokenizer has {len(tokenizer)} ids, vocab_size = {rows}: expected tokens up to "
+                f"{rows - 1}"
             )
         return ids
 

@@ -142,7 +142,7 @@ def limited_memory() -> Iterator[None]:
     Without it Linux grants the memory and kills the process, or another one, when it is used.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if (free := _free_bytes()) is None:
+    if (free := free_bytes()) is None:
         yield
         return
     limits = [free + _data_bytes(), *(x for x in (soft, hard) if x != resource.RLIM_INFINITY)]
@@ -153,7 +153,7 @@ def limited_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Return how many bytes this machine, or this container, can still give; None if unknown."""
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
