@@ -128,13 +128,23 @@ def probe(
 
     One HTML report has the effective length with its interval, and the RoPE check.
     """
+    from farcontext.checkpoints import encoders, report, rope_check
     from farcontext.checkpoints import probe as probing
-    from farcontext.checkpoints import report, rope_check
-    from farcontext.checkpoints.probing import machine, summary
+    from farcontext.checkpoints.probing import machine, masked, summary
 
     limits = (precision, max_contexts)
     options = probing.Options(probing.lengths_of(lengths), *limits, suite=suite, beyond=beyond)
     probing.use_threads(threads)
+    if encoders.is_encoder(checkpoint):
+        where = machine.device_of(device)
+        kind = machine.usual_dtype(where) if dtype == "auto" else dtype
+        loaded = machine.moved(encoders.load(checkpoint, dtype=kind), where)
+        rows = masked.measured(loaded, text, (options.lengths or (None,))[-1])
+        found = report.write_masked(
+            masked.summarised(loaded, rows), rows, out or Path(f"probe-{loaded.name}")
+        )
+        console.print(report.as_json(found) if json else "\n".join(masked.lines(found)))
+        return
     loaded = machine.loaded(checkpoint, device, dtype)
     if rope_only:
         console.print("\n".join(rope_check.lines(rope_check.check(loaded))))

@@ -61,6 +61,14 @@ def write(found: "Measured", folder: Path) -> Summary:
     return summary
 
 
+def write_masked(summary: Summary, rows: pd.DataFrame, folder: Path) -> Summary:
+    """Write table.csv and probe.json of a masked model's probe, and return the summary."""
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files.write_atomic(folder / "table.csv", text)
+    files.write_json(folder / "probe.json", summary)
+    return summary
+
+
 def as_json(summary: Summary) -> str:
     """Return the summary as one JSON object on one line."""
     return json.dumps(summary, ensure_ascii=False, allow_nan=False)

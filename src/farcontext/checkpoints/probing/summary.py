@@ -125,8 +125,8 @@ def headline(summary: Summary) -> str:
     if absolute["checked"]:
         return f"Reads reliably up to {_span(summary, absolute)}"
     return (
-        f"Finds {first['exact']:.0%} of the needles at {first['length']:,} tokens, so it reads "
-        f"reliably at no length tested; it keeps {SHARE:.1%} of that up to {_span(summary, found)}"
+        f"Finds {first['exact']:.0%} of the needles at {first['length']:,} tokens: reliable at no "
+        f"length; it keeps {SHARE:.1%} of that up to {_span(summary, found)}"
     )
 
 
