@@ -43,8 +43,8 @@ PATTERNS = {"manuals": MEMBER, "plays": SPEECH}
 ARMS = ("whole", "retrieved", "passage", "lead", "evidence")
 
 
-def asked(domain: str, count: int, seed: int) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield (text, question, wanted, the words that questions of this text may want)."""
+def asked(domain: str, count: int, seed: int) -> Iterator[tuple[str, str, str, str, list[str]]]:
+    """Yield (text, thing asked for, question, wanted, what questions of this text may want)."""
     rng = np.random.default_rng(seed)
     texts = [document.text for document in load_documents(CORPUS, "test", domain)]
     made = 0
@@ -66,7 +66,7 @@ def asked(domain: str, count: int, seed: int) -> Iterator[tuple[str, str, str, l
         name, value = found[int(rng.integers(len(found)))]
         thing, wanted = (name, value) if domain == "manuals" else (value, name)
         others = sorted({pair[1 if domain == "manuals" else 0] for pair in found})
-        yield part, QUESTIONS[domain].format(asked=thing), wanted, others
+        yield part, thing, QUESTIONS[domain].format(asked=thing), wanted, others
         made += 1
 
 
@@ -99,7 +99,12 @@ def main() -> None:
 
 
 def answers(
-    loaded: load.Pretrained, text: str, question: str, wanted: str, others: list[str]
+    loaded: load.Pretrained,
+    text: str,
+    thing: str,
+    question: str,
+    wanted: str,
+    others: list[str],
 ) -> list[dict[str, object]]:
     """Return a row an arm: whether it is right."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,12 +116,6 @@ def answers(
     ranked = prompts[0].ranked
     said["passage"] = ranked[0].text if ranked else ""
     said["lead"] = min(prompts[0].read, key=lambda passage: passage.first).text
-    thing = (
-        question.rsplit("“", maxsplit=1)[-1]
-        .split("”", maxsplit=1)[0]
-        .rsplit("type is ", maxsplit=1)[-1]
-        .split(":", maxsplit=1)[0]
-    )
     found = {arm: right(words, wanted, others) for arm, words in said.items()}
     found["evidence"] = any(thing in passage.text for passage in ranked[: ask.SHOWN])
     return [{"arm": arm, "right": found[arm]} for arm in ARMS]

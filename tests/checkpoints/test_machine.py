@@ -68,6 +68,7 @@ def test_the_questions_do_not_repeat_the_cache() -> None:
 
     needs = machine.needs(model, 2000)
     one, many = peak(suffixes[:1]), peak(suffixes)
+    assert one > needs.cache  # The context's own cache is seen.
     assert many - one < 0.5 * needs.cache
     assert many < 1.6 * (needs.weights + needs.cache) - needs.weights
 

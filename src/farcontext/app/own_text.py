@@ -46,7 +46,10 @@ def ask(
 ) -> None:
     """Answer a question about your own text.
 
+    The text is read whole, where it fits, and by the passages that the question ranks highest.
     The command also says where in the text the evidence should stand.
+
+    Example: farcontext ask my-text.md "Who has the key?"
     """
     from farcontext.checkpoints import ask as asking
 
@@ -74,6 +77,8 @@ def go_on(
     """Go on writing your own text from its end.
 
     A small model keeps the tone for a line or two.
+
+    Example: farcontext continue my-text.md
     """
     from farcontext.checkpoints import ask as asking
 

@@ -127,6 +127,10 @@ def probe(
     """Measure how long a checkpoint's context really is.
 
     One HTML report has the effective length with its interval, and the RoPE check.
+
+    Masked models (BERT and its kin) are asked for masked words behind own and other text.
+
+    Example: farcontext probe build/smollm2 --suite
     """
     from farcontext.checkpoints import encoders, report, rope_check
     from farcontext.checkpoints import probe as probing
@@ -181,6 +185,8 @@ def compare_checkpoints(
     """Compare two checkpoints on the same contexts, in pairs.
 
     Differences come with their intervals: before and after extension, tuning or quantisation.
+
+    Example: farcontext compare-checkpoints build/smollm2 stretched
     """
     from farcontext.checkpoints import probe as probing
     from farcontext.checkpoints import report

@@ -7,13 +7,14 @@ for both.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from farcontext import files
-from farcontext.checkpoints import probe
+from farcontext.checkpoints import hub, probe
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Measured, Options
 from farcontext.checkpoints.probing import machine
@@ -47,9 +48,9 @@ def compared(
     found: list[Measured] = []
     vocabulary = None
     if options.lengths is None:
-        windows = [probe.window(machine.loaded(path, "cpu", "bfloat16")) for path in paths]
-        usual = tuple(length for length in probe.LENGTHS if length <= min(windows))
-        options = Options(**{**vars(options), "lengths": usual or None})
+        most = min(_promised(path) for path in paths)
+        usual = tuple(length for length in probe.LENGTHS if length <= most)
+        options = replace(options, lengths=usual or None)
     for path in paths:
         loaded = machine.loaded(path, device, dtype)
         if vocabulary not in (None, words := _words(loaded)):
@@ -61,6 +62,14 @@ def compared(
         found.append(probe.measure(loaded, options, text))
         del loaded  # One model at a time is held.
     return paired(*found)
+
+
+def _promised(path: Path) -> int:
+    """Return the window that a folder's configuration names, before anything is loaded."""
+    config = hub.resolved(path) / "config.json"
+    found = files.read_json(config) if config.is_file() else {}
+    given = found.get("max_position_embeddings") if isinstance(found, dict) else None
+    return given if isinstance(given, int) else probe.LENGTHS[-1]
 
 
 def _words(loaded: Pretrained) -> str:
@@ -118,7 +127,9 @@ def _differences(
     if not len(one) or not len(other):
         return []
     means = [frame.groupby([*unit])[[*metrics]].mean() for frame in (one, other)]
-    both = means[0].join(means[1], how="inner", lsuffix="_first", rsuffix="_second")
+    both = means[0].merge(
+        means[1], left_index=True, right_index=True, suffixes=("_first", "_second")
+    )
     rows = []
     for value, part in both.groupby(level=by):
         row: dict[str, Any] = {by: int(value), "pairs": len(part)}
