@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from farcontext.checkpoints.turning import turned
 from farcontext.files import UserError
 
-SCORES = 2**23  # So many scores are held at once: those of all positions of a long row do not fit.
+SCORES = 2**22  # So many scores are held at once: those of all positions of a long row do not fit.
 
 
 @torch.inference_mode()
