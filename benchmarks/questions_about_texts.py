@@ -1,10 +1,10 @@
 """Answers of `ask` to 60 questions about real texts, beside retrieval and lead alone.
 
-    python benchmarks/questions_about_texts.py [--questions 60] [--checkpoint build/smollm2]
+    python benchmarks/questions_about_texts.py [--questions 60] [--words 400] [--checkpoint …]
 
 The questions have known answers: half are of manuals (what type a member has: the word in brackets
 behind its name), half of plays (who speaks a line: the name in capitals above the verse). A text is
-a stretch of a test document of about 700 words, so that it fits into 2,048 tokens, with a question
+a stretch of a test document of so many words, which fits into 2,048 tokens, with a question
 whose evidence stands at a random place. An answer is right if it holds the wanted word and no other
 word that some question of its kind wants.
 
@@ -17,6 +17,7 @@ the wanted passage is among the three that `ask` shows.
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,13 @@ from matplotlib.axes import Axes
 
 from farcontext import files
 from farcontext.checkpoints import ask, load
+from farcontext.checkpoints.probing import machine
 from farcontext.data.corpus import load_documents
 from farcontext.measure.stats import wilson
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "build" / "corpus"
-WORDS = 700
-CONTEXT, NEW = 2048, 24
+CONTEXT, NEW = 2048, 16
 MEMBER = re.compile(r"^(\w{6,}) \((string|integer|boolean|list|structure|timestamp|map)\b", re.M)
 SPEECH = re.compile(r"^\*\*([A-Z][A-Z ]{2,20})\*\*\s*\n((?:[A-Za-z',;-]+ ){4,}[A-Za-z',;-]+)", re.M)
 QUESTIONS = {
@@ -43,29 +44,31 @@ PATTERNS = {"manuals": MEMBER, "plays": SPEECH}
 ARMS = ("whole", "retrieved", "passage", "lead", "evidence")
 
 
-def asked(domain: str, count: int, seed: int) -> Iterator[tuple[str, str, str, str, list[str]]]:
+def asked(domain: str, count: int, size: int) -> Iterator[tuple[str, str, str, str, list[str]]]:
     """Yield (text, thing asked for, question, wanted, what questions of this text may want)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     texts = [document.text for document in load_documents(CORPUS, "test", domain)]
     made = 0
-    while made < count:
-        text = texts[made % len(texts)]
+    for text in cycle(texts):
+        if made == count:
+            return
         words = list(re.finditer(r"\S+\s*", text))
-        start = int(rng.integers(max(1, len(words) - WORDS)))
+        start = int(rng.integers(max(1, len(words) - size)))
         first = text.find("\n", words[start].start()) + 1
-        last = words[min(start + WORDS, len(words) - 1)].start()
+        last = words[min(start + size, len(words) - 1)].start()
         part = text[first:last]
         found = [
             pair
             for pair in (match.groups() for match in PATTERNS[domain].finditer(part))
             if part.count(pair[0 if domain == "manuals" else 1]) == 1
         ]
-        if len({pair[1 if domain == "manuals" else 0] for pair in found}) < 2:
-            made += not found and len(texts) > made  # Some documents have nothing to ask.
-            continue
-        name, value = found[int(rng.integers(len(found)))]
-        thing, wanted = (name, value) if domain == "manuals" else (value, name)
         others = sorted({pair[1 if domain == "manuals" else 0] for pair in found})
+        if len(others) < 2:
+            continue  # Some stretches have nothing to ask.
+        wanted = others[int(rng.integers(len(others)))]  # Each answer is wanted as often.
+        same = [pair for pair in found if wanted == pair[1 if domain == "manuals" else 0]]
+        name, value = same[int(rng.integers(len(same)))]
+        thing = name if domain == "manuals" else value
         yield part, thing, QUESTIONS[domain].format(asked=thing), wanted, others
         made += 1
 
@@ -81,13 +84,16 @@ def main() -> None:
     """Ask, print a row an arm and kind, and write the table beside the others."""
     parser = table.parser_of(__file__, __doc__)
     parser.add_argument("--questions", type=int, default=60)
+    parser.add_argument("--words", type=int, default=400)
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "build" / "smollm2")
     given = parser.parse_args()
-    loaded = load.load(given.checkpoint)
+    loaded = machine.loaded(given.checkpoint, "auto", "auto")
     rows = []
     for domain in PATTERNS:
-        for number, one in enumerate(asked(domain, given.questions // 2, seed=0)):
-            rows += [{"texts": domain, "question": number} | row for row in answers(loaded, *one)]
+        for number, one in enumerate(asked(domain, given.questions // 2, given.words)):
+            found = answers(loaded, *one)
+            print(domain, number, *(f"{row['arm']} {row['right']:d}" for row in found), flush=True)
+            rows += [{"texts": domain, "question": number} | row for row in found]
     scores = pd.DataFrame(rows)
     shown = []
     for (texts, arm), part in scores.groupby(["texts", "arm"], sort=False):
