@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pipeline
 import pytest
+import questions_about_texts
 import table
 
 ROOT = Path(__file__).parent.parent
@@ -61,3 +62,19 @@ def test_make_bench_runs_scripts_alone() -> None:
     scripts = {Path(name).stem for name in listed.stdout.split()}
     assert {"generation", "training_step", "attention_backends", "pipeline"} <= scripts
     assert not scripts & {"table", "gpu", "gpu_check"}
+
+
+def test_an_answer_is_right_by_the_first_known_word_that_it_names() -> None:
+    others = ["list", "string"]
+    assert questions_about_texts.right(" It is a string, not a list.", "string", others)
+    assert not questions_about_texts.right(" It is a list of string.", "string", others)
+    assert not questions_about_texts.right("", "string", others)
+
+
+@pytest.mark.parametrize("domain", ["manuals", "plays"])
+def test_every_question_about_a_text_has_its_answer_there(domain: str, corpus_folder: Path) -> None:
+    made = list(questions_about_texts.asked(domain, 6, 400))
+    assert len(made) == 6
+    for text, thing, question, wanted, others in made:
+        assert text.count(thing) == 1 and thing in question and wanted in others
+        assert wanted in text and len(others) > 1

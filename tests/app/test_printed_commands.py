@@ -23,6 +23,7 @@ LESS = {  # a command's first words → what makes it short; nothing else of it 
     "farcontext probe": ("--lengths", "128", "--max-contexts", "12"),
     "farcontext cost": (),
     "farcontext extend": ("--steps", "1", "--length", "64", "--measure", "64"),
+    "farcontext compare-checkpoints": ("--lengths", "128", "--max-contexts", "12"),
     "farcontext ask": ("--tokens", "2"),
     "farcontext continue": ("--tokens", "2"),
     "farcontext train": (),
@@ -95,3 +96,11 @@ def test_a_printed_command_runs(name: str, folder: Path, root: Path) -> None:
     for command in found:
         said = call(folder, *shlex.split(command)[1:], *LESS[name], seconds=300)
         assert said.code == 0, (command, said.err[-500:])
+
+
+@pytest.mark.parametrize("verb", ["probe", "compare-checkpoints", "ask", "continue"])
+def test_the_example_in_a_verbs_help_is_a_command_that_is_run(verb: str, root: Path) -> None:
+    said = " ".join(call(root, verb, "--help").out.split())
+    found = re.search(r"Example: (farcontext .*?) (?:Arguments|╭)", said)
+    assert found, said
+    assert found[1].strip() in [command for command, _ in commands(root)]

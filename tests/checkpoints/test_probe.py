@@ -4,7 +4,11 @@ What was asked is kept, and bad input is one line.
 """
 
 import json
+import re
+import shutil
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +18,19 @@ import tiny
 import torch
 from commands import try_all
 from observe import one_line
+from rows import tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from farcontext import files
-from farcontext.checkpoints import load, probe, probe_text, questions
+from farcontext.checkpoints import load, probe, questions, report
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Options
+from farcontext.checkpoints.probing import asking, compare, suite, summary
+from farcontext.checkpoints.probing import text as probe_text
+from farcontext.checkpoints.probing.progress import Progress
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.files import UserError
+from farcontext.measure.stats import half_width, t_interval
 from farcontext.tasks import needles
 from farcontext.tasks.sample import Sample
 
@@ -106,7 +115,7 @@ def test_more_suffixes_than_fit_at_once_do_not_disturb_each_other(
 ) -> None:
     suffixes = [q.question for q in sample.queries]
     wanted = questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes)
-    monkeypatch.setattr(questions, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(questions, "TOKENS_AT_ONCE", 1)
     for one, other in zip(
         questions.suffix_scores(loaded.model, sample.context.tolist(), suffixes),
         wanted,
@@ -136,7 +145,7 @@ def test_a_model_that_knows_the_answers_scores_one_and_one_of_another_context_do
 ) -> None:
     def knowing(queries: tuple) -> None:
         def scores(
-            model: torch.nn.Module, context: np.ndarray, suffixes: list
+            model: torch.nn.Module, context: np.ndarray, suffixes: list, part: int
         ) -> list[torch.Tensor]:
             found = []
             for suffix in suffixes:
@@ -175,18 +184,18 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     for name in names[::3]:
         (kept / name).unlink()
     asked = []
-    real = probe.observe
+    real = asking.observe
 
-    def counting(model: torch.nn.Module, sample: Sample) -> list:
+    def counting(*given: object) -> list:
         if len(asked) == 2:
             raise KeyboardInterrupt
-        asked.append(sample)
-        return real(model, sample)
+        asked.append(given)
+        return real(*given)
 
-    monkeypatch.setattr(probe, "observe", counting)
+    monkeypatch.setattr(asking, "observe", counting)
     with pytest.raises(KeyboardInterrupt):
         probe.measure(loaded, options, prose)
-    monkeypatch.setattr(probe, "observe", real)
+    monkeypatch.setattr(asking, "observe", real)
     before = {path.name: path.stat().st_mtime_ns for path in kept.glob("[!.]*.json")}
     again = probe.measure(loaded, options, prose)
     for one, other in ((whole, again), (whole, probe.measure(loaded, options, prose))):
@@ -200,9 +209,11 @@ def test_a_probe_that_was_stopped_goes_on_and_gives_the_same_rows(
     assert not np.allclose(other.needles["loss"].iloc[:10], whole.needles["loss"].iloc[:10])
 
 
-def asking(loaded: Pretrained, prose: Path, folder: Path, options: Options) -> probe._Probe:
-    with probe._bar() as bar:
-        return probe._Probe(loaded, probe_text.read(loaded, prose), 4, options, folder, bar)
+def asked_by(
+    loaded: Pretrained, prose: Path, folder: Path, precision: float = 0.07, most: int = 100
+) -> asking.Asking:
+    text = probe_text.read(loaded, prose)
+    return asking.Asking(loaded, text, 4, precision, most, 0, folder, Progress("probe"))
 
 
 def test_sampling_stops_when_the_interval_is_narrow_enough(
@@ -210,26 +221,24 @@ def test_sampling_stops_when_the_interval_is_narrow_enough(
 ) -> None:
     draw = np.random.default_rng(0)
     monkeypatch.setattr(
-        probe,
+        asking,
         "observe",
-        lambda model, sample: [{"exact": int(draw.random() < 0.5)} for _ in range(4)],
+        lambda *_: [{"exact": int(draw.random() < 0.5)} for _ in range(4)],
     )
     asked = []
     for precision in (0.3, 0.1, 0.01):
-        options = Options(precision=precision, max_contexts=40)
-        rows = pd.DataFrame(
-            asking(loaded, prose, tmp_path / f"{precision}", options).contexts(256, "needles")
-        )
+        made = asked_by(loaded, prose, tmp_path / f"{precision}", precision, 40)
+        rows = pd.DataFrame(made.contexts(256, "needles"))
         scores = list(rows.groupby("context")["exact"].mean())
-        assert len(scores) == 40 or probe.half_width(scores) <= precision
+        assert len(scores) == 40 or half_width(scores) <= precision
         # and not later than that
-        assert len(scores) == 12 or probe.half_width(scores[:-1]) > precision
+        assert len(scores) == 12 or half_width(scores[:-1]) > precision
         asked.append(len(scores))
     assert asked[0] == 12 < asked[1] < asked[2] == 40, asked
 
 
 def test_the_control_holds_no_evidence(loaded: Pretrained, prose: Path, tmp_path: Path) -> None:
-    made = asking(loaded, prose, tmp_path, Options())
+    made = asked_by(loaded, prose, tmp_path)
     bare, full = (made.sample(256, 0, part) for part in ("control", "needles"))
     assert needles.oracle(bare, loaded.tokenizer.decode) == [()] * 4
     # twin
@@ -347,3 +356,144 @@ def test_the_command_line_prints_one_object_or_one_line(
     ):
         assert said.code == 2
         one_line(said.err, part)
+
+
+# ------------------------------------------------------- beyond, suite, two checkpoints, ids
+
+
+def changed(folder: Path, out: Path, **keys: object) -> Path:
+    """Return a copy of a checkpoint whose configuration has other keys."""
+    shutil.copytree(folder, out)
+    files.write_json(out / "config.json", files.read_json(folder / "config.json") | keys)
+    return out
+
+
+def test_lengths_beyond_the_window_are_asked_for_and_warned_of(
+    loaded: Pretrained, prose: Path, cache: Path
+) -> None:
+    lengths = (256, 600)
+    with pytest.raises(UserError, match=r"at most 512, the model's positions \(--beyond goes on\)"):
+        probe.measure(loaded, Options(lengths=lengths, max_contexts=12), prose)
+    beyond = Options(lengths=lengths, max_contexts=12, precision=0.5, beyond=True)
+    with pytest.warns(UserWarning, match="lengths up to 600: tiny has 512 positions; what lies"):
+        found = probe.measure(loaded, beyond, prose)
+    assert set(found.needles["length"]) == {256, 600} and found.options["window"] == 512
+    page = report.page(found, summary.summarise(found))
+    assert "Lengths above 512 tokens lie beyond" in page
+    within = replace(found, options=found.options | {"window": 600})
+    assert "lie beyond" not in report.page(within, summary.summarise(within))
+
+
+def test_dynamic_ntk_promises_its_multiple_and_a_table_of_positions_ends(
+    folder: Path, loaded: Pretrained, tmp_path: Path
+) -> None:
+    rope = {"rope_theta": 10000.0, "rope_type": "dynamic", "factor": 4.0}
+    dynamic = load.load(changed(folder, tmp_path / "dynamic", rope_parameters=rope))
+    assert probe.window(dynamic) == 2048 and probe.window(loaded) == 512
+    assert probe._lengths(dynamic, Options()) == (256, 512, 1024, 1536, 2048)
+    learned = replace(
+        loaded, model=tiny_model({"model_type": "gpt2", "max_position_embeddings": 512})
+    )
+    with pytest.raises(UserError, match="this model's positions are a table that ends there"):
+        probe._lengths(learned, Options(lengths=(256, 600), beyond=True))
+
+
+def test_a_token_beyond_the_models_rows_is_one_line(
+    folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    """A tokenizer may have more ids than the model has rows, for padding say."""
+    wide = shutil.copytree(folder, tmp_path / "wide")
+    tokenizer = load.load(folder).tokenizer
+    rows = len(tokenizer)
+    tokenizer.add_tokens([f"<extra_{n}>" for n in range(60)])
+    tokenizer.save_pretrained(wide)
+    text = tmp_path / "text.txt"
+    files.write_atomic(text, "It was<extra_59> cold day, and nobody saw them go. " * 200)
+    line = f"the tokenizer has {rows + 60} ids, vocab_size = {rows}: expected tokens up to"
+    with pytest.raises(UserError, match=line) as error:
+        probe.measure(load.load(wide), Options(lengths=(256,), max_contexts=12), text)
+    assert "\n" not in str(error.value) and not cache.exists()
+    files.write_atomic(text, "It was a cold day, and nobody saw them go. " * 200)  # twin
+    assert len(probe.measure(load.load(wide), Options((256,), 0.5, 12), text).needles)
+
+
+def test_minutes_and_memory_are_told_before_it_starts_but_not_again(
+    loaded: Pretrained, prose: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(lengths=(256,), precision=0.5, max_contexts=12)
+    probe.measure(loaded, options, prose)
+    (line,) = capsys.readouterr().err.splitlines()
+    told = r"probe of tiny: about \d+\.\d minutes on cpu in float32, and \d+\.\d\d GiB"
+    assert re.search(told, line)
+    probe.measure(loaded, options, prose)
+    assert capsys.readouterr().err == ""  # All is kept, so nothing is left to tell.
+
+
+def test_the_suite_asks_five_tasks_and_says_what_does_not_fit(
+    loaded: Pretrained, prose: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "CONTEXTS", 2)
+    options = Options(lengths=(256, 512), precision=0.5, max_contexts=12, suite=True)
+    found = probe.measure(loaded, options, prose)
+    said = summary.summarise(found)
+    asked = {row["task"] for row in said["tasks"]}
+    noted = {task for task in suite.TASKS if any(n.startswith(task) for n in said["notes"])}
+    assert asked | noted == set(suite.TASKS) and len(asked) >= 4
+    assert all(row["choice_low"] <= row["choice"] <= row["choice_high"] for row in said["tasks"])
+    lines = "\n".join(summary.lines(said))
+    page = report.page(found, said)
+    assert all(task in lines and task in page for task in suite.TASKS)
+    assert set(report.table(found)["task"].dropna()) == asked
+    for task in asked:  # Each context is what its task's own oracle answers.
+        made = asked_by(loaded, prose, cache).task(task, 256, 0)
+        module = suite.TASKS[task].func if isinstance(suite.TASKS[task], partial) else None
+        oracle = sys.modules[(module or suite.TASKS[task]).__module__].oracle
+        given = oracle(made) if task == "copying" else oracle(made, loaded.tokenizer.decode)
+        assert given == [query.answer for query in made.queries], task
+    short = probe.measure(loaded, replace(options, lengths=(64, 256)), prose)
+    assert any(note.startswith("counting at 64 tokens: length = 64") for note in short.notes)
+
+
+def test_two_checkpoints_are_compared_on_the_same_contexts(
+    folder: Path, prose: Path, cache: Path, tmp_path: Path
+) -> None:
+    other = load.load(folder)
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(0.9)
+    other.model.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    options = Options(lengths=(256,), precision=0.5, max_contexts=12)
+    found = compare.compared((folder, tmp_path / "other"), options, prose, "cpu", "float32")
+    one, two = (
+        probe.measure(load.load(path), options, prose).needles.groupby("context")["loss"].mean()
+        for path in (folder, tmp_path / "other")
+    )
+    (row,) = found["needles"]
+    gap = t_interval(two - one)
+    assert row["pairs"] == 12 and row["loss"]["difference"] == pytest.approx(gap.estimate)
+    assert (row["loss"]["low"], row["loss"]["high"]) == pytest.approx((gap.low, gap.high))
+    assert any("minus tiny, on the same contexts" in line for line in compare.lines(found))
+    same = compare.compared((folder, folder), options, prose, "cpu", "float32")
+    for row in (*same["needles"], *same["position"]):
+        assert row["loss"]["difference"] == row["loss"]["low"] == row["loss"]["high"] == 0
+    other.tokenizer.add_tokens(["<more>"])
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="its tokenizer is not that of"):
+        compare.compared((folder, tmp_path / "other"), options, prose, "cpu", "float32")
+
+
+def test_the_command_line_compares_two_checkpoints(
+    folder: Path, prose: Path, tmp_path: Path, cache: Path
+) -> None:
+    files.write_atomic(tmp_path / "dvc.yaml", "stages: {}\n")
+    common = ["compare-checkpoints", str(folder), str(folder), "--text", str(prose)]
+    common += ["--lengths", "256", "--max-contexts", "12", "--precision", "0.5", "--threads", "1"]
+    (said, whole, refused), _ = try_all(
+        tmp_path,
+        [(common, None), ([*common, "--json"], None), ([*common[:2], "none", *common[3:]], None)],
+    )
+    assert said.code == 0 and said.out.startswith("tiny minus tiny"), said
+    assert json.loads(whole.out)["needles"][0]["exact"]["difference"] == 0
+    assert refused.code == 2
+    assert "none" in refused.err.splitlines()[-1]

@@ -11,7 +11,7 @@ import pytest
 from farcontext import tasks
 
 MODULES = [module.name for module in pkgutil.iter_modules(tasks.__path__)]
-DRAWN = {"needles", "lookup", "tracking", "common_words", "copying", "associative"}
+DRAWN = {"needles", "lookup", "tracking", "common_words", "copying", "counting", "associative"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farcontext.tasks import associative, common_words, copying, lookup, needles, tracking, world
+from farcontext.tasks import (
+    associative,
+    common_words,
+    copying,
+    counting,
+    lookup,
+    needles,
+    tracking,
+    world,
+)
 from farcontext.tasks.sample import Decode, Encode, Ids, Query, Sample, longest
 from farcontext.tasks.words import WordTokenizer
 
@@ -101,6 +110,7 @@ CASES = {
     "common_words": Case(
         common_words, {"common": 3}, {"common": 1, "ratio": 2, "choices": 2}, r"\n- \w+"
     ),
+    "counting": Case(counting, {}, {"speakers": 2, "words": 1}, r"\n\w+:[\s\S]+"),
     "copying": Case(copying, {"cue": 6}, {"cue": 4}, r"[\s\S]+"),
     "story": Case(
         world,

@@ -60,7 +60,7 @@ def test_a_library_that_trains_sets_no_handler(handlers: dict, tmp_path, monkeyp
 
 def test_memory_that_is_not_there_cannot_be_allocated_and_the_limit_is_lifted_again() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    free = interrupt._free_bytes()
+    free = interrupt.free_bytes()
     with interrupt.limited_memory():
         assert resource.getrlimit(resource.RLIMIT_DATA)[0] < free + (64 << 30)
         np.ones(1 << 20)

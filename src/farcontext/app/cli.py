@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from farcontext import files
-from farcontext.app import unloaded  # noqa: F401 (its verbs are commands too)
+from farcontext.app import own_text, unloaded  # noqa: F401 (their verbs are commands too)
 from farcontext.app.judging import Study, project_root
 from farcontext.app.signals import exit_on_signals
 from farcontext.app.verbs import app, console

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from farcontext import files
 from farcontext.app.signals import exit_on_signals
 from farcontext.messages import printable
 
@@ -31,13 +30,6 @@ class Terminal(Console):
 
 
 console = Terminal(highlight=False, markup=False, soft_wrap=True)
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", help="A Hugging Face folder or GGUF file; default: the embedded SmolLM2."
-    ),
-]
-Context = Annotated[int, typer.Option(help="Tokens that the model reads and writes together.")]
 
 
 def _list_schemes(wanted: bool) -> None:
@@ -122,8 +114,17 @@ def probe(
     ] = 0.07,
     max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
     dtype: Annotated[
-        str, typer.Option(help="float32 or bfloat16; auto: the faster here.")
+        str, typer.Option(help="float32 or bfloat16; auto: the faster there.")
     ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
+    ] = "auto",
+    suite: Annotated[
+        bool, typer.Option("--suite", help="Ask harder tasks than needles too: five of them.")
+    ] = False,
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Allow lengths beyond the model's positions.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of report.html; default: probe-NAME.")
@@ -138,77 +139,73 @@ def probe(
     """Measure how long a checkpoint's context really is.
 
     One HTML report has the effective length with its interval, and the RoPE check.
-    """
-    from farcontext.checkpoints import probe as probing
-    from farcontext.checkpoints import probe_summary, report, rope_check
-    from farcontext.checkpoints.load import load
 
-    options = probing.Options(probing.lengths_of(lengths), precision, max_contexts)
+    Masked models (BERT and its kin) are asked for masked words behind own and other text.
+
+    Example: farcontext probe build/smollm2 --suite
+    """
+    from farcontext.checkpoints import encoders, report, rope_check
+    from farcontext.checkpoints import probe as probing
+    from farcontext.checkpoints.probing import machine, masked, summary
+
+    limits = (precision, max_contexts)
+    options = probing.Options(probing.lengths_of(lengths), *limits, suite=suite, beyond=beyond)
     probing.use_threads(threads)
-    loaded = load(checkpoint, dtype=probing.usual_dtype() if dtype == "auto" else dtype)
+    if encoders.is_encoder(checkpoint):
+        where = machine.device_of(device)
+        kind = machine.usual_dtype(where) if dtype == "auto" else dtype
+        loaded = machine.moved(encoders.load(checkpoint, dtype=kind), where)
+        rows = masked.measured(loaded, text, (options.lengths or (None,))[-1])
+        found = report.write_masked(
+            masked.summarised(loaded, rows), rows, out or Path(f"probe-{loaded.name}")
+        )
+        console.print(report.as_json(found) if json else "\n".join(masked.lines(found)))
+        return
+    loaded = machine.loaded(checkpoint, device, dtype)
     if rope_only:
         console.print("\n".join(rope_check.lines(rope_check.check(loaded))))
         return
-    folder = out or Path(f"probe-{loaded.name}")
+    folder = out or Path(f"probe-{loaded.name.replace('/', '--')}")
     found = report.write(probing.measure(loaded, options, text), folder)
     console.print(
         report.as_json(found)
         if json
-        else "\n".join([*probe_summary.lines(found), f"{folder / 'report.html'}"])
+        else "\n".join([*summary.lines(found), f"{folder / 'report.html'}"])
     )
 
 
-def _checkpoint(given: Path | None) -> Path:
-    """Return a checkpoint's folder, by default the embedded one's."""
-    return given or files.project() / "build" / "smollm2"
-
-
-@app.command()
-def ask(
-    file: Annotated[Path, typer.Argument(help="A text: .txt, .md, or any UTF-8.")],
-    question: Annotated[str, typer.Argument(help="About it.")],
+@app.command("compare-checkpoints")
+def compare_checkpoints(
+    first: Annotated[Path, typer.Argument(help="A checkpoint, as `probe` takes it.")],
+    second: Annotated[Path, typer.Argument(help="Another with the same tokenizer.")],
     *,
-    model: Checkpoint = None,
-    context: Context = 1024,
-    tokens: Annotated[
-        int, typer.Option(min=1, help="Of the answer, at most; it ends with its line.")
-    ] = 40,
+    text: Annotated[
+        Path | None, typer.Option(help="Prose to read: a .txt or .md file, or a folder of them.")
+    ] = None,
+    lengths: Annotated[str, typer.Option(help="Tokens, ascending, as 256,512,1024.")] = "",
+    precision: Annotated[float, typer.Option(help="As of `probe`, of each of the two.")] = 0.07,
+    max_contexts: Annotated[int, typer.Option(help="Most contexts a length.")] = 100,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    suite: Annotated[bool, typer.Option("--suite", help="Harder tasks than needles too.")] = False,
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Allow lengths beyond the models' positions.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads; default: torch's choice.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer a question about your own text.
+    """Compare two checkpoints on the same contexts, in pairs.
 
-    The command also says where in the text the evidence should stand.
+    Differences come with their intervals: before and after extension, tuning or quantisation.
+
+    Example: farcontext compare-checkpoints build/smollm2 stretched
     """
-    from farcontext.checkpoints import ask as asking
-    from farcontext.checkpoints.load import load
+    from farcontext.checkpoints import probe as probing
+    from farcontext.checkpoints import report
+    from farcontext.checkpoints.probing import compare
 
-    loaded = load(_checkpoint(model))
-    prompt = asking.prompt_of(loaded, file, question, context, tokens)
-    answer = ""
-    for part in asking.write(loaded, prompt.ids, tokens, one_line=True):
-        answer += part
-        console.print(part, end="")
-    console.print("\n".join(["", *asking.report(loaded, file, prompt, answer)]))
-
-
-@app.command("continue")
-def go_on(
-    file: Annotated[Path, typer.Argument(help="A text: .txt, .md, or any UTF-8.")],
-    *,
-    model: Checkpoint = None,
-    context: Context = 1024,
-    tokens: Annotated[int, typer.Option(min=1, help="To write.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the draws; the same text for the same seed.")] = 0,
-) -> None:
-    """Go on writing your own text from its end.
-
-    A small model keeps the tone for a line or two.
-    """
-    from farcontext.checkpoints import ask as asking
-    from farcontext.checkpoints.load import load
-
-    loaded = load(_checkpoint(model))
-    for part in asking.write(
-        loaded, asking.end_of(loaded, file, context, tokens), tokens, seed=seed
-    ):
-        console.print(part, end="")
-    console.print()
+    limits = (precision, max_contexts)
+    options = probing.Options(probing.lengths_of(lengths), *limits, suite=suite, beyond=beyond)
+    probing.use_threads(threads)
+    found = compare.compared((first, second), options, text, device, dtype)
+    console.print(report.as_json(found) if json else "\n".join(compare.lines(found)))

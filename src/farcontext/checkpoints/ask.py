@@ -1,12 +1,12 @@
 """Questions about somebody's own long text, and its continuation, by a checkpoint.
 
-Both are written token by token as they come. A text that does not fit is not read whole: for a
-question the passages that BM25 ranks highest are read, for a continuation its end. A small model
+Both are written token by token as they come. For a question the text is read in two ways: whole,
+where it fits, and as the passages that BM25 ranks highest for the question; a continuation reads
+the text's end. A checkpoint that was tuned on a chat template is asked in it. A small model
 retrieves; what it says is no more than likely words, so an answer comes with where its evidence
 should stand, and with what it would have cost the model without having read it.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,22 @@ import torch
 from farcontext.checkpoints.load import Pretrained, embeddings
 from farcontext.checkpoints.questions import encoder, first_tokens
 from farcontext.checkpoints.token_losses import numbers
+from farcontext.checkpoints.turning import turned
 from farcontext.data.corpus import read_text
 from farcontext.files import UserError
-from farcontext.measure.retrieval import UNSPACED, Passage, chosen, passages, ranking, spaced
+from farcontext.measure.retrieval import Passage, chosen, passages, ranking
 from farcontext.nn.generation import GREEDY, Sampling, drawn
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # Only a continuation is drawn at random.
+# Beside the whole text the best passages have so many tokens, and half of its own at most.
+RETRIEVED = 300
+COPIED = 6  # A continuation repeats no stretch of so many tokens.
+SHOWN = 3  # So many passages are shown below an answer.
+NO_ANSWER = "no answer"
+WHOLE, BEST = "the whole text", "the passages that BM25 ranks highest"
+BEGINNING = "its beginning: no passage shares a word with the question"
+# Asked in a chat, a model answers in sentences of its own; it should not.
+ASKED = "{text}\n\nAnswer in a few words from the text above. Question: {question}"
 
 
 @dataclass(frozen=True)
@@ -29,19 +39,35 @@ class Prompt:
     """A question's prompt with passages, and the same prompt without them.
 
     `ids` is what the model reads before it answers, `without` the same without the text, and `read`
-    the passages in it.
+    the passages in it. `ranked` are the text's passages, the likeliest evidence first: they follow
+    from the question alone.
     """
 
     ids: list[int]
     without: list[int]
     read: list[Passage]
     why: str  # It says in words what was read of the text.
+    ranked: list[Passage]
 
 
-def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
-    """Lay passages of a file and a question into one prompt.
+@dataclass(frozen=True)
+class _Frame:
+    """What stands around the passages of a prompt."""
 
-    The prompt has at most `context` − `new` tokens.
+    before: list[int]
+    after: list[int]
+
+    def around(self, ids: Sequence[int]) -> list[int]:
+        return [*self.before, *ids, *self.after]
+
+
+def prompts_of(
+    pretrained: Pretrained, path: Path, question: str, context: int, new: int
+) -> list[Prompt]:
+    """Return the readings of a file for a question.
+
+    They are the whole text, where it fits, and its best passages, where these are not all. None has
+    more than `context` − `new` tokens; a context beyond the model's positions is cut to them.
 
     Raises:
         UserError: a file that cannot be read or is empty, no question, or no room for the
@@ -53,42 +79,78 @@ def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, n
     if any("\ud800" <= character <= "\udfff" for character in question):
         raise UserError(f"question = {question!r:.60}: expected UTF-8")
     encode = encoder(pretrained.tokenizer, embeddings(pretrained.model))
-    tail = encode(f"\nQuestion: {question.strip()}\nAnswer:")
-    first = [*first_tokens(pretrained.tokenizer)]
-    budget = _limit(pretrained, context) - len(first) - len(tail) - new
+    frame = _frame(pretrained, question.strip())
+    around = len(frame.around(()))
+    context = limited(pretrained, context)
+    budget = context - around - new
     if budget <= 0:
         raise UserError(
-            f"context = {context}: the question has {len(tail)} tokens, the answer up to {new}: "
+            f"context = {context}: the question has {around} tokens, the answer up to {new}: "
             "expected room for a passage beside them"
         )
     found = passages(text)
     encoded = [encode(f"{passage.text}\n") for passage in found]
+    sizes = [len(ids) for ids in encoded]
     ranked = ranking([passage.text for passage in found], question)
-    numbers = chosen(ranked, [len(ids) for ids in encoded], budget)
-    if not numbers:
+    fits = sum(sizes) <= budget
+    readings = [([*range(len(found))], WHOLE)] if fits else []
+    room = min(budget, RETRIEVED, sum(sizes) // 2) if fits else budget
+    best = chosen(ranked, sizes, room, fill=not ranked)
+    if not best and not fits:
         raise UserError(
             f"context = {context}: expected room for a passage of {path} beside question and "
             f"answer: {new} tokens"
         )
-    read = [token for number in numbers for token in encoded[number]]
-    why = (
-        "the passages that BM25 ranks highest"
-        if ranked
-        else "its beginning: no passage shares a word with the question"
-    )
-    why = "all" if len(numbers) == len(found) else why
-    return Prompt([*first, *read, *tail], [*first, *tail], [found[n] for n in numbers], why)
+    if best and (ranked or not fits) and len(best) < len(found):
+        readings.append((best, BEST if ranked else BEGINNING))
+    evidence = [found[number] for number in ranked]
+    return [
+        Prompt(
+            frame.around([token for number in numbers for token in encoded[number]]),
+            frame.around(()),
+            [found[number] for number in numbers],
+            why,
+            evidence,
+        )
+        for numbers, why in readings
+    ]
+
+
+def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
+    """Return the first of `prompts_of`: the whole text where it fits, else its best passages."""
+    return prompts_of(pretrained, path, question, context, new)[0]
+
+
+def _frame(pretrained: Pretrained, question: str) -> _Frame:
+    """Return what stands around a text: the chat template's tokens, or plain lines."""
+    tokenizer = pretrained.tokenizer
+    encode = encoder(tokenizer, embeddings(pretrained.model))
+    if not getattr(tokenizer, "chat_template", None):
+        tail = encode(f"\nQuestion: {question}\nAnswer:")
+        return _Frame([*first_tokens(tokenizer)], tail)
+    mark = "\x00"  # It stands for the text; no template holds it.
+    said = [{"role": "user", "content": ASKED.format(text=mark, question=question)}]
+    try:
+        whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # A template is a program of somebody else's.
+        raise UserError(
+            f"{pretrained.path}: its chat template fails: {error}: expected one that takes a "
+            "question of the user's"
+        ) from None
+    before, _, after = whole.partition(mark)
+    return _Frame(encode(before), encode(after))
 
 
 def end_of(pretrained: Pretrained, path: Path, context: int, new: int) -> list[int]:
     """Return the last tokens of a file that leave room for more.
 
-    They are so many that `new` more fit into `context`.
+    They are so many that `new` more fit into `context`, or into the model where it has fewer.
 
     Raises:
         UserError: a file that cannot be read or is empty, or no room.
     """
-    room = _limit(pretrained, context) - new
+    context = limited(pretrained, context)
+    room = context - new
     first = [*first_tokens(pretrained.tokenizer)]
     if room <= len(first):
         raise UserError(f"context = {context}: expected more than the {new} tokens to write")
@@ -107,14 +169,26 @@ def _text(path: Path) -> str:
     return text
 
 
-def _limit(pretrained: Pretrained, context: int) -> int:
-    most = getattr(pretrained.model.config, "max_position_embeddings", context)
-    if not 64 <= context <= most:
-        raise UserError(
-            f"context = {context}: expected 64 to {most}, the positions that {pretrained.name} "
-            "was trained for"
-        )
-    return context
+def limited(pretrained: Pretrained, context: int) -> int:
+    """Return the context, cut to the model's positions.
+
+    Raises:
+        UserError: fewer than 64 tokens.
+    """
+    most = getattr(pretrained.model.config, "max_position_embeddings", None) or context
+    if context < 64:
+        raise UserError(f"context = {context}: expected 64 or more tokens")
+    return min(context, most)
+
+
+def ends_of(pretrained: Pretrained) -> set[int]:
+    """Return the tokens that end a text: those of every file that names some."""
+    model = pretrained.model
+    named = [pretrained.tokenizer.eos_token_id, model.config.eos_token_id]
+    if model.generation_config is not None:
+        named.append(model.generation_config.eos_token_id)
+    lists = [some if isinstance(some, list) else [some] for some in named]
+    return {token for some in lists for token in some if token is not None}
 
 
 @torch.inference_mode()
@@ -128,67 +202,77 @@ def write(
 ) -> Iterator[str]:
     """Yield the text that follows a prompt, as it comes.
 
-    The text ends before a token that ends texts.
+    The text ends before a token that ends texts. The model turns as it would in one pass over the
+    prompt and all new tokens.
 
     Args:
         ids: the prompt.
         new: tokens at most.
-        seed: draw as SAMPLING says, with this seed; None: always the likeliest token.
+        seed: draw as SAMPLING says, with this seed, and never copy COPIED tokens of what stands
+            before; None: always the likeliest token.
         one_line: stop where the line ends.
     """
     model, tokenizer = pretrained.model, pretrained.tokenizer
     sampling = GREEDY if seed is None else SAMPLING
     draws = torch.Generator(model.device).manual_seed(seed or 0)
     rows, cache, written = torch.tensor([[*ids]], device=model.device), None, []
-    told = text = ""
-    for _ in range(new):
-        found = model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        scores, cache = numbers(found.logits[:, -1].float()), found.past_key_values
-        token = drawn(scores, sampling, draws)
-        if token.item() == tokenizer.eos_token_id:
-            break
-        rows, written = token[:, None], [*written, token.item()]
-        text = tokenizer.decode(written, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):  # Else a character of several tokens is not whole yet.
-            yield text[len(told) :]
-            told = text
-        if one_line and "\n" in text.lstrip():
-            break
+    ends, told, text = ends_of(pretrained), "", ""
+    with turned(model, len(ids) + new):
+        for _ in range(new):
+            found = model(input_ids=rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            scores, cache = numbers(found.logits[:, -1].float()), found.past_key_values
+            if seed is not None:
+                scores[:, copying([*ids, *written])] = float("-inf")
+            token = drawn(scores, sampling, draws)
+            if token.item() in ends:
+                break
+            rows, written = token[:, None], [*written, token.item()]
+            text = tokenizer.decode(written, skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # Else a character of several tokens is not whole yet.
+                yield text[len(told) :]
+                told = text
+            if one_line and "\n" in text.lstrip():
+                break
     yield text[len(told) :]
 
 
-def _words(text: str) -> set[str]:
-    """Return the words of three letters or more, or of two where a script has no spaces."""
-    return {word.lower() for word in re.findall(rf"[{UNSPACED}]{{2}}|\w{{3,}}", spaced(text))}
+def copying(ids: Sequence[int]) -> list[int]:
+    """Return the tokens that would repeat a stretch of COPIED tokens."""
+    last = tuple(ids[-COPIED + 1 :])
+    starts = range(len(ids) - COPIED + 1)
+    return [ids[at + COPIED - 1] for at in starts if tuple(ids[at : at + COPIED - 1]) == last]
 
 
 @torch.inference_mode()
 def cost_of(pretrained: Pretrained, ids: Sequence[int], answer: Sequence[int]) -> float:
     """Return the mean loss of an answer's tokens after a prompt, nats."""
     rows = torch.tensor([[*ids, *answer]], device=pretrained.model.device)
-    logits = pretrained.model(input_ids=rows, logits_to_keep=len(answer) + 1).logits[0, :-1]
+    with turned(pretrained.model, rows.shape[1]):
+        logits = pretrained.model(input_ids=rows, logits_to_keep=len(answer) + 1).logits[0, :-1]
     logits = numbers(logits.float())
     return float(torch.nn.functional.cross_entropy(logits, rows[0, -len(answer) :]))
+
+
+def spoken(answer: str) -> str:
+    """Return an answer, or words for none."""
+    return answer.strip() or NO_ANSWER
 
 
 def report(pretrained: Pretrained, path: Path, prompt: Prompt, answer: str) -> list[str]:
     """Return the lines that stand below an answer.
 
-    They say where to look for it, what reading was worth, and how large the model is.
+    They say where to look for it, what reading was worth, and how large the model is. The passages
+    are ranked by the question: a wrong answer leads nobody to where its own words stand.
     """
-    words = _words(answer)
-
-    def share(passage: Passage) -> float:
-        return len(words & _words(passage.text)) / max(1, len(words))
-
-    where = sorted(prompt.read, key=lambda passage: -share(passage))[:3]
     lines = [f"read of {path}: {prompt.why}; {len(prompt.ids)} tokens"]
-    for passage in where:
+    for number, passage in enumerate(prompt.ranked[:SHOWN], 1):
         text = " ".join(passage.text.split())
         short = text if len(text) <= 100 else f"{text[:99]}…"
         place = f"lines {passage.first}–{passage.last} ({passage.depth:.0%})"
-        lines.append(f"{place}, {share(passage):.0%} of the answer's words: {short}")
-    ids = encoder(pretrained.tokenizer)(f" {answer.strip()}")
+        lines.append(f"evidence {number}: {place}: {short}")
+    if not prompt.ranked:
+        lines.append("evidence: none: no passage shares a word with the question")
+    ids = encoder(pretrained.tokenizer)(f" {answer.strip()}") if answer.strip() else []
     if ids:
         read, blind = (cost_of(pretrained, before, ids) for before in (prompt.ids, prompt.without))
         lines.append(

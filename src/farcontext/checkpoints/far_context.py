@@ -5,17 +5,43 @@ survive. Losses are in nats a token, and a row has T tokens. Positions beyond th
 screened by a gap in the position ids, which costs two short pieces instead of one long one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope_loss import rebuilt
 from farcontext.checkpoints.token_losses import token_losses
 
 Row = dict[str, Any]
+# It gives the losses of a row's tokens, or of so many last ones.
+Read = Callable[[Pretrained, Sequence[int], int | None], Tensor]
+
+
+def reading(pretrained: Pretrained, tokens: Sequence[int], last: int | None = None) -> Tensor:
+    """Return `token_losses`: each row is read when it is asked for."""
+    return token_losses(pretrained.model, tokens, last)
+
+
+def remembering() -> Read:
+    """Return a `reading` that reads no whole row twice.
+
+    It keeps the losses of rows that were asked for whole, and takes their last ones from there.
+    """
+    known: dict[tuple[int, ...], Tensor] = {}
+
+    def read(pretrained: Pretrained, tokens: Sequence[int], last: int | None = None) -> Tensor:
+        row = tuple(tokens)
+        if row not in known and last is not None:
+            return reading(pretrained, row, last)
+        if row not in known:
+            known[row] = reading(pretrained, row)
+        return known[row] if last is None else known[row][-last:]
+
+    return read
 
 
 def far_context_loss(
@@ -24,6 +50,7 @@ def far_context_loss(
     *,
     lengths: Sequence[int],
     targets: int = 128,
+    read: Read = reading,
 ) -> list[Row]:
     """Return losses of the same last tokens after different text.
 
@@ -34,6 +61,7 @@ def far_context_loss(
         documents: token ids, each at least as long as the longest length; the last tokens are the
             targets.
         lengths: tokens in a row, targets included.
+        read: gives the losses; `remembering()` spares a second reading.
 
     far = true: the document's own text. other: as much text of the next document, up to the
     targets, so that the number of tokens and their positions are the same.
@@ -55,7 +83,7 @@ def far_context_loss(
         for length in lengths:
             for far, source in (("true", document), ("other", other)):
                 before = list(source[len(source) - length : len(source) - targets])
-                loss = token_losses(pretrained.model, [*before, *document[-targets:]], targets)
+                loss = read(pretrained, [*before, *document[-targets:]], targets)
                 rows.append(
                     {"document": number, "length": length, "far": far, "loss": float(loss.mean())}
                 )
@@ -63,7 +91,12 @@ def far_context_loss(
 
 
 def loss_by_position(
-    pretrained: Pretrained, documents: Sequence[Sequence[int]], *, length: int, bucket: int = 128
+    pretrained: Pretrained,
+    documents: Sequence[Sequence[int]],
+    *,
+    length: int,
+    bucket: int = 128,
+    read: Read = reading,
 ) -> list[Row]:
     """Return the mean loss of each document's first tokens by position.
 
@@ -81,7 +114,7 @@ def loss_by_position(
         )
     rows = []
     for number, document in enumerate(documents):
-        losses = token_losses(pretrained.model, document[:length])
+        losses = read(pretrained, document[:length], None)
         for start in range(0, length, bucket):
             loss = float(losses[max(0, start - 1) : start + bucket - 1].mean())
             rows.append({"document": number, "position": start, "loss": loss})

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast as WrappedTokenizer
 from transformers.utils import logging
 
 from farcontext import files
-from farcontext.checkpoints import headers, refusals
+from farcontext.checkpoints import headers, hub, refusals
 from farcontext.checkpoints.convert import to_hf
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope import gguf, sections
@@ -58,10 +58,10 @@ class Pretrained:
 def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32") -> Pretrained:
     """Load a checkpoint from a folder or a file.
 
-    It is a Hugging Face folder, a GGUF file or a folder with one, or a run of ours (its newest
-    whole checkpoint). A run of ours becomes a Llama (`convert.to_hf`) with the tokenizer of
-    build/tokenizer. Nothing in the folder is run, nothing is fetched. Not applied: quantisation
-    (GGUF weights are unpacked), adapters.
+    It is a Hugging Face folder, a repository in the hub's cache, a GGUF file or a folder with one,
+    or a run of ours (its newest whole checkpoint). A run of ours becomes a Llama
+    (`convert.to_hf`) with the tokenizer of build/tokenizer. Nothing in the folder is run, nothing
+    is fetched. Not applied: quantisation (GGUF weights are unpacked), adapters.
 
     Raises:
         UserError: missing or damaged files, code or pickles in them, a family that is not known,
@@ -126,7 +126,7 @@ def _load_folder(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     parsed = sections.parse(config, where)
     model = _model(folder, parsed, stored, dtype, use_safetensors=True)
     tokenizer = tokenizer_of(folder, embeddings(model))
-    return Pretrained(model, tokenizer, places.named(folder), folder)
+    return Pretrained(model, tokenizer, hub.name_of(folder), folder)
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:

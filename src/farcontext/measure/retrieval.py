@@ -163,12 +163,14 @@ def _pieces(paragraph: str) -> Iterator[str]:
         yield held
 
 
-def chosen(ranked: Sequence[int], sizes: Sequence[int], budget: int) -> list[int]:
+def chosen(
+    ranked: Sequence[int], sizes: Sequence[int], budget: int, *, fill: bool = True
+) -> list[int]:
     """Return the numbers of the passages to read, in text order.
 
     All passages are read if they fit, else the best ranked that do.
 
-    Where room is left, the passages from the beginning on fill it.
+    Where room is left and `fill`, the passages from the beginning on fill it.
 
     Args:
         ranked: numbers of passages, the best first; some may be missing.
@@ -177,4 +179,5 @@ def chosen(ranked: Sequence[int], sizes: Sequence[int], budget: int) -> list[int
     """
     if sum(sizes) <= budget:
         return list(range(len(sizes)))
-    return _packed(dict.fromkeys([*ranked, *range(len(sizes))]), sizes, budget)
+    others = range(len(sizes)) if fill else ()
+    return _packed(dict.fromkeys([*ranked, *others]), sizes, budget)

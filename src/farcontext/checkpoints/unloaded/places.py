@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from farcontext import files
+from farcontext.checkpoints import hub
 from farcontext.files import UserError
 
 # A repository on the hub is OWNER/NAME; an owner's and a name's characters are these.
 ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # These keys stand beside the parts of a model with images.
 FOR_ALL_PARTS = ("dtype", "torch_dtype", "tie_word_embeddings")
-HUB_CACHE = "models--"  # The hub's client caches OWNER/NAME below models--OWNER--NAME.
 
 
 def names_a_checkpoint(text: str) -> bool:
@@ -41,30 +41,7 @@ def located(path: Path | str) -> Path:
             f"{path}: no such folder; as a name on the hub it is not fetched here: download with "
             f"`hf download {path} --local-dir {path.name}`, then give the folder {path.name}"
         )
-    return _snapshot(path) if path.name.startswith(HUB_CACHE) and path.is_dir() else path
-
-
-def _snapshot(folder: Path) -> Path:
-    held = folder / "snapshots"
-    snapshots = sorted(inner for inner in held.glob("*") if inner.is_dir())
-    main = folder / "refs" / "main"
-    if main.is_file():
-        wanted = held / main.read_text(encoding="utf-8", errors="replace").strip()
-        if wanted.parent == held and wanted in snapshots:
-            return wanted
-    if len(snapshots) == 1:
-        return snapshots[0]
-    found = ", ".join(inner.name[:8] for inner in snapshots) or "none"
-    raise UserError(f"{held}: {found}: expected one snapshot, or refs/main that names one")
-
-
-def named(path: Path) -> str:
-    """Return what a checkpoint is called: its folder, or its name on the hub."""
-    path = path.resolve()
-    cache = path.parent.parent
-    if path.parent.name == "snapshots" and cache.name.startswith(HUB_CACHE):
-        return cache.name.rpartition("--")[2]
-    return path.name
+    return hub.resolved(path)
 
 
 def config_file(path: Path | str) -> Path:

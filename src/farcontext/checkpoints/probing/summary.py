@@ -4,11 +4,13 @@ No torch is needed here.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from farcontext.checkpoints.probing.suite import summarised
 from farcontext.measure.effective_length import SHARE, EffectiveLength, effective_length
 from farcontext.measure.stats import score_interval, t_interval
 
@@ -71,15 +73,17 @@ def summarise(found: "Measured") -> Summary:
         "rope": [asdict(finding) for finding in found.findings],
         "far_context": _far(found.far),
         "loss_by_position": _position(found.position),
+        "tasks": summarised(found.tasks) if len(found.tasks) else [],
         "notes": list(found.notes),
     }
 
 
 def _effective(found: EffectiveLength) -> Summary:
-    return {name: _finite(value) for name, value in asdict(found).items()}
+    return {name: finite(value) for name, value in asdict(found).items()}
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """Return a number, None where it is none or infinite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -94,8 +98,8 @@ def _far(far: pd.DataFrame) -> list[Summary]:
         gap = t_interval(by["other"] - by["true"])
         difference = {
             "difference": gap.estimate,
-            "low": _finite(gap.low),
-            "high": _finite(gap.high),
+            "low": finite(gap.low),
+            "high": finite(gap.high),
             "windows": gap.n,
         }
         losses = {name: float(by[name].mean()) for name in ("true", "other")}
@@ -109,10 +113,26 @@ def _position(position: pd.DataFrame) -> list[Summary]:
 
 
 def headline(summary: Summary) -> str:
-    """Return the one sentence that the report begins with."""
-    found, last = summary["effective_length"], summary["lengths"][-1]["length"]
+    """Return the one sentence that the report begins with.
+
+    It says no more than the numbers support: a model reads reliably as far as it finds RULER's
+    share of what is hidden, not as far as it finds that share of the little that it finds at best.
+    """
+    found, absolute = summary["effective_length"], summary["effective_length_absolute"]
+    first = summary["lengths"][0]
     if not found["checked"]:
         return f"No effective length: {found['reason']}"
+    if absolute["checked"]:
+        return f"Reads reliably up to {_span(summary, absolute)}"
+    return (
+        f"Finds {first['exact']:.0%} of the needles at {first['length']:,} tokens: reliable at no "
+        f"length; it keeps {SHARE:.1%} of that up to {_span(summary, found)}"
+    )
+
+
+def _span(summary: Summary, found: Summary) -> str:
+    """Return a length with its interval in words."""
+    last = summary["lengths"][-1]["length"]
     low = f"{found['low']:,.0f}" if found["low"] else f"below {summary['lengths'][0]['length']:,}"
     high = f"{found['high']:,.0f}" if found["high"] is not None else f"beyond {last:,}"
     about = (
@@ -120,7 +140,7 @@ def headline(summary: Summary) -> str:
         if found["at_least"]
         else f"about {found['length']:,.0f} tokens"
     )
-    return f"Reads reliably up to {about} (95 %: {low}–{high})"
+    return f"{about} (95 %: {low}–{high})"
 
 
 def lines(summary: Summary) -> list[str]:
@@ -147,28 +167,34 @@ def lines(summary: Summary) -> list[str]:
         f"loss after another document's text, {row['length']} tokens: {row['difference']:+.2f} nats"
         for row in summary["far_context"]
     ]
+    said += task_lines(summary["tasks"])
     return said + [f"not measured: {note}" for note in summary["notes"]]
 
 
+def task_lines(tasks: Sequence[Summary]) -> list[str]:
+    """Return the lines of the suite: exact and choice, by task and length."""
+    if not tasks:
+        return []
+    return ["task               length  exact  choice (95 %)         chance"] + [
+        f"{row['task']:<17}  {row['length']:6d}  {row['exact']:.3f}  {row['choice']:.3f} "
+        f"({row['choice_low']:.3f}–{row['choice_high']:.3f})  {row['chance']:.3f}"
+        for row in tasks
+    ]
+
+
 def meaning(summary: Summary) -> str:
-    """Return what "reliably" means here, and what RULER's absolute threshold gives."""
-    first, absolute = summary["lengths"][0], summary["effective_length_absolute"]
+    """Return what "reliably" means here, and what the other threshold gives."""
+    first, found = summary["lengths"][0], summary["effective_length"]
     says = (
-        f"Reliably: it finds at least {SHARE:.1%} of what it finds at {first['length']:,} tokens "
-        f"({first['exact']:.0%} of the needles, so the threshold is "
-        f"{summary['effective_length']['threshold']:.0%})."
+        f"Reliably: it finds at least {SHARE:.1%} of the needles, RULER's threshold (what "
+        "Llama-2-7B finds at 4,096 tokens)."
     )
-    if not absolute["checked"]:
-        return (
-            f"{says} RULER's absolute threshold of {SHARE:.1%} is not reached at any length that "
-            "counts."
-        )
-    until = (
-        "at least the longest tested"
-        if absolute["at_least"]
-        else f"about {absolute['length']:,.0f} tokens"
+    if not found["checked"] or not summary["effective_length_absolute"]["checked"]:
+        return says
+    return (
+        f"{says} Relative to its own {first['exact']:.0%} at {first['length']:,} tokens, the "
+        f"threshold is {found['threshold']:.0%}, kept up to {_span(summary, found)}."
     )
-    return f"{says} By RULER's absolute threshold of {SHARE:.1%}: {until}."
 
 
 def control_sentence(summary: Summary) -> str:

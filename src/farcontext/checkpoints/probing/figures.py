@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from farcontext.results.plotting import grid
 
-FAR = {"true": ("its own text", "C0", "o"), "other": ("another document's", "C3", "s")}
+FAR = {"true": ("its own text", "C0", "o"), "other": ("another document's text", "C3", "s")}
 
 
 def _lengths(axis: Axes, lengths: Sequence[int]) -> None:
@@ -133,6 +133,8 @@ def losses(position: pd.DataFrame, far: pd.DataFrame) -> Figure:
         mean = rows.groupby("length")["loss"].mean()
         axes[1].plot(mean.index, mean, f"{marker}-", color=color, ms=5, label=label)
     _lengths(axes[1], sorted(far["length"].unique()))
-    axes[1].set(title="same last tokens, other text before them")
-    axes[1].legend(frameon=False, fontsize=8, title="text before", title_fontsize=8)
+    axes[1].set(title="same last tokens, by the text before them")
+    axes[1].legend(
+        frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2
+    )  # Inside it would hide a line.
     return figure
