@@ -36,6 +36,7 @@ def rope(
 
 def _shape_of(checkpoint: Path, lengths: str, dtype: str | None) -> tuple[str, Any, str, str]:
     """Return a checkpoint's name and shape, the lengths and the dtype to ask for."""
+    from farcontext.checkpoints import hub
     from farcontext.checkpoints.unloaded import counts, parameters, places
 
     path = places.config_file(checkpoint)
@@ -49,7 +50,7 @@ def _shape_of(checkpoint: Path, lengths: str, dtype: str | None) -> tuple[str, A
         shape = built.shape_of(path, config)
     usual = ",".join(map(str, parameters.usual_lengths(config)))
     dtype = dtype or parameters.stored_dtype(config)
-    return places.named(path.parent), shape, lengths or usual, dtype
+    return hub.name_of(path.parent), shape, lengths or usual, dtype
 
 
 @app.command()

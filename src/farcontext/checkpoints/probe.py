@@ -26,6 +26,7 @@ from farcontext.checkpoints.probing.progress import Progress
 from farcontext.checkpoints.probing.text import read
 from farcontext.checkpoints.questions import needles_that_fit
 from farcontext.checkpoints.rope.finding import Finding
+from farcontext.checkpoints.rope.frequencies import rotary_modules
 from farcontext.checkpoints.rope.sections import reach
 from farcontext.files import UserError
 from farcontext.schema import Row
@@ -213,7 +214,7 @@ def _lengths(pretrained: Pretrained, options: Options) -> tuple[int, ...]:
             f"lengths = {shown}: expected at most {limit}, the model's positions (--beyond goes on)"
         )
     config = pretrained.model.config
-    relative = rope_check.rotary_modules(pretrained.model) or getattr(config, "alibi", False)
+    relative = rotary_modules(pretrained.model) or getattr(config, "alibi", False)
     if lengths[-1] > limit and not relative:
         raise UserError(
             f"lengths = {shown}: expected at most {limit}: this model's positions are a table that "

@@ -10,7 +10,7 @@ import torch
 from commands import call, imports
 from observe import one_line, refuses
 
-from farcontext.checkpoints import rope_check
+from farcontext.checkpoints import hub, rope_check
 from farcontext.checkpoints.rope.frequencies import frequencies, rotary_modules
 from farcontext.checkpoints.rope.sections import parse
 from farcontext.checkpoints.rope_config import configuration_findings
@@ -141,8 +141,8 @@ def test_a_folder_of_the_hubs_cache_is_its_snapshot(tmp_path: Path) -> None:
     held = cache / "snapshots" / "abc123"
     held.mkdir(parents=True)
     (held / "config.json").write_text(json.dumps(CONFIGS["Qwen/Qwen3-8B"]), encoding="utf-8")
-    assert places.located(cache) == held and places.named(held) == "Qwen3-8B"
-    assert view.view(cache).name == "Qwen3-8B"
+    assert places.located(cache) == held and hub.name_of(held) == "Qwen/Qwen3-8B"
+    assert view.view(cache).name == "Qwen/Qwen3-8B"
     (cache / "snapshots" / "def456").mkdir()
     with refuses("abc123, def456: expected one snapshot, or refs/main that names one"):
         view.view(cache)

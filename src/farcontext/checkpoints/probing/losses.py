@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from farcontext.checkpoints import rope_check, rope_loss
+from farcontext.checkpoints import rope_loss
 from farcontext.checkpoints.far_context import far_context_loss, loss_by_position, remembering
 from farcontext.checkpoints.probing.asking import Asking
 from farcontext.checkpoints.probing.text import far_lengths, windows
-from farcontext.checkpoints.rope_config import Finding
+from farcontext.checkpoints.rope.finding import Finding
+from farcontext.checkpoints.rope.frequencies import rotary_modules
 from farcontext.schema import Row
 
 BUCKETS = 16  # Positions fall into so many buckets.
@@ -58,14 +59,14 @@ def _bases(asking: Asking, pieces: list[tuple[int, ...]], longest: int, found: L
     """Add what the weights say of RoPE's base."""
     model = asking.pretrained
     tokens_BT = torch.tensor([piece[:CONFIRMED] for piece in pieces[:2]], device=model.model.device)
-    rope = getattr(model.model.config, "rope_parameters", None) or {}
     if tokens_BT.shape[1] < 4 * rope_loss.BLOCK:
         found.notes.append(
             f"rope_theta by loss: needs lengths of {4 * rope_loss.BLOCK} tokens or more"
         )
-    elif rope_check.rotary_modules(model.model) and "rope_theta" in rope:
+    elif rotary_modules(model.model):
         rows = asking.kept(
             f"bases-{longest}", lambda: [asdict(r) for r in rope_loss.confirm(model, tokens_BT)], 0
         )
         candidates = [rope_loss.Candidate(**row) for row in rows]
-        found.findings.append(rope_loss.confirmed(candidates, float(rope["rope_theta"])))
+        used = float(rope_loss.widest(model.model.config)["rope_theta"])
+        found.findings.append(rope_loss.confirmed(candidates, used))

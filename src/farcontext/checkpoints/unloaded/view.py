@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from farcontext import files
+from farcontext.checkpoints import hub
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope.finding import Finding, lines
 from farcontext.checkpoints.rope.outline import Outline, outline
@@ -65,7 +66,7 @@ def view(path: Path | str) -> View:
         compared = tuple(agreement.compared(one, meant, raw) for one in found)
         findings = configuration_findings(config, raw, longest)
     head = head_width(config) if meant.rotations else 0
-    name = places.named(where.parent) if where.name == "config.json" else where.stem
+    name = hub.name_of(where.parent) if where.name == "config.json" else where.stem
     return View(name, config.model_type, head, meant, compared, tuple(findings))
 
 
