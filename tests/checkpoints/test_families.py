@@ -217,7 +217,7 @@ def test_a_folder_of_the_hubs_cache_loads_by_its_name(llama: Path, tmp_path: Pat
         shutil.copy(path, cache / "blobs" / str(number))
         (cache / "snapshots" / "0123abc" / path.name).symlink_to(f"../../blobs/{number}")
     found = load.load(cache)
-    assert found.name == "tiny" and found.path == cache / "snapshots" / "0123abc"
+    assert found.name == "org/tiny" and found.path == cache / "snapshots" / "0123abc"
 
 
 @pytest.mark.parametrize(

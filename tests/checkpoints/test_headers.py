@@ -125,8 +125,9 @@ def test_weights_that_are_no_numbers_are_named(copy: Path, name: str, value: flo
     weights[name].view(-1)[-1] = value
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     refused(copy, f"{name}: NaN or infinity: expected numbers")
+    # An edit of the configuration alone reads no weights; one whose loss is measured does.
     with pytest.raises(UserError, match="NaN or infinity"):
-        extend.extend(copy, copy.parent / "out", scheme="yarn", factor=2, measure=0)
+        extend.extend(copy, copy.parent / "out", scheme="yarn", factor=2, measure=1)
     assert not (copy.parent / "out").exists()
 
 
@@ -160,7 +161,7 @@ def test_an_added_token_beyond_the_model_is_refused_where_a_text_holds_it(copy: 
     )
     loaded = load.load(copy)
     files.write_atomic(copy.parent / "a.txt", "jab dec [MORE] abc")
-    with pytest.raises(UserError, match=r"token 264: expected tokens up to 263"):
+    with pytest.raises(UserError, match=r"token 264: .*expected tokens up to 263"):
         ask.end_of(loaded, copy.parent / "a.txt", 64, 10)
     files.write_atomic(copy.parent / "a.txt", "jab dec abc")  # twin
     assert ask.end_of(loaded, copy.parent / "a.txt", 64, 10)

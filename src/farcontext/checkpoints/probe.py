@@ -28,6 +28,7 @@ from farcontext.checkpoints.questions import needles_that_fit
 from farcontext.checkpoints.rope.finding import Finding
 from farcontext.checkpoints.rope.frequencies import rotary_modules
 from farcontext.checkpoints.rope.sections import reach
+from farcontext.checkpoints.turning import linear_biases
 from farcontext.files import UserError
 from farcontext.schema import Row
 from farcontext.train.keys import code_fingerprint
@@ -214,7 +215,7 @@ def _lengths(pretrained: Pretrained, options: Options) -> tuple[int, ...]:
             f"lengths = {shown}: expected at most {limit}, the model's positions (--beyond goes on)"
         )
     config = pretrained.model.config
-    relative = rotary_modules(pretrained.model) or getattr(config, "alibi", False)
+    relative = rotary_modules(pretrained.model) or linear_biases(config)
     if lengths[-1] > limit and not relative:
         raise UserError(
             f"lengths = {shown}: expected at most {limit}: this model's positions are a table that "

@@ -29,7 +29,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from farcontext.checkpoints.token_losses import numbers
-from farcontext.checkpoints.turning import turn_of, turned
+from farcontext.checkpoints.turning import linear_biases, turn_of, turned
 from farcontext.files import UserError
 from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
@@ -110,9 +110,8 @@ def read(model: PreTrainedModel, ids: Sequence[int], part: int = READ_AT_ONCE) -
 
 def _sees_all(model: PreTrainedModel, cache: DynamicCache) -> bool:
     """Return whether a mask of ours says all that a token sees."""
-    return all(type(layer) is DynamicLayer for layer in cache.layers) and not getattr(
-        model.config, "alibi", False
-    )
+    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+    return plain and not linear_biases(model.config)
 
 
 def _parts(suffixes: Sequence[Ids]) -> Iterator[list[Ids]]:

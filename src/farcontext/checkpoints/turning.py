@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 MOVING = ("dynamic", "longrope")
 FIXED = "default"  # transformers leaves the frequencies of such a module alone.
@@ -33,6 +33,16 @@ def moving(model: PreTrainedModel) -> list[tuple[nn.Module, str | None]]:
 
 def _moves(kind: object) -> bool:
     return isinstance(kind, str) and any(name in kind for name in MOVING)
+
+
+def linear_biases(config: PreTrainedConfig) -> bool:
+    """Return whether attention adds a bias by distance instead of turning anything (ALiBi)."""
+    inner = getattr(config, "attn_config", None)
+    return bool(
+        config.model_type == "bloom"
+        or getattr(config, "alibi", False)
+        or getattr(inner, "alibi", False)
+    )
 
 
 def turn_of(model: PreTrainedModel, length: int) -> tuple[int, ...]:

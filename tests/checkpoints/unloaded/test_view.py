@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def test_a_folder_of_the_hubs_cache_is_its_snapshot(tmp_path: Path) -> None:
     (held / "config.json").write_text(json.dumps(CONFIGS["Qwen/Qwen3-8B"]), encoding="utf-8")
     assert places.located(cache) == held and hub.name_of(held) == "Qwen/Qwen3-8B"
     assert view.view(cache).name == "Qwen/Qwen3-8B"
-    (cache / "snapshots" / "def456").mkdir()
-    with refuses("abc123, def456: expected one snapshot, or refs/main that names one"):
+    shutil.copytree(held, cache / "snapshots" / "def456")
+    with refuses("refs/main to name it; found abc123, def456"):
         view.view(cache)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("abc123", encoding="utf-8")
