@@ -6,20 +6,10 @@ transformers reads the first two, after `refusals` and `headers` have seen what 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tokenizers import Tokenizer as BPETokenizer
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers import PreTrainedTokenizerFast as WrappedTokenizer
-from transformers.utils import logging
 
 from farcontext import files
 from farcontext.checkpoints import headers, hub, refusals
@@ -36,6 +26,10 @@ from farcontext.train import checkpoint, kept
 from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder
 
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast as WrappedTokenizer
+
 LOCALLY = {"trust_remote_code": False, "local_files_only": True}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -48,8 +42,8 @@ class Pretrained:
     without a config.json says itself, under the names of one; None where there is such a file.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     name: str
     path: Path
     stated: dict[str, Any] | None = None
@@ -146,6 +140,9 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
 
 def _stated(path: Path, rope: gguf.Rope) -> dict[str, Any]:
     """Return what a GGUF file says under the names of a config.json, its rotary settings too."""
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     with reading(path, "cannot be loaded"):
         found = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **LOCALLY).to_dict()
@@ -183,25 +180,30 @@ def _load_ours(folder: Path, config: dict, dtype: torch.dtype) -> Pretrained:
     return Pretrained(_still(model), tokens, folder.name, folder)
 
 
-def wrapped(tokenizer: BPETokenizer) -> WrappedTokenizer:
+def wrapped(tokenizer: BPETokenizer) -> "WrappedTokenizer":
     """Return a tokenizer of ours as transformers' class.
 
     It can be saved beside a model; SPECIAL stay special.
     """
+    from transformers import PreTrainedTokenizerFast as WrappedTokenizer
+
     return WrappedTokenizer(tokenizer_object=tokenizer, additional_special_tokens=list(SPECIAL))
 
 
 def _model(
     where: Path,
-    config: PreTrainedConfig,
+    config: "PreTrainedConfig",
     stored: dict[str, headers.Stored],
     dtype: torch.dtype,
     **how: object,
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Let transformers load the weights of a folder or a file.
 
     The model is first built without memory, and held against the header of its weights.
     """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     refusals.expect_family(where, config.model_type)
@@ -231,7 +233,7 @@ def _model(
     return _still(model)
 
 
-def tokenizer_of(folder: Path, rows: int) -> PreTrainedTokenizerBase:
+def tokenizer_of(folder: Path, rows: int) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a Hugging Face folder, for a model of so many embeddings.
 
     Raises:
@@ -240,7 +242,9 @@ def tokenizer_of(folder: Path, rows: int) -> PreTrainedTokenizerBase:
     return _tokenizer(folder, folder, rows)
 
 
-def _tokenizer(named: Path, folder: Path, rows: int, **how: object) -> PreTrainedTokenizerBase:
+def _tokenizer(named: Path, folder: Path, rows: int, **how: object) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     with reading(named, "its tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCALLY, **how)
         added = tokenizer.get_added_vocab()
@@ -255,18 +259,20 @@ def _tokenizer(named: Path, folder: Path, rows: int, **how: object) -> PreTraine
     return tokenizer
 
 
-def embeddings(model: PreTrainedModel) -> int:
+def embeddings(model: "PreTrainedModel") -> int:
     """Return how many tokens a model can read."""
     return len(model.get_input_embeddings().weight)
 
 
-def _attention_of(config: PreTrainedConfig) -> str:
+def _attention_of(config: "PreTrainedConfig") -> str:
     """Return sdpa, or eager for a family whose scores that cannot compute (Gemma 2's, ALiBi)."""
+    from transformers import AutoModelForCausalLM
+
     model_class = AutoModelForCausalLM._model_mapping[type(config)]
     return "sdpa" if model_class._supports_sdpa else "eager"
 
 
-def _still(model: PreTrainedModel) -> PreTrainedModel:
+def _still(model: "PreTrainedModel") -> "PreTrainedModel":
     if model.base_model is model and hasattr(model, "model"):
         # Llama 4's text class names its base model otherwise than it stores it.
         model.base_model_prefix = "model"

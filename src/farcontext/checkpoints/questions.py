@@ -20,13 +20,12 @@ the choices have equally many tokens. V is the vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from farcontext.checkpoints.token_losses import numbers
 from farcontext.checkpoints.turning import linear_biases, turn_of, turned
@@ -35,12 +34,15 @@ from farcontext.tasks.needles import needle
 from farcontext.tasks.sample import Ids, Query, Sample
 from farcontext.tasks.words import NAMES, draw_words
 
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
 TOKENS_AT_ONCE = 256  # Suffixes of so many tokens in all are one row behind the context.
 READ_AT_ONCE = 2048  # A longer context is read in such parts, whose activations fit.
 Row = dict[str, int | float]
 
 
-def observe(model: PreTrainedModel, sample: Sample, part: int = READ_AT_ONCE) -> list[Row]:
+def observe(model: "PreTrainedModel", sample: Sample, part: int = READ_AT_ONCE) -> list[Row]:
     """Return a row a question, the earliest evidence first.
 
     Rows: question (its number), depth, exact and choice (0 or 1), loss (nats of the whole answer).
@@ -77,7 +79,7 @@ def _scored(query: Query, scores: dict[Ids, Tensor]) -> Row:
 
 @torch.inference_mode()
 def suffix_scores(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     context: Sequence[int],
     suffixes: Sequence[Ids],
     part: int = READ_AT_ONCE,
@@ -98,8 +100,10 @@ def suffix_scores(
     return [found[suffix] for suffix in suffixes]
 
 
-def read(model: PreTrainedModel, ids: Sequence[int], part: int = READ_AT_ONCE) -> DynamicCache:
+def read(model: "PreTrainedModel", ids: Sequence[int], part: int = READ_AT_ONCE) -> "DynamicCache":
     """Read a text and return its key-value cache, which can be cut back to it."""
+    from transformers import DynamicCache
+
     cache = DynamicCache(config=model.config)
     for start in range(0, len(ids), part):
         rows = torch.tensor([[*ids[start : start + part]]], device=model.device)
@@ -108,8 +112,10 @@ def read(model: PreTrainedModel, ids: Sequence[int], part: int = READ_AT_ONCE) -
     return cache
 
 
-def _sees_all(model: PreTrainedModel, cache: DynamicCache) -> bool:
+def _sees_all(model: "PreTrainedModel", cache: "DynamicCache") -> bool:
     """Return whether a mask of ours says all that a token sees."""
+    from transformers.cache_utils import DynamicLayer
+
     plain = all(type(layer) is DynamicLayer for layer in cache.layers)
     return plain and not linear_biases(model.config)
 
@@ -133,7 +139,7 @@ def _tree(suffixes: Sequence[Ids]) -> dict[Ids, int]:
 
 
 def _behind(
-    model: PreTrainedModel, cache: DynamicCache, read: int, suffixes: Sequence[Ids]
+    model: "PreTrainedModel", cache: "DynamicCache", read: int, suffixes: Sequence[Ids]
 ) -> dict[Ids, Tensor]:
     """Return the suffixes' log-probabilities; the cache is left as it was."""
     tree = _tree(suffixes)
@@ -153,7 +159,7 @@ def _behind(
     return {s: scores[[tree[s[:size]] for size in range(1, len(s) + 1)]] for s in suffixes}
 
 
-def _mask(model: PreTrainedModel, tree: dict[Ids, int], read: int) -> Tensor:
+def _mask(model: "PreTrainedModel", tree: dict[Ids, int], read: int) -> Tensor:
     """Return what each token of the tree sees: the context and its own beginnings."""
     sees = torch.zeros(len(tree), read + len(tree), dtype=torch.bool)
     sees[:, :read] = True
@@ -172,7 +178,7 @@ def _mask(model: PreTrainedModel, tree: dict[Ids, int], read: int) -> Tensor:
 
 
 def encoder(
-    tokenizer: PreTrainedTokenizerBase, rows: int | None = None
+    tokenizer: "PreTrainedTokenizerBase", rows: int | None = None
 ) -> Callable[[str], list[int]]:
     """Return text → ids without special tokens.
 
@@ -193,7 +199,7 @@ def encoder(
     return encode
 
 
-def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:
+def first_tokens(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """Return the tokens that a tokenizer itself puts before a text.
 
     That is its beginning-of-text token, or nothing.
@@ -202,7 +208,7 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return tuple(first) if first == [tokenizer.bos_token_id] else ()
 
 
-def needles_that_fit(tokenizer: PreTrainedTokenizerBase, length: int, most: int) -> int:
+def needles_that_fit(tokenizer: "PreTrainedTokenizerBase", length: int, most: int) -> int:
     """Return how many needles of any names fit into a context.
 
     The context has `length` tokens with a question; `most` needles are the limit.

@@ -9,17 +9,20 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.rope.finding import Finding
 from farcontext.checkpoints.rope.frequencies import rotary_modules
 from farcontext.checkpoints.rope.sections import Section, sections
 from farcontext.checkpoints.token_losses import token_losses
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 CANDIDATE_THETAS = (1e4, 1e5, 5e5, 1e6)
 MARGIN = 0.02  # Another base must predict better by so many nats a token.
@@ -42,14 +45,14 @@ class Candidate:
     better: bool
 
 
-def widest(config: PreTrainedConfig) -> Section:
+def widest(config: "PreTrainedConfig") -> Section:
     """Return the rotary settings of the layers that see farthest, in place."""
     found = sections(config)
     return found.get("full_attention") or next(iter(found.values()))
 
 
 @contextmanager
-def rebuilt(model: PreTrainedModel, **changes: object) -> Iterator[PreTrainedModel]:
+def rebuilt(model: "PreTrainedModel", **changes: object) -> Iterator["PreTrainedModel"]:
     """Give a model rotary modules with other `rope_parameters` for a while.
 
     They are built from its configuration; the old ones are put back at the end. Where kinds of
@@ -97,7 +100,7 @@ def confirm(
     return rows
 
 
-def _losses(model: PreTrainedModel, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
+def _losses(model: "PreTrainedModel", tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T-1"]:
     return torch.stack([token_losses(model, row_T) for row_T in tokens_BT])
 
 

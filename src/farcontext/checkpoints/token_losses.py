@@ -1,22 +1,25 @@
 """The loss of each token of a text under a pretrained model."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from farcontext.checkpoints.turning import turned
 from farcontext.files import UserError
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedModel
 
 SCORES = 2**22  # So many scores are held at once: those of all positions of a long row do not fit.
 
 
 @torch.inference_mode()
 def token_losses(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     tokens_T: Int[Tensor, " T"] | Sequence[int],
     last: int | None = None,
     **inputs: Tensor,
@@ -44,7 +47,7 @@ def token_losses(
     return numbers(torch.cat(losses).cpu())
 
 
-def scores_of(model: PreTrainedModel, hidden_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T V"]:
+def scores_of(model: "PreTrainedModel", hidden_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T V"]:
     """Return a model's scores of the next token, fp32, from its last hidden states.
 
     What some families do to their scores is done here too: Granite divides them, Cohere multiplies

@@ -8,17 +8,19 @@ reads a row in parts says first how long the whole row is. For every other schem
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 MOVING = ("dynamic", "longrope")
 FIXED = "default"  # transformers leaves the frequencies of such a module alone.
 
 
-def moving(model: PreTrainedModel) -> list[tuple[nn.Module, str | None]]:
+def moving(model: "PreTrainedModel") -> list[tuple[nn.Module, str | None]]:
     """Return the rotary modules that turn by the row's length.
 
     Each comes with its layer type, None where a module has one kind of rotation.
@@ -35,7 +37,7 @@ def _moves(kind: object) -> bool:
     return isinstance(kind, str) and any(name in kind for name in MOVING)
 
 
-def linear_biases(config: PreTrainedConfig) -> bool:
+def linear_biases(config: "PreTrainedConfig") -> bool:
     """Return whether attention adds a bias by distance instead of turning anything (ALiBi)."""
     inner = getattr(config, "attn_config", None)
     return bool(
@@ -45,7 +47,7 @@ def linear_biases(config: PreTrainedConfig) -> bool:
     )
 
 
-def turn_of(model: PreTrainedModel, length: int) -> tuple[int, ...]:
+def turn_of(model: "PreTrainedModel", length: int) -> tuple[int, ...]:
     """Return what tells rows apart that turn differently: equal values turn alike.
 
     Args:
@@ -67,7 +69,7 @@ def _kind(module: nn.Module, layer: str | None) -> str:
 
 
 @contextmanager
-def turned(model: PreTrainedModel, length: int) -> Iterator[None]:
+def turned(model: "PreTrainedModel", length: int) -> Iterator[None]:
     """Let a model turn as a plain forward pass of `length` tokens does.
 
     It does so whatever it reads meanwhile, and whatever it read before. transformers' own module

@@ -37,6 +37,8 @@ class _Bare(ast.NodeTransformer):
             and isinstance(first.value.value, str)
         ):
             node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = _unquoted(node.returns)
         if not node.body and not isinstance(node, ast.Module):
             node.body = [ast.Pass()]  # It held an import from a LATE package alone.
         return node
@@ -62,12 +64,12 @@ class _Bare(ast.NodeTransformer):
         # What only a checker of types runs is an import like others.
         return node.body if dotted(node.test) == "TYPE_CHECKING" and not node.orelse else node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+    def _annotated(self, node: Any) -> Any:
         self.generic_visit(node)
-        match node.annotation:
-            case ast.Constant(value=str(name)) if name.isidentifier():
-                node.annotation = ast.Name(name, ast.Load())  # It is in quotes: imported later.
+        node.annotation = _unquoted(node.annotation)
         return node
+
+    visit_AnnAssign = visit_arg = _annotated
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
@@ -82,6 +84,14 @@ class _Bare(ast.NodeTransformer):
             return ast.Pass()
         self.generic_visit(node)
         return node
+
+
+def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
+    """Return an annotation; a name in quotes, which is imported later, without them."""
+    match annotation:
+        case ast.Constant(value=str(name)) if name.isidentifier():
+            return ast.Name(name, ast.Load())
+    return annotation
 
 
 def only_checks(node: ast.stmt) -> bool:

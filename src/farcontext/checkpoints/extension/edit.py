@@ -8,18 +8,21 @@ import importlib.metadata
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farcontext import files
 from farcontext.checkpoints import refusals
 from farcontext.checkpoints.extension.folder import fill
 from farcontext.checkpoints.extension.plan import REPORT, Plan, origin_of, plan
-from farcontext.checkpoints.rope.outline import Outline, outline
+from farcontext.checkpoints.rope.outline import outline
 from farcontext.checkpoints.rope.readers import for_every_reader, write_window
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.nn.positions import SCHEME_NOTES
 from farcontext.schema import validate
+
+if TYPE_CHECKING:  # The name is for annotations alone.
+    from farcontext.checkpoints.rope.outline import Outline
 
 MEASURED = 10**9  # Of more parameters nothing is loaded to be measured, unless told to.
 
@@ -73,7 +76,7 @@ class Source:
     """What is extended: a path, its configuration, and the JSON of it."""
 
     path: Path
-    config: Outline
+    config: "Outline"
     raw: dict[str, Any]
 
     def planned(self, request: Request) -> Plan:
@@ -173,7 +176,7 @@ def expect_sound(out: Path, request: Request) -> None:
         raise UserError(f"{out}: exists: expected a folder that is not there yet")
 
 
-def parameters(config: Outline) -> int:
+def parameters(config: "Outline") -> int:
     """Return about how many numbers a model of this shape has."""
     width, layers = config.hidden_size, config.num_hidden_layers
     inner = getattr(config, "intermediate_size", None) or 4 * width

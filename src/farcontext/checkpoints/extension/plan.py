@@ -10,15 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farcontext import files
-from farcontext.checkpoints.rope.outline import Outline
 from farcontext.checkpoints.rope.readers import refused_by_transformers_4
 from farcontext.checkpoints.rope.sections import Section, head_width, sections
 from farcontext.checkpoints.rope_parameters import ROPE_TYPES, rope_parameters
 from farcontext.files import UserError
 from farcontext.nn.config import Extension
+
+if TYPE_CHECKING:  # The name is for annotations alone.
+    from farcontext.checkpoints.rope.outline import Outline
 
 REPORT = "farcontext-extend.json"
 ORIGINAL = "original_max_position_embeddings"
@@ -58,7 +60,7 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def origin_of(where: Path, config: Outline, trained_length: int | None = None) -> Origin:
+def origin_of(where: Path, config: "Outline", trained_length: int | None = None) -> Origin:
     """Return a checkpoint's origin, by its report, by its configuration, or as told.
 
     Raises:
@@ -99,7 +101,7 @@ def origin_of(where: Path, config: Outline, trained_length: int | None = None) -
     return Origin(original, theta, schemes[kind], factor, reach, fixed.format(length=original))
 
 
-def wide_section(where: Path, config: Outline) -> Section:
+def wide_section(where: Path, config: "Outline") -> Section:
     """Return the settings of the layers that see farthest.
 
     Raises:
@@ -140,7 +142,7 @@ def _reported(path: Path, section: Section, trained_length: int | None) -> Origi
 
 def plan(
     where: Path,
-    config: Outline,
+    config: "Outline",
     origin: Origin,
     scheme: str,
     factor: float,
@@ -191,7 +193,7 @@ def _unread(family: str, kind: str) -> Iterator[str]:
         yield f"transformers 4 refuses rope_type = {kind} of {family}; transformers 5 reads it"
 
 
-def _warnings(config: Outline, window: int) -> list[str]:
+def _warnings(config: "Outline", window: int) -> list[str]:
     """Return what an extension cannot change: layers that see no farther than before."""
     local = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)

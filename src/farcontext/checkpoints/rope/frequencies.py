@@ -7,15 +7,17 @@ buffers named after it. Here the kind is "" where all layers share one.
 import copy
 import inspect
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from farcontext.checkpoints.rope.sections import Section, computes_with, head_width, sections
 from farcontext.nn.positions import inverse_frequencies
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 ENDING = "inv_freq"
 COPIES = ("original_", "long_", "short_")  # Copies to come back to, and lists to change to.
@@ -37,18 +39,20 @@ def frequencies(module: nn.Module) -> dict[str, Float[Tensor, " F"]]:
     return found
 
 
-def rotary_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+def rotary_modules(model: "PreTrainedModel") -> dict[str, nn.Module]:
     """Return every module that holds inverse frequencies, by its name."""
     return {name: module for name, module in model.named_modules() if frequencies(module)}
 
 
 def expected(
-    module: nn.Module, config: PreTrainedConfig, length: int | None = None, kind: str = ""
+    module: nn.Module, config: "PreTrainedConfig", length: int | None = None, kind: str = ""
 ) -> tuple[Float[Tensor, " F"], float]:
     """Return the frequencies and the factor of transformers' own functions.
 
     The factor is the one on cos and sin; the length is in tokens.
     """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     rope_type, layers = sections(config)[kind]["rope_type"], {"layer_type": kind} if kind else {}
     config = copy.deepcopy(config)  # Their functions tidy it.
     if rope_type == "default":
@@ -58,7 +62,7 @@ def expected(
     return ROPE_INIT_FUNCTIONS[rope_type](config, seq_len=length, **layers)
 
 
-def ours(config: PreTrainedConfig, section: Section, length: int) -> Float[Tensor, " F"]:
+def ours(config: "PreTrainedConfig", section: Section, length: int) -> Float[Tensor, " F"]:
     """Return the frequencies that `positions` computes for the same section, fp64.
 
     Raises:
@@ -106,7 +110,7 @@ def ours(config: PreTrainedConfig, section: Section, length: int) -> Float[Tenso
     return freq_F / rope.get("factor", 1.0) if scheme == "p_rope" else freq_F
 
 
-def ours_or_nothing(config: PreTrainedConfig, section: Section, length: int) -> Tensor:
+def ours_or_nothing(config: "PreTrainedConfig", section: Section, length: int) -> Tensor:
     """Return what `ours` does, or nothing where a value is out of its range."""
     try:
         return ours(config, section, length)

@@ -7,10 +7,7 @@ reads beside them is looked up in its code.
 
 import copy
 from collections.abc import Iterator
-from typing import Any
-
-from transformers import PreTrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from typing import TYPE_CHECKING, Any
 
 from farcontext.checkpoints.rope.finding import Finding, graded
 from farcontext.checkpoints.rope.sections import (
@@ -20,6 +17,9 @@ from farcontext.checkpoints.rope.sections import (
     family_reads,
     raw_sections,
 )
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig
 
 TOLERANCE = 1e-4  # The fp32 frequencies and amplitudes may have this relative difference.
 NEUTRAL = (None, False, 0, 1, "", [], {})  # Values with which a key changes nothing.
@@ -63,7 +63,7 @@ ELSEWHERE = {
 }
 
 
-def unread(config: PreTrainedConfig, raw: dict[str, Any]) -> Iterator[Finding]:
+def unread(config: "PreTrainedConfig", raw: dict[str, Any]) -> Iterator[Finding]:
     """Yield the keys of config.json that no code reads, and what that changes."""
     for key in sorted(set(raw) & set(ELSEWHERE)):
         if raw[key] not in NEUTRAL and not _reads(config.model_type, key):
@@ -83,7 +83,7 @@ def _reads(model_type: str, key: str) -> bool:
     return family_reads(model_type, f"{key}:") or family_reads(model_type, f'"{key}"')
 
 
-def _elsewhere(config: PreTrainedConfig, key: str, value: Any) -> Finding:
+def _elsewhere(config: "PreTrainedConfig", key: str, value: Any) -> Finding:
     says = f"transformers has no {ELSEWHERE[key]} for {config.model_type}: {key} is not read"
     if isinstance(value, dict) and (trained := value.get("original_max_position_embeddings")):
         says += f"; beyond {trained:,} tokens it is plain RoPE, untrained there"
@@ -94,7 +94,7 @@ def _elsewhere(config: PreTrainedConfig, key: str, value: Any) -> Finding:
 
 
 def unread_in_section(
-    config: PreTrainedConfig, section: Section, raw: dict[str, Any], kind: str = ""
+    config: "PreTrainedConfig", section: Section, raw: dict[str, Any], kind: str = ""
 ) -> Iterator[Finding]:
     """Yield the keys of a section that its rope_type does not read."""
     rope_type = section["rope_type"]
@@ -117,7 +117,7 @@ def unread_in_section(
     yield from _lone_mscale(config, given, rope_type)
 
 
-def _changes_nothing(config: PreTrainedConfig, key: str, given: Section) -> bool:
+def _changes_nothing(config: "PreTrainedConfig", key: str, given: Section) -> bool:
     """Return whether an unread key agrees with what is computed without it."""
     value, scheme = given[key], given.get("rope_type") or given.get("type")
     if key == "original_max_position_embeddings" and isinstance(value, int | float):
@@ -128,7 +128,7 @@ def _changes_nothing(config: PreTrainedConfig, key: str, given: Section) -> bool
     )
 
 
-def _key_finding(config: PreTrainedConfig, section: Section, key: str, value: Any) -> Finding:
+def _key_finding(config: "PreTrainedConfig", section: Section, key: str, value: Any) -> Finding:
     """Return the fault of one unread key; with `attn_factor`, what the amplitude should be."""
     rope_type, name = section["rope_type"], "keys of another scheme"
     if key == "attn_factor" and isinstance(value, int | float) and rope_type == "yarn":
@@ -147,7 +147,7 @@ def _key_finding(config: PreTrainedConfig, section: Section, key: str, value: An
     return graded(name, "fault", f"{key} = {value!r:.60}", "none", says)
 
 
-def _lone_mscale(config: PreTrainedConfig, given: Section, rope_type: str) -> Iterator[Finding]:
+def _lone_mscale(config: "PreTrainedConfig", given: Section, rope_type: str) -> Iterator[Finding]:
     """Yield an mscale that is not read: half a pair, or beside attention_factor."""
     if rope_type != "yarn":
         return
@@ -165,11 +165,13 @@ def _lone_mscale(config: PreTrainedConfig, given: Section, rope_type: str) -> It
     yield graded("mscale", grade, found, "both, or neither", says)
 
 
-def formula(config: PreTrainedConfig, section: Section, *, given: bool) -> float:
+def formula(config: "PreTrainedConfig", section: Section, *, given: bool) -> float:
     """Return the amplitude that transformers computes for a section.
 
     With `given` what the section sets itself is read, else only its factor and lengths.
     """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     plain = dict(section) if given else {**section, "attention_factor": None}
     if not given:
         plain |= {"mscale": None, "mscale_all_dim": None}
@@ -178,7 +180,7 @@ def formula(config: PreTrainedConfig, section: Section, *, given: bool) -> float
     return float(ROPE_INIT_FUNCTIONS[section["rope_type"]](other)[1])
 
 
-def amplitude(config: PreTrainedConfig, section: Section) -> Iterator[Finding]:
+def amplitude(config: "PreTrainedConfig", section: Section) -> Iterator[Finding]:
     """Yield whether an amplitude that is given is the scheme's formula.
 
     The formula is 0.1 ln s + 1, or √(1 + ln s / ln L). Of other values 1 and the square are the two

@@ -7,9 +7,7 @@ adds no rule to the common ones their keys are read here; a test holds this agai
 import copy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from farcontext.checkpoints.rope.sections import (
     Section,
@@ -18,6 +16,11 @@ from farcontext.checkpoints.rope.sections import (
     parse,
     raw_sections,
 )
+
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig
+
+    Outline = PreTrainedConfig | SimpleNamespace
 
 # These keys have to be there: a default of the class is not known here.
 SHAPE = {
@@ -32,10 +35,9 @@ FAMILIES = {
     "mistral": SHAPE | {"sliding_window"},
 }
 BASE, ORIGINAL = 10_000.0, "original_max_position_embeddings"
-Outline = PreTrainedConfig | SimpleNamespace
 
 
-def outline(raw: dict[str, Any], where: Path | str = "config.json") -> Outline:
+def outline(raw: dict[str, Any], where: Path | str = "config.json") -> "Outline":
     """Return a configuration's shape and rotary settings; of other families what `parse` does.
 
     Raises:

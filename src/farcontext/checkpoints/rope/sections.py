@@ -8,22 +8,21 @@ import copy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from transformers import CONFIG_MAPPING, PreTrainedConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.utils import logging
+from typing import TYPE_CHECKING, Any
 
 from farcontext import files
 from farcontext.checkpoints.headers import reading
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 
+if TYPE_CHECKING:  # transformers takes seconds to load.
+    from transformers import PreTrainedConfig
+
 OLD_NAMES = {"su": "longrope"}  # The first release of Phi-3 with 128k positions wrote su.
 Section = dict[str, Any]
 
 
-def sections(config: PreTrainedConfig) -> dict[str, Section]:
+def sections(config: "PreTrainedConfig") -> dict[str, Section]:
     """Return the rotary settings by kind of layer.
 
     The key is "" where all layers share one; there is no section without RoPE.
@@ -51,6 +50,8 @@ def expect_known_types(where: Path | str, raw: dict[str, Any]) -> None:
     Raises:
         UserError: the key, its value and the known types.
     """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     known = ["default", *ROPE_INIT_FUNCTIONS]
     for key in ("rope_scaling", "rope_parameters"):
         outer = raw.get(key)
@@ -67,7 +68,7 @@ def expect_known_types(where: Path | str, raw: dict[str, Any]) -> None:
                     )
 
 
-def read(folder: Path) -> tuple[PreTrainedConfig, dict[str, Any]]:
+def read(folder: Path) -> tuple["PreTrainedConfig", dict[str, Any]]:
     """Return what transformers makes of a folder's config.json, and its JSON.
 
     Nothing but that file is read, and nothing is run.
@@ -79,12 +80,15 @@ def read(folder: Path) -> tuple[PreTrainedConfig, dict[str, Any]]:
     return parse(raw, folder / "config.json"), raw
 
 
-def parse(raw: dict[str, Any], where: Path | str = "config.json") -> PreTrainedConfig:
+def parse(raw: dict[str, Any], where: Path | str = "config.json") -> "PreTrainedConfig":
     """Return what transformers makes of the JSON of a config.json.
 
     Raises:
         UserError: a family or a rope_type that transformers does not have.
     """
+    from transformers import CONFIG_MAPPING
+    from transformers.utils import logging
+
     if raw.get("model_type") not in CONFIG_MAPPING:
         raise UserError(
             f"{where}: model_type = {raw.get('model_type')!r:.60}: expected a family of "
@@ -112,13 +116,13 @@ def modern(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def head_width(config: PreTrainedConfig) -> int:
+def head_width(config: "PreTrainedConfig") -> int:
     """Return H, the width of a head (of its rotated part, where a family names one)."""
     given = getattr(config, "qk_rope_head_dim", None) or getattr(config, "head_dim", None)
     return given or config.hidden_size // config.num_attention_heads
 
 
-def trained_length(config: PreTrainedConfig, section: Section) -> int:
+def trained_length(config: "PreTrainedConfig", section: Section) -> int:
     """Return the length in tokens from which a section counts its scaling."""
     limit = config.max_position_embeddings
     if section["rope_type"] == "linear":
@@ -126,7 +130,7 @@ def trained_length(config: PreTrainedConfig, section: Section) -> int:
     return section.get("original_max_position_embeddings") or limit
 
 
-def reach(config: PreTrainedConfig) -> int | None:
+def reach(config: "PreTrainedConfig") -> int | None:
     """Return the longest text in tokens that a configuration is made for; None: it names none.
 
     With dynamic NTK max_position_embeddings is the trained length, and the factor reaches further.

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -17,7 +17,7 @@ from farcontext import files
 from farcontext.checkpoints import hub
 from farcontext.checkpoints.headers import reading
 from farcontext.checkpoints.rope.finding import Finding, lines
-from farcontext.checkpoints.rope.outline import Outline, outline
+from farcontext.checkpoints.rope.outline import outline
 from farcontext.checkpoints.rope.sections import head_width
 from farcontext.checkpoints.rope_config import configuration_findings
 from farcontext.checkpoints.unloaded import agreement, places, runtimes
@@ -25,6 +25,9 @@ from farcontext.checkpoints.unloaded.counts import expect_counts
 from farcontext.checkpoints.unloaded.rotation import GROWING, Rotation
 from farcontext.nn.positions import inverse_frequencies
 from farcontext.nn.rotation import rotation_table
+
+if TYPE_CHECKING:  # The name is for annotations alone.
+    from farcontext.checkpoints.rope.outline import Outline
 
 ROWS, COLUMNS = 16, 56  # The picture has so many pairs and so many places on its scale.
 NAMES = {"rope": "plain RoPE", "dynamic_ntk_hf": "dynamic NTK", "p_rope": "proportional"}
@@ -70,7 +73,7 @@ def view(path: Path | str) -> View:
     return View(name, config.model_type, head, meant, compared, tuple(findings))
 
 
-def settings_of(raw: dict[str, Any], where: Path) -> Outline:
+def settings_of(raw: dict[str, Any], where: Path) -> "Outline":
     """Return what transformers makes of a configuration, of a plain family without its class."""
     config = outline(raw, where)
     if not isinstance(config, PreTrainedConfig):  # What transformers' functions ask of a class.
