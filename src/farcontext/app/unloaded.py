@@ -35,7 +35,10 @@ def rope(
 
 
 def _shape_of(checkpoint: Path, lengths: str, dtype: str | None) -> tuple[str, Any, str, str]:
-    """Return a checkpoint's name and shape, the lengths and the dtype to ask for."""
+    """Return a checkpoint's name and shape, lengths and dtype.
+
+    They are those to ask for.
+    """
     from farcontext.checkpoints import hub
     from farcontext.checkpoints.unloaded import counts, parameters, places
 

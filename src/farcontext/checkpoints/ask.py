@@ -117,12 +117,18 @@ def prompts_of(
 
 
 def prompt_of(pretrained: Pretrained, path: Path, question: str, context: int, new: int) -> Prompt:
-    """Return the first of `prompts_of`: the whole text where it fits, else its best passages."""
+    """Return the first of `prompts_of`.
+
+    It is the whole text where it fits, else its best passages.
+    """
     return prompts_of(pretrained, path, question, context, new)[0]
 
 
 def _frame(pretrained: Pretrained, question: str) -> _Frame:
-    """Return what stands around a text: the chat template's tokens, or plain lines."""
+    """Return what stands around a text.
+
+    That is the chat template's tokens, or plain lines.
+    """
     tokenizer = pretrained.tokenizer
     encode = encoder(tokenizer, embeddings(pretrained.model))
     if not getattr(tokenizer, "chat_template", None):
@@ -182,7 +188,10 @@ def limited(pretrained: Pretrained, context: int) -> int:
 
 
 def ends_of(pretrained: Pretrained) -> set[int]:
-    """Return the tokens that end a text: those of every file that names some."""
+    """Return the tokens that end a text.
+
+    They are those of every file that names some.
+    """
     model = pretrained.model
     named = [pretrained.tokenizer.eos_token_id, model.config.eos_token_id]
     if model.generation_config is not None:

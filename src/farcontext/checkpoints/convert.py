@@ -114,7 +114,10 @@ def to_hf(model: Encoder | Decoder) -> "PreTrainedModel":
 
 
 def _pairs(model: Encoder | Decoder) -> list[tuple[str, tuple[str, ...]]]:
-    """Return, for each tensor of ours, the name or names of theirs that make it when stacked."""
+    """Return our tensors' names, each with theirs that make it.
+
+    Several of theirs are stacked.
+    """
     pairs = []
     for name in model.state_dict():
         if not name.startswith("stack.blocks."):

@@ -73,9 +73,9 @@ def load(path: Path | str, *, dtype: Literal["float32", "bfloat16"] = "float32")
 
 
 def window(pretrained: Pretrained) -> int:
-    """Return how many tokens a masked model reads at once, its two marks included.
+    """Return how many tokens a masked model reads at once.
 
-    RoBERTa's table of positions begins behind the padding's id.
+    Its two marks are included. RoBERTa's table of positions begins behind the padding's id.
     """
     config = pretrained.model.config
     behind = config.pad_token_id + 1 if config.model_type == "roberta" else 0

@@ -36,7 +36,10 @@ MOST_AXES = 4
 
 
 class Stored(NamedTuple):
-    """A tensor as its file's header has it; `start` is the byte of a GGUF file where it begins."""
+    """A tensor as its file's header has it.
+
+    `start` is the byte of a GGUF file where it begins.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -84,7 +87,7 @@ def safetensors_header(paths: Iterable[Path]) -> dict[str, Stored]:
 
 
 def expect_layers(where: Path, key: str, layers: object, tensors: Iterable[str]) -> None:
-    """Refuse a number of layers that is not the one in the weights.
+    """Refuse a number of layers that the weights do not have.
 
     Raises:
         UserError: the key, its value, and the number of layers that have tensors.
@@ -203,7 +206,7 @@ def gguf_header(path: Path) -> tuple[dict[str, object], dict[str, Stored]]:
 
 
 def _tensors(source: _Bytes, count: int, alignment: object) -> dict[str, Stored]:
-    """Read the table of tensors, and hold each one's end against the file's."""
+    """Read the table of tensors, and hold their ends against the file's."""
     found, ends = {}, {}
     for _ in range(count):
         start, name = source.at, source.text()

@@ -1,4 +1,4 @@
-"""Folders of the Hugging Face hub's cache, and the repositories that they hold.
+"""Folders of the Hugging Face hub's cache, and their repositories.
 
     models--ORG--NAME/
         refs/main                  the hash of the newest snapshot
@@ -15,7 +15,9 @@ PREFIX = "models--"
 
 
 def resolved(path: Path) -> Path:
-    """Return the snapshot of a cached repository's folder; any other path as it is.
+    """Return the snapshot of a cached repository's folder.
+
+    Any other path comes back as it is.
 
     Raises:
         UserError: a cached repository without a whole snapshot.
@@ -38,7 +40,10 @@ def resolved(path: Path) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a checkpoint's folder: ORG/NAME for a snapshot of the hub's cache."""
+    """Return the name of a checkpoint's folder.
+
+    It is ORG/NAME for a snapshot of the hub's cache.
+    """
     whole = path.absolute()
     repository = whole.parent.parent.name
     if whole.parent.name == "snapshots" and repository.startswith(PREFIX):

@@ -139,7 +139,10 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Pretrained:
 
 
 def _stated(path: Path, rope: gguf.Rope) -> dict[str, Any]:
-    """Return what a GGUF file says under the names of a config.json, its rotary settings too."""
+    """Return what a GGUF file says, by the names of config.json.
+
+    Its rotary settings are among it.
+    """
     from transformers import AutoConfig
     from transformers.utils import logging
 
@@ -234,7 +237,9 @@ def _model(
 
 
 def tokenizer_of(folder: Path, rows: int) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a Hugging Face folder, for a model of so many embeddings.
+    """Load a Hugging Face folder's tokenizer.
+
+    Its model has so many embeddings.
 
     Raises:
         UserError: one that cannot be loaded, or with tokens beyond the embeddings.
@@ -265,7 +270,10 @@ def embeddings(model: "PreTrainedModel") -> int:
 
 
 def _attention_of(config: "PreTrainedConfig") -> str:
-    """Return sdpa, or eager for a family whose scores that cannot compute (Gemma 2's, ALiBi)."""
+    """Return sdpa, or eager where sdpa cannot compute the scores.
+
+    Gemma 2's and ALiBi's are such.
+    """
     from transformers import AutoModelForCausalLM
 
     model_class = AutoModelForCausalLM._model_mapping[type(config)]

@@ -43,7 +43,10 @@ def before_after(
 def _losses(
     path: Path | str, tokens: Int[Tensor, " T"], stretches: Sequence[tuple[int, int]], growing: bool
 ) -> list[Tensor]:
-    """Return the losses of each stretch; the checkpoint is let go at the end."""
+    """Return the losses of each stretch.
+
+    The checkpoint is let go at the end.
+    """
     model = load.load(path).model.to(device())
     whole = None if growing else token_losses(model, tokens[: stretches[-1][1]])
     return [

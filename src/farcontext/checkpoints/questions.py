@@ -101,7 +101,10 @@ def suffix_scores(
 
 
 def read(model: "PreTrainedModel", ids: Sequence[int], part: int = READ_AT_ONCE) -> "DynamicCache":
-    """Read a text and return its key-value cache, which can be cut back to it."""
+    """Read a text and return its key-value cache.
+
+    The cache can be cut back to it.
+    """
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
@@ -121,7 +124,10 @@ def _sees_all(model: "PreTrainedModel", cache: "DynamicCache") -> bool:
 
 
 def _parts(suffixes: Sequence[Ids]) -> Iterator[list[Ids]]:
-    """Yield the suffixes in lists of at most about TOKENS_AT_ONCE tokens, neighbours together."""
+    """Yield the suffixes in lists, neighbours together.
+
+    A list has at most about TOKENS_AT_ONCE tokens.
+    """
     part: list[Ids] = []
     for suffix in sorted(suffixes):
         if part and len(_tree([*part, suffix])) > TOKENS_AT_ONCE:
@@ -160,7 +166,10 @@ def _behind(
 
 
 def _mask(model: "PreTrainedModel", tree: dict[Ids, int], read: int) -> Tensor:
-    """Return what each token of the tree sees: the context and its own beginnings."""
+    """Return what each token of the tree sees.
+
+    That is the context and its own beginnings.
+    """
     sees = torch.zeros(len(tree), read + len(tree), dtype=torch.bool)
     sees[:, :read] = True
     for beginning, number in tree.items():

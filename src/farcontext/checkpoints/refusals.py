@@ -40,9 +40,10 @@ TokenizerClass = Annotated[str, Field(pattern=r"^\w*(Tokenizer(Fast)?|Backend)$"
 
 
 class _Section(BaseModel):
-    """A section of a configuration; keys that are not named here may hold anything.
+    """A section of a configuration.
 
-    The defaults stand for keys that are left out; nobody reads them.
+    Keys that are not named here may hold anything. The defaults stand for keys that are left out;
+    nobody reads them.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -140,7 +141,10 @@ class Configuration(_Section):
 
     @property
     def layers(self) -> tuple[str, int] | None:
-        """Return the number of layers with its key, None if the file gives none."""
+        """Return the number of layers with its key.
+
+        It is None if the file gives none.
+        """
         for key in ("num_hidden_layers", "n_layer"):
             if key in self.model_fields_set:
                 return key, getattr(self, key)
@@ -178,7 +182,10 @@ def configuration(folder: Path) -> dict:
 
 
 def _without_own_classes(path: Path, known: bool) -> object:
-    """Return a file's content without its auto_map, where transformers has the family's class."""
+    """Return a file's content without an auto_map that is not needed.
+
+    transformers has the family's class then.
+    """
     content = files.read_json(path)
     if not known or not isinstance(content, dict) or AUTO_MAP not in content:
         return content
@@ -221,7 +228,10 @@ def _refuse_code(path: Path, key: str, value: object) -> None:
 
 
 def expect_family(where: Path, model_type: object, config: Mapping[str, Any] | None = None) -> None:
-    """Refuse a model_type that is not one of FAMILIES; the line says why where that is known."""
+    """Refuse a model_type that is not one of FAMILIES.
+
+    The line says why where that is known.
+    """
     if model_type in FAMILIES:
         return
     said = f"{where}: model_type = {model_type!r:.60}: "
@@ -254,7 +264,10 @@ def expect_tokenizer(folder: Path) -> None:
 
 
 def _expect_a_reader(path: Path) -> None:
-    """Refuse a tokenizer.model that no installed package reads; the line names the package."""
+    """Refuse a tokenizer.model that no installed package reads.
+
+    The line names the package.
+    """
     if not path.is_file():
         return
     with path.open("rb") as stream:  # The protobuf of sentencepiece begins with its first field.
@@ -293,7 +306,10 @@ def weights_of(folder: Path, config: dict) -> list[Path]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    """Return the files that an index of shards names, after holding each against the folder."""
+    """Return the files that an index of shards names.
+
+    Each is held against the folder first.
+    """
     content = files.read_json(index)
     named = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(named, dict):

@@ -35,7 +35,10 @@ if TYPE_CHECKING:  # The probe imports torch.
 
 @lru_cache
 def _templates() -> Environment:
-    """Return the page's template; all that is not marked as markup is escaped."""
+    """Return the page's template.
+
+    All that is not marked as markup is escaped.
+    """
     return Environment(
         loader=PackageLoader("farcontext.checkpoints"),
         autoescape=True,
@@ -62,7 +65,10 @@ def write(found: "Measured", folder: Path) -> Summary:
 
 
 def write_masked(summary: Summary, rows: pd.DataFrame, folder: Path) -> Summary:
-    """Write table.csv and probe.json of a masked model's probe, and return the summary."""
+    """Write the tables of a masked model's probe.
+
+    They are table.csv and probe.json; the function returns the summary.
+    """
     text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files.write_atomic(folder / "table.csv", text)
     files.write_json(folder / "probe.json", summary)

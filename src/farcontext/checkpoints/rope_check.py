@@ -80,10 +80,10 @@ def check(
 def check_configuration(
     raw: dict[str, Any], tokenizer_length: float | None = None
 ) -> list[Finding]:
-    """Check the JSON of a config.json alone, with the rotary modules that it makes.
+    """Check the JSON of a config.json alone.
 
-    There are no weights: the model is built without memory. Any size takes less than a second or
-    two.
+    The rotary modules that it makes are checked, too. There are no weights: the model is built
+    without memory. Any size takes less than a second or two.
 
     Raises:
         UserError: a family or a rope_type that transformers does not have.
@@ -93,7 +93,10 @@ def check_configuration(
 
 
 def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return a model without weights whose rotary modules are real, on the CPU."""
+    """Return a model without weights whose rotary modules are real.
+
+    They are on the CPU.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     for name, module in rotary_modules(model).items():
@@ -102,7 +105,10 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def real(module: nn.Module, config: PreTrainedConfig) -> nn.Module:
-    """Return a rotary module that holds numbers: itself, or on meta one made anew."""
+    """Return a rotary module that holds numbers.
+
+    It is the given one, or on meta one made anew.
+    """
     on_meta = any(freq_F.is_meta for freq_F in frequencies(module).values())
     return type(module)(config) if on_meta else module
 
@@ -144,7 +150,10 @@ def _on_disk(pretrained: Pretrained) -> tuple[PreTrainedConfig, dict[str, Any]]:
 
 
 def _of_the_file(pretrained: Pretrained) -> Iterator[Finding]:
-    """Yield the comparison of a GGUF file's own keys with what was made of them."""
+    """Yield how a GGUF file's keys agree with their use.
+
+    They are its own keys, beside what was made of them.
+    """
     if pretrained.stated is None:
         return
     settings, stored = gguf_header(pretrained.path)
@@ -210,7 +219,10 @@ def _module_findings(
 
 
 def _of_its_own(name: str, module: nn.Module, config: PreTrainedConfig, kind: str) -> Finding:
-    """Compare a family that computes its own frequencies with a module made anew."""
+    """Compare frequencies that a family computes itself.
+
+    A module made anew is the other side.
+    """
     held, anew = (frequencies(m)[kind] for m in (module, type(module)(copy.deepcopy(config))))
     grade = "note" if apart(held, anew) <= TOLERANCE else "fault"
     says = f"{config.model_type} computes its own frequencies from {OWN_KEY}; other readers may not"

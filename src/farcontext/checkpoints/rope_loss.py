@@ -1,7 +1,7 @@
-"""A check of a checkpoint's rotary base by the loss of text under other bases.
+"""A check of a checkpoint's rotary base by losses.
 
-The weights are asked: they predict best with the angles that they were trained with, so text costs
-more under any other base.
+They are of text under other bases. The weights are asked: they predict best with the angles that
+they were trained with, so text costs more under any other base.
 """
 
 import copy

@@ -48,10 +48,10 @@ def token_losses(
 
 
 def scores_of(model: "PreTrainedModel", hidden_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T V"]:
-    """Return a model's scores of the next token, fp32, from its last hidden states.
+    """Return a model's scores of the next token, fp32.
 
-    What some families do to their scores is done here too: Granite divides them, Cohere multiplies
-    them, Gemma 2 squeezes them by a tanh.
+    They come from its last hidden states. What some families do to their scores is done here too:
+    Granite divides them, Cohere multiplies them, Gemma 2 squeezes them by a tanh.
     """
     config = model.config
     scores = model.get_output_embeddings()(hidden_TD)
@@ -65,7 +65,10 @@ def scores_of(model: "PreTrainedModel", hidden_TD: Float[Tensor, "T D"]) -> Floa
 
 
 def numbers(scores: Tensor) -> Tensor:
-    """Return a model's scores, or raise UserError if it gives NaN or infinity."""
+    """Return a model's scores if they are finite numbers.
+
+    UserError is raised if it gives NaN or infinity.
+    """
     if not scores.isfinite().all():
         raise UserError(
             "the model's scores hold NaN or infinity: expected numbers; its weights may be too "

@@ -38,7 +38,10 @@ def _moves(kind: object) -> bool:
 
 
 def linear_biases(config: "PreTrainedConfig") -> bool:
-    """Return whether attention adds a bias by distance instead of turning anything (ALiBi)."""
+    """Return whether attention adds a bias by distance (ALiBi).
+
+    It does so instead of turning anything.
+    """
     inner = getattr(config, "attn_config", None)
     return bool(
         config.model_type == "bloom"
@@ -70,10 +73,11 @@ def _kind(module: nn.Module, layer: str | None) -> str:
 
 @contextmanager
 def turned(model: "PreTrainedModel", length: int) -> Iterator[None]:
-    """Let a model turn as a plain forward pass of `length` tokens does.
+    """Let a model turn as for a row of `length` tokens.
 
-    It does so whatever it reads meanwhile, and whatever it read before. transformers' own module
-    computes the frequencies. Afterwards it starts as if it had read nothing.
+    A plain forward pass of so many turns that way. It does so whatever it reads meanwhile, and
+    whatever it read before. transformers' own module computes the frequencies. Afterwards it starts
+    as if it had read nothing.
     """
     held = moving(model)
     kinds: list[tuple[nn.Module, Any]] = []

@@ -52,7 +52,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Shape:
-    """A model that is not one of ours, in the names of ModelConfig.
+    """A model not of ours, in the names of ModelConfig.
 
     Its numbers are counted elsewhere, so none is built here. With experts, `mlp_width` and
     `size.matrices` are those that one token passes through.

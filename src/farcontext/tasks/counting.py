@@ -1,9 +1,9 @@
-"""Counting: who says most and who says least, in a context where no sentence is a needle.
+"""Counting: who says most, and who says least.
 
-Every line of the context is real prose and bears the name of one who says it. The answer stands
-nowhere, and no line alone gives it or takes it away: the whole context is to be counted. This is
-the kind of question that OOLONG asks (Bertsch et al. 2025), with a label that is written down, so
-that only the counting is hard.
+No sentence of the context is a needle. Every line of the context is real prose and bears the name
+of one who says it. The answer stands nowhere, and no line alone gives it or takes it away: the
+whole context is to be counted. This is the kind of question that OOLONG asks (Bertsch et al. 2025),
+with a label that is written down, so that only the counting is hard.
 """
 
 import re
@@ -42,9 +42,10 @@ def sample(
     words: int = 8,
     bos: Sequence[int] = (),
 ) -> Sample:
-    r"""Return lines with their speakers, and questions for the first and the last of them.
+    r"""Return lines with their speakers, and two questions.
 
-    There are as many rounds of lines as fit, in random order; prose before them fills the rest.
+    They are for the first and the last of the speakers. There are as many rounds of lines as fit,
+    in random order; prose before them fills the rest.
 
     >>> from farcontext.tasks.words import WordTokenizer
     >>> toy = WordTokenizer()

@@ -29,9 +29,9 @@ def asked() -> int:
 
 
 def stopped(number: int, folder: Path, step: int, steps: int) -> UserError:
-    """Return the end of a training that a signal stopped after it was saved.
+    """Return the error of a training that a signal stopped.
 
-    Its exit code is the one that a shell gives to a death by that signal.
+    It was saved before. Its exit code is the one that a shell gives to a death by that signal.
     """
     error = UserError(
         f"{folder}: stopped by {signal.Signals(number).name}: step {step} of {steps} is saved; "
@@ -75,7 +75,10 @@ def finishing() -> Iterator[None]:
 
 
 def _write_nowhere(descriptors: list[int]) -> None:
-    """Send what is written to a terminal that is gone to nowhere: writing to it would fail."""
+    """Send what is written to a closed terminal to nowhere.
+
+    Writing to it would fail.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
@@ -109,7 +112,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 @contextmanager
 def memory_errors(run: RunConfig) -> Iterator[None]:
-    """Turn what numpy and torch raise for want of memory into one line.
+    """Turn numpy's and torch's errors for lack of memory into one line.
 
     The line has the bytes asked for, batch and length, and what to lower.
     """
@@ -154,7 +157,10 @@ def limited_memory() -> Iterator[None]:
 
 
 def free_bytes() -> int | None:
-    """Return how many bytes this machine, or this container, can still give; None if unknown."""
+    """Return the bytes that this machine can still give.
+
+    A container's limit counts; None if it is unknown.
+    """
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:

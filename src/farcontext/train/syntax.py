@@ -87,7 +87,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
-    """Return an annotation; a name in quotes, which is imported later, without them."""
+    """Return an annotation, without the quotes of a name imported later."""
     match annotation:
         case ast.Constant(value=str(name)) if name.isidentifier():
             return ast.Name(name, ast.Load())

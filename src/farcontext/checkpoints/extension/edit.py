@@ -100,7 +100,9 @@ def scheme_lines() -> list[str]:
 
 
 def edit(checkpoint: Path, out: Path, request: Request) -> dict[str, Any]:
-    """Write a Hugging Face folder with its configuration edited, and return the report.
+    """Write a Hugging Face folder with an edited configuration.
+
+    The function returns the report.
 
     Raises:
         UserError: as `extend.extend`, or another format than a Hugging Face folder.
@@ -135,7 +137,10 @@ def source_of(path: Path) -> Source | None:
 
 
 def is_enough(checkpoint: Path, measure: int | None) -> bool:
-    """Return whether `edit` does all: a Hugging Face folder, and nothing to be measured."""
+    """Return whether `edit` does all.
+
+    It does for a Hugging Face folder, if nothing is to be measured.
+    """
     if measure is not None and measure > 0:
         return False
     source = source_of(checkpoint)
@@ -187,7 +192,10 @@ def parameters(config: "Outline") -> int:
 def report_of(
     path: Path, planned: Plan, request: Request, tuning: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what is kept of an extension; a later one counts from `origin`."""
+    """Return what is kept of an extension.
+
+    A later one counts from `origin`.
+    """
     origin = planned.origin
     known = {"rope_theta": origin.theta, "factor": planned.factor, "tuned": bool(tuning)}
     known["tuned"] |= bool(origin.fixed)
@@ -213,7 +221,10 @@ def _versions() -> dict[str, str]:
 
 
 def lines(report: dict[str, Any], out: Path) -> list[str]:
-    """Return what is said of an extended folder: its window, from where, and warnings."""
+    """Return what is said of an extended folder.
+
+    That is its window, from where, and warnings.
+    """
     window, limit = report["window"], report["max_position_embeddings"]
     grows = "" if limit == window else f"; with this scheme texts may have {window} tokens"
     said = [f"{out}: max_position_embeddings = {limit}{grows}"]

@@ -45,6 +45,9 @@ def _linked(path: Path, to: Path) -> bool:
 
 
 def copy_file(path: Path, to: Path) -> None:
-    """Copy a file piece by piece; the copy appears when it is whole."""
+    """Copy a file piece by piece.
+
+    The copy appears when it is whole.
+    """
     with path.open("rb") as source, files.stream_atomic(to) as stream:
         shutil.copyfileobj(source, stream, PIECE)

@@ -1,9 +1,9 @@
-"""The plan of an extension: which settings a checkpoint gets, counted from its true origin.
+"""The plan of an extension: the settings that a checkpoint gets.
 
-A checkpoint that ships with scaled RoPE (Llama 3.1, Qwen with YaRN) was trained at its original
-length; a further extension multiplies its factor and keeps that length. What this tool extended
-before says so in farcontext-extend.json: its origin is read there, since a larger base leaves no
-other trace.
+They are counted from its true origin. A checkpoint that ships with scaled RoPE (Llama 3.1, Qwen
+with YaRN) was trained at its original length; a further extension multiplies its factor and keeps
+that length. What this tool extended before says so in farcontext-extend.json: its origin is read
+there, since a larger base leaves no other trace.
 """
 
 import math
@@ -31,10 +31,11 @@ BASES = ("ntk", "abf")  # They leave rope_type default and a larger rope_theta.
 
 @dataclass(frozen=True)
 class Origin:
-    """The length in tokens and the base with which a checkpoint was trained, and what is in use.
+    """How a checkpoint was trained: its length in tokens, its base.
 
-    `scheme` and `factor` are those in use now ("rope" and 1 where there are none); `fixed` says why
-    no other scheme fits, "" if any does; `reach` is the window in use, in tokens.
+    What is in use stands beside. `scheme` and `factor` are those in use now ("rope" and 1 where
+    there are none); `fixed` says why no other scheme fits, "" if any does; `reach` is the window in
+    use, in tokens.
     """
 
     length: int
@@ -47,9 +48,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Plan:
-    """New settings: a section, max_position_embeddings and the window that it reaches, in tokens.
+    """New settings, with the window in tokens that they reach.
 
-    With dynamic NTK the first stays the trained length: transformers counts from it.
+    They are a section and max_position_embeddings. With dynamic NTK the first stays the trained
+    length: transformers counts from it.
     """
 
     section: Section
@@ -61,7 +63,9 @@ class Plan:
 
 
 def origin_of(where: Path, config: "Outline", trained_length: int | None = None) -> Origin:
-    """Return a checkpoint's origin, by its report, by its configuration, or as told.
+    """Return a checkpoint's origin.
+
+    It is told by its report, by its configuration, or by the caller.
 
     Raises:
         UserError: no RoPE, LongRoPE, a damaged report, or a length told beside one that is known.
@@ -183,7 +187,10 @@ def plan(
 
 
 def _kept(section: Section, scheme: str) -> dict[str, Any]:
-    """Return what a section sets beside factor and length; an amplitude follows its factor."""
+    """Return what a section sets beside factor and length.
+
+    An amplitude follows its factor.
+    """
     names = set(ROPE_TYPES.get(scheme, ("", ()))[1]) - {"attention_factor"}
     return {name: float(section[name]) for name in sorted(names) if section.get(name)}
 
@@ -194,7 +201,10 @@ def _unread(family: str, kind: str) -> Iterator[str]:
 
 
 def _warnings(config: "Outline", window: int) -> list[str]:
-    """Return what an extension cannot change: layers that see no farther than before."""
+    """Return what an extension cannot change.
+
+    Some layers see no farther than before.
+    """
     local = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if not kinds:

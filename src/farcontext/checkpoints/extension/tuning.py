@@ -1,4 +1,7 @@
-"""A short fine-tuning of an extended folder, with one copy of the weights."""
+"""A short fine-tuning of an extended folder.
+
+It holds one copy of the weights.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Weights of an extended folder that are written anew, in the dtype that they had."""
+"""Weights of an extended folder that are written anew.
+
+They keep the dtype that they had.
+"""
 
 import math
 from pathlib import Path
@@ -17,7 +20,10 @@ NARROW = {
 
 
 def save(source: Pretrained, folder: Path) -> None:
-    """Write a loaded GGUF file or run of ours as a folder, in the dtype that it has."""
+    """Write a loaded GGUF file or run of ours as folder.
+
+    It keeps its dtype.
+    """
     narrow(source.model, dtype_of(source.path) or source.model.dtype)
     source.model.save_pretrained(folder)
     source.tokenizer.save_pretrained(folder)
@@ -26,16 +32,20 @@ def save(source: Pretrained, folder: Path) -> None:
 
 
 def narrow(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast a model's weights in place, one after another; rotary frequencies stay fp32."""
+    """Cast a model's weights in place, one after another.
+
+    Rotary frequencies stay fp32.
+    """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
 
 
 def dtype_of(path: Path) -> torch.dtype | None:
-    """Return the dtype of most of the numbers of a GGUF file, or of a folder's weights.
+    """Return the dtype of most numbers of a checkpoint.
 
-    Quantised numbers count as bfloat16. None: neither is there.
+    It is a GGUF file, or a folder with weights. Quantised numbers count as bfloat16. None: neither
+    is there.
     """
     if path.is_dir() and len(ggufs := sorted(path.glob("*.gguf"))) == 1:
         path = ggufs[0]

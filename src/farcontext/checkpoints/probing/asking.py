@@ -1,4 +1,7 @@
-"""Contexts with their questions, asked until they are enough, and kept on disk at once."""
+"""Contexts with their questions, asked until they are enough.
+
+Answers are kept on disk at once.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -68,7 +71,10 @@ class Asking:
         return self.kept(name, ask, self.work(sample.length))
 
     def tasks(self, lengths: Sequence[int], notes: list[str]) -> list[Row]:
-        """Return the rows of the suite; what does not fit a length is noted."""
+        """Return the rows of the suite.
+
+        What does not fit a length is noted.
+        """
         rows = []
         for task in suite.TASKS:
             for length in lengths:
@@ -139,9 +145,10 @@ class Asking:
         return int(np.clip(wanted, LEAST, self.most))
 
     def expect(self, lengths: Sequence[int], tasks: bool) -> None:
-        """Tell the bar how much there will be to read, and say about how long it takes.
+        """Tell the bar how much there is to read.
 
-        One context of the shortest length is read for the rate, after another that warms up.
+        Say about how long it takes, too. One context of the shortest length is read for the rate,
+        after another that warms up.
         """
         pieces = WINDOWS * (
             self.work(lengths[-1]) + 2 * sum(map(self.work, far_lengths(lengths[-1])[1]))

@@ -78,10 +78,11 @@ def _words(loaded: Pretrained) -> str:
 
 
 def paired(first: Measured, second: Measured) -> Row:
-    """Return the differences of two probes, the second minus the first, with 95 % intervals.
+    """Return the differences of two probes, with 95 % intervals.
 
-    `needles`: a row a length, over contexts that both answered: exact, choice, loss (nats an
-    answer). `position`: the mean loss by position over windows. `tasks`: of the suite.
+    They are the second minus the first. `needles`: a row a length, over contexts that both
+    answered: exact, choice, loss (nats an answer). `position`: the mean loss by position over
+    windows. `tasks`: of the suite.
 
     Raises:
         UserError: the contexts are not the same.
@@ -123,7 +124,10 @@ def _differences(
     unit: Sequence[str],
     metrics: Sequence[str],
 ) -> list[Row]:
-    """Return a row a value of `by`: both means and their paired difference, by metric."""
+    """Return both means and their paired difference, by metric.
+
+    There is a row a value of `by`.
+    """
     if not len(one) or not len(other):
         return []
     means = [frame.groupby([*unit])[[*metrics]].mean() for frame in (one, other)]

@@ -1,4 +1,7 @@
-"""Losses of real text: by position, after foreign text, and under other bases of RoPE."""
+"""Losses of real text, by what is read or changed.
+
+They are by position, after foreign text, and under other bases of RoPE.
+"""
 
 from dataclasses import asdict, dataclass, field
 
@@ -18,7 +21,10 @@ CONFIRMED = 1024  # Other bases of RoPE are tried on two windows of so many toke
 
 @dataclass(frozen=True)
 class Losses:
-    """Rows of `far_context`, what the weights say of RoPE's base, and what was left out."""
+    """Rows of `far_context`, what weights say of RoPE, what is missing.
+
+    Weights tell about RoPE's base; what was left out is named.
+    """
 
     far: list[Row] = field(default_factory=list)
     position: list[Row] = field(default_factory=list)

@@ -1,4 +1,7 @@
-"""The device that a checkpoint is read on: which, in which dtype, and what it needs of memory."""
+"""The device that a checkpoint is read on.
+
+It tells which, in which dtype, and what is needed of its memory.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +38,9 @@ class Needs:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of this name; auto is a GPU where there is one.
+    """Return the device of this name.
+
+    auto is a GPU where there is one.
 
     Raises:
         UserError: no such device here.
@@ -110,9 +115,10 @@ def free_on(device: torch.device) -> int | None:
 
 
 def needs(model: PreTrainedModel, length: int, part: int = READ_MOST) -> Needs:
-    """Return what reading a context of `length` tokens takes, `part` tokens at a time.
+    """Return what reading a context takes.
 
-    The formula counts no padding and no buffers of libraries.
+    It has `length` tokens, and `part` are read at a time. The formula counts no padding and no
+    buffers of libraries.
     """
     config, size = model.config, torch.finfo(model.dtype).bits // 8
     heads = config.num_attention_heads

@@ -1,4 +1,6 @@
-"""The probe of a masked model: what far text is worth to masked words, in nats.
+"""The probe of a masked model.
+
+It tells what far text is worth to masked words, in nats.
 
     | CLS | far text: own, another's, or none | near text of a target, words masked | SEP |
 
@@ -47,9 +49,10 @@ def lengths_of(pretrained: Pretrained, longest: int | None = None) -> list[int]:
 
 @torch.inference_mode()
 def masked_losses(pretrained: Pretrained, before: Sequence[int], near: Sequence[int]) -> Tensor:
-    """Return −log p of each token of `near` when it is masked, behind `before`, nats.
+    """Return −log p of each token of `near` when masked, nats.
 
-    Each sixth token is masked at a time; the rows of all turns are one batch.
+    It stands behind `before`. Each sixth token is masked at a time; the rows of all turns are one
+    batch.
     """
     tokenizer, model = pretrained.tokenizer, pretrained.model
     row = [tokenizer.cls_token_id, *before, *near, tokenizer.sep_token_id]
@@ -64,9 +67,10 @@ def masked_losses(pretrained: Pretrained, before: Sequence[int], near: Sequence[
 
 
 def measured(pretrained: Pretrained, text: Path | None, longest: int | None = None) -> pd.DataFrame:
-    """Return a row a window, length and kind of far text: window, length, far, loss.
+    """Return a row a window, length and kind of far text.
 
-    far = own: the document's own text. other: as much of another document's. none: nothing.
+    Its columns are window, length, far, loss. far = own: the document's own text. other: as much of
+    another document's. none: nothing.
 
     Raises:
         UserError: as `lengths_of` and `text.read`; fewer than two documents of the length.
@@ -104,11 +108,11 @@ def _piece(ids: Sequence[int], share: float, length: int) -> tuple[int, ...]:
 
 
 def summarised(pretrained: Pretrained, rows: pd.DataFrame) -> Row:
-    """Return the summary: a row a length, and how far own text still helps.
+    """Return the summary: a row a length.
 
-    `worth`: the loss behind another's text minus that behind the own. `gain`: what this length
-    saves over the one before, behind the own. `helps`: the longest length whose gain is above zero
-    with its whole 95 % interval, and so are all before it.
+    It also says how far own text still helps. `worth`: the loss behind another's text minus that
+    behind the own. `gain`: what this length saves over the one before, behind the own. `helps`: the
+    longest length whose gain is above zero with its whole 95 % interval, and so are all before it.
     """
     table = rows.pivot_table(index="window", columns=["length", "far"], values="loss")
     found, helps, before = [], None, None

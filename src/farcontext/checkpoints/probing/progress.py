@@ -17,10 +17,10 @@ EVERY = 30.0  # Off a terminal a line is due after so many seconds.
 
 
 class Progress:
-    """How much work is done of how much, in any unit, told on stderr.
+    """How much work is done of how much.
 
-    On a terminal it is a bar. Elsewhere (a log, a notebook, a job) a line comes at most every EVERY
-    seconds, so a short measurement says nothing.
+    It is in any unit, and told on stderr. On a terminal it is a bar. Elsewhere (a log, a notebook,
+    a job) a line comes at most every EVERY seconds, so a short measurement says nothing.
     """
 
     def __init__(self, name: str, out: TextIO | None = None, every: float = EVERY) -> None:
@@ -47,7 +47,10 @@ class Progress:
         self.bar.reset(total)
 
     def more(self, work: float) -> None:
-        """Add to what is to be done, or take away from it (less than none)."""
+        """Add to what is to be done.
+
+        Less than none takes away from it.
+        """
         self.total += work
         self.bar.total = self.total
 
@@ -72,7 +75,10 @@ class Progress:
         return time.monotonic() - self.start
 
     def left(self) -> float:
-        """Return about how many seconds the rest takes, at the rate until now."""
+        """Return about how many seconds the rest takes.
+
+        The rate is that until now.
+        """
         return self.seconds() * (self.total / self.done - 1) if self.done else 0.0
 
     def say(self, text: str) -> None:

@@ -46,7 +46,10 @@ def sample(
 
 
 def summarised(rows: pd.DataFrame) -> list[Row]:
-    """Return a row a task and length: contexts, exact and choice with intervals, chance."""
+    """Return a row a task and length.
+
+    It has contexts, exact and choice with intervals, and chance.
+    """
     found = []
     for task in TASKS:
         for length, part in rows[rows["task"] == task].groupby("length"):

@@ -1,4 +1,4 @@
-"""The summary of a probe: its numbers, and the sentences that say them.
+"""The summary of a probe: its numbers, and sentences on them.
 
 No torch is needed here.
 """
@@ -172,7 +172,7 @@ def lines(summary: Summary) -> list[str]:
 
 
 def task_lines(tasks: Sequence[Summary]) -> list[str]:
-    """Return the lines of the suite: exact and choice, by task and length."""
+    """Return the suite's lines: exact and choice, by task and length."""
     if not tasks:
         return []
     return ["task               length  exact  choice (95 %)         chance"] + [

@@ -36,7 +36,10 @@ def graded(name: str, grade: Grade, found: str, expected: str, says: str) -> Fin
 
 
 def lines(findings: Iterable[Finding]) -> list[str]:
-    """Return one line a finding as it is printed: faults first, then notes."""
+    """Return one line a finding, as it is printed.
+
+    Faults come first, then notes.
+    """
     ordered = sorted(findings, key=lambda finding: GRADES.index(finding.grade))
     return [
         f"{MARKS[f.grade]} {f.name}"

@@ -1,7 +1,8 @@
-"""What rotary modules hold and return, and what they should, by two computations.
+"""What rotary modules hold and return, and what they should.
 
-Most modules hold one list of frequencies; those of Gemma 3 and its like one a kind of layer, in
-buffers named after it. Here the kind is "" where all layers share one.
+The latter comes from two computations. Most modules hold one list of frequencies; those of Gemma 3
+and its like one a kind of layer, in buffers named after it. Here the kind is "" where all layers
+share one.
 """
 
 import copy
@@ -111,7 +112,7 @@ def ours(config: "PreTrainedConfig", section: Section, length: int) -> Float[Ten
 
 
 def ours_or_nothing(config: "PreTrainedConfig", section: Section, length: int) -> Tensor:
-    """Return what `ours` does, or nothing where a value is out of its range."""
+    """Return `ours`, or nothing if a value is out of range."""
     try:
         return ours(config, section, length)
     except (ValueError, KeyError):  # Then the two do not agree.
@@ -146,9 +147,9 @@ def apart(found: Tensor, wanted: Tensor) -> float:
 
 
 def base_of(freq_F: Tensor) -> str:
-    """Describe frequencies by the base of their first two and by their last.
+    """Describe frequencies by bases that would give them.
 
-    A reader can compare these.
+    They are the base of their first two and that of their last. A reader can compare these.
     """
     freq_F = freq_F.double()
     base = float((freq_F[0] / freq_F[1]) ** len(freq_F)) if len(freq_F) > 1 else math.nan

@@ -78,7 +78,10 @@ def rope_of(path: Path, settings: dict[str, object], stored: dict[str, Stored]) 
 
 
 def _scaling(path: Path, settings: dict[str, object], prefix: str) -> dict[str, Any]:
-    """Return the keys below rope.scaling.; refuse those that are not read and change something."""
+    """Return the keys below rope.scaling.
+
+    Those that are not read and change something are refused.
+    """
     found = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
     for key, value in found.items():
         if key not in READ and value not in NEUTRAL.get(key, ()):

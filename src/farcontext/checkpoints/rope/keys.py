@@ -1,8 +1,8 @@
-"""Keys of a configuration that nobody reads, and amplitudes that it sets itself.
+"""Keys that nobody reads, and amplitudes that are given.
 
-A key that no code reads is silently without effect: the model does not compute what its
-configuration means. Which keys a scheme reads is from transformers' own functions; what a family
-reads beside them is looked up in its code.
+Both stand in a configuration. A key that no code reads is silently without effect: the model does
+not compute what its configuration means. Which keys a scheme reads is from transformers' own
+functions; what a family reads beside them is looked up in its code.
 """
 
 import copy
@@ -64,7 +64,10 @@ ELSEWHERE = {
 
 
 def unread(config: "PreTrainedConfig", raw: dict[str, Any]) -> Iterator[Finding]:
-    """Yield the keys of config.json that no code reads, and what that changes."""
+    """Yield the keys of config.json that no code reads.
+
+    What that changes is said, too.
+    """
     for key in sorted(set(raw) & set(ELSEWHERE)):
         if raw[key] not in NEUTRAL and not _reads(config.model_type, key):
             yield _elsewhere(config, key, raw[key])
@@ -129,7 +132,10 @@ def _changes_nothing(config: "PreTrainedConfig", key: str, given: Section) -> bo
 
 
 def _key_finding(config: "PreTrainedConfig", section: Section, key: str, value: Any) -> Finding:
-    """Return the fault of one unread key; with `attn_factor`, what the amplitude should be."""
+    """Return the fault of one unread key.
+
+    With `attn_factor` it says what the amplitude should be.
+    """
     rope_type, name = section["rope_type"], "keys of another scheme"
     if key == "attn_factor" and isinstance(value, int | float) and rope_type == "yarn":
         used = formula(config, section, given=True)
@@ -148,7 +154,10 @@ def _key_finding(config: "PreTrainedConfig", section: Section, key: str, value: 
 
 
 def _lone_mscale(config: "PreTrainedConfig", given: Section, rope_type: str) -> Iterator[Finding]:
-    """Yield an mscale that is not read: half a pair, or beside attention_factor."""
+    """Yield an mscale that is not read.
+
+    It is half a pair, or stands beside attention_factor.
+    """
     if rope_type != "yarn":
         return
     pair = {key: given.get(key) for key in ("mscale", "mscale_all_dim")}

@@ -1,4 +1,4 @@
-"""What a config.json of a plain family says, without the family's own class.
+"""What a plain family's config.json says, without the family's class.
 
 Importing such a class brings half of transformers with it, seconds of it. For families whose class
 adds no rule to the common ones their keys are read here; a test holds this against the classes.
@@ -38,7 +38,9 @@ BASE, ORIGINAL = 10_000.0, "original_max_position_embeddings"
 
 
 def outline(raw: dict[str, Any], where: Path | str = "config.json") -> "Outline":
-    """Return a configuration's shape and rotary settings; of other families what `parse` does.
+    """Return a configuration's shape and rotary settings.
+
+    For other families it is what `parse` returns.
 
     Raises:
         UserError: as `parse`.
@@ -56,7 +58,10 @@ def outline(raw: dict[str, Any], where: Path | str = "config.json") -> "Outline"
 
 
 def _section(raw: dict[str, Any]) -> Section:
-    """Return the rotary settings; what stands inside goes before what stands at the top."""
+    """Return the rotary settings.
+
+    What stands inside goes before what stands at the top.
+    """
     found = copy.deepcopy(next(iter(raw_sections(raw)), {}))
     neox = raw["model_type"] == "gpt_neox"
     base, share = ("rotary_emb_base", "rotary_pct") if neox else ("rope_theta", None)

@@ -26,7 +26,9 @@ NEOX = ("gpt_neox", "gpt_neox_japanese")  # These have names of their own.
 def for_every_reader(
     raw: dict[str, Any], section: Section | None = None, window: int | None = None
 ) -> dict[str, Any]:
-    """Return the JSON of a config.json with its rotary settings in all spellings.
+    """Return a config.json's rotary settings in all spellings.
+
+    They stand in its JSON.
 
     Args:
         raw: the JSON; it stays as it is.
@@ -55,7 +57,10 @@ def for_every_reader(
 
 
 def _scaling(family: str, section: Section) -> Section | None:
-    """Return what stands under the older name: the same section, None for plain RoPE."""
+    """Return what stands under the older name.
+
+    It is the same section, None for plain RoPE.
+    """
     scheme = section["rope_type"]
     if scheme == "default":
         return None
@@ -70,7 +75,10 @@ def refused_by_transformers_4(family: str, scheme: str) -> bool:
 
 
 def _plain(section: Section) -> Section:
-    """Return a section without the old name of rope_type and without keys that say nothing."""
+    """Return a section without keys that say nothing new.
+
+    The old name of rope_type is one.
+    """
     return {key: value for key, value in section.items() if key != "type" and value is not None}
 
 
@@ -85,9 +93,10 @@ def _own_names(family: str, section: Section, stored: dict[str, Any]) -> dict[st
 
 
 def write_window(folder: Path, window: int) -> None:
-    """Give a folder's tokenizer and generation configuration the window, where they are there.
+    """Give a folder's other files the window.
 
-    vLLM and others stop at the tokenizer's `model_max_length`.
+    They are its tokenizer's and generation's configurations, where they are there. vLLM and others
+    stop at the tokenizer's `model_max_length`.
     """
     changes = {
         "tokenizer_config.json": {"model_max_length": window},

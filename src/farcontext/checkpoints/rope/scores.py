@@ -1,4 +1,7 @@
-"""The scale of attention scores: a second place where a factor may be applied."""
+"""The scale of attention scores, where a factor may stand twice.
+
+It is a second place where one may be applied.
+"""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +15,10 @@ from farcontext.checkpoints.rope.sections import computes_with, sections
 
 
 def score_scale(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[Finding]:
-    """Yield whether scores are scaled as the configuration says: by 1/√H, or its own number."""
+    """Yield whether scores are scaled as the configuration says.
+
+    That is by 1/√H, or by its own number.
+    """
     scales = [
         float(module.scaling) * math.sqrt(width)
         for module in model.modules()
@@ -38,7 +44,10 @@ def _width(module: nn.Module) -> int | None:
 
 
 def _wanted(model: PreTrainedModel, config: PreTrainedConfig) -> tuple[float, str]:
-    """Return the scale in units of 1/√H that a configuration asks for, and the key that does."""
+    """Return the scale that a configuration asks for, and the key.
+
+    It is in units of 1/√H.
+    """
     width = next(
         (w for module in model.modules() if hasattr(module, "scaling") and (w := _width(module))), 1
     )

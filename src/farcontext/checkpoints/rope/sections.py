@@ -33,9 +33,10 @@ def sections(config: "PreTrainedConfig") -> dict[str, Section]:
 
 
 def raw_sections(raw: dict[str, Any], kind: str = "") -> list[Section]:
-    """Return the sections of a config.json for a kind of layer, that which is read first.
+    """Return a config.json's sections for a kind of layer.
 
-    A single section of the older spelling is that of the layers with full attention.
+    The first is read first. A single section of the older spelling is that of the layers with full
+    attention.
     """
     found = [raw.get(key) for key in ("rope_scaling", "rope_parameters")]
     found = [section for section in found if isinstance(section, dict)]
@@ -104,9 +105,9 @@ def parse(raw: dict[str, Any], where: Path | str = "config.json") -> "PreTrained
 
 
 def modern(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the JSON of a config.json whose schemes have their names of today.
+    """Return a config.json's content with today's names of schemes.
 
-    It is a deep one: transformers tidies the sections in place.
+    It is a copy of its JSON. It is a deep one: transformers tidies the sections in place.
     """
     raw = copy.deepcopy(raw)
     for section in (raw.get("rope_scaling"), raw.get("rope_parameters")):
@@ -117,7 +118,10 @@ def modern(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def head_width(config: "PreTrainedConfig") -> int:
-    """Return H, the width of a head (of its rotated part, where a family names one)."""
+    """Return H, the width of a head.
+
+    It is that of its rotated part, where a family names one.
+    """
     given = getattr(config, "qk_rope_head_dim", None) or getattr(config, "head_dim", None)
     return given or config.hidden_size // config.num_attention_heads
 
@@ -131,9 +135,10 @@ def trained_length(config: "PreTrainedConfig", section: Section) -> int:
 
 
 def reach(config: "PreTrainedConfig") -> int | None:
-    """Return the longest text in tokens that a configuration is made for; None: it names none.
+    """Return the longest text that a configuration is made for.
 
-    With dynamic NTK max_position_embeddings is the trained length, and the factor reaches further.
+    It is in tokens, None if it names none. With dynamic NTK max_position_embeddings is the trained
+    length, and the factor reaches further.
     """
     limit = getattr(config, "max_position_embeddings", None)
     factors = [

@@ -24,7 +24,10 @@ LEAST = 1e-6  # In float16 the slow ones are below its normal numbers.
 def stored_frequencies(
     folder: Path, config: PreTrainedConfig, modules: dict[str, nn.Module]
 ) -> list[Finding]:
-    """Return a finding if a folder's weights hold frequencies, none if they hold none."""
+    """Return a finding if a folder's weights hold frequencies.
+
+    There is none if they hold none.
+    """
     if not folder.is_dir() or not modules or "" not in sections(config):
         return []
     module = next(iter(modules.values()))

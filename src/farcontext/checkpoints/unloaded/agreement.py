@@ -1,7 +1,7 @@
-"""How a runtime's reading differs from what a configuration means, and what makes it agree.
+"""How a runtime's reading differs from what a configuration means.
 
-That is keys of config.json, which every reader of it takes as its own flags too, and for llama.cpp
-flags and keys of a GGUF file.
+It also says what makes them agree. That is keys of config.json, which every reader of it takes as
+its own flags too, and for llama.cpp flags and keys of a GGUF file.
 """
 
 import json
@@ -40,7 +40,10 @@ def main_rotation(reading: Reading) -> Rotation | None:
 
 
 def compared(reading: Reading, reference: Reading, raw: Raw) -> Compared:
-    """Return how a reading differs from what is meant, and what makes them agree."""
+    """Return how a reading differs from what is meant.
+
+    What makes them agree stands beside it.
+    """
     window = reference.window
     differs = tuple(_differences(reading, reference, window))
     turns = bool(reading.refusal) or any(not text.startswith("window") for text in differs)
@@ -54,7 +57,10 @@ def compared(reading: Reading, reference: Reading, raw: Raw) -> Compared:
 
 
 def _by_length(reading: Reading, wanted: Rotation, window: int) -> list[str]:
-    """Return the flag of a runtime whose frequencies do not follow the length of a text."""
+    """Return the flag of a runtime that ignores a text's length.
+
+    Its frequencies do not follow it.
+    """
     flag = {"vLLM": "--max-model-len", "sglang": "--context-length", "llama.cpp": "-c"}
     if wanted.scheme != "longrope":
         return ["no keys: its frequencies are the same for short texts and long ones"]
@@ -85,7 +91,10 @@ def _differences(reading: Reading, reference: Reading, window: int) -> list[str]
 
 
 def slower(rotation: Rotation, wanted: Rotation, window: int) -> str:
-    """Describe how the slowest pair turns beside the one wanted; nothing where all are equal."""
+    """Describe how the slowest pair turns beside the one wanted.
+
+    It is nothing where all are equal.
+    """
     if rotation.width != wanted.width:
         return f"{rotation.width} of a head's channels turned for {wanted.width}"
     lengths = [window]
@@ -103,7 +112,10 @@ def slower(rotation: Rotation, wanted: Rotation, window: int) -> str:
 
 
 def section_of(rotation: Rotation, runtime: str) -> dict[str, Any]:
-    """Return the section of a configuration from which a runtime makes a rotation."""
+    """Return the section from which a runtime makes a rotation.
+
+    It is one of a configuration.
+    """
     names = {"rope": "default", "dynamic_ntk_hf": "dynamic", "yarn_untruncated": "yarn"}
     found: dict[str, Any] = {"rope_type": names.get(rotation.scheme, rotation.scheme)}
     found["rope_theta"] = rotation.theta
@@ -163,7 +175,10 @@ def _flags(reading: Reading, reference: Reading, keys: Mapping[str, Any], window
 
 
 def llama_flags(reading: Reading, reference: Reading) -> list[str]:
-    """Return llama.cpp's flags for the rotation of reference, and what they cannot give."""
+    """Return llama.cpp's flags for the reference's rotation.
+
+    What they cannot give stands beside them.
+    """
     wanted, found = main_rotation(reference), main_rotation(reading)
     if wanted is None:
         return []

@@ -51,7 +51,10 @@ def shape_of(where: Path, config: Raw) -> Shape:
 
 
 def _shape(where: Path, settings: object, size: Size) -> Shape:
-    """Return the shape of a configuration of transformers', whose names differ by family."""
+    """Return the shape of a configuration of transformers'.
+
+    Its names differ by family.
+    """
     text = settings.get_text_config()
     D, N, L = (
         getattr(text, k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers")

@@ -1,4 +1,7 @@
-"""Numbers of a shape in a config.json, held against what numbers can be before they are used."""
+"""Checks of the numbers of a shape in a config.json.
+
+They are held against what numbers can be before they are used.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +18,9 @@ MOST_COUNT = 10**9
 
 
 def expect_counts(where: object, config: Raw) -> None:
-    """Refuse a number of a shape that is no number of things, before it is used.
+    """Refuse a number of a shape that counts nothing.
+
+    This comes before it is used.
 
     Raises:
         UserError: the file, the key and its value.

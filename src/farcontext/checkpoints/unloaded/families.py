@@ -1,4 +1,7 @@
-"""The families of transformers that are taken, and why others are not, by model_type."""
+"""The families of transformers that are taken, by model_type.
+
+Of others it is said why they are not.
+"""
 
 # They are values of model_type. Tests load, check and probe each one at tiny size.
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "phi3", "gemma", "gemma2")

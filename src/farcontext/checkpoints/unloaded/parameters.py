@@ -120,7 +120,10 @@ def usual_lengths(config: Raw) -> list[int]:
 
 
 def stored_dtype(config: Raw) -> str:
-    """Return the dtype that a configuration names for its weights, float32 if none."""
+    """Return the dtype that a configuration names for its weights.
+
+    It is float32 if none is named.
+    """
     named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
     return named if named in ("bfloat16", "float16") else "float32"
 
@@ -197,7 +200,10 @@ def _sparse_layers(config: Raw) -> set[int]:
 
 
 def _mlp(family: Family, config: Raw, D: int, sparse: bool) -> tuple[int, int, int]:
-    """Return a layer's numbers in matrices, those that one token uses, and its biases."""
+    """Return a layer's numbers: matrices, those in use, and biases.
+
+    In use are those that one token uses.
+    """
     matrices, M = 3 if family.gated else 2, config["intermediate_size"]
     if not sparse:
         ins = 2 if family.gated else 1
@@ -209,7 +215,10 @@ def _mlp(family: Family, config: Raw, D: int, sparse: bool) -> tuple[int, int, i
 
 
 def windows(config: Raw, sliding: str) -> dict[str, Any]:
-    """Return the window in tokens and which layers see it alone, for a Shape."""
+    """Return the window in tokens, and its layers, for a Shape.
+
+    Those layers see it alone.
+    """
     window, layers = config.get("sliding_window"), range(config["num_hidden_layers"])
     if not isinstance(window, int) or config.get("use_sliding_window") is False:
         return {}

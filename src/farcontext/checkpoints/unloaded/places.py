@@ -19,7 +19,10 @@ FOR_ALL_PARTS = ("dtype", "torch_dtype", "tie_word_embeddings")
 
 
 def names_a_checkpoint(text: str) -> bool:
-    """Return whether a text is a path or a name on the hub, not a list of numbers."""
+    """Return whether a text is a path or a hub's name.
+
+    Else it is a list of numbers.
+    """
     try:
         return "/" in text or Path(text).exists()
     except OSError:  # It is longer than a name can be.
@@ -45,7 +48,9 @@ def located(path: Path | str) -> Path:
 
 
 def config_file(path: Path | str) -> Path:
-    """Return the config.json of a checkpoint's folder, or the JSON file that was given.
+    """Return a checkpoint's config.json.
+
+    It is in the folder, or is the JSON file that was given.
 
     Raises:
         UserError: neither; an adapter's folder is named as such, with its base.
@@ -67,7 +72,10 @@ def config_file(path: Path | str) -> Path:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Refuse an adapter's folder; the line names the model that it belongs to."""
+    """Refuse an adapter's folder.
+
+    The line names the model that it belongs to.
+    """
     path = folder / "adapter_config.json"
     if not path.is_file():
         return
@@ -83,7 +91,9 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def text_config(path: Path) -> dict[str, Any]:
-    """Return a configuration, that of the text part of a model with images or sound.
+    """Return a configuration, or that of its text part.
+
+    A model with images or sound has one.
 
     Raises:
         UserError: no JSON object, or one without model_type.

@@ -1,7 +1,8 @@
-"""How one kind of layer turns queries and keys, in the terms of `positions`.
+"""How one kind of layer turns queries and keys.
 
-F frequencies. A rotation is made from a section of a configuration (rope_type, rope_theta, factor,
-…) by the public formulas that all runtimes share; what they differ in is which keys they read.
+It is said in the terms of `positions`. F frequencies. A rotation is made from a section of a
+configuration (rope_type, rope_theta, factor, …) by the public formulas that all runtimes share;
+what they differ in is which keys they read.
 """
 
 import math
@@ -43,7 +44,9 @@ class Rotation:
     frozen: int | None = None
 
     def frequencies(self, length: int) -> Float[Tensor, " F"]:
-        """Return the angle in radians by which each pair turns from one token to the next, fp64.
+        """Return the angle by which each pair turns a token, fp64.
+
+        It is in radians, from one token to the next.
 
         Raises:
             ValueError: a value that the scheme does not take.
@@ -103,7 +106,10 @@ def yarn_amplitude(factor: float, mscale: float = 1.0) -> float:
 
 
 def _amplitude(section: Mapping[str, Any], factor: float, ratio: float, trained: int) -> float:
-    """Return the factor on cos and sin: what the section sets, else the scheme's formula."""
+    """Return the factor on cos and sin.
+
+    It is what the section sets, else the scheme's formula.
+    """
     rope_type, own = section["rope_type"], section.get("attention_factor")
     if rope_type not in ("yarn", "longrope"):
         return 1.0

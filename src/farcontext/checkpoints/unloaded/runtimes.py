@@ -124,10 +124,10 @@ def transformers_5(config: PreTrainedConfig) -> Reading:
 
 
 def meant(config: PreTrainedConfig) -> Reading:
-    """Return what a configuration means, which a runtime that misses a key does not compute.
+    """Return what a configuration means.
 
-    attn_factor is the amplitude beside YaRN's own. YaRN on a window that was left as trained, as
-    model cards print it, means the stretched window.
+    A runtime that misses a key does not compute it. attn_factor is the amplitude beside YaRN's own.
+    YaRN on a window that was left as trained, as model cards print it, means the stretched window.
     """
 
     def edit(section: Section) -> Section:
@@ -183,7 +183,10 @@ def transformers_4(raw: Raw, config: PreTrainedConfig) -> Reading:
 
 
 def _local_theta(raw: Raw, plain: PreTrainedConfig, theta: float) -> float:
-    """Return the base of local layers: a key of its own, the family's, or that of all."""
+    """Return the base of local layers.
+
+    It is a key of its own, the family's, or that of all.
+    """
     given = raw.get("rope_local_base_freq") or raw.get("local_rope_theta")
     if given or plain.model_type == "olmo3" or not isinstance(plain, PreTrainedConfig):
         return given or theta
@@ -194,7 +197,10 @@ def _local_theta(raw: Raw, plain: PreTrainedConfig, theta: float) -> float:
 
 
 def vllm(raw: Raw, config: PreTrainedConfig, tokenizer_length: float | None = None) -> Reading:
-    """Return what vLLM computes with the transformers 5 that it reads configurations with."""
+    """Return what vLLM computes.
+
+    It reads configurations with transformers 5.
+    """
     limit, main = config.max_position_embeddings, _main(config)
     window, notes = min(limit, tokenizer_length or limit), []
     rope_type = main["rope_type"]

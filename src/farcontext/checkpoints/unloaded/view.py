@@ -74,7 +74,10 @@ def view(path: Path | str) -> View:
 
 
 def settings_of(raw: dict[str, Any], where: Path) -> "Outline":
-    """Return what transformers makes of a configuration, of a plain family without its class."""
+    """Return what transformers makes of a configuration.
+
+    For a plain family it does without its class.
+    """
     config = outline(raw, where)
     if not isinstance(config, PreTrainedConfig):  # What transformers' functions ask of a class.
         config.head_dim = head_width(config)
@@ -113,14 +116,20 @@ def shown(found: View) -> list[str]:
 
 
 def _short(value: object) -> str:
-    """Return a text in which lists of numbers are cut; --json has them whole."""
+    """Return a text in which lists of numbers are cut.
+
+    --json has them whole.
+    """
     text = value if isinstance(value, str) else json.dumps(value)
     start, end = text.find("[1"), text.rfind("]")
     return text if end - start < 200 or start < 0 else f"{text[: start + 24]} … {text[end:]}"
 
 
 def _drawn(rotation: Rotation, kind: str, found: View) -> list[str]:
-    """Return the picture and table of one kind of layer: a row a pair, a log scale of tokens."""
+    """Return the picture and table of one kind of layer.
+
+    There is a row a pair, and a log scale of tokens.
+    """
     window, trained = found.meant.window, rotation.trained
     name = NAMES.get(rotation.scheme, rotation.scheme)
     stretch = f" × {rotation.scale:g} from {trained:,} tokens" if rotation.scheme != "rope" else ""
@@ -163,10 +172,11 @@ def _drawn(rotation: Rotation, kind: str, found: View) -> list[str]:
 
 
 def as_json(found: View) -> str:
-    """Return a view as one JSON object, with vectors of cos and sin.
+    """Return a view as one JSON object.
 
-    `vectors` has, for each kind of layer and length of text, the frequencies in radians a token and
-    cos and sin, amplitude in, at a few positions. They are computed in fp64.
+    It has vectors of cos and sin. `vectors` has, for each kind of layer and length of text, the
+    frequencies in radians a token and cos and sin, amplitude in, at a few positions. They are
+    computed in fp64.
     """
     vectors = [
         _vectors(kind, rotation, length, found.meant.window)

@@ -1,4 +1,7 @@
-"""Figures of notebook 07: which scheme reaches how far, by layout and dose."""
+"""Figures of notebook 07: which scheme reaches how far.
+
+They are by layout and dose.
+"""
 
 import pandas as pd
 import seaborn as sns
@@ -39,9 +42,10 @@ def _chosen_rate(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
-    """Return recall by arm, dose, run, seed and multiple of the trained length.
+    """Return mean recall of every case.
 
-    Recall is the mean of far, near and spread evidence.
+    A case is an arm, dose, run, seed and multiple of the trained length. Recall is the mean of far,
+    near and spread evidence.
     """
     recall = _chosen_rate(table[table["metric"] == "recall"])
     ends = recall["depth"].isna() | recall["depth"].isin((min(depths), max(depths)))
@@ -51,9 +55,9 @@ def mean_recall(table: pd.DataFrame, depths: tuple[float, ...]) -> pd.DataFrame:
 
 
 def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
-    """Draw recall against the multiple of the trained length, as it is and after most steps.
+    """Draw recall against the multiple of the trained length.
 
-    Each scheme is a line with the range over seeds.
+    It is drawn as it is and after most steps. Each scheme is a line with the range over seeds.
 
     Args:
         recall: what `mean_recall` returns.
@@ -75,9 +79,10 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
 
 
 def dose_response(table: pd.DataFrame) -> Figure:
-    """Draw recall at 8 trained lengths and beyond against the steps of fine-tuning.
+    """Draw recall far out against the steps of fine-tuning.
 
-    A panel for each place of the evidence; a scheme is a line with the range over seeds.
+    Far is 8 trained lengths and beyond. A panel for each place of the evidence; a scheme is a line
+    with the range over seeds.
 
     Args:
         table: the study's table, with run.
@@ -98,7 +103,9 @@ def dose_response(table: pd.DataFrame) -> Figure:
 
 
 def winners(scheme: pd.DataFrame) -> Figure:
-    """Draw the best scheme by place of the evidence and steps that can be spent.
+    """Draw the best scheme by place of evidence and by steps.
+
+    Steps are those that can be spent.
 
     Args:
         scheme: what `study.which_scheme` returns.
@@ -119,7 +126,9 @@ def winners(scheme: pd.DataFrame) -> Figure:
 
 
 def longer(table: pd.DataFrame) -> Figure:
-    """Draw recall of models trained at two lengths against the multiple of each.
+    """Draw recall of models trained at two lengths.
+
+    It is against the multiple of each.
 
     Args:
         table: the study's table, with run.

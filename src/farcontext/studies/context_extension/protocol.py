@@ -46,7 +46,9 @@ def recall_by_layout(
 
 
 def recall_remapped(model: Decoder, *, remap: str, trained: int, **options: Any) -> list[Row]:
-    """Return `recall_by_layout` of a model whose far keys get positions that it knows.
+    """Return `recall_by_layout` of a model with remapped positions.
+
+    Its far keys get positions that it knows.
 
     Args:
         model: a decoder with RoPE.

@@ -158,7 +158,10 @@ def evaluations(params: Params) -> dict[Case, list[EvalConfig]]:
 def arms_at(
     params: Params, rate: str, arms: Iterable[str], seeds: Iterable[int]
 ) -> dict[Case, list[EvalConfig]]:
-    """Return arms at one of their bases' rates: as they are, and after every dose."""
+    """Return arms at one of their bases' rates.
+
+    They come as they are, and after every dose.
+    """
     jobs = {}
     for seed, arm in itertools.product(seeds, (ARMS[name] for name in arms)):
         rates = params.rates[arm.base]
@@ -175,7 +178,9 @@ def arms_at(
 def observations(
     multiples: Sequence[int], goal: int, trained: int, answered: Iterable[Row]
 ) -> list[Row]:
-    """Return the rows of one case: recall, and what is derived from it.
+    """Return the rows of one case.
+
+    They are recall, and what is derived from it.
 
     Args:
         multiples: of L, that were tested.
@@ -230,7 +235,10 @@ def _chosen(params: Params, rows: list[Row]) -> list[Row]:
 
 
 def scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of recall beyond 8 L at the chosen rate and the shortest trained length."""
+    """Return the rows of recall beyond 8 L.
+
+    They are at the chosen rate and the shortest trained length.
+    """
     rows = table[(table["metric"] == "score") & (table["rate"] == RATES[0])]
     rows = rows[(rows["kind"] == "decoder") & (rows["arm"] != "chosen")]
     return rows[rows["trained"] == rows["trained"].min()]

@@ -1,6 +1,7 @@
-"""What notebook 07 chooses before its seeds run: learning rates, and P1's arm.
+"""What notebook 07 chooses before its seeds run.
 
-`farcontext tune context_extension` records the trials; params.yaml holds the choice.
+That is learning rates, and P1's arm. `farcontext tune context_extension` records the trials;
+params.yaml holds the choice.
 """
 
 from typing import Any
@@ -21,10 +22,11 @@ DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still co
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Try every rate on every base, and every tuned arm at the best one after every dose.
+    """Try the rates on every base, then the tuned arms.
 
-    metric: tuning_loss (final loss of each rate tried) · recall (of it, at L) · base_recall, score
-    (of each tuned arm at its base's best rate, as in the study's table).
+    Each tuned arm has the best rate, and is tried after every dose. metric: tuning_loss (final loss
+    of each rate tried) · recall (of it, at L) · base_recall, score (of each tuned arm at its base's
+    best rate, as in the study's table).
 
     The same rates for every base: equal tuning, not only equal training. The loss decides, on rows
     never seen before: recall at L is 1 for several rates once a base has learnt the task.
