@@ -175,7 +175,7 @@ def test_ci_calls_exactly_the_test_command(root: Path) -> None:
 
 
 def test_claims_quote_at_most_25_characters_and_all_have_a_date(root: Path) -> None:
-    for name, claim in verdicts.read_claims(root / "claims.yaml").claims.items():
+    for name, claim in read_claims(root / "claims.yaml").claims.items():
         assert 0 < len(claim.words) <= 25, name
         assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", claim.fixed), name
         assert claim.study in STUDIES, name

@@ -16,7 +16,8 @@ from farcontext import files
 from farcontext.app import notebooks
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.nn.masks import Pattern
-from farcontext.results.claims import judge, read_claims
+from farcontext.results.claims import read_claims
+from farcontext.results.verdicts import judge
 from farcontext.studies.attention_derivation import by_hand, sentences, study
 
 SMALL = study.Params(

@@ -14,8 +14,8 @@ from cells import run_assertion, smoke_params
 
 from farcontext import files
 from farcontext.measure import cost
-from farcontext.results import claims as verdicts
-from farcontext.results import tables
+from farcontext.results import tables, verdicts
+from farcontext.results.claims import read_claims
 from farcontext.studies.efficient_attention import plan, study
 from farcontext.studies.efficient_attention.params import Params as EfficientAttention
 
@@ -146,7 +146,7 @@ def test_a_power_of_the_length_is_its_slope() -> None:
 
 
 def test_claims_read_rows_that_are_there(root: Path, smoke: Smoke) -> None:
-    claims = verdicts.read_claims(root / "claims.yaml").claims
+    claims = read_claims(root / "claims.yaml").claims
     two = pd.concat([smoke.table, smoke.table.assign(seed=smoke.table["seed"] + 1)])
     assert verdicts.judge("E1", claims["E1"], two).verdict == "supported"
     flat = changed(two, 1.0, metric="memory_slope", backend="reference")

@@ -18,7 +18,8 @@ from farcontext.checkpoints import convert
 from farcontext.files import UserError
 from farcontext.nn.transformer import Decoder, num_parameters
 from farcontext.results import plotting
-from farcontext.results.claims import judge, read_claims
+from farcontext.results.claims import read_claims
+from farcontext.results.verdicts import judge
 from farcontext.studies.model_anatomy import closed_form, exact, figures, listing, study
 
 

@@ -13,8 +13,8 @@ import pytest
 from cells import run_assertion, smoke_params
 
 from farcontext.app.profiles import params_of
-from farcontext.results import claims as verdicts
-from farcontext.results import tables
+from farcontext.results import tables, verdicts
+from farcontext.results.claims import read_claims
 from farcontext.schema import read_yaml, validate
 from farcontext.studies.recurrence import arms, study, tuning
 from farcontext.studies.recurrence.params import Params as Recurrence
@@ -97,13 +97,15 @@ def test_an_effect_that_is_not_there_is_noticed(
 def test_the_verdicts_find_their_rows_and_a_failed_check_is_no_refutation(
     root: Path, smoke: pd.DataFrame
 ) -> None:
-    claims = verdicts.read_claims(root / "claims.yaml").claims
+    claims = read_claims(root / "claims.yaml").claims
     far = smoke[smoke["metric"] == "accuracy"]["distance"].max()
     two = pd.concat([smoke, smoke.assign(seed=smoke["seed"] + 1)])
     # the smoke run tests no further than its short rows
     two["distance"] = two["distance"].replace(far, 256)
     learned = changed(changed(two, 0.97, metric="accuracy"), 0.0, metric="error", length=64)
-    assert verdicts.judge("R2", claims["R2"], learned).verdict == "refuted"
+    assert verdicts.judge("R2", claims["R2"], learned).verdict == "undecided (no headroom)"
+    level = changed(learned, 0.75, metric="accuracy", distance=256)
+    assert verdicts.judge("R2", claims["R2"], level).verdict == "refuted"
     better = changed(learned, 0.6, metric="accuracy", arm="lstm", distance=256)
     assert verdicts.judge("R2", claims["R2"], better).verdict == "supported"
     guessing = changed(better, 0.6, metric="accuracy", arm="lstm")
