@@ -19,7 +19,7 @@ from dvc.utils.serialize import parse_yaml as dvc_parse_yaml
 from observe import one_line, snapshot
 
 from farcontext.files import UserError
-from farcontext.schema import parse_yaml, read_yaml
+from farcontext.schema import parse_yaml, read_yaml, validate
 from farcontext.studies import params as schema
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def renamed(tree: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str,
 
 def refusal(tree: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        schema.checked(tree, "params.yaml")
+        validate(schema.Params, tree, "params.yaml")
     return str(caught.value)
 
 

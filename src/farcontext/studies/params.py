@@ -73,8 +73,4 @@ def checked(values: dict[str, Any], path: str) -> Any:
     params = validate(Params, values, path)
     if list(params.studies) != list(STUDIES):
         raise UserError(f"{path}: studies = {list(params.studies)}: expected {list(STUDIES)}")
-    for study in STUDIES:
-        for key, value in getattr(params, study):
-            if value == {}:
-                raise UserError(f"{path}: {study}: {key} = {{}}: expected at least one entry")
     return params

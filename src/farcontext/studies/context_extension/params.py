@@ -8,7 +8,7 @@ from farcontext.schema import Count, Counts, Names, Positive, Seeds, Shares
 from farcontext.studies.section import Study, Wholes
 
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
-Numbers = Annotated[tuple[int, ...], Field(strict=False)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
 Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 
 
@@ -21,7 +21,8 @@ class Params(Study):
     # `farcontext tune` chooses rates and P1's arm on these seeds; no verdict reads them.
     tuning_seeds: Seeds
     lrs: Rates  # Every base tries these.
-    rates: dict[str, Rates]  # What was chosen for each base; two, where they were all but tied.
+    # What was chosen for each base; two, where they were all but tied.
+    rates: Annotated[dict[str, Rates], Field(min_length=1)]
     chosen: str  # P1's arm, as `farcontext tune` chose it.
     width: Count
     layers: Count
