@@ -125,35 +125,6 @@ def winners(scheme: pd.DataFrame) -> Figure:
     return figure
 
 
-def longer(table: pd.DataFrame) -> Figure:
-    """Draw recall of models trained at two lengths.
-
-    It is against the multiple of each.
-
-    Args:
-        table: the study's table, with run.
-    """
-    recall = leading(table[(table["metric"] == "recall") & (table["rate"] == "first")])
-    recall = recall[(recall["dose"] == 0) & (recall["kind"] == "decoder")]
-    arms = set(recall[recall["trained"] == recall["trained"].max()]["arm"])
-    recall = recall[recall["arm"].isin(arms)]
-    keys = ["run", "arm", "trained", "seed", "length"]
-    mean = recall.groupby(keys, as_index=False)["value"].mean()
-    mean = mean.assign(multiple=mean["length"] / mean["trained"])
-    lengths = sorted(set(mean["trained"]))
-    figure, axes = grid(len(lengths), height=3.2)
-    colors = _colors(tuple(arm for arm in NAMES if arm in arms))
-    for axis, trained in zip(axes, lengths, strict=True):
-        at = mean[mean["trained"] == trained]
-        curves(axis, at, "multiple", colors, by="arm")
-        powers(axis, mean["multiple"], "×")
-        axis.set(title=f"trained at {trained:g} tokens", ylim=(0, 1.04), ylabel="")
-        axis.set_xlabel("length, in trained lengths")
-    axes[0].set_ylabel("recall")
-    legend_below(figure, {NAMES[arm]: color for arm, color in colors.items()})
-    return figure
-
-
 def far_context(far: pd.DataFrame) -> Figure:
     """Draw what the right text before the last tokens is worth.
 

@@ -276,6 +276,7 @@ def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
     """
     rotary = [name for name, arm in ARMS.items() if arm.base == "rope"]
     at_one = table[(table["metric"] == "base_recall") & (table["rate"] == RATES[0])]
+    at_one = at_one[at_one["trained"] == at_one["trained"].min()]
     short = at_one.groupby(["arm", "dose"])["value"].mean()
     rows = []
     own = scores(table[table["arm"].isin(rotary) | (table["kind"] != "decoder")])
