@@ -22,7 +22,8 @@ from farcontext import files
 from farcontext.checkpoints import extend, load, probe, rope_check
 from farcontext.checkpoints.extend import Tuning
 from farcontext.checkpoints.extension import edit, folder, tuning
-from farcontext.checkpoints.rope.sections import reach
+from farcontext.checkpoints.rope.sections import parse, reach
+from farcontext.checkpoints.unloaded import runtimes
 from farcontext.files import UserError
 
 TRAINED = test_extend.TRAINED
@@ -103,6 +104,8 @@ def test_llama_31_goes_on_from_its_original_length(make: Make, tmp_path: Path) -
     found = extended(source, tmp_path / "out", "llama3", 2.0)
     assert found["rope_scaling"] == L31 | {"factor": 16.0, "rope_theta": 500_000.0}
     assert found["max_position_embeddings"] == 262144 and faults(tmp_path / "out") == []
+    # llama.cpp's converter looks for it there, and takes 8,192 where it finds none.
+    assert found["original_max_position_embeddings"] == 8192
     line = r"ships with rope_type = llama3 \(factor 8, from 8192 tokens\), .*: expected scheme = l"
     with pytest.raises(UserError, match=line):
         extended(source, tmp_path / "no", "yarn")
@@ -120,6 +123,32 @@ def test_qwens_yarn_goes_on_from_its_original_length(
     assert found["rope_scaling"]["factor"] == 8.0
     assert found["rope_scaling"]["original_max_position_embeddings"] == 32768
     assert found["max_position_embeddings"] == 262144 and faults(tmp_path / "out") == []
+
+
+def test_the_trained_length_stands_where_llama_cpp_looks(make: Make, tmp_path: Path) -> None:
+    source, key = make(rope_theta=500_000.0), "original_max_position_embeddings"
+    first = extended(source, tmp_path / "first", "llama3")
+    assert first[key] == TRAINED != 8192
+    reading = runtimes.llama_cpp(first, parse(first))
+    assert reading.rotations[""].trained == TRAINED
+    for scheme in ("yarn", "linear", "ntk"):  # What a later scheme does not use is taken away.
+        then = extended(tmp_path / "first", tmp_path / scheme, scheme, 2.0)
+        assert then.get(key) == (TRAINED if scheme == "yarn" else None)
+        assert faults(tmp_path / scheme) == []
+
+
+def test_a_window_by_chunks_is_not_extended(make: Make, tmp_path: Path) -> None:
+    chunks = {"chunk_size": 262144, "local_size": 8192, "original_max_position_embeddings": 262144}
+    keys = {"rope_theta": 1e7, "max_position_embeddings": 1_010_000}
+    source = make(Qwen2Config, **keys, dual_chunk_attention_config=chunks)
+    line = "dual_chunk_attention_config: .* 1010000 .*without this key, and --trained-length 262144"
+    with pytest.raises(UserError, match=line):
+        extended(source, tmp_path / "out", "yarn")
+    raw = config_of(source)
+    raw.pop("dual_chunk_attention_config")
+    files.write_json(source / "config.json", raw)
+    found = extended(source, tmp_path / "out", "yarn", trained_length=262144)
+    assert found["max_position_embeddings"] == 4 * 262144
 
 
 @pytest.mark.parametrize("first", ["ntk", "abf", "yarn", "linear", "dynamic_ntk_hf", "llama3"])

@@ -105,6 +105,24 @@ def origin_of(where: Path, config: "Outline", trained_length: int | None = None)
     return Origin(original, theta, schemes[kind], factor, reach, fixed.format(length=original))
 
 
+def expect_applied(where: Path, raw: dict[str, Any]) -> None:
+    """Refuse a window that rests on attention by chunks (Qwen2.5-1M).
+
+    No scaled RoPE goes on from there: readers with that attention would apply both, others neither.
+
+    Raises:
+        UserError: the key, and from which length to count without it.
+    """
+    chunks = raw.get("dual_chunk_attention_config")
+    if isinstance(chunks, dict):
+        trained = chunks.get(ORIGINAL) or chunks.get("chunk_size")
+        raise UserError(
+            f"{where}: dual_chunk_attention_config: max_position_embeddings = "
+            f"{raw.get('max_position_embeddings')} needs that attention, which transformers lacks: "
+            f"expected a config.json without this key, and --trained-length {trained}"
+        )
+
+
 def wide_section(where: Path, config: "Outline") -> Section:
     """Return the settings of the layers that see farthest.
 
