@@ -177,7 +177,7 @@ def _text(path: Path) -> str:
 
 
 def limited(pretrained: Pretrained, context: int) -> int:
-    """Return the context, cut to the longest text that the model is made for.
+    """Return the context, cut to what the model is made for.
 
     With dynamic NTK that is more than max_position_embeddings.
 

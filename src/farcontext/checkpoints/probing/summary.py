@@ -169,7 +169,10 @@ def lines(summary: Summary) -> list[str]:
 
 
 def rope_lines(findings: Sequence[Summary]) -> list[str]:
-    """Return how many findings of the RoPE check have which grade, then faults and notes."""
+    """Return the lines of the RoPE check.
+
+    The first counts the grades; faults and notes follow.
+    """
     counts = Counter(finding["grade"] for finding in findings)
     notes = "1 note" if counts["note"] == 1 else f"{counts['note']} notes"
     shown = sorted(findings, key=lambda finding: GRADES.index(finding["grade"]))
