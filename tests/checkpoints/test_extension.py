@@ -113,6 +113,25 @@ def test_llama_31_goes_on_from_its_original_length(make: Make, tmp_path: Path) -
         extended(source, tmp_path / "no", "llama3", trained_length=8192)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, []),
+        ({"attention_factor": 1.138629436}, []),  # It is YaRN's own, and follows the factor.
+        ({"attn_factor": 0.878}, ["attn_factor = 0.878 of the configuration before is left out"]),
+        ({"attention_factor": 1.0}, ["attention_factor = 1.0 of the configuration before is left"]),
+    ],
+)
+def test_an_amplitude_that_does_not_go_on_is_said(
+    make: Make, tmp_path: Path, more: dict[str, float], said: list[str]
+) -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    keys = {"rope_theta": 1e6, "max_position_embeddings": 131072, "rope_scaling": yarn | more}
+    report = edit.edit(make(Qwen2Config, **keys), tmp_path / "out", edit.Request("yarn", 2.0))
+    assert len(report["warnings"]) == len(said)
+    assert all(map(str.startswith, report["warnings"], said))
+
+
 @pytest.mark.parametrize("window", [32768, 131072])
 def test_qwens_yarn_goes_on_from_its_original_length(
     make: Make, tmp_path: Path, window: int
