@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from farcontext import files
 from farcontext.app import notebooks, pages
+from farcontext.checkpoints.unloaded.families import FAMILIES
 from farcontext.results import freezing, tables, verdicts
 from farcontext.results.claims import read_claims
 from farcontext.results.findings import Finding
@@ -48,6 +49,10 @@ def test_readme_commands_are_targets(readme: str, root: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.M))
     named = set(re.findall(r"\bmake ([a-z]+)", readme))
     assert {"repro", "test", "lab"} <= named <= targets
+
+
+def test_readme_counts_the_families_that_load(readme: str) -> None:
+    assert f"of {len(FAMILIES)} families" in readme
 
 
 def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:

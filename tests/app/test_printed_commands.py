@@ -21,6 +21,7 @@ ELSEWHERE = {
 }
 LESS = {  # a command's first words → what makes it short; nothing else of it is changed
     "farcontext probe": ("--lengths", "128", "--max-contexts", "12"),
+    "farcontext rope": (),
     "farcontext cost": (),
     "farcontext extend": ("--steps", "1", "--length", "64", "--measure", "64"),
     "farcontext compare-checkpoints": ("--lengths", "128", "--max-contexts", "12"),
@@ -98,7 +99,9 @@ def test_a_printed_command_runs(name: str, folder: Path, root: Path) -> None:
         assert said.code == 0, (command, said.err[-500:])
 
 
-@pytest.mark.parametrize("verb", ["probe", "compare-checkpoints", "ask", "continue"])
+@pytest.mark.parametrize(
+    "verb", ["probe", "rope", "cost", "compare-checkpoints", "ask", "continue"]
+)
 def test_the_example_in_a_verbs_help_is_a_command_that_is_run(verb: str, root: Path) -> None:
     said = " ".join(call(root, verb, "--help").out.split())
     found = re.search(r"Example: (farcontext .*?) (?:Arguments|╭)", said)

@@ -212,6 +212,14 @@ def test_a_context_is_cut_to_the_models_positions(loaded: Pretrained, file: Path
     assert len(ask.end_of(loaded, file, 10_000, 20)) == 236
 
 
+def test_dynamic_ntk_is_asked_as_far_as_its_factor_reaches(loaded: Pretrained, file: Path) -> None:
+    keys = {"model_type": "llama", "max_position_embeddings": 64, "rope_parameters": DYNAMIC}
+    dynamic = replace(loaded, model=tiny_model(keys))
+    reach = int(64 * DYNAMIC["factor"])
+    assert ask.limited(dynamic, 10_000) == reach > 64
+    assert len(ask.end_of(dynamic, file, 10_000, 20)) == reach - 20
+
+
 def test_every_token_that_ends_texts_ends_an_answer(loaded: Pretrained) -> None:
     model = copy.deepcopy(loaded.model)
     model.generation_config.eos_token_id = [3, 9]

@@ -22,7 +22,8 @@ from farcontext import files
 from farcontext.checkpoints import extend, load, probe, rope_check
 from farcontext.checkpoints.extend import Tuning
 from farcontext.checkpoints.extension import edit, folder, tuning
-from farcontext.checkpoints.rope.sections import reach
+from farcontext.checkpoints.rope.sections import parse, reach
+from farcontext.checkpoints.unloaded import runtimes
 from farcontext.files import UserError
 
 TRAINED = test_extend.TRAINED
@@ -103,11 +104,32 @@ def test_llama_31_goes_on_from_its_original_length(make: Make, tmp_path: Path) -
     found = extended(source, tmp_path / "out", "llama3", 2.0)
     assert found["rope_scaling"] == L31 | {"factor": 16.0, "rope_theta": 500_000.0}
     assert found["max_position_embeddings"] == 262144 and faults(tmp_path / "out") == []
+    # llama.cpp's converter looks for it there, and takes 8,192 where it finds none.
+    assert found["original_max_position_embeddings"] == 8192
     line = r"ships with rope_type = llama3 \(factor 8, from 8192 tokens\), .*: expected scheme = l"
     with pytest.raises(UserError, match=line):
         extended(source, tmp_path / "no", "yarn")
     with pytest.raises(UserError, match="trained_length = 8192: expected none"):
         extended(source, tmp_path / "no", "llama3", trained_length=8192)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, []),
+        ({"attention_factor": 1.138629436}, []),  # It is YaRN's own, and follows the factor.
+        ({"attn_factor": 0.878}, ["attn_factor = 0.878 of the configuration before is left out"]),
+        ({"attention_factor": 1.0}, ["attention_factor = 1.0 of the configuration before is left"]),
+    ],
+)
+def test_an_amplitude_that_does_not_go_on_is_said(
+    make: Make, tmp_path: Path, more: dict[str, float], said: list[str]
+) -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    keys = {"rope_theta": 1e6, "max_position_embeddings": 131072, "rope_scaling": yarn | more}
+    report = edit.edit(make(Qwen2Config, **keys), tmp_path / "out", edit.Request("yarn", 2.0))
+    assert len(report["warnings"]) == len(said)
+    assert all(map(str.startswith, report["warnings"], said))
 
 
 @pytest.mark.parametrize("window", [32768, 131072])
@@ -120,6 +142,32 @@ def test_qwens_yarn_goes_on_from_its_original_length(
     assert found["rope_scaling"]["factor"] == 8.0
     assert found["rope_scaling"]["original_max_position_embeddings"] == 32768
     assert found["max_position_embeddings"] == 262144 and faults(tmp_path / "out") == []
+
+
+def test_the_trained_length_stands_where_llama_cpp_looks(make: Make, tmp_path: Path) -> None:
+    source, key = make(rope_theta=500_000.0), "original_max_position_embeddings"
+    first = extended(source, tmp_path / "first", "llama3")
+    assert first[key] == TRAINED != 8192
+    reading = runtimes.llama_cpp(first, parse(first))
+    assert reading.rotations[""].trained == TRAINED
+    for scheme in ("yarn", "linear", "ntk"):  # What a later scheme does not use is taken away.
+        then = extended(tmp_path / "first", tmp_path / scheme, scheme, 2.0)
+        assert then.get(key) == (TRAINED if scheme == "yarn" else None)
+        assert faults(tmp_path / scheme) == []
+
+
+def test_a_window_by_chunks_is_not_extended(make: Make, tmp_path: Path) -> None:
+    chunks = {"chunk_size": 262144, "local_size": 8192, "original_max_position_embeddings": 262144}
+    keys = {"rope_theta": 1e7, "max_position_embeddings": 1_010_000}
+    source = make(Qwen2Config, **keys, dual_chunk_attention_config=chunks)
+    line = "dual_chunk_attention_config: .* 1010000 .*without this key, and --trained-length 262144"
+    with pytest.raises(UserError, match=line):
+        extended(source, tmp_path / "out", "yarn")
+    raw = config_of(source)
+    raw.pop("dual_chunk_attention_config")
+    files.write_json(source / "config.json", raw)
+    found = extended(source, tmp_path / "out", "yarn", trained_length=262144)
+    assert found["max_position_embeddings"] == 4 * 262144
 
 
 @pytest.mark.parametrize("first", ["ntk", "abf", "yarn", "linear", "dynamic_ntk_hf", "llama3"])

@@ -390,6 +390,7 @@ def test_dynamic_ntk_promises_its_multiple_and_a_table_of_positions_ends(
     rope = {"rope_theta": 10000.0, "rope_type": "dynamic", "factor": 4.0}
     dynamic = load.load(changed(folder, tmp_path / "dynamic", rope_parameters=rope))
     assert probe.window(dynamic) == 2048 and probe.window(loaded) == 512
+    assert [compare._promised(path) for path in (dynamic.path, loaded.path)] == [2048, 512]
     assert probe._lengths(dynamic, Options()) == (256, 512, 1024, 1536, 2048)
     learned = replace(
         loaded, model=tiny_model({"model_type": "gpt2", "max_position_embeddings": 512})

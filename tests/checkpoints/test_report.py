@@ -76,6 +76,7 @@ def measured(shares: dict[int, float], guess: float = 0.0) -> Measured:
     }
     findings = (
         Finding("frequencies", True, "1", "1", "the same"),
+        Finding("window", True, "256", "512", "the window is cut", note=True),
         Finding(HOSTILE, False, "2 < 3", "1", "not the same"),
     )
     frames = (
@@ -110,6 +111,16 @@ def test_the_numbers_are_the_tables(found: Measured) -> None:
     assert not suspect["control"][
         "at_chance"
     ] and "NOT at chance" in probe_summary.control_sentence(suspect)
+
+
+def test_the_printed_report_has_the_three_grades(found: Measured) -> None:
+    summary = probe_summary.summarise(found)
+    assert [finding["grade"] for finding in summary["rope"]] == ["ok", "note", "fault"]
+    said = probe_summary.lines(summary)
+    first = said.index("RoPE: 1 of 3 checks failed, 1 note")
+    assert said[first + 1].startswith(f"  FAULT {HOSTILE}: found 2 < 3, expected 1; not the same")
+    assert said[first + 2] == "  note  window: found 256, expected 512; the window is cut"
+    assert not any("frequencies" in line for line in said)  # What is well takes no line.
 
 
 @pytest.mark.parametrize(
@@ -161,9 +172,10 @@ def test_a_page_runs_nothing_fetches_nothing_and_escapes_everything(
     }
     assert not links  # names of XML, never fetched
     assert page.count("<svg") == 3 and page.count('role="img"') == 3
-    for text in ("FLAG", "2 &lt; 3", "prose &amp; &lt;b&gt;more", "something &amp; else"):
+    for text in ("FAULT", "2 &lt; 3", "prose &amp; &lt;b&gt;more", "something &amp; else"):
         assert text in page
-    assert page.index("FLAG") < page.index("the same")  # what failed stands first
+    # What failed stands first, then what a reader should know.
+    assert page.index(">FAULT<") < page.index(">note<") < page.index(">the same<")
     assert json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8")) == json.loads(
         report.as_json(summary)
     )

@@ -46,6 +46,8 @@ def graded(raw: dict[str, Any], tokenizer_length: float | None = None) -> dict[s
 
 
 FIT = "original_max_position_embeddings × factor"
+GEMMA3 = SHAPE | {"model_type": "gemma3_text", "head_dim": 128, "query_pre_attn_scalar": 128}
+GEMMA3 |= {"max_position_embeddings": 131072}
 NOTES = {
     "Qwen2.5 as its card says": (QWEN25 | {"rope_scaling": Y4}, FIT, "131072"),
     "Qwen3 as its card says": (QWEN3 | {"rope_scaling": Y4}, FIT, "131072"),
@@ -95,6 +97,16 @@ NOTES = {
         "1.0690/√H",
     ),
     "su is longrope": (PHI3 | {"rope_scaling": {"type": "su", **LISTS}}, "rope_type", "longrope"),
+    "no local base, the family's own": (
+        GEMMA3 | {"rope_theta": 1e6},
+        "sliding_attention: rope_theta given",
+        "a number",
+    ),
+    "no base at all, the family's own two": (
+        GEMMA3 | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        "sliding_attention: rope_theta given",
+        "a number",
+    ),
 }
 FAULTS = {
     "R1-0528-Qwen3-8B": (
@@ -147,9 +159,8 @@ FAULTS = {
 }
 SOUND = {
     "Llama 3.1": LLAMA | {"max_position_embeddings": 131072, "rope_scaling": L31},
-    "Gemma 3": SHAPE
-    | {"model_type": "gemma3_text", "head_dim": 128, "max_position_embeddings": 131072}
-    | {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 128}
+    "Gemma 3": GEMMA3
+    | {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
     | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     "OLMo 3": LLAMA
     | {"model_type": "olmo3", "max_position_embeddings": 65536, "sliding_window": 4096}

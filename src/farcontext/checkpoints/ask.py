@@ -15,6 +15,7 @@ import torch
 
 from farcontext.checkpoints.load import Pretrained, embeddings
 from farcontext.checkpoints.questions import encoder, first_tokens
+from farcontext.checkpoints.rope.sections import reach
 from farcontext.checkpoints.token_losses import numbers
 from farcontext.checkpoints.turning import turned
 from farcontext.data.corpus import read_text
@@ -176,12 +177,14 @@ def _text(path: Path) -> str:
 
 
 def limited(pretrained: Pretrained, context: int) -> int:
-    """Return the context, cut to the model's positions.
+    """Return the context, cut to what the model is made for.
+
+    With dynamic NTK that is more than max_position_embeddings.
 
     Raises:
         UserError: fewer than 64 tokens.
     """
-    most = getattr(pretrained.model.config, "max_position_embeddings", None) or context
+    most = reach(pretrained.model.config) or context
     if context < 64:
         raise UserError(f"context = {context}: expected 64 or more tokens")
     return min(context, most)

@@ -27,6 +27,7 @@ from farcontext.checkpoints.probing.summary import (
     meaning,
     summarise,
 )
+from farcontext.checkpoints.rope.finding import GRADES
 from farcontext.results import plotting
 
 if TYPE_CHECKING:  # The probe imports torch.
@@ -145,6 +146,6 @@ def page(found: "Measured", summary: Summary) -> str:
         "headline": headline(summary),
         "meaning": meaning(summary),
         "control": control_sentence(summary),
-        "rope": sorted(summary["rope"], key=lambda finding: finding["ok"]),
+        "rope": sorted(summary["rope"], key=lambda finding: GRADES.index(finding["grade"])),
     }
     return _templates().get_template("report.html.j2").render(s=summary, **said, **drawn)

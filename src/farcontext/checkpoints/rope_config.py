@@ -96,8 +96,9 @@ def _given_thetas(config: PreTrainedConfig, raw: dict[str, Any], kind: str) -> l
     names = ("rope_local_base_freq",) if local else ("rope_theta", "rotary_emb_base")
     places = [section.get("rope_theta") for section in raw_sections(raw, kind)]
     places += [] if local and any(places) else [raw.get(name) for name in names]
-    if local and not any(places):
-        places = [raw.get("rope_theta")]
+    if local and not any(places):  # Some families share one base, others have their own for these.
+        wide = raw.get("rope_theta")
+        places = [wide] if wide == sections(config)[kind]["rope_theta"] else []
     return [float(value) for value in places if isinstance(value, int | float)]
 
 
@@ -108,7 +109,7 @@ def _theta(
     given, used = _given_thetas(config, raw, kind), float(section["rope_theta"])
     says = f"the base that config.json gives; without one transformers takes {used:g}"
     if not given:
-        grade, why = _without_theta(config, section, raw)
+        grade, why = _without_theta(config, section, raw, kind)
         yield graded("rope_theta given", grade, "none", "a number", f"{says}{why}")
     else:
         yield graded("rope_theta given", "ok", f"{given[0]:g}", "a number", says)
@@ -136,10 +137,12 @@ def _theta(
 
 
 def _without_theta(
-    config: PreTrainedConfig, section: Section, raw: dict[str, Any]
+    config: PreTrainedConfig, section: Section, raw: dict[str, Any], kind: str
 ) -> tuple[str, str]:
     """Return the grade of a configuration without a base, and why."""
-    if float(section["rope_theta"]) != 10_000:
+    # Only a family of two kinds of layers has a base of 10,000 of its own, for the local ones.
+    own = sections(type(config)()).get(kind) if "sliding" in kind else None
+    if float(section["rope_theta"]) != 10_000 or (own and own["rope_theta"] == 10_000):
         return "note", ", the default of its family"
     trained = trained_length(config, section)
     if trained <= LONG_WINDOW // 2 and config.max_position_embeddings <= LONG_WINDOW // 2:

@@ -187,7 +187,8 @@ def test_public_configurations_get_their_verdicts() -> None:
     wanted = {row["name"]: row["verdict"] for row in rows}
     alarms = [n for n in found if found[n] == "fault" and wanted[n] != "fault"]
     misses = [n for n in found if found[n] != "fault" and wanted[n] == "fault"]
-    assert not misses and len(alarms) <= 3, alarms
+    # One was published with a base of 10,000 at 131,072 positions, which nobody else is sound with.
+    assert not misses and alarms == ["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
     other = {n: found[n] for n in found if found[n] != wanted[n] and n not in alarms}
     assert len(other) <= 3, other
 

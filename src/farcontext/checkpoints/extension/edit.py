@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from farcontext import files
 from farcontext.checkpoints import refusals
 from farcontext.checkpoints.extension.folder import fill
-from farcontext.checkpoints.extension.plan import REPORT, Plan, origin_of, plan
+from farcontext.checkpoints.extension.plan import REPORT, Plan, expect_applied, origin_of, plan
 from farcontext.checkpoints.rope.outline import outline
 from farcontext.checkpoints.rope.readers import for_every_reader, write_window
 from farcontext.files import UserError
@@ -81,6 +81,7 @@ class Source:
 
     def planned(self, request: Request) -> Plan:
         """Return the new settings; raises UserError as `plan` does."""
+        expect_applied(self.path, self.raw)
         origin = origin_of(self.path, self.config, request.trained_length)
         how = (request.scheme, request.factor, request.theta)
         return plan(self.path, self.config, origin, *how)

@@ -105,6 +105,24 @@ def origin_of(where: Path, config: "Outline", trained_length: int | None = None)
     return Origin(original, theta, schemes[kind], factor, reach, fixed.format(length=original))
 
 
+def expect_applied(where: Path, raw: dict[str, Any]) -> None:
+    """Refuse a window that rests on attention by chunks (Qwen2.5-1M).
+
+    No scaled RoPE goes on from there: readers with that attention would apply both, others neither.
+
+    Raises:
+        UserError: the key, and from which length to count without it.
+    """
+    chunks = raw.get("dual_chunk_attention_config")
+    if isinstance(chunks, dict):
+        trained = chunks.get(ORIGINAL) or chunks.get("chunk_size")
+        raise UserError(
+            f"{where}: dual_chunk_attention_config: max_position_embeddings = "
+            f"{raw.get('max_position_embeddings')} needs that attention, which transformers lacks: "
+            f"expected a config.json without this key, and --trained-length {trained}"
+        )
+
+
 def wide_section(where: Path, config: "Outline") -> Section:
     """Return the settings of the layers that see farthest.
 
@@ -183,6 +201,7 @@ def plan(
     window = math.floor(factor * origin.reach + 1e-6)
     limit = origin.length if scheme == "dynamic_ntk_hf" else window
     warnings = [*_warnings(config, window), *_unread(config.model_type, new["rope_type"])]
+    warnings += _left_out(section, new) if same else []
     return Plan(new, limit, window, origin, whole, tuple(warnings))
 
 
@@ -193,6 +212,18 @@ def _kept(section: Section, scheme: str) -> dict[str, Any]:
     """
     names = set(ROPE_TYPES.get(scheme, ("", ()))[1]) - {"attention_factor"}
     return {name: float(section[name]) for name in sorted(names) if section.get(name)}
+
+
+def _left_out(old: Section, new: Section) -> Iterator[str]:
+    """Yield the keys that do not go on to a larger factor."""
+    usual = 0.1 * math.log(old.get("factor") or 1.0) + 1
+    for key in sorted(old.keys() - new.keys() - {"type"}):
+        if old[key] is None or (
+            key == "attention_factor" and math.isclose(old[key], usual, rel_tol=1e-4)
+        ):
+            continue
+        meant = "; the amplitude is the scheme's own" if key.startswith("att") else ""
+        yield f"{key} = {old[key]} of the configuration before is left out{meant}"
 
 
 def _unread(family: str, kind: str) -> Iterator[str]:

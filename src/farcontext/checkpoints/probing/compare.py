@@ -19,6 +19,8 @@ from farcontext.checkpoints.load import Pretrained
 from farcontext.checkpoints.probe import Measured, Options
 from farcontext.checkpoints.probing import machine
 from farcontext.checkpoints.probing.summary import finite
+from farcontext.checkpoints.rope.outline import outline
+from farcontext.checkpoints.rope.sections import reach
 from farcontext.files import UserError
 from farcontext.measure.stats import t_interval
 from farcontext.schema import Row
@@ -68,8 +70,8 @@ def _promised(path: Path) -> int:
     """Return the window that a folder's configuration names, before anything is loaded."""
     config = hub.resolved(path) / "config.json"
     found = files.read_json(config) if config.is_file() else {}
-    given = found.get("max_position_embeddings") if isinstance(found, dict) else None
-    return given if isinstance(given, int) else probe.LENGTHS[-1]
+    known = isinstance(found, dict) and "model_type" in found
+    return (reach(outline(found, config)) if known else None) or probe.LENGTHS[-1]
 
 
 def _words(loaded: Pretrained) -> str:

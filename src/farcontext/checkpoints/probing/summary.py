@@ -4,6 +4,7 @@ No torch is needed here.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from farcontext.checkpoints.probing.suite import summarised
+from farcontext.checkpoints.rope.finding import GRADES, MARKS
 from farcontext.measure.effective_length import SHARE, EffectiveLength, effective_length
 from farcontext.measure.stats import score_interval, t_interval
 
@@ -70,7 +72,7 @@ def summarise(found: "Measured") -> Summary:
             "choice_high": guessed.high,
             "at_chance": bool(guessed.low <= found.options["chance"] <= guessed.high),
         },
-        "rope": [asdict(finding) for finding in found.findings],
+        "rope": [asdict(finding) | {"grade": finding.grade} for finding in found.findings],
         "far_context": _far(found.far),
         "loss_by_position": _position(found.position),
         "tasks": summarised(found.tasks) if len(found.tasks) else [],
@@ -157,18 +159,32 @@ def lines(summary: Summary) -> list[str]:
         f"{row['choice']:.3f}  {row['contexts']:8d}{yes[row['reached']]}"
         for row in summary["lengths"]
     ]
-    faults = [finding for finding in summary["rope"] if not finding["ok"]]
-    said.append(control_sentence(summary))
-    said.append(
-        f"RoPE: {len(faults)} of {len(summary['rope'])} checks failed"
-        + "".join(f"; {f['name']}" for f in faults)
-    )
+    said += [control_sentence(summary), *rope_lines(summary["rope"])]
     said += [
         f"loss after another document's text, {row['length']} tokens: {row['difference']:+.2f} nats"
         for row in summary["far_context"]
     ]
     said += task_lines(summary["tasks"])
     return said + [f"not measured: {note}" for note in summary["notes"]]
+
+
+def rope_lines(findings: Sequence[Summary]) -> list[str]:
+    """Return the lines of the RoPE check.
+
+    The first counts the grades; faults and notes follow.
+    """
+    counts = Counter(finding["grade"] for finding in findings)
+    notes = "1 note" if counts["note"] == 1 else f"{counts['note']} notes"
+    shown = sorted(findings, key=lambda finding: GRADES.index(finding["grade"]))
+    return [
+        f"RoPE: {counts['fault']} of {len(findings)} checks failed, {notes}",
+        *(
+            f"  {MARKS[f['grade']]} {f['name']}: found {f['found']}, expected {f['expected']}; "
+            f"{f['says']}"
+            for f in shown
+            if f["grade"] != "ok"
+        ),
+    ]
 
 
 def task_lines(tasks: Sequence[Summary]) -> list[str]:

@@ -21,6 +21,10 @@ STRICT = {
     "phi3": {"longrope": ("short_factor", "long_factor")},
 }
 NEOX = ("gpt_neox", "gpt_neox_japanese")  # These have names of their own.
+ORIGINAL = "original_max_position_embeddings"
+# Of LongRoPE transformers 4 reads the trained length at the top of config.json alone, and of llama3
+# llama.cpp's converter: it takes 8,192 where it finds none.
+AT_THE_TOP = ("longrope", "llama3")
 
 
 def for_every_reader(
@@ -47,6 +51,8 @@ def for_every_reader(
         return stored
     wide = "full_attention" if "full_attention" in found else next(iter(found))
     found[wide] = _plain(section or found[wide])
+    if section and ORIGINAL not in section and not config.model_type.startswith("phi"):
+        stored.pop(ORIGINAL, None)  # It is of the scheme before; Phi's class has it in any case.
     stored["rope_parameters"] = found if wide else found[wide]
     stored["rope_scaling"] = _scaling(config.model_type, found[wide])
     stored["rope_theta"] = found[wide]["rope_theta"]
@@ -83,12 +89,13 @@ def _plain(section: Section) -> Section:
 
 
 def _own_names(family: str, section: Section, stored: dict[str, Any]) -> dict[str, Any]:
-    share, original = section.get("partial_rotary_factor"), "original_max_position_embeddings"
+    share = section.get("partial_rotary_factor")
     if family in NEOX:
-        return {"rotary_emb_base": section["rope_theta"], "rotary_pct": share or 1.0}
-    top = {"partial_rotary_factor": share} if share not in (None, 1, 1.0) else {}
-    # Before transformers 5 LongRoPE read its trained length there, and there alone.
-    top |= {original: section[original]} if section["rope_type"] == "longrope" else {}
+        top = {"rotary_emb_base": section["rope_theta"], "rotary_pct": share or 1.0}
+    else:
+        top = {"partial_rotary_factor": share} if share not in (None, 1, 1.0) else {}
+    if ORIGINAL in section and (section["rope_type"] in AT_THE_TOP or ORIGINAL in stored):
+        top |= {ORIGINAL: section[ORIGINAL]}
     return {key: value for key, value in top.items() if stored.get(key) != value}
 
 
