@@ -70,6 +70,11 @@ def test_a_mean_that_is_not_there_any_more_has_moved() -> None:
     assert len(answer.moved) == 1 and "arm c" in answer.moved[0]
 
 
+def test_a_table_with_other_columns_has_moved_as_a_whole() -> None:
+    answer = comparison.means(trained().rename(columns={"arm": "scheme"}), trained(), "demo")
+    assert answer.within == 0 and answer.moved == ("other columns: arm, scheme",)
+
+
 def test_a_share_of_nothing_is_not_a_shift() -> None:
     ours = trained()
     undefined = ours.assign(value=ours["value"].where(ours["arm"] != "c"))

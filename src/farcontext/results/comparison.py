@@ -96,7 +96,12 @@ def exact_rows(
 
 
 def means(ours: pd.DataFrame, theirs: pd.DataFrame, study: str) -> Comparison:
-    """Compare all numbers that a table has for at least two seeds."""
+    """Compare all numbers that a table has for at least two seeds.
+
+    A table whose columns changed has moved as a whole.
+    """
+    if changed := set(ours.columns) ^ set(theirs.columns):
+        return Comparison(study, 0, len(theirs), (f"other columns: {', '.join(sorted(changed))}",))
     keys = [key for key in _keys(theirs, study) if key != "seed"]
     here, there = (_by_seed(table, keys) for table in (ours, theirs))
     pairs = [
@@ -120,6 +125,8 @@ def estimates(
 ) -> Comparison:
     """Compare the effects of every claim that seeds decide.
 
+    Those of a study whose table has other columns now are left out: `means` names it.
+
     Args:
         claims: all of claims.yaml.
         ours: study → the table made here.
@@ -128,7 +135,9 @@ def estimates(
     pairs = [
         pair
         for name, claim in claims.claims.items()
-        if claim.decided_by == "interval" and claim.study in set(theirs) - set(claims.exact)
+        if claim.decided_by == "interval"
+        and claim.study in set(theirs) - set(claims.exact)
+        and set(ours[claim.study].columns) == set(theirs[claim.study].columns)
         for pair in _effects(name, claim, ours[claim.study], theirs[claim.study])
     ]
     return _compared("claims", pairs)
