@@ -345,6 +345,7 @@ def test_a_winner_that_depends_on_the_cell_needs_two_opposite_signs(
     frame = grid_of({("near", 0): means[0], ("far", 20): means[1]}, 0.05)
     judged = judge("X", claim(effects=[EACH], decides="opposite"), frame)
     assert judged.verdict == verdict
+    assert judged.note.startswith("from gain: layout far, dose 20 ")
     assert {one.effect.name for one in judged.judged} == {
         "gain: layout far, dose 20",
         "gain: layout near, dose 0",
@@ -377,6 +378,9 @@ def test_a_claim_of_cells_names_those_that_it_holds_for() -> None:
     judged = judge("X", claim(effects=[EACH], decides="each"), frame)
     assert judged.verdict == "mixed"
     assert judged.note == "supported: gain: layout near, dose 0; refuted: gain: layout far, dose 0"
+    many = grid_of({("near", dose): 0.3 - 0.6 * (dose > 4) for dose in range(8)})
+    judged = judge("X", claim(effects=[EACH], decides="each"), many)
+    assert judged.note == "of 8 cells supported in 5, refuted in 3"
     same = grid_of({("near", 0): 0.3, ("far", 0): 0.2})
     assert judge("X", claim(effects=[EACH], decides="each"), same).verdict == "supported"
 

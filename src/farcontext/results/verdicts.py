@@ -16,6 +16,7 @@ from farcontext.results import effects, tables
 from farcontext.results.claims import Claim, Claims, Effect
 from farcontext.results.findings import Decision, Finding, Judged, estimate, show_number
 
+NAMED_CELLS = 6  # A note names so many cells, and counts more.
 LEAST_P, HALVINGS = 1e-12, 60  # A p value is found by halving between this and 1.
 
 # ------------------------------------------------------------------------------------ one effect
@@ -227,11 +228,23 @@ def _undecided_note(one: Judged, claim: Claim) -> str:
 
 
 def _mixed_note(judged: list[Judged]) -> str:
+    """Return which cells say what, or where they are many, how many do."""
     kinds = {
         kind: [one.effect.name for one in judged if one.decision == kind]
         for kind in ("supported", "refuted", "undecided")
     }
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    if len(judged) <= NAMED_CELLS:
+        return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    counts = ", ".join(f"{kind} in {len(names)}" for kind, names in kinds.items() if names)
+    return f"of {len(judged)} cells {counts}"
+
+
+def _opposite_note(judged: list[Judged]) -> str:
+    ordered = sorted(judged, key=lambda one: one.interval.estimate)
+    ends = (
+        f"{x.effect.name} {show_number(x.interval.estimate)}" for x in (ordered[0], ordered[-1])
+    )
+    return f"from {' to '.join(ends)}; {_mixed_note(judged)}"
 
 
 def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[str, str] | None:
@@ -258,6 +271,8 @@ def _under(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
         verdict, note = obstacle
     elif verdict == "refuted" and (more := _more_training(table, one.effect, claim)):
         verdict, note = "undecided (budget)", more
+    elif claim.decides == "opposite":
+        note = _opposite_note(told)
     else:
         note = {"undecided": _undecided_note(one, claim), "mixed": _mixed_note(told)}.get(
             verdict, ""
