@@ -3,6 +3,9 @@
 They are by layout and dose.
 """
 
+import textwrap
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -30,10 +33,10 @@ DOSED = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "drope")
 LAYOUTS = {"far": "evidence far", "near": "evidence near", "spread": "evidence spread"}
 
 
-def _colors(arms: tuple[str, ...]) -> dict[str, tuple]:
+def _colors(arms: tuple[str, ...]) -> dict[str, Any]:
     """Return each arm's colour, the same in all figures."""
-    palette = dict(zip(NAMES, sns.color_palette("husl", len(NAMES)), strict=True))
-    return {arm: palette[arm] for arm in arms}
+    colors = [*sns.color_palette("colorblind", 10), "0.55", "0.2"]
+    return {arm: color for arm, color in zip(NAMES, colors, strict=True) if arm in arms}
 
 
 def _chosen_rate(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +75,7 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
         axis.axhline(chance, ls=":", color="0.4")
         powers(axis, recall["multiple"], "×")
         words = "as it is" if dose == 0 else f"after {dose} steps of fine-tuning"
-        axis.set(title=words, xlabel="length, in trained lengths", ylim=(0, 1.04))
+        axis.set(title=words, xlabel="length, in trained lengths", ylabel="", ylim=(0, 1.04))
     axes[0].set_ylabel("recall (dotted: a guess)")
     legend_below(figure, {NAMES[arm]: color for arm, color in colors.items()}, recall["run"])
     return figure
@@ -113,7 +116,7 @@ def winners(scheme: pd.DataFrame) -> Figure:
     column = "recall at 8× and beyond"
     value = scheme[column].unstack().reindex(LAYOUTS)
     best = scheme["best"].unstack().reindex(LAYOUTS)
-    words = best.map(lambda arm: NAMES.get(arm, arm).replace(" (", "\n(")) + "\n"
+    words = best.map(lambda arm: textwrap.fill(NAMES.get(arm, arm), 16)) + "\n"
     figure, (axis,) = grid(1, height=3.0)
     look = {"vmin": 0, "vmax": 1, "cmap": "crest", "cbar_kws": {"label": column}}
     sns.heatmap(
