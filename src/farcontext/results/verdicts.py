@@ -228,7 +228,7 @@ def _undecided_note(one: Judged, claim: Claim) -> str:
 
 
 def _mixed_note(judged: list[Judged]) -> str:
-    """Return which cells say what, or where they are many, how many do."""
+    """Return which cells say what; of many, how many do."""
     kinds = {
         kind: [one.effect.name for one in judged if one.decision == kind]
         for kind in ("supported", "refuted", "undecided")

@@ -67,7 +67,7 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
         chance: recall of a guess.
     """
     most = int(leading(recall)["dose"].max())
-    figure, axes = grid(2, height=3.6)
+    figure, axes = grid(2, height=3.0)
     colors = _colors(REACHING)
     for axis, dose in zip(axes, (0, most), strict=True):
         at = recall[(recall["dose"] == dose) & recall["arm"].isin(REACHING)]
@@ -94,7 +94,7 @@ def dose_response(table: pd.DataFrame) -> Figure:
     doses = sorted(set(leading(scores)["dose"]))
     places = {dose: place for place, dose in enumerate(doses)}
     scores = scores[scores["dose"].isin(doses)].assign(place=lambda x: x["dose"].map(places))
-    figure, axes = grid(len(LAYOUTS), height=3.2)
+    figure, axes = grid(len(LAYOUTS), height=2.7)
     colors = _colors(DOSED)
     for axis, (layout, words) in zip(axes, LAYOUTS.items(), strict=True):
         curves(axis, scores[scores["layout"] == layout], "place", colors, by="arm", marker="o")
@@ -117,12 +117,14 @@ def winners(scheme: pd.DataFrame) -> Figure:
     value = scheme[column].unstack().reindex(LAYOUTS)
     best = scheme["best"].unstack().reindex(LAYOUTS)
     words = best.map(lambda arm: textwrap.fill(NAMES.get(arm, arm), 16)) + "\n"
-    figure, (axis,) = grid(1, height=3.0)
-    look = {"vmin": 0, "vmax": 1, "cmap": "crest", "cbar_kws": {"label": column}}
+    figure, (axis,) = grid(1, height=2.6)
+    look = {"vmin": 0, "vmax": 1, "cmap": "crest", "cbar": False}
     sns.heatmap(
         value, ax=axis, annot=words + value.map("{:.2f}".format), fmt="", linewidths=2, **look
     )
-    axis.set(xlabel="steps of fine-tuning that can be spent", ylabel="")
+    axis.set(
+        xlabel="steps of fine-tuning that can be spent", ylabel="", title=f"{column}: the best"
+    )
     axis.set_yticklabels([LAYOUTS[layout] for layout in value.index], rotation=0)
     axis.tick_params(length=0)
     return figure
