@@ -67,7 +67,7 @@ def extension_curves(recall: pd.DataFrame, chance: float) -> Figure:
         chance: recall of a guess.
     """
     most = int(leading(recall)["dose"].max())
-    figure, axes = grid(2, height=3.0)
+    figure, axes = grid(2, height=2.7)
     colors = _colors(REACHING)
     for axis, dose in zip(axes, (0, most), strict=True):
         at = recall[(recall["dose"] == dose) & recall["arm"].isin(REACHING)]
@@ -142,7 +142,7 @@ def far_context(far: pd.DataFrame) -> Figure:
     """
     far = leading(far)
     wide = far.pivot_table(index=["seed", "length"], columns="arm", values="value").reset_index()
-    figure, (left, right) = grid(2, height=3.2)
+    figure, (left, right) = grid(2, height=2.6)
     for arm, words in (("other", "another play's text before"), ("own", "its own text before")):
         sns.lineplot(
             far[far["arm"] == arm],
