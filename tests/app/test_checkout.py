@@ -93,7 +93,7 @@ def test_a_profile_of_ones_own_runs_in_a_copy_that_follows_the_tree(checkout: Pa
     old = notebooks.path_of("model_anatomy")
     old.rename(new := old.with_name("44_model_anatomy.ipynb"))
     (checkout / "notebooks" / "11_content_creation.ipynb").unlink()
-    profiles._export(checkout, copy)
+    profiles.export(checkout, copy)
     names = {path.name for path in (copy / "notebooks").iterdir()}
     assert names == {path.name for path in (checkout / "notebooks").iterdir()}
     assert new.name in names

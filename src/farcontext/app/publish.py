@@ -183,6 +183,11 @@ def _publish_study(made: Path, target: Path) -> None:
     the study's folder only as a whole.
     """
     listed = [path for path in made.rglob("*") if path.is_file()]
+    names = {path.relative_to(made) for path in listed}
+    for folder in ("tables", "figures"):  # What is no longer made is no longer published.
+        for path in (target / folder).glob("*"):
+            if path.relative_to(target) not in names:
+                path.unlink()
     for path in (path for path in listed if path.parent.name in ("tables", "figures")):
         files.write_atomic(target / path.relative_to(made), path.read_bytes())
     known = {
