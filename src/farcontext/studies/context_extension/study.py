@@ -292,11 +292,6 @@ def which_scheme(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["evidence", "steps"])
 
 
-def bases(params: Params) -> int:
-    """Return how many different bases the arms start from."""
-    return len({ARMS[name].base for name in params.arms})
-
-
 def same_weights(params: Params) -> float:
     """Return how far schemes at scale 1 differ from their base.
 
