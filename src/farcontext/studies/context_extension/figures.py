@@ -15,15 +15,15 @@ from farcontext.results.plotting import curves, grid, leading, legend_below, pow
 # What readers call the arms, in the order of legends.
 NAMES = {
     "rope": "plain RoPE",
-    "linear": "position interpolation (PI)",
+    "linear": "PI",
     "ntk": "NTK-aware",
     "dynamic_ntk_hf": "dynamic NTK",
     "yarn": "YaRN",
-    "abf": "raised base (ABF)",
+    "abf": "raised base",
     "self_extend": "SelfExtend",
     "dual_chunk": "dual chunk attention",
     "lm_infinite": "LM-Infinite",
-    "drope": "dropped positions (DroPE)",
+    "drope": "DroPE",
     "alibi": "ALiBi, trained so",
     "nope_smeared": "no positions, trained so",
 }
