@@ -48,8 +48,10 @@ def _p(table: pd.DataFrame, effect: Effect, study: str) -> float:
     threshold it is the t test's two-sided p. 1 where even the estimate decides nothing.
     """
 
+    values = effects.measured(table, effect, study)
+
     def says(error: float) -> bool:
-        return decided(effects.interval(table, effect, study, 1 - error), effect) != "undecided"
+        return decided(effects.interval(values, effect, 1 - error), effect) != "undecided"
 
     low, high = math.log(LEAST_P), 0.0
     if not says(1 - 1e-9):
@@ -77,7 +79,7 @@ def _judge(table: pd.DataFrame, effect: Effect, claim: Claim) -> Judged:
     if claim.decided_by != "interval":
         rows = effects.rows_where(table, effect.where, claim.study)
         return Judged(effect, *_exact(rows["value"], effect))
-    interval = effects.interval(table, effect, claim.study)
+    interval = effects.interval(effects.measured(table, effect, claim.study), effect)
     room = effects.headroom(table, effect, claim.study)
     return Judged(effect, decided(interval, effect), interval, math.nan, room)
 
