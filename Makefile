@@ -1,4 +1,4 @@
-# make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, arithmetics, publish, lock, clean.
+# make repro · make test · make lab; the rest: notebooks, bench, gpu, night, realtext, arithmetics, publish, lock, clean.
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: smoke, gpu or your own; none: params.yaml's.
 PREFIX ?= .venv
 PROFILE ?=
@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks bench gpu realtext arithmetics publish lock clean
+.PHONY: install repro test lab notebooks bench gpu night realtext arithmetics publish lock clean
 
 install: $(STAMP)
 
@@ -51,6 +51,10 @@ bench: $(STAMP)
 # On one CUDA card, with this environment's python or, where there is none, the machine's: torch (CUDA) and xformers suffice.
 gpu:
 	@python3 benchmarks/gpu.py $(ARGS)
+
+# The studies at several times the budget, resumable; `farcontext publish --profile night` records what it made.
+night: $(STAMP)
+	@farcontext repro --profile night
 
 # More real texts by URL (FARCONTEXT_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
 realtext: $(STAMP)

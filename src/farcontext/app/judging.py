@@ -43,15 +43,21 @@ def paper() -> None:
 
 
 @app.command()
-def publish() -> None:
+def publish(
+    *,
+    profile: Annotated[str, typer.Option(help="Another one is recorded beside it.")] = "laptop",
+) -> None:
     """Copy tables and paper to where git keeps them.
 
     The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
-    block are rewritten.
+    block are rewritten. Of another profile, tables and verdicts go to results/<profile>.
     """
     from farcontext.app import publish as publishing
 
-    publishing.publish(project_root())
+    if profile == "laptop":
+        publishing.publish(project_root())
+    else:
+        publishing.record(project_root(), profile)
 
 
 @app.command()
@@ -81,6 +87,7 @@ def freeze(
     same: Annotated[
         bool, typer.Option(help="Rows and verdict are the published ones: no new try.")
     ] = False,
+    profile: Annotated[str, typer.Option(help="Whose runs are meant.")] = "laptop",
 ) -> None:
     """Write into claims.lock what decides claims, before their seeds run.
 
@@ -88,7 +95,8 @@ def freeze(
     """
     from farcontext.app import publish as publishing
 
-    for line in publishing.freeze(project_root(), names or [], because, same=same):
+    root = project_root()
+    for line in publishing.freeze(root, names or [], because, same=same, profile=profile):
         console.print(line)
 
 

@@ -20,6 +20,8 @@ PLANNED = {
 }
 PLANNED_LENGTHS = (8192, 32_768, 131_072)
 PLANNED_RATE = 400e12  # So many FLOP/s are reached: 40 % of an H100's dense bf16 is assumed.
+# Claim → verdict and estimate, as they were recorded elsewhere.
+Recorded = Mapping[str, tuple[str, str]]
 PLANNED_TOKENS = 20  # A parameter gets so many tokens (Hoffmann et al. 2022).
 
 
@@ -52,20 +54,28 @@ def _page(name: str, **values: Any) -> str:
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
-def _verdict(f: Finding, elsewhere: Mapping[str, str]) -> str:
+def _verdict(f: Finding, second: Recorded) -> str:
     """Return a verdict with its note.
 
     What a second machine said is added where that is something else.
     """
     note = f" ({f.note})" if f.note else ""
-    other = elsewhere.get(f.id, f.verdict)
+    other, _ = second.get(f.id, (f.verdict, ""))
     return f"**{f.verdict}**{note}" + (
         f"; *not the same on a second machine: {other}*" if other != f.verdict else ""
     )
 
 
+def _night(f: Finding, night: Recorded) -> str:
+    """Return the verdict at the night's budget; a dash where there is none."""
+    if f.id not in night:
+        return "–"
+    verdict, shown = night[f.id]
+    return f"{'the same' if verdict == f.verdict else f'**{verdict}**'}, {shown}"
+
+
 def verdict_block(
-    judged: list[Finding], tries: Mapping[str, int], elsewhere: Mapping[str, str]
+    judged: list[Finding], tries: Mapping[str, int], second: Recorded, night: Recorded
 ) -> str:
     """Return README's table of verdicts.
 
@@ -74,12 +84,14 @@ def verdict_block(
     Args:
         judged: every claim's finding.
         tries: claim → its number of tries.
-        elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
+        second: what a second machine gave, from the same commit and seeds.
+        night: what several times the budget gave.
     """
-    both = [f for f in judged if f.id in elsewhere]
-    same = sum(f.verdict == elsewhere[f.id] for f in both)
+    both = [f for f in judged if f.id in second]
+    same = sum(f.verdict == second[f.id][0] for f in both)
     told = {"findings": judged, "tries": tries, "same": same, "both": len(both)}
-    return _page("verdicts", verdict=lambda f: _verdict(f, elsewhere), **told)
+    said = {"verdict": lambda f: _verdict(f, second), "night": lambda f: _night(f, night)}
+    return _page("verdicts", nights=len(night), **said, **told)
 
 
 def _cost(study: str) -> str:
@@ -92,7 +104,8 @@ def experiments_page(
     tries: Mapping[str, int],
     exact: Mapping[str, float],
     notebook_of: Mapping[str, str],
-    elsewhere: Mapping[str, str],
+    second: Recorded,
+    night: Recorded,
 ) -> str:
     """Return EXPERIMENTS.md.
 
@@ -106,7 +119,8 @@ def experiments_page(
         "cost": _cost,
         "number": findings.show_number,
     }
-    return _page("experiments", verdict=lambda f: _verdict(f, elsewhere), **told)
+    said = {"verdict": lambda f: _verdict(f, second), "night": lambda f: _night(f, night)}
+    return _page("experiments", nights=len(night), **said, **told)
 
 
 def data_card(card: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from farcontext import files
 from farcontext.measure.stats import CONFIDENCE, Interval, decide, holm, seeds_to_decide, t_interval
 from farcontext.results import effects, tables
 from farcontext.results.claims import Claim, Claims, Effect
@@ -307,13 +308,15 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     return worst
 
 
-def second_machine() -> dict[str, str]:
-    """Return claim → verdict of a second machine.
+def recorded(where: str) -> dict[str, tuple[str, str]]:
+    """Return claim → (verdict, estimate) of results/`where`.
 
-    It was recorded on a machine with another CPU, from the same code and seeds.
+    That is a second machine, from the same code and seeds, or another profile; none where nothing
+    is recorded.
     """
-    rows, _ = tables.recorded("second_machine", "verdicts")
-    return dict(zip(rows["claim"], rows["verdict"], strict=True))
+    path = files.project() / "results" / where / "verdicts.csv"
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return {row["claim"]: (row["verdict"], row["shown"]) for row in rows.to_dict("records")}
 
 
 def judge_all(claims: Claims, base: Path) -> list[Finding]:
