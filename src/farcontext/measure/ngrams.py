@@ -92,6 +92,37 @@ class NGram:
             probability[inside] = own + level.backoff[context] * probability[inside]
         return np.log(probability)
 
+    def distribution(
+        self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
+    ) -> np.ndarray:
+        """Return the probability of every token at each scored position, (n, V).
+
+        Of the tokens to its left an id that no text holds, such as MASK, ends the context: the
+        n-gram goes on from the intact neighbours behind it.
+
+        Args:
+            rows: token ids, (B, T); what stands at a scored position itself is not looked at.
+            scored: booleans, (B, T).
+            order: of the model, at most the one fitted; None for that one.
+        """
+        order = self.order if order is None else order
+        row, column = np.nonzero(scored)
+        room = _left(rows)[row, column]
+        found = np.full((len(row), self.vocab_size), 1.0 / self.vocab_size)
+        for n, level in enumerate((*self.lowers[: order - 1], self.tops[order - 1]), 1):
+            inside = np.flatnonzero(room >= n - 1)
+            context = self._context(rows, row[inside], column[inside], n)
+            known = context >= 0
+            known[known] = level.total[context[known]] > 0
+            inside, context = inside[known], context[known]
+            found[inside] *= level.backoff[context, None]
+            first = np.searchsorted(level.keys, context * self.vocab_size)
+            last = np.searchsorted(level.keys, (context + 1) * self.vocab_size)
+            for place, one, start, end in zip(inside, context, first, last, strict=True):
+                tokens = level.keys[start:end] - one * self.vocab_size
+                found[place, tokens] += level.discounted[start:end] / level.total[one]
+        return found
+
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
         """Return the ids of the n - 1 tokens before each position.
 
@@ -103,6 +134,35 @@ class NGram:
                 ids >= 0, _find(level.keys, ids * self.vocab_size + rows[row, column - back]), -1
             )
         return ids
+
+
+def from_the_right(
+    model: NGram, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
+) -> np.ndarray:
+    """Return the probability of every token by what stands to its right, (n, V).
+
+    Args:
+        model: fitted to `backwards` of a text.
+        rows, scored, order: as in `NGram.distribution`.
+    """
+    turned = model.distribution(rows[:, ::-1], scored[:, ::-1], order=order)
+    places = np.arange(scored.size).reshape(scored.shape)
+    # The scored places in the turned rows' order; sorting them is the way back.
+    return turned[np.argsort(places[:, ::-1][scored[:, ::-1]])]
+
+
+def both_sides(left_nV: np.ndarray, right_nV: np.ndarray, alone_nV: np.ndarray) -> np.ndarray:
+    """Return p(x | left, right) ∝ p(x | left) · p(x | right) / p(x), (n, V).
+
+    The two sides are taken as independent given the token between them.
+    """
+    product = left_nV * right_nV / alone_nV
+    return product / product.sum(axis=1, keepdims=True)
+
+
+def backwards(tokens: np.ndarray) -> np.ndarray:
+    """Return a stream of documents, each read from its end; each still ends with EOS."""
+    return np.roll(tokens[::-1], -1)
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
