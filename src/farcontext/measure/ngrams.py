@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from farcontext.files import UserError
-from farcontext.schema import EOS
+from farcontext.schema import EOS, MASK
 
 # KenLM's discounts serve where too few n-grams occur once to estimate them.
 FALLBACK = (0.5, 1.0, 1.5)
@@ -97,16 +97,26 @@ class NGram:
     ) -> np.ndarray:
         """Return the probability of every token at each scored position, (n, V).
 
-        Of the tokens to its left an id that no text holds, such as MASK, ends the context: the
-        n-gram goes on from the intact neighbours behind it.
+        A [MASK] to the left ends the context: the model of the order that is left serves there,
+        as it does for whoever knows how many neighbours are intact.
 
         Args:
             rows: token ids, (B, T); what stands at a scored position itself is not looked at.
             scored: booleans, (B, T).
             order: of the model, at most the one fitted; None for that one.
         """
-        order = self.order if order is None else order
         row, column = np.nonzero(scored)
+        intact = _left(rows, MASK)[row, column] + 1
+        orders = np.minimum(self.order if order is None else order, intact)
+        found = np.empty((len(row), self.vocab_size))
+        for n in np.unique(orders):
+            at = orders == n
+            found[at] = self._distribution(rows, row[at], column[at], int(n))
+        return found
+
+    def _distribution(
+        self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, order: int
+    ) -> np.ndarray:
         room = _left(rows)[row, column]
         found = np.full((len(row), self.vocab_size), 1.0 / self.vocab_size)
         for n, level in enumerate((*self.lowers[: order - 1], self.tops[order - 1]), 1):
@@ -173,14 +183,14 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(keys[place] == wanted, place, -1)
 
 
-def _left(tokens: np.ndarray) -> np.ndarray:
-    """Count the tokens of its document to the left of each.
+def _left(tokens: np.ndarray, end: int = EOS) -> np.ndarray:
+    """Count the tokens to the left of each, back to one that ends a stretch.
 
-    Positions run along the last axis.
+    Positions run along the last axis. EOS ends documents, MASK what is intact.
     """
     places = np.broadcast_to(np.arange(tokens.shape[-1]), tokens.shape)
     opens = np.zeros(tokens.shape, dtype=np.int64)
-    opens[..., 1:] = np.where(tokens[..., :-1] == EOS, places[..., 1:], 0)
+    opens[..., 1:] = np.where(tokens[..., :-1] == end, places[..., 1:], 0)
     return places - np.maximum.accumulate(opens, axis=-1)
 
 

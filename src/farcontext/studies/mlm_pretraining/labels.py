@@ -160,7 +160,7 @@ def fine_tuned(
     labels: Sequence[int],
     tests: int,
     pretrained: bool,
-    lr: float,
+    rates: Sequence[float],
     steps: int,
     rows: int,
 ) -> list[Row]:
@@ -172,7 +172,7 @@ def fine_tuned(
         labels: numbers of labelled passages, each learned from anew.
         tests: the number of tested ones.
         pretrained: False starts from fresh weights of the same shape, drawn by `items`.
-        lr: the peak rate of AdamW.
+        rates: the peak rate of AdamW, for each number of labels.
         steps: of fine-tuning.
         rows: passages in a step.
     """
@@ -180,7 +180,7 @@ def fine_tuned(
     tokens, truth = encoded([x.text for x in learn]), _labels(learn)
     with torch.inference_mode(False):
         found = []
-        for count in labels:
+        for count, lr in zip(labels, rates, strict=True):
             torch.manual_seed(items)
             encoder = build_model(model.config)
             if pretrained:
@@ -224,7 +224,7 @@ def _accuracy(classifier: Classifier, asked: Sequence[Passage]) -> float:
 
 
 def tf_idf(
-    *, task: str, items: int, labels: Sequence[int], tests: int, strength: float
+    *, task: str, items: int, labels: Sequence[int], tests: int, rates: Sequence[float]
 ) -> list[Row]:
     """Return what `fine_tuned` returns, for TF-IDF with logistic regression.
 
@@ -232,7 +232,7 @@ def tf_idf(
 
     Args:
         task, items, labels, tests: as in `fine_tuned`.
-        strength: C, the inverse of the regularisation.
+        rates: C, the inverse of the regularisation, for each number of labels.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -241,7 +241,7 @@ def tf_idf(
     learn, asked = labelled(task, items, max(labels), tests)
     unit: Mapping[str, Any] = {"analyzer": "char" if task == "name" else "word"}
     found = []
-    for count in labels:
+    for count, strength in zip(labels, rates, strict=True):
         model = make_pipeline(
             TfidfVectorizer(**unit, ngram_range=(1, 2), sublinear_tf=True),
             LogisticRegression(C=strength, max_iter=1000),

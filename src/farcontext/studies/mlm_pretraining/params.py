@@ -50,7 +50,8 @@ class Params(Study):
     tests: Count  # So many passages are tested, of each task.
     # Every learner tries three: AdamW's rate of fine-tuning, or C of the logistic regression.
     tuning_rates: dict[Learner, Tried]
-    chosen: dict[Learner, Positive]  # What `farcontext tune` chose of them.
+    # What `farcontext tune` chose of them, for each number of labels.
+    chosen: dict[Learner, Tried]
     tune_steps: Count
     tune_rows: Count  # Passages in a step of fine-tuning.
     blanks: Count  # So many words are blanked, per domain.

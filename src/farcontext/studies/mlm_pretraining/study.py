@@ -110,16 +110,19 @@ def _columns(arm: Arm) -> Row:
 # --------------------------------------------------------------------------------------- M1: labels
 
 
-def learning(params: Params, learner: str, task: str, seed: int, rate: float) -> EvalConfig:
+def learning(
+    params: Params, learner: str, task: str, seed: int, rates: Sequence[float]
+) -> EvalConfig:
     """Return the evaluation of one learner on one task.
 
     Args:
-        rate: AdamW's of fine-tuning, or C of the logistic regression.
+        rates: AdamW's of fine-tuning, or C of the logistic regression, for each number of labels.
     """
     options: Row = {"task": task, "items": seed, "labels": params.labels, "tests": params.tests}
+    options["rates"] = tuple(rates)
     if learner == "tf_idf":
-        return EvalConfig(labels.tf_idf, None, options | {"strength": rate})
-    options |= {"lr": rate, "steps": params.tune_steps, "rows": params.tune_rows}
+        return EvalConfig(labels.tf_idf, None, options)
+    options |= {"steps": params.tune_steps, "rows": params.tune_rows}
     options |= {"pretrained": learner == "pretrained"}
     return EvalConfig(labels.fine_tuned, longest(params, seed), options)
 

@@ -26,7 +26,8 @@ def tune(params: Params) -> pd.DataFrame:
         for learner, rates in params.tuning_rates.items()
         for task, seed, rate in grid(task=labels.TASKS, seed=params.tuning_seeds, rate=rates)
     ]
-    found = sweep({trial: learning(params, *trial) for trial in trials})
+    every = len(params.labels)
+    found = sweep({trial: learning(params, *trial[:3], every * trial[3:]) for trial in trials})
     rows = [
         {"arm": learner, "task": task, "seed": seed, "lr": rate, "labels": row["labels"]}
         | {"metric": "accuracy", "value": row["accuracy"]}
@@ -39,7 +40,7 @@ def tune(params: Params) -> pd.DataFrame:
 def choices(table: pd.DataFrame) -> dict[str, Any]:
     """Return what the section of params.yaml should hold, from the recorded trials.
 
-    The rate with the best mean accuracy over tasks, labels and seeds is chosen.
+    For each number of labels that is the rate with the best mean accuracy over tasks and seeds.
     """
-    mean = table.pivot_table(index="lr", columns="arm", values="value")
-    return {"chosen": {arm: float(mean[arm].idxmax()) for arm in mean}}
+    mean = table.pivot_table(index="lr", columns=["arm", "labels"], values="value").idxmax()
+    return {"chosen": {arm: list(best) for arm, best in mean.groupby(level="arm")}}
