@@ -47,7 +47,7 @@ def test_no_run_chooses(root: Path) -> None:
 
 def test_a_study_that_leaves_nothing_to_choose_is_one_line(root: Path) -> None:
     assert "translation" in STUDIES
-    with refuses("study = translation: expected one that tunes: recurrence, depth_width"):
+    with refuses("study = translation: expected one that tunes: recurrence"):
         tuning.module("translation")
 
 
