@@ -59,12 +59,13 @@ def test_every_sentence_has_its_ids_and_fits(split: str) -> None:
         for text in (text for one in told for text in (one.source, one.target, one.contrast)):
             assert words.decode(words.encode(text)) == text
         lasts = [one for one in told if one.contrast]
-        prompt = words.prompt_of(told[: -len(lasts)], lasts)
-        assert prompt.count(words.MARK) == len(lasts) and prompt[-1] == BOS
-        assert words.decode(prompt) == "".join(one.source for one in told)
-        target = words.target_of("".join(one.target for one in lasts))
-        assert target[-1] == EOS and target.count(EOS) == 1
-        assert len(prompt) + len(target) <= words.row_length(150, len(lasts))
+        row = words.read_of(told[: -len(lasts)])
+        for last in lasts:
+            asked, target = words.asked_of(last), words.target_of(last.target)
+            assert (asked[0], asked[-1], target[-1]) == (words.MARK, BOS, EOS)
+            assert words.decode(asked) == last.source and words.decode(target) == last.target
+            row += asked + target
+        assert len(row) <= words.row_length(150, len(lasts))
     with pytest.raises(KeyError, match="river"):
         words.encode(" rivers")
 
@@ -84,13 +85,14 @@ def test_training_rows_have_training_people_and_their_translations_are_scored(
     asked = set()
     for stage in range(1 + len(params.lengths)):
         for row, marks in zip(*kept(params, stage), strict=True):
-            begin = row.tolist().index(BOS)
-            text, said = words.decode(row[:begin]), row[marks]
-            asked.add((stage > 0, int((row == words.MARK).sum())))
+            text, begins = words.decode(row[: row.tolist().index(EOS)]), np.flatnonzero(row == BOS)
+            asked.add((stage > 0, len(begins)))
             assert any(name in text for name in trained)
             assert not any(name in text for name in tested)
-            assert np.flatnonzero(marks).tolist() == list(range(begin + 1, begin + 1 + len(said)))
-            assert said[-1] == EOS and (row[begin + 1 + len(said) :] == PAD).all()
+            ends = np.flatnonzero(row == EOS)
+            said = [range(a + 1, b + 1) for a, b in zip(begins, ends, strict=True)]
+            assert np.flatnonzero(marks).tolist() == [place for one in said for place in one]
+            assert (row[ends[-1] + 1 :] == PAD).all()
     assert asked >= {(False, 4), (True, 4), (True, 1)} and (False, 1) not in asked
 
 
@@ -244,7 +246,7 @@ def model(params: Translation) -> Decoder:
 
 def test_rows_beside_a_row_change_nothing(model: Decoder) -> None:
     told = documents()
-    prompts = [words.prompt_of(one[n:-1], one[-1:]) for n, one in enumerate(told)]
+    prompts = [words.read_of(one[n:-1]) + words.asked_of(one[-1]) for n, one in enumerate(told)]
     targets = [words.target_of(one[-1].target) for one in told]
     with torch.inference_mode():
         both = protocol.followed(model, prompts, targets)
@@ -261,12 +263,14 @@ def test_rows_beside_a_row_change_nothing(model: Decoder) -> None:
 
 def test_what_is_written_is_what_is_likeliest(model: Decoder) -> None:
     """An untrained model writes neither translation, and what it writes it follows."""
-    prompt = words.prompt_of(documents()[0][-4:-1], documents()[0][-1:])
-    said = protocol.written(model, prompt)
-    (row,) = protocol.scored(model, [prompt], documents()[0][-1:])
-    assert row["said"] == said and row["well_formed"] == 0
-    ids = [*words.encode(said)][: words.LAST]
-    assert protocol.followed(model, [prompt], [ids])[0][1]
+    *_, first, second, last = documents()[0]
+    prompt = words.read_of([first, second]) + words.asked_of(last)
+    with torch.inference_mode():
+        said = protocol.written(model, prompt)
+        (row,) = protocol.scored(model, [prompt], [last])
+        assert row["said"] == said and row["well_formed"] == 0
+        ids = [*words.encode(said)][: words.LAST]
+        assert protocol.followed(model, [prompt], [ids])[0][1]
 
 
 def test_documents_are_drawn_anew_for_each_seed_and_known(params: Translation) -> None:

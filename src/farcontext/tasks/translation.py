@@ -12,9 +12,9 @@ choose, and an earlier sentence tells which:
                 Anna Baker vida la banka.
 
 Each document tells of four subjects, as often of each, and the last sentence asks for one of them.
-What is told of the other three *competes*: it would decide otherwise as often as not. Told again,
-a subject is the other way round, and what was told before is *overruled*. In between, other
-sentences name the same people and tell nothing.
+What is told of the other three *competes*: it would decide otherwise as often as not. What is told
+of a subject last counts, and is the other way than what was told of it before, which is
+*overruled*. In between, other sentences name the same people and tell nothing.
 
 What is told first is drawn evenly, so whoever reads nothing of it is right in one case of two: the
 contrast of a sentence is its other translation, alike but for the word that was chosen.
@@ -272,16 +272,17 @@ def document(
     kind = kind or _one(rng, KINDS)
     people = _people(rng, split)
     tell, ask = CHOICES[kind](rng, people)
-    ways = rng.integers(2, size=SUBJECTS)
-    turns = rng.permutation(np.repeat(np.arange(SUBJECTS), tellings // SUBJECTS))
+    times = tellings // SUBJECTS
+    ways = _ways(rng, times)
+    turns = rng.permutation(np.repeat(np.arange(SUBJECTS), times))
     told = []
-    for subject in turns:
-        ways[subject] = 1 - ways[subject]  # Told again, it is the other way round.
-        told.append(Sentence(*tell(subject, ways[subject]), tells=True))
+    for place, subject in enumerate(turns):
+        way = ways[subject, (turns[:place] == subject).sum()]
+        told.append(Sentence(*tell(subject, way), tells=True))
     last = []
     for subject in ASKED[kind][:asked]:
-        source, target = ask(subject, ways[subject])
-        _, other = ask(subject, 1 - ways[subject])
+        source, target = ask(subject, ways[subject, -1])
+        _, other = ask(subject, 1 - ways[subject, -1])
         decides = int(np.flatnonzero(turns == subject)[-1])
         last.append(Sentence(source, target, False, other, decides, kind))
     room = length - sum(tokens_in(one.source) for one in (*told, *last))
@@ -290,6 +291,18 @@ def document(
     before, places = _mixed(rng, told, _fillers(rng, people, room))
     lasts = [last[number] for number in rng.permutation(len(last))]
     return [*before, *(one._replace(setter=int(places[one.setter])) for one in lasts)]
+
+
+def _ways(rng: np.random.Generator, times: int) -> np.ndarray:
+    """Return which way each subject is told each time (SUBJECTS, times), 0 or 1.
+
+    They are drawn evenly, but the last is the other way than the one before: so neither the first
+    nor the more frequent way is right more often than not.
+    """
+    ways = rng.integers(2, size=(SUBJECTS, times))
+    if times > 1:
+        ways[:, -1] = 1 - ways[:, -2]
+    return ways
 
 
 def _people(rng: np.random.Generator, split: Split) -> list[str]:

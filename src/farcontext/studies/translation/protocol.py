@@ -13,7 +13,14 @@ from farcontext.nn.generation import generate
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import EOS, PAD, Row
 from farcontext.studies.translation.reading import FOUND, ranked, read_by, size_of
-from farcontext.studies.translation.words import LAST, decode, prompt_of, row_length, target_of
+from farcontext.studies.translation.words import (
+    LAST,
+    asked_of,
+    decode,
+    read_of,
+    row_length,
+    target_of,
+)
 from farcontext.tasks import translation
 from farcontext.tasks.translation import KINDS, Sentence
 from farcontext.train.curriculum import keep_rows
@@ -54,10 +61,13 @@ def make_rows(
         )
         lasts = [sentence for sentence in told if sentence.contrast]
         part = many == 1 and rng.integers(2)
-        prompt = prompt_of(_part(rng, told, shares) if part else told[: -len(lasts)], lasts)
-        target = target_of("".join(last.target for last in lasts))
-        tokens[number, : len(prompt) + len(target)] = prompt + target
-        scored[number, len(prompt) : len(prompt) + len(target)] = True
+        row = read_of(_part(rng, told, shares) if part else told[: -len(lasts)])
+        for last in lasts:
+            row += asked_of(last)
+            target = target_of(last.target)
+            scored[number, len(row) : len(row) + len(target)] = True
+            row += target
+        tokens[number, : len(row)] = row
     return [{"digest": keep_rows(tokens, scored)}]
 
 
@@ -196,7 +206,7 @@ def _cell(
         read_by(arm, document, share, other=other, order=order)
         for (document, other), order in zip(itertools.pairwise(told), orders, strict=True)
     ]
-    prompts = [prompt_of(seen, [last]) for seen, last in zip(read, lasts, strict=True)]
+    prompts = [[*read_of(seen), *asked_of(last)] for seen, last in zip(read, lasts, strict=True)]
     rows = scored(model, prompts, lasts)
     for document, seen, row in zip(told, read, rows, strict=False):
         setter = document[-1].setter

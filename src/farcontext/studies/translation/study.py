@@ -18,7 +18,6 @@ from farcontext.schema import Row
 from farcontext.studies.trainings import training
 from farcontext.studies.translation.params import Params
 from farcontext.studies.translation.protocol import make_rows, tested, text_scores, translations
-from farcontext.studies.translation.reading import FOUND
 from farcontext.studies.translation.words import MARK, row_length, vocabulary
 from farcontext.tasks import translation
 from farcontext.tasks.translation import KINDS, Sentence
@@ -33,7 +32,7 @@ CHANCE = 0.5  # What is told first is drawn evenly: who reads nothing is right i
 # ----------------------------------------------------------------------------------------- training
 
 
-SINGLE = 0.5  # Of the rows of tested lengths, this share asks for one sentence, as tests do.
+SINGLE = 0.25  # Of the rows of tested lengths, this share asks for one sentence, as tests do.
 
 
 def stage_of(
@@ -95,8 +94,8 @@ def run_of(params: Params, seed: int) -> RunConfig:
 def arms_of(params: Params) -> list[tuple[str, float]]:
     """Return every arm with the share of the tellings that sets how much it reads."""
     parts = [share for share in params.shares if 0 < share < 1]
-    read = [("last", share) for share in params.shares]
-    return [*read, *itertools.product(FOUND, parts), ("random", 1.0), ("telling", 1.0)]
+    arms = [("last", share) for share in params.shares] + [("bm25", share) for share in parts]
+    return [*arms, ("bm25_neighbours", min(parts)), ("random", 1.0), ("telling", 1.0)]
 
 
 def run(params: Params) -> pd.DataFrame:

@@ -2,13 +2,13 @@
 
 A row is what is read of a document, MARK, the sentence to translate, BOS, its translation and EOS,
 filled up with PAD. Scored are the tokens from the translation on up to EOS. In training several
-sentences may be asked for, one behind the other, and so are their translations.
+sentences may be asked for, each with its translation behind it.
 """
 
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from farcontext.schema import BOS, EOS, SPECIAL
 from farcontext.tasks import translation, world
@@ -78,22 +78,21 @@ def decode(ids: Iterable[int]) -> str:
 def row_length(length: int, asked: int = 1) -> int:
     """Return T for documents of at most `length` tokens, of which so many sentences are asked for.
 
-    A row has the document with a MARK before each of these, BOS, their translations and EOS.
+    Beside the document there are MARK, BOS, a translation and EOS for each of these.
     """
-    return length + asked + asked * LAST + 2
+    return length + asked * (3 + LAST)
 
 
-def prompt_of(read: Sequence[Sentence], last: Sequence[Sentence]) -> list[int]:
-    """Return what a translator reads before it writes.
+def read_of(sentences: Iterable[Sentence]) -> list[int]:
+    """Return the ids of sentences that are read."""
+    return [token for sentence in sentences for token in encode(sentence.source)]
 
-    The sentences that are read stand first, then those to translate, MARK before each, then BOS.
-    """
-    ids = [token for sentence in read for token in encode(sentence.source)]
-    for sentence in last:
-        ids += (MARK, *encode(sentence.source))
-    return [*ids, BOS]
+
+def asked_of(last: Sentence) -> list[int]:
+    """Return how a sentence to translate is asked for: MARK, itself, BOS."""
+    return [MARK, *encode(last.source), BOS]
 
 
 def target_of(text: str) -> list[int]:
-    """Return what it writes then: a translation, and EOS."""
+    """Return what is written then: a translation, and EOS."""
     return [*encode(text), EOS]
