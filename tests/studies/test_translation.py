@@ -4,6 +4,7 @@ They fail with the effect removed. The tests hold words and rows, what each arm 
 translators known to be good.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cells import smoke_params
+from cells import run_assertion, smoke_params
 
 from farcontext import files
 from farcontext.nn.transformer import Decoder
@@ -26,6 +27,9 @@ from farcontext.train import curriculum
 from farcontext.train.loop import build_model
 from farcontext.train.runs import result_of
 
+FORMULA, ORACLE = "ok: two translations that differ", "ok: the oracle, which"
+TELLS, ASKED = "ok: what is read tells", "ok: every arm translated the same"
+SEEN = "ok: every choice wrong"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -45,6 +49,68 @@ def smoke(params: Translation) -> pd.DataFrame:
 def documents(**options) -> list[list[language.Sentence]]:
     same = {"length": 120, "kind": "gender", "tellings": 8, "documents": 4, "items": 3}
     return protocol.tested(**same | options)
+
+
+def assertion(root: Path, says: str, **known: object) -> None:
+    """Run the notebook's own cell that prints `says`."""
+    names = {"protocol": protocol, "reading": reading, "study": study, "language": language}
+    run_assertion(root, study.NAME, says, **names, math=math, **known)
+
+
+# --------------------------------------------------------------------------------------- assertions
+
+
+def test_assertions_hold_on_the_smoke_run(
+    root: Path, smoke: pd.DataFrame, params: Translation
+) -> None:
+    for says in (FORMULA, ORACLE, TELLS, ASKED, SEEN):
+        assertion(root, says, table=smoke, params=params)
+
+
+def test_an_oracle_that_errs_fails_both_cells(
+    root: Path, params: Translation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "oracle", lambda sources, choices: choices[0])
+    for says in (ORACLE, TELLS):
+        with pytest.raises(AssertionError):
+            assertion(root, says, params=params)
+
+
+def test_retrieval_that_costs_more_is_noticed(
+    root: Path, params: Translation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "found", lambda document, *_, **__: list(range(len(document) - 1)))
+    with pytest.raises(AssertionError):
+        assertion(root, TELLS, params=params)
+
+
+def test_an_arm_that_is_missing_or_dear_is_noticed(
+    root: Path, smoke: pd.DataFrame, params: Translation
+) -> None:
+    dear = (smoke["arm"] == "bm25") & (smoke["metric"] == "tokens")
+    for left in (
+        smoke[smoke["arm"] != "random"],
+        smoke[(smoke["arm"] != "last") | (smoke["share"] != 0)],
+        smoke[(smoke["metric"] != "exact") | (smoke["arm"] != "bm25")],
+        smoke.assign(value=smoke["value"].where(~dear, 999.0)),
+    ):
+        with pytest.raises(AssertionError):
+            assertion(root, ASKED, table=left, params=params)
+
+
+def test_a_contrast_that_is_the_translation_is_noticed(
+    root: Path, params: Translation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = protocol.tested
+
+    def alike(**options):
+        return [
+            [*before, last._replace(contrast=last.target)] for *before, last in honest(**options)
+        ]
+
+    monkeypatch.setattr(study, "tested", alike)
+    with pytest.raises(AssertionError):
+        assertion(root, SEEN, params=params)
 
 
 # ----------------------------------------------------------------------------------- words and rows
@@ -104,8 +170,8 @@ def test_rows_that_ask_for_one_have_a_part_of_their_document_or_all(params: Tran
         tokens = np.load(files.cache() / "rows" / f"{made['digest']}.npy")[0]
         return (tokens == BOS).argmax(1)
 
-    assert (sizes(1.0) > 105).sum() >= 10 and (sizes(1.0) < 90).sum() >= 10
-    assert (sizes(0.0) > 105).all()
+    assert (sizes(1.0) > 105).sum() >= 10 and (sizes(1.0) < 90).sum() >= 5
+    assert (sizes(0.0) > 80).all()
 
 
 def test_rows_that_the_cache_lost_are_made_again(params: Translation, smoke: pd.DataFrame) -> None:
@@ -278,14 +344,6 @@ def test_documents_are_drawn_anew_for_each_seed_and_known(params: Translation) -
     assert len(first) == len(second) and all(a != b for a, b in zip(first, second, strict=True))
     found = {row["metric"]: row["value"] for row in study.known(params, 1)}
     assert found["oracle"] == 1 and 0 < found["bleu"] < found["chrf"] < 100
-
-
-def test_an_oracle_that_errs_is_noticed(
-    params: Translation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(language, "oracle", lambda sources, choices: choices[0])
-    (right,) = [row["value"] for row in study.known(params, 1) if row["metric"] == "oracle"]
-    assert right < 1
 
 
 def test_every_arm_translates_the_same_documents(params: Translation, smoke: pd.DataFrame) -> None:

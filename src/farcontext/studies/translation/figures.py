@@ -1,4 +1,4 @@
-"""Figures of notebook 09: when reading on pays, and when retrieval is enough."""
+"""What notebook 09 shows: when reading on pays, and when retrieval is enough."""
 
 import html
 from collections.abc import Sequence
@@ -41,6 +41,90 @@ def page(document: Sequence[Sentence], read: Sequence[int]) -> str:
     return f'<p>{"".join(said)} <span style="border:1px solid;padding:2px">{last}</span></p>'
 
 
+def row(read: Sequence[Sentence]) -> str:
+    """Return how the last sentences stand in a row of training, its translation in brackets."""
+    *before, last = read
+    text = "".join(sentence.source for sentence in before)
+    return f"{text.strip()} [MARK]{last.source} [BOS]{last.target} [EOS]"
+
+
+# --------------------------------------------------------------------------------------- the answer
+
+
+def quarter(table: pd.DataFrame) -> float:
+    """Return the least share of the tellings whose tokens BM25 has."""
+    return float(table[table["arm"] == "bm25"]["share"].min())
+
+
+def differences(table: pd.DataFrame, rival: str, share: float) -> pd.DataFrame:
+    """Return all − what a rival reads, points, with 95 % intervals over seeds.
+
+    Rows are kinds and numbers of tellings. The last column is how often the rival lacks the
+    sentence that decides, in points.
+
+    Args:
+        table: the study's table.
+        rival: an arm of NAMES.
+        share: of the tellings, whose tokens the rival has.
+    """
+    return pd.DataFrame(
+        {
+            (kind, int(number)): _difference(at, rival, share)
+            for (kind, number), at in table.groupby(["kind", "tellings"])
+        }
+    ).T.rename_axis(["kind", "tellings"])
+
+
+def _difference(table: pd.DataFrame, rival: str, share: float) -> dict[str, float]:
+    whole, other = (
+        table[(table["arm"] == arm) & (table["share"] == at)].groupby(["metric", "seed"])["value"]
+        for arm, at in (("last", 1.0), (rival, share))
+    )
+    gap = 100 * (whole.mean() - other.mean())
+    interval = t_interval(list(gap["contrast"]))
+    ends = {"points": interval.estimate, "low": interval.low, "high": interval.high}
+    return ends | {"not found": float(gap["found"].mean())}
+
+
+def _points(at: dict[str, float]) -> str:
+    ends = (f"{at[name]:+.0f}".replace("-", "−") for name in ("points", "low", "high"))
+    return "{} points [{}, {}]".format(*ends)
+
+
+def answer(table: pd.DataFrame, share: float) -> str:
+    """Return the page's first sentences, with the numbers of a table.
+
+    Args:
+        table: the study's table.
+        share: of the tellings, whose tokens BM25 has.
+    """
+    whole = _difference(table[table["kind"].notna()], "bm25", share)
+    kinds = {kind: _difference(at, "bm25", share) for kind, at in table.groupby("kind")}
+    sure = {True: [], False: [], None: []}
+    for kind, at in kinds.items():
+        sure[True if at["low"] > 0 else False if at["high"] < 0 else None].append(kind)
+    said = {
+        True: "Reading all is better for {}.",
+        False: "Retrieval is better for {}.",
+        None: "Neither is better, as far as these seeds tell, for {}.",
+    }
+    told = " ".join(said[key].format(" and ".join(sure[key])) for key in said if sure[key])
+    each = " · ".join(f"{kind} {_points(at)}" for kind, at in kinds.items())
+    slopes = table[table["metric"] == "slope"].groupby("tellings")["value"].mean()
+    rise = ", ".join(f"{100 * x:+.0f} at {n:.0f}".replace("-", "−") for n, x in slopes.items())
+    lengths = table[table["metric"] == "contrast"]["length"].dropna()
+    return (
+        f"**{told}** All sentences against what BM25 finds in the tokens that hold "
+        f"{100 * share:.0f} % of those that tell: {_points(whole)} of right choices over all kinds "
+        f"({each}; 95 % intervals over {table['seed'].nunique()} seeds). From none of those that "
+        f"tell to all of them, right choices change by so many points: {rise} sentences. "
+        f"(Documents of {lengths.min():.0f} to {lengths.max():.0f} tokens.)"
+    )
+
+
+# ------------------------------------------------------------------------------------------ figures
+
+
 def share_held(table: pd.DataFrame, chance: float) -> Figure:
     """Draw right choices by the share of the tellings that is held.
 
@@ -66,49 +150,21 @@ def share_held(table: pd.DataFrame, chance: float) -> Figure:
     return figure
 
 
-def differences(table: pd.DataFrame, rival: str, share: float) -> pd.DataFrame:
-    """Return all − what a rival reads, points, with 95 % intervals over seeds.
-
-    Rows are kinds and numbers of tellings; `told` is what a perfect reader would lose with the
-    rival, since it did not find the sentence that decides.
-
-    Args:
-        table: the study's table.
-        rival: an arm of NAMES.
-        share: of the tellings, whose tokens the rival has.
-    """
-    rows = table[table["metric"].isin(("contrast", "found"))]
-    keys = ["metric", "kind", "tellings", "seed"]
-    whole, other = (
-        rows[(rows["arm"] == arm) & (rows["share"] == at)].groupby(keys)["value"].mean()
-        for arm, at in (("last", 1.0), (rival, share))
-    )
-    gap = (100 * (whole - other)).rename("points").reset_index()
-    found = []
-    for (kind, number), at in gap.groupby(["kind", "tellings"]):
-        interval = t_interval(list(at[at["metric"] == "contrast"]["points"]))
-        missed = at[at["metric"] == "found"]["points"].mean()
-        ends = {"points": interval.estimate, "low": interval.low, "high": interval.high}
-        found.append({"kind": kind, "tellings": int(number)} | ends | {"not found, %": missed})
-    return pd.DataFrame(found).set_index(["kind", "tellings"])
-
-
-def reading_on(table: pd.DataFrame, shares: Sequence[float], rival: str) -> Figure:
+def reading_on(table: pd.DataFrame, rival: str) -> Figure:
     """Draw all − what a rival reads, by number of tellings.
 
     A panel for each kind; lines are the rival's tokens, bars 95 % intervals over seeds.
 
     Args:
-        table: the study's table, with run.
-        shares: of the tellings, whose tokens the rival has.
+        table: the study's table.
         rival: an arm of NAMES.
     """
-    rows = leading(table)
+    shares = sorted(table[table["arm"] == rival]["share"].unique())
     colors = sns.color_palette("crest", len(shares))
     figure, axes = grid(len(KINDS), height=2.7)
     for axis, (kind, title) in zip(axes, KINDS.items(), strict=True):
         for place, (share, color) in enumerate(zip(shares, colors, strict=True)):
-            at = differences(rows, rival, share).loc[kind]
+            at = differences(table, rival, share).loc[kind]
             x = at.index + 0.3 * (place - 1)
             axis.plot(x, at["points"], "o-", color=color, ms=4)
             axis.vlines(x, at["low"], at["high"], color=color)
