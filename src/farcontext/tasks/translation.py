@@ -16,115 +16,37 @@ What is told of the other three *competes*: it would decide otherwise as often a
 of a subject last counts, and is the other way than what was told of it before, which is
 *overruled*. In between, other sentences name the same people and tell nothing.
 
-What is told first is drawn evenly, so whoever reads nothing of it is right in one case of two: the
-contrast of a sentence is its other translation, alike but for the word that was chosen.
+What counts is as often the one as the other, so whoever reads nothing of it is right in one case of
+two: the contrast of a sentence is its other translation, alike but for the word that was chosen.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from farcontext.tasks.second_language import (
+    ENDINGS,
+    FILLERS,
+    IN_MIND,
+    KINDS,
+    LASTS,
+    OPENINGS,
+    PLACES,
+    STANDS,
+    TELLINGS,
+    TERMS,
+    THINGS,
+    Frame,
+    Kind,
+    article,
+    tokens_in,
+    with_article,
+)
 from farcontext.tasks.world import Split, full_names
 
-Kind = Literal["gender", "formality", "term"]
-Frame = tuple[str, str]  # A sentence of both languages, with gaps in braces.
-
-KINDS: tuple[Kind, ...] = ("gender", "formality", "term")
 SUBJECTS = 4  # One that is asked for, and three that compete.
-PIECE = re.compile(r" ?\w+|[^\w\s]")  # A token is a word with the space before it, or a mark.
-
-THINGS = {  # The key is English; the ending of the second language's noun is its gender.
-    **{
-        "lamp": "lampa",
-        "vase": "vasa",
-        "cup": "tazza",
-        "key": "clava",
-        "rope": "corda",
-        "ring": "anella",
-    },
-    **{
-        "book": "libro",
-        "hat": "cappo",
-        "clock": "orologo",
-        "drum": "tamburo",
-        "coin": "moneto",
-        "map": "mappo",
-    },
-}
-TERMS = {  # An English word has two meanings, each (topic in both languages, noun).
-    "bank": ((("money", "mona"), "banka"), (("the river", "la riva"), "bordo")),
-    "spring": ((("the year", "lo anno"), "primo"), (("water", "aqua"), "fonta")),
-    "letter": ((("the post", "la posta"), "littera"), (("the alphabet", "lo alfabeto"), "segno")),
-    "light": ((("the night", "la nocta"), "luma"), (("weight", "pesa"), "levo")),
-}
-STANDS = (("a friend", "amica"), ("a stranger", "stranja"))  # Formality: how somebody stands,
-ENDINGS = ("s tu", "z vos")  # and how the verb ends when it is said to that person.
-PLACES = {
-    **{"garden": "jardina", "tower": "torra", "school": "scola", "market": "mercata"},
-    **{"forest": "bosco", "bridge": "ponto", "harbour": "porto", "castle": "castelo"},
-}
-OPENINGS = {"": "", "now": "ora", "later": "tarda", "today": "odia", "then": "pois"}
-
-TELLINGS: dict[Kind, tuple[Frame, ...]] = {
-    "gender": (
-        ("{a} has the {thing}.", "{a} ha {noun}."),
-        ("{a} holds the {thing}.", "{a} tena {noun}."),
-        ("{a} keeps the {thing}.", "{a} guarda {noun}."),
-    ),
-    "formality": (
-        ("{a} is {stand}.", "{a} esta {estas}."),
-        ("{a} seems {stand}.", "{a} pareca {estas}."),
-        ("{a} becomes {stand}.", "{a} deveni {estas}."),
-    ),
-    "term": (
-        ("it is about {topic}.", "ista trata de {tema}."),
-        ("the talk is about {topic}.", "la parla trata de {tema}."),
-        ("all speak of {topic}.", "totos parla de {tema}."),
-    ),
-}
-# A topic that somebody has in mind is not what the text is about.
-IN_MIND: tuple[Frame, ...] = (
-    ("{a} dreams of {topic}.", "{a} sonia de {tema}."),
-    ("{a} thinks of {topic}.", "{a} pensa de {tema}."),
-    ("{a} reads about {topic}.", "{a} lega de {tema}."),
-)
-LASTS: dict[Kind, tuple[Frame, ...]] = {
-    "gender": (
-        ("{a} likes it.", "{a} ama {word}."),
-        ("{a} shows it.", "{a} mostra {word}."),
-        ("{a} sells it.", "{a} venda {word}."),
-        ("{a} paints it.", "{a} pinta {word}."),
-    ),
-    "formality": (
-        ("{a}, do you come?", "{a}, vena{word}?"),
-        ("{a}, do you stay?", "{a}, stara{word}?"),
-        ("{a}, do you play?", "{a}, juga{word}?"),
-        ("{a}, do you eat?", "{a}, mangia{word}?"),
-    ),
-    "term": (
-        ("{a} sees the {term}.", "{a} vida {word}."),
-        ("{a} draws the {term}.", "{a} desina {word}."),
-        ("{a} misses the {term}.", "{a} manca {word}."),
-        ("{a} praises the {term}.", "{a} loda {word}."),
-    ),
-}
-FILLERS: tuple[Frame, ...] = (  # They tell nothing.
-    ("{a} walks to the {place}.", "{a} camina a {loco}."),
-    ("{a} works in the {place}.", "{a} labora in {loco}."),
-    ("{a} meets {b}.", "{a} incontra {b}."),
-    ("{a} waits for {b}.", "{a} atenda {b}."),
-    ("{a} and {b} sing in the {place}.", "{a} e {b} canta in {loco}."),
-    ("{a} follows {b} to the {place}.", "{a} seca {b} a {loco}."),
-    ("{a} is tired.", "{a} esta lassa."),
-    ("{a} laughs.", "{a} rida."),
-    ("the {place} is cold.", "{loco} esta freda."),
-    ("the rain falls on the {place}.", "la pluva cada sur {loco}."),
-    ("nobody is in the {place}.", "nemo esta in {loco}."),
-    ("the wind is strong.", "lo vento esta forta."),
-    ("the sun rises over the {place}.", "lo solo leva sur {loco}."),
-)
 
 
 class Sentence(NamedTuple):
@@ -141,29 +63,12 @@ class Sentence(NamedTuple):
     kind: Kind | None = None
 
 
-def tokens_in(text: str) -> int:
-    """Return how many words and marks a text has."""
-    return len(PIECE.findall(text))
-
-
-def article(noun: str) -> str:
-    """Return a noun's article, which is its pronoun too.
-
-    The article is la before -a and lo before -o.
-    """
-    return "la" if noun.endswith("a") else "lo"
-
-
-def _with_article(noun: str) -> str:
-    return f"{article(noun)} {noun}"
-
-
 def _one(rng: np.random.Generator, choices: Sequence) -> tuple:
     return choices[rng.integers(len(choices))]
 
 
 def _say(frame: Frame, opening: Frame = ("", ""), **gaps: str) -> tuple[str, str]:
-    """Return a frame in both languages, its gaps filled, a space before it."""
+    """Return a filled frame in both languages, a space before it."""
     said = []
     for text, first in zip(frame, opening, strict=True):
         whole = f"{first} {text.format(**gaps)}".strip()
@@ -183,7 +88,7 @@ def _gender(rng: np.random.Generator, people: Sequence[str]) -> tuple[Say, Say]:
     def tell(subject: int, way: int) -> tuple[str, str]:
         alike = [thing for thing, noun in THINGS.items() if noun.endswith("ao"[way])]
         thing = _one(rng, alike)
-        gaps = {"a": people[subject], "thing": thing, "noun": _with_article(THINGS[thing])}
+        gaps = {"a": people[subject], "thing": thing, "noun": with_article(THINGS[thing])}
         return _say(_one(rng, TELLINGS["gender"]), _opening(rng), **gaps)
 
     return tell, lambda subject, way: _say(frame, a=people[subject], word=("la", "lo")[way])
@@ -201,7 +106,7 @@ def _formality(rng: np.random.Generator, people: Sequence[str]) -> tuple[Say, Sa
 
 
 def _term(rng: np.random.Generator, people: Sequence[str]) -> tuple[Say, Say]:
-    """Two words: the text tells of either, and so does what somebody has in mind."""
+    """Tell of two words: by the text, and in somebody's mind."""
     frame = _one(rng, LASTS["term"])
     words = [list(TERMS)[number] for number in rng.permutation(len(TERMS))[:2]]
 
@@ -213,7 +118,7 @@ def _term(rng: np.random.Generator, people: Sequence[str]) -> tuple[Say, Say]:
 
     def ask(subject: int, way: int) -> tuple[str, str]:
         word = words[subject]
-        gaps = {"term": word, "word": _with_article(TERMS[word][way][1])}
+        gaps = {"term": word, "word": with_article(TERMS[word][way][1])}
         return _say(frame, a=people[subject], **gaps)
 
     return tell, ask
@@ -235,7 +140,7 @@ def _opening(rng: np.random.Generator) -> Frame:
 def _filler(rng: np.random.Generator, people: Sequence[str]) -> Sentence:
     a, b = (people[number] for number in rng.permutation(len(people))[:2])
     place, name = _one(rng, list(PLACES.items()))
-    gaps = {"a": a, "b": b, "place": place, "loco": _with_article(name)}
+    gaps = {"a": a, "b": b, "place": place, "loco": with_article(name)}
     return Sentence(*_say(_one(rng, FILLERS), _opening(rng), **gaps))
 
 
@@ -253,8 +158,15 @@ def document(
 ) -> list[Sentence]:
     """Return a document whose last sentence needs an earlier one.
 
-    >>> for sentence in document(np.random.default_rng(5), length=60, tellings=4, kind="gender"):
+    >>> for sentence in document(np.random.default_rng(6), length=54, tellings=4, kind="gender"):
     ...     print(f"{'tells' if sentence.tells else '':<6}{sentence.source.strip()}")
+    tells Arthur Miller holds the map.
+          Later Arthur Miller follows Grace Porter to the market.
+          Then nobody is in the garden.
+    tells Then Clara Carter keeps the key.
+    tells Then Bella Mason keeps the coin.
+    tells Today Grace Porter has the vase.
+          Bella Mason shows it.
 
     Args:
         rng: draws it.
@@ -294,7 +206,9 @@ def document(
 
 
 def _ways(rng: np.random.Generator, times: int) -> np.ndarray:
-    """Return which way each subject is told each time (SUBJECTS, times), 0 or 1.
+    """Return which way each subject is told each time.
+
+    The shape is (SUBJECTS, times), and a way is 0 or 1.
 
     They are drawn evenly, but the last is the other way than the one before: so neither the first
     nor the more frequent way is right more often than not.
@@ -328,7 +242,7 @@ def _fillers(rng: np.random.Generator, people: Sequence[str], room: int) -> list
 def _mixed(
     rng: np.random.Generator, told: Sequence[Sentence], others: Sequence[Sentence]
 ) -> tuple[list[Sentence], np.ndarray]:
-    """Return all sentences, each kind in its order, and where those told stand."""
+    """Return all sentences mixed, and where those told stand."""
     places = np.sort(rng.permutation(len(told) + len(others))[: len(told)])
     both = iter(told), iter(others)
     here = set(places.tolist())
@@ -339,7 +253,10 @@ def _mixed(
 
 
 def _found(frames: Sequence[Frame], text: str, **gaps: str) -> list[str]:
-    """Return what stands in the open gap of these frames in a text, in order."""
+    """Return what fills the open gap of frames in a text.
+
+    It stands in the order of the text.
+    """
     told = []
     for english, _ in frames:
         pattern = re.sub(r"\\{\w+\\}", r"([\\w ]+?)", re.escape(_fill(english, gaps)))

@@ -1,4 +1,4 @@
-"""What notebook 09 shows: when reading on pays, and when retrieval is enough."""
+"""What notebook 09 shows: where reading on pays, where retrieval does."""
 
 import html
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ METRICS = {"exact": "translated exactly, %", "bleu": "BLEU", "chrf": "chrF"}
 
 
 def page(document: Sequence[Sentence], read: Sequence[int]) -> str:
-    """Return a document as HTML: what tells in bold, what an arm does not read in grey.
+    """Return a document as HTML, as an arm reads it.
+
+    What tells is bold, and what the arm does not read is grey.
 
     The sentence that decides is underlined, and the one to translate stands last, boxed.
     """
@@ -42,7 +44,7 @@ def page(document: Sequence[Sentence], read: Sequence[int]) -> str:
 
 
 def row(read: Sequence[Sentence]) -> str:
-    """Return how the last sentences stand in a row of training, its translation in brackets."""
+    """Return how sentences stand in a row of training."""
     *before, last = read
     text = "".join(sentence.source for sentence in before)
     return f"{text.strip()} [MARK]{last.source} [BOS]{last.target} [EOS]"
@@ -57,7 +59,7 @@ def quarter(table: pd.DataFrame) -> float:
 
 
 def differences(table: pd.DataFrame, rival: str, share: float) -> pd.DataFrame:
-    """Return all − what a rival reads, points, with 95 % intervals over seeds.
+    """Return all − a rival, in points, with intervals over seeds.
 
     Rows are kinds and numbers of tellings. The last column is how often the rival lacks the
     sentence that decides, in points.
@@ -87,8 +89,14 @@ def _difference(table: pd.DataFrame, rival: str, share: float) -> dict[str, floa
 
 
 def _points(at: dict[str, float]) -> str:
-    ends = (f"{at[name]:+.0f}".replace("-", "−") for name in ("points", "low", "high"))
+    ends = (_signed(at[name]) for name in ("points", "low", "high"))
     return "{} points [{}, {}]".format(*ends)
+
+
+def _signed(points: float) -> str:
+    """Return whole points with their sign, a true minus."""
+    text = f"{points:+.0f}"
+    return "+0" if text == "-0" else text.replace("-", "−")
 
 
 def answer(table: pd.DataFrame, share: float) -> str:
@@ -111,7 +119,7 @@ def answer(table: pd.DataFrame, share: float) -> str:
     told = " ".join(said[key].format(" and ".join(sure[key])) for key in said if sure[key])
     each = " · ".join(f"{kind} {_points(at)}" for kind, at in kinds.items())
     slopes = table[table["metric"] == "slope"].groupby("tellings")["value"].mean()
-    rise = ", ".join(f"{100 * x:+.0f} at {n:.0f}".replace("-", "−") for n, x in slopes.items())
+    rise = ", ".join(f"{_signed(100 * slope)} at {n:.0f}" for n, slope in slopes.items())
     lengths = table[table["metric"] == "contrast"]["length"].dropna()
     return (
         f"**{told}** All sentences against what BM25 finds in the tokens that hold "

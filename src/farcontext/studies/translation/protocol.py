@@ -22,7 +22,8 @@ from farcontext.studies.translation.words import (
     target_of,
 )
 from farcontext.tasks import translation
-from farcontext.tasks.translation import KINDS, Sentence
+from farcontext.tasks.second_language import KINDS, tokens_in
+from farcontext.tasks.translation import Sentence
 from farcontext.train.curriculum import keep_rows
 
 PARTS = 4  # The distance of the sentence that decides is told in so many parts of a document.
@@ -86,7 +87,7 @@ def _part(
 def followed(
     model: Decoder, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[tuple[float, bool]]:
-    """Return how likely each target is behind its prompt, and whether it is what is written.
+    """Return how likely targets are, and whether they are written.
 
     That is its log-probability in nats, and whether each of its tokens is the likeliest. Rows are
     filled up on the right, where a causal model does not look.
@@ -144,7 +145,7 @@ def written(model: Decoder, prompt: Sequence[int]) -> str:
 def tested(
     *, kind: str, tellings: int, length: int, documents: int, items: int
 ) -> list[list[Sentence]]:
-    """Return a run's test documents of a kind, length and number of tellings.
+    """Return a run's test documents of one cell.
 
     `items` draws them; they are the same in every arm.
     """
@@ -166,7 +167,9 @@ def translations(
     documents: int,
     items: int,
 ) -> list[Row]:
-    """Return every arm's scores by kind, number of tellings and length, and pooled.
+    """Return every arm's scores by cell, and pooled.
+
+    A cell is a kind, a number of tellings and a length.
 
     Shares are means over documents; BLEU and chrF are pooled.
 
@@ -196,7 +199,9 @@ def _cell(
     told: Sequence[Sequence[Sentence]],
     orders: Sequence[Sequence[int]],
 ) -> list[Row]:
-    """Return an arm's scores for each document but the last, which is another one's.
+    """Return an arm's scores for each document but the last.
+
+    Each one's other document is the next.
 
     `found` says whether the sentence that decides is read; `tokens` are those read before the last
     sentence; `back` is how many tokens stand between the two.
@@ -211,13 +216,13 @@ def _cell(
     for document, seen, row in zip(told, read, rows, strict=False):
         setter = document[-1].setter
         row["found"] = float(any(sentence is document[setter] for sentence in seen))
-        row["tokens"] = sum(translation.tokens_in(sentence.source) for sentence in seen)
+        row["tokens"] = sum(tokens_in(sentence.source) for sentence in seen)
         row["back"] = size_of(document, range(setter + 1, len(document) - 1))
     return rows
 
 
 def pooled(table: pd.DataFrame) -> list[Row]:
-    """Return means by cell, right choices by distance, and scores of all texts of an arm.
+    """Return means by cell and by distance, and scores of texts.
 
     Args:
         table: rows of one document each, with arm, share, kind, tellings, length and its scores.

@@ -12,14 +12,15 @@ What BM25 finds stands in the order of the text, and room that is left takes the
 from collections.abc import Iterable, Iterator, Sequence
 
 from farcontext.measure.retrieval import ranking
-from farcontext.tasks.translation import Sentence, tokens_in
+from farcontext.tasks.second_language import tokens_in
+from farcontext.tasks.translation import Sentence
 
 FOUND = ("bm25", "bm25_neighbours")
 ARMS = ("last", *FOUND, "random", "telling")
 
 
 def last_sentences(document: Sequence[Sentence], share: float) -> list[int]:
-    """Return the numbers of the last sentences that hold a share of the tellings.
+    """Return which last sentences hold a share of the tellings.
 
     A share of 0 stands for the sentences behind the last that tells, 1 for all there are.
     """
@@ -37,7 +38,10 @@ def size_of(document: Sequence[Sentence], numbers: Iterable[int]) -> int:
 
 
 def ranked(document: Sequence[Sentence]) -> list[int]:
-    """Return the numbers of the sentences that BM25 finds for the last one, the best first."""
+    """Return which sentences BM25 finds, the best first.
+
+    It looks for the words of the last one.
+    """
     *before, last = (sentence.source for sentence in document)
     return ranking(before, last)
 
@@ -45,7 +49,10 @@ def ranked(document: Sequence[Sentence]) -> list[int]:
 def found(
     document: Sequence[Sentence], order: Sequence[int], tokens: int, *, neighbours: bool
 ) -> list[int]:
-    """Return the numbers of sentences found that fit into so many tokens, in text order."""
+    """Return the numbers of sentences found that fit.
+
+    They have so many tokens in all, and stand in the order of the text.
+    """
     taken: set[int] = set()
     for number in _wanted(order, len(document) - 1, neighbours):
         size = size_of(document, [number])
@@ -56,7 +63,10 @@ def found(
 
 
 def _wanted(order: Sequence[int], end: int, neighbours: bool) -> Iterator[int]:
-    """Yield those found, the best first, and then the others from the last one back."""
+    """Yield those found, the best first, then all others.
+
+    The others come from the last one back.
+    """
     for number in order:
         yield number
         if neighbours:

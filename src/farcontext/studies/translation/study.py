@@ -20,7 +20,8 @@ from farcontext.studies.translation.params import Params
 from farcontext.studies.translation.protocol import make_rows, tested, text_scores, translations
 from farcontext.studies.translation.words import MARK, row_length, vocabulary
 from farcontext.tasks import translation
-from farcontext.tasks.translation import KINDS, Sentence
+from farcontext.tasks.second_language import KINDS
+from farcontext.tasks.translation import Sentence
 from farcontext.train.config import Curriculum, RunConfig, Stage
 from farcontext.train.runs import EvalConfig, costs, prepared_task, sweep
 
@@ -38,7 +39,10 @@ SINGLE = 0.25  # Of the rows of tested lengths, this share asks for one sentence
 def stage_of(
     params: Params, steps: int, length: int, tellings: tuple[int, ...], single: float
 ) -> Stage:
-    """Return so many steps on documents of one length; their rows are made once."""
+    """Return so many steps on documents of one length.
+
+    Their rows are made once.
+    """
     asked = params.translator.asked
     options = {"length": length, "tellings": tellings, "shares": params.shares, "asked": asked}
     options |= {"single": single, "rows": params.translator.rows}
@@ -52,7 +56,10 @@ def stage_of(
 
 
 def stages_of(params: Params) -> Curriculum:
-    """Return what is trained on: short documents that ask for much, then all tested lengths."""
+    """Return what is trained on.
+
+    Short documents that ask for much come first, then all tested lengths.
+    """
     translator = params.translator
     first = (translator.dense_steps, translator.dense_length, params.tellings[:1])
     steps = zip(translator.steps, params.lengths, strict=True)
@@ -91,14 +98,14 @@ def run_of(params: Params, seed: int) -> RunConfig:
 
 
 def arms_of(params: Params) -> list[tuple[str, float]]:
-    """Return every arm with the share of the tellings that sets how much it reads."""
+    """Return every arm with the share that sets its tokens."""
     parts = [share for share in params.shares if 0 < share < 1]
     arms = [("last", share) for share in params.shares] + [("bm25", share) for share in parts]
     return [*arms, ("bm25_neighbours", min(parts)), ("random", 1.0), ("telling", 1.0)]
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train a translator a seed, have it translate what each arm reads, and return the table.
+    """Train a translator a seed, test every arm, return the table.
 
     The table is also written; documents are drawn anew for each seed.
 
@@ -128,7 +135,9 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def slopes(rows: list[Row]) -> list[Row]:
-    """Return how right choices rise with the share held, by number of tellings.
+    """Return how right choices rise with the share held.
+
+    There is one slope for each number of tellings.
 
     The unit is choices from none to all: a straight line through the means of each share, by least
     squares.

@@ -11,38 +11,43 @@ import re
 from collections.abc import Iterable, Iterator
 
 from farcontext.schema import BOS, EOS, SPECIAL
-from farcontext.tasks import translation, world
+from farcontext.tasks import second_language as language
+from farcontext.tasks import world
 from farcontext.tasks.sample import Ids
-from farcontext.tasks.translation import PIECE, Frame, Sentence
+from farcontext.tasks.second_language import PIECE, Frame
+from farcontext.tasks.translation import Sentence
 
 MARK = len(SPECIAL)  # This id stands before the sentence to translate.
 LAST = 7  # A translation has so many tokens at most.
 
 
 def _frames() -> Iterator[Frame]:
-    """Yield every sentence of both languages, as it is and with a small first letter."""
-    tables = (*translation.TELLINGS.values(), *translation.LASTS.values())
-    yield from itertools.chain(*tables, translation.IN_MIND, translation.FILLERS)
+    """Yield every sentence of both languages, with gaps."""
+    tables = (*language.TELLINGS.values(), *language.LASTS.values())
+    yield from itertools.chain(*tables, language.IN_MIND, language.FILLERS)
 
 
 def _gaps() -> Iterator[str]:
     """Yield what fills the frames' gaps."""
-    for english, noun in (*translation.THINGS.items(), *translation.PLACES.items()):
-        yield f"{english} {translation.article(noun)} {noun}"
-    for word, meanings in translation.TERMS.items():
+    for english, noun in (*language.THINGS.items(), *language.PLACES.items()):
+        yield f"{english} {language.article(noun)} {noun}"
+    for word, meanings in language.TERMS.items():
         for topic, noun in meanings:
-            yield " ".join((word, *topic, translation.article(noun), noun))
-    yield from (" ".join(pair) for pair in translation.STANDS)
+            yield " ".join((word, *topic, language.article(noun), noun))
+    yield from (" ".join(pair) for pair in language.STANDS)
     yield " ".join((*world.FIRSTS, *world.FAMILIES))
 
 
 def _texts() -> Iterator[str]:
-    """Yield texts that hold every word and mark, at a sentence's beginning and within it."""
+    """Yield texts with every word and mark.
+
+    Words stand there as at a sentence's beginning and as within it.
+    """
     for text in itertools.chain(*_frames()):
-        for ending in translation.ENDINGS:
+        for ending in language.ENDINGS:
             said = re.sub(r"{\w+}", " ", text.replace("{word}", ending)).strip()
             yield from (f" {said}", f" {said[0].upper()}{said[1:]}")
-    for gap in (*_gaps(), *itertools.chain(*translation.OPENINGS.items())):
+    for gap in (*_gaps(), *itertools.chain(*language.OPENINGS.items())):
         yield from (f" {gap}", f" {gap[:1].upper()}{gap[1:]}")
     yield " La Lo"  # A frame may begin with a gap, and a gap with an article.
 
@@ -76,7 +81,9 @@ def decode(ids: Iterable[int]) -> str:
 
 
 def row_length(length: int, asked: int = 1) -> int:
-    """Return T for documents of at most `length` tokens, of which so many sentences are asked for.
+    """Return T for documents of at most `length` tokens.
+
+    So many of their sentences are asked for.
 
     Beside the document there are MARK, BOS, a translation and EOS for each of these.
     """
