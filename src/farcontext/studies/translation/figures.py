@@ -153,7 +153,7 @@ def share_held(table: pd.DataFrame, chance: float) -> Figure:
         axis.set(title=f"{number:.0f} sentences tell", ylabel="", ylim=(0.3, 1.04), xlabel="")
         axis.set_xticks([0, 25, 50, 75, 100])
     axes[len(axes) // 2].set_xlabel("tellings that the last sentences of as many tokens hold, %")
-    axes[0].set_ylabel("right choices (dotted: a guess)")
+    axes[0].set_ylabel("right choices")
     legend_below(figure, {NAMES[arm]: SHADES[arm] for arm in NAMES}, rows["run"])
     return figure
 
@@ -178,6 +178,9 @@ def reading_on(table: pd.DataFrame, rival: str) -> Figure:
             axis.vlines(x, at["low"], at["high"], color=color)
         axis.axhline(0, ls=":", color="0.4")
         axis.set(title=title, xticks=at.index)
+    low, high = zip(*(axis.get_ylim() for axis in axes), strict=True)
+    for axis in axes:
+        axis.set_ylim(min(low), max(high))
     axes[0].set_ylabel("all − BM25, points")
     axes[1].set_xlabel("sentences that tell")
     words = {
@@ -205,7 +208,7 @@ def distances(table: pd.DataFrame, chance: float) -> Figure:
         axis.axhline(chance, ls=":", color="0.4")
         axis.set(xlabel=words, ylabel="", ylim=(0.3, 1.04))
         axis.set_xticks(sorted(leading(rows)["length"].unique()))
-    axes[0].set_ylabel("right choices (dotted: a guess)")
+    axes[0].set_ylabel("right choices")
     legend_below(figure, {KINDS[kind]: color for kind, color in colors.items()}, table["run"])
     return figure
 
