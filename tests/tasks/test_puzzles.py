@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import BYTES, FILLER
 
-from farcontext.tasks import events, puzzle_oracle, puzzle_rows, puzzles, world
+from farcontext.tasks import events, puzzle_text, puzzles, world
 from farcontext.tasks.puzzles import AXES, Puzzle
 from farcontext.tasks.storybook import Vocabulary, sentences_of
 
@@ -44,11 +44,11 @@ def test_the_oracle_answers_from_the_text_and_from_the_evidence_alone(
     for seed in range(30):
         made = puzzle(axis, level, seed)
         answer = made.chain[-1].answer
-        assert puzzle_oracle.answer(text(made), made.chain) == answer
-        assert puzzle_oracle.answer(text(made, only=made.evidence), made.chain) == answer
+        assert puzzle_text.answer(text(made), made.chain) == answer
+        assert puzzle_text.answer(text(made, only=made.evidence), made.chain) == answer
         for fact in made.facts:
             if not fact.question.startswith("\nWhere is the "):
-                assert puzzle_oracle.answer(text(made), (fact,)) == fact.answer
+                assert puzzle_text.answer(text(made), (fact,)) == fact.answer
 
 
 @pytest.mark.parametrize(("axis", "level"), CELLS)
@@ -62,7 +62,7 @@ def test_each_sentence_of_the_evidence_is_needed(axis: str, level: int) -> None:
             ]  # Where the telling has the name, the mention before it says no more.
         for number in needed:
             left = text(made, without=(number,))
-            assert puzzle_oracle.answer(left, made.chain) != made.chain[-1].answer
+            assert puzzle_text.answer(left, made.chain) != made.chain[-1].answer
 
 
 @pytest.mark.parametrize(("axis", "level"), CELLS)
@@ -172,7 +172,7 @@ def test_where_the_people_to_be_counted_are_says_nothing() -> None:
 def test_a_context_has_its_length_and_its_tellings_where_it_says(axis: str, level: int) -> None:
     for seed in range(5):
         rng, made = np.random.default_rng(seed), puzzle(axis, level, seed)
-        blocks, telling = puzzle_rows.blocks(rng, made, WORDS.encode, PROSE, 1800, within=0.7)
+        blocks, telling = puzzle_text.blocks(rng, made, WORDS.encode, PROSE, 1800, within=0.7)
         assert sum(map(len, blocks)) == 1800
         assert [WORDS.decode(blocks[n]) for n in telling] == [x.sentence for x in made.tellings]
         assert telling == sorted(telling)
@@ -186,15 +186,15 @@ def test_a_context_has_its_length_and_its_tellings_where_it_says(axis: str, leve
 def test_what_does_not_fit_is_named() -> None:
     made = puzzle("counting", 12, 0)
     with pytest.raises(ValueError, match="size = 60: expected at least"):
-        puzzle_rows.blocks(np.random.default_rng(0), made, WORDS.encode, PROSE, 60)
+        puzzle_text.blocks(np.random.default_rng(0), made, WORDS.encode, PROSE, 60)
     far = puzzle("pronouns", 9, 0)
-    with pytest.raises(ValueError, match="prose sentences: expected at least 32"):
-        puzzle_rows.blocks(np.random.default_rng(0), far, WORDS.encode, PROSE, 200)
+    with pytest.raises(ValueError, match="prose sentences: expected at least 16"):
+        puzzle_text.blocks(np.random.default_rng(0), far, WORDS.encode, PROSE, 200)
 
 
 def test_rows_score_true_answers_alone() -> None:
     levels = {axis: list(some[:2]) for axis, some in LEVELS.items()}
-    tokens, scored = puzzle_rows.rows(
+    tokens, scored = puzzle_text.rows(
         np.random.default_rng(0),
         70,
         length=900,
@@ -212,11 +212,11 @@ def test_rows_score_true_answers_alone() -> None:
         )
         assert {*re.findall(world.NAME, told)} <= people
         asked = [x for x in asked if "?" in x]
-        assert len(asked) == 900 // puzzle_rows.A_QUESTION
+        assert len(asked) == 900 // puzzle_text.A_QUESTION
         answers = []
         for one in asked:
             question, answer = re.fullmatch(r"(\n.*\?(?: In the)?) (.+)", one).groups()
             answers.append(answer)
             if not question.startswith("\nWhere is the "):
-                assert puzzle_oracle.answer(told, (puzzles.Step(question, ""),)) == answer
+                assert puzzle_text.answer(told, (puzzles.Step(question, ""),)) == answer
         assert WORDS.decode(row[marks]).strip() == " ".join(answers)

@@ -162,7 +162,7 @@ def phase(
     *,
     more: Callable[[int], tuple[Task, ...]] = lambda length: (),
 ) -> RunConfig:
-    """Return a phase of training: steps on short rows, then on long ones.
+    """Return a training on short rows, and then on long ones.
 
     Args:
         params: the readers' section.
@@ -192,7 +192,7 @@ def phase(
 
 
 def sizes_of(params: Params, changes: int = 0) -> dict[str, int]:
-    """Return the sizes of tested stories: as in training, with so many changes."""
+    """Return tested stories' sizes: as trained, with so many changes."""
     return {"people": params.people, "things": params.things, "changes": changes}
 
 
@@ -207,12 +207,14 @@ def stories(
 
 
 def story_of(sizes: Mapping[str, int], number: int, seed: int) -> world.Story:
-    """Return a seed's story of that number, before it is laid into prose."""
+    """Return a seed's story of that number, without prose."""
     return world.story_of(item(seed, number), **sizes)
 
 
 def item(seed: int, number: int) -> int:
-    """Return the seed that draws a tested item: another one for each seed of a study.
+    """Return what draws a tested item of a study's seed.
+
+    It is another one for each seed and number.
 
     Raises:
         ValueError: a number that would be another seed's item.

@@ -1,4 +1,4 @@
-"""Puzzles of the story world: one thing at a time is hard, by degrees.
+"""Puzzles of the story world: one thing at a time is hard.
 
     axis       level                                                   the answer needs
     updates    changes in the story                                    what came last
@@ -30,7 +30,7 @@ PLACE, HOLDER = events.QUESTIONS["place"], events.QUESTIONS["holder"]
 
 
 class Step(NamedTuple):
-    """A question with {subject} where the last step's answer stands, and its answer."""
+    """A question and its answer; {subject} is the last step's answer."""
 
     question: str
     answer: str
@@ -45,7 +45,7 @@ class Telling(NamedTuple):
 
 @dataclass(frozen=True)
 class Puzzle:
-    """Tellings in order, what they answer, and what is asked of a reader."""
+    """Tellings in order, what they answer, and what is asked."""
 
     tellings: tuple[Telling, ...]
     facts: tuple[Step, ...]  # Every question of one step that the tellings answer.
@@ -78,7 +78,7 @@ def _place(rng: np.random.Generator) -> str:
 
 
 def _said(rng: np.random.Generator, split: Split, kind: str, **parts: str) -> str:
-    """Return the sentence of an event, a mention or a name, in a wording of the split."""
+    """Return a sentence in a wording of the split."""
     choices = world.wordings(split, kind)
     opening, verb = choices[rng.integers(len(choices))]
     said = events.TELLINGS[kind].format(verb=verb, **parts)
@@ -89,7 +89,7 @@ def _said(rng: np.random.Generator, split: Split, kind: str, **parts: str) -> st
 
 
 def _group(*sentences: str, gap: int | None = None, evidence: bool = False) -> Group:
-    """Return sentences that stand together, all evidence or none; the gap is between them."""
+    """Return sentences that stand together, all evidence or none."""
     gaps = (None, *(gap for _ in sentences[1:]))
     return [(Telling(*pair), evidence) for pair in zip(sentences, gaps, strict=True)]
 
@@ -104,7 +104,7 @@ def _mixed(
 
 
 def _going(rng: np.random.Generator, split: Split, names: Sequence[str]) -> tuple[list, list[Step]]:
-    """Return a group and a fact for each of some people who go somewhere.
+    """Return a group and a fact for each person who goes somewhere.
 
     The first one is evidence.
     """
@@ -120,7 +120,7 @@ def _going(rng: np.random.Generator, split: Split, names: Sequence[str]) -> tupl
 
 
 def updates(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return a story of the world with so many changes; where somebody is, or who has a thing."""
+    """Return a story of the world with so many changes."""
     story = world.simulate(rng, people=PEOPLE, things=GOODS, changes=level, split=split)
     known = {x: at for x, at in world.state(story.events).items() if x.kind != "thing_place"}
     facts = tuple(Step(fact.question, fact.value) for fact in known)
@@ -130,7 +130,7 @@ def updates(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def mentions(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who go somewhere, and sentences that only name the one asked for."""
+    """Return people, and sentences that only name the one asked for."""
     names = _people(rng, split, PEOPLE)
     groups, facts = _going(rng, split, names)
     groups += [_group(_said(rng, split, "mention", who=names[0])) for _ in range(level)]
@@ -138,7 +138,7 @@ def mentions(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def namesakes(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who go somewhere, of whom so many share a first or a family name.
+    """Return people of whom so many share half of a name.
 
     They share it with the one asked for, by turns.
     """
@@ -157,7 +157,7 @@ def namesakes(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def words(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who are told of by whole name, first name, or by what they are called."""
+    """Return people told of by name, first name or alias."""
     names = _people(rng, split, PEOPLE)
     if level < 2:
         said = [name if level == 0 else name.split()[0] for name in names]
@@ -175,7 +175,7 @@ def words(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def pronouns(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who are named, and of whom one is told by "She" and one by "He", later.
+    """Return people of whom two are told of by "She" and "He".
 
     The pronoun stands so many sentences after the name; at level 0 it is the name itself. So the
     one asked for is the only one with her pronoun, and nobody else is named in between.
@@ -193,13 +193,14 @@ def pronouns(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
         who = events.PRONOUNS[name.split()[0] not in WOMEN] if hidden else name
         told = _said(rng, split, "go", who=who, what=place)
         named = _said(rng, split, "mention", who=name)
-        groups.append(_group(named, told, gap=max(level - 1, 0), evidence=not number))
+        gap = level - 1 if hidden else 0
+        groups.append(_group(named, told, gap=gap, evidence=not number))
         facts.append(Step(PLACE.format(subject=name), place))
     return _mixed(rng, groups, facts[:2], facts[0])
 
 
 def counting(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who go to one place, and as many others as ever who go elsewhere."""
+    """Return people who go to one place, and four who do not."""
     names = _people(rng, split, level + PEOPLE)
     place, *elsewhere = _drawn(rng, PLACES, 3)
     whither = [place] * level + [elsewhere[rng.integers(2)] for _ in range(PEOPLE)]
@@ -213,7 +214,7 @@ def counting(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def hops(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return where a thing is: who has it, what that person is called, and where who is so goes.
+    """Return who has a thing, what they are called, and where.
 
     One hop asks where the person is; two leave out what the person is called.
     """

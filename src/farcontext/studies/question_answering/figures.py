@@ -1,4 +1,4 @@
-"""Figures of notebook 08: who answers what, from how much text, after which training."""
+"""Figures of notebook 08: who answers what, from how much text."""
 
 from collections.abc import Mapping, Sequence
 

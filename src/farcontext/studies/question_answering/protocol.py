@@ -1,4 +1,4 @@
-"""What notebook 08 caches: rows of puzzles, and a reader's answers by what it reads."""
+"""What notebook 08 caches: rows of puzzles, and readers' answers."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from farcontext.measure.retrieval import packed, ranker
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
 from farcontext.studies.story_reader import item, prose, vocabulary
-from farcontext.tasks import puzzle_rows
+from farcontext.tasks import puzzle_text
 from farcontext.tasks.puzzles import AXES, Puzzle, Step
 from farcontext.tasks.sample import Ids
 from farcontext.tasks.storybook import sentences_of
@@ -38,7 +38,7 @@ def make_puzzles(
     *, length: int, rows: int, dealt: list[str], levels: dict[str, list[int]]
 ) -> list[Row]:
     """Keep rows of puzzles for training and return their digest."""
-    made = puzzle_rows.rows(
+    made = puzzle_text.rows(
         np.random.default_rng((ROWS_SEED, length)),
         rows,
         length=length,
@@ -68,12 +68,12 @@ def retrieved(
     question: str,
     room: int,
 ) -> list[int]:
-    """Return the numbers of the sentences that BM25 finds, in `room` tokens together.
+    """Return the numbers of the sentences that BM25 finds.
 
     Args:
-        form: bm25 takes the sentences with the highest scores; neighbours takes each with the one
-            before and the one after it; twice fills half of the room, and looks up again with the
-            question and all that it found. (stepwise is bm25 for each step by itself.)
+        form: bm25 takes the sentences with the highest scores; neighbours fills what is left with
+            those beside them, further and further away; twice fills half of the room, and looks up
+            again with the question and all that it found. (stepwise is bm25, for each step.)
         ranked: the sentences.
         sizes: tokens of each.
         question: what is looked up.
@@ -84,8 +84,9 @@ def retrieved(
         case "bm25" | "stepwise":
             return packed(best, sizes, room)
         case "neighbours":
-            near = [n for at in best for n in (at, at - 1, at + 1) if 0 <= n < len(sizes)]
-            return packed(dict.fromkeys(near), sizes, room)
+            rings = range(room)  # No sentence is empty, so the window holds no wider one.
+            near = (n for ring in rings for at in best for n in (at + ring, at - ring))
+            return packed(dict.fromkeys(n for n in near if 0 <= n < len(sizes)), sizes, room)
         case "twice":
             found = packed(best, sizes, room // 2)
             again = ranked.order(" ".join([question, *(ranked.texts[number] for number in found)]))
@@ -95,7 +96,7 @@ def retrieved(
 
 @dataclass(frozen=True)
 class Laid:
-    """A puzzle in prose: its sentences as ids, and which of them tell."""
+    """A puzzle in prose: sentences as ids, and which tell."""
 
     puzzle: Puzzle
     made: Sequence[Ids]
@@ -112,11 +113,11 @@ class Laid:
         return Ranked(ranker(self.texts), self.texts)
 
     def tokens(self, numbers: Iterable[int]) -> list[int]:
-        """Return the ids of some sentences, after the first token of every row."""
+        """Return the ids of some sentences, after a row's first token."""
         return [BOS, *(token for number in numbers for token in self.made[number])]
 
     def sentences(self, arm: str, question: str) -> Sequence[int]:
-        """Return the numbers of the sentences that an arm reads before a question.
+        """Return the numbers of the sentences that an arm reads.
 
         Arms: whole; each form of BM25 at each window (`bm25_64`); told (all tellings, no prose),
         which shows what the reader can do where length is no matter; evidence (what is needed,
@@ -186,10 +187,11 @@ def chain_answers(
     reads: Sequence[Callable[[str], list[int]]],
     chains: Sequence[Sequence[Step]],
 ) -> list[bool]:
-    """Return whether a reader's last answer is right, each step written by itself.
+    """Return whether the last answers of a reader are right.
 
-    A step's question has the reader's own answer to the step before, right or not, and stands
-    after the questions and answers so far; an answer is as long as the true one.
+    Each step is written by the reader: its question has the reader's own answer to the step
+    before, right or not, and stands after the questions and answers so far. An answer is as long as
+    the true one.
 
     Args:
         model: the reader.
@@ -222,13 +224,13 @@ def chain_answers(
 def tested(
     axis: str, level: int, *, length: int, count: int, seed: int, within: float = 1.0
 ) -> list[Laid]:
-    """Return a seed's puzzles of an axis and level, laid into test prose."""
+    """Return a seed's puzzles of a level, laid into test prose."""
     made, sentences, encode = [], short_sentences("test"), vocabulary().encode
     for number in range(count):
         rng = np.random.default_rng((PUZZLES, item(seed, number), [*AXES].index(axis), level))
         puzzle = AXES[axis](rng, level, "test")
         size = length - TAIL - 1
-        laid = puzzle_rows.blocks(rng, puzzle, encode, sentences, size, within)
+        laid = puzzle_text.blocks(rng, puzzle, encode, sentences, size, within)
         made.append(Laid(puzzle, *laid))
     return made
 

@@ -1,4 +1,4 @@
-"""How the readers of notebook 08 are trained: two recipes of equal cost.
+"""Two recipes of equal cost for the readers of notebook 08.
 
 Both start from the base that all applications share (`story_reader.base_of`), go on with more
 short rows or with long ones, and end with the same fine-tuning on questions, in short rows and then
@@ -53,7 +53,7 @@ def _step_flop(reader: StoryReader, length: int) -> float:
 
 
 def reader_of(params: Params, recipe: str, seed: int) -> RunConfig:
-    """Return a recipe's last run, which starts from the weights of the phases before."""
+    """Return a recipe's last run; it starts from those before."""
     reader, steps = params.story_reader, steps_of(params.story_reader, recipe)
     rate = reader.lr * reader.tune_share
     base = story_reader.base_of(reader, seed)

@@ -19,7 +19,7 @@ from farcontext.studies.question_answering.params import Params
 from farcontext.studies.question_answering.protocol import CONTROLS, Laid, answers, tested
 from farcontext.studies.question_answering.recipes import RECIPES, reader_of
 from farcontext.studies.story_reader import phases_of, vocabulary
-from farcontext.tasks import events, puzzle_oracle, puzzles
+from farcontext.tasks import events, puzzle_text, puzzles
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, costs, sweep
 
@@ -33,7 +33,7 @@ ORACLE_ITEMS = 10  # The oracle is asked so many of each cell.
 
 
 def arms_of(params: Params) -> list[str]:
-    """Return what is read: all, the tellings alone, the evidence alone, and what BM25 finds."""
+    """Return the names of what is read, but for controls."""
     return ["whole", "told", "evidence", *params.retrieval]
 
 
@@ -128,12 +128,12 @@ def oracle_share(params: Params, seed: int) -> float:
         )
         for laid in items:
             text, chain = words.decode(laid.tokens(range(len(laid.made)))), laid.puzzle.chain
-            hits.append(puzzle_oracle.answer(text, chain) == chain[-1].answer)
+            hits.append(puzzle_text.answer(text, chain) == chain[-1].answer)
     return float(np.mean(hits))
 
 
 def chance(axis: str) -> float:
-    """Return the share that a random choice of the right kind gets right."""
+    """Return the share that a random choice gets right."""
     place, holder, number = 1 / len(events.PLACES), 1 / puzzles.PEOPLE, 1 / len(events.NUMBERS)
     if axis in ("updates", LENGTH, FAR):
         people, things = puzzles.PEOPLE, puzzles.GOODS
@@ -145,9 +145,10 @@ def chance(axis: str) -> float:
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Return whole − rival in points by axis and level, with 95 % intervals over seeds.
+    """Return whole − rival in points, by axis and level.
 
-    Beside them stand both arms, and what the reader can do with the tellings alone.
+    The 95 % interval is over seeds. Beside them stand both arms, and what the reader can do with
+    the tellings alone.
     """
     rows = table[(table["metric"] == "exact") & (table["steps"] == "written")]
     rows = rows[(rows["recipe"] == READER) & (rows["axis"] != FAR)]

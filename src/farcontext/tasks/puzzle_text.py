@@ -1,17 +1,41 @@
-"""Puzzles laid between a prose's sentences: for training, and block by block for tests.
+"""Puzzles as text: laid between a prose's sentences, and read back.
 
+`rows` are for training, `blocks` for tests, and `answer` is the oracle, which reads the text alone.
 R rows, T tokens in a row, as (tokens, scored), (R, T) each.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from farcontext.tasks import events, world
+from farcontext.tasks.events import ALIASES, NUMBERS, PRONOUNS
 from farcontext.tasks.puzzles import AXES, Puzzle, Step
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.tasks.storybook import Part, Vocabulary
 
 A_QUESTION = 30  # A training row asks a question for so many tokens that it has.
+PRONOUN = "|".join([*PRONOUNS, *(word.lower() for word in PRONOUNS)])
+WHO = rf"{world.NAME}|{'|'.join(world.FIRSTS)}|{'|'.join(ALIASES)}|{PRONOUN}"
+TOLD = re.compile(
+    rf"\b(?P<goes>{WHO}) (?:{'|'.join(events.VERBS['go'])}) the (?P<place>\w+)\."
+    rf"|[Tt]he (?P<thing>\w+) (?:{'|'.join(events.VERBS['take'])}) (?P<takes>{world.NAME})\."
+    rf"|{world.NAME} (?:{'|'.join(events.VERBS['give'])}) the (?P<given>\w+) to "
+    rf"(?P<gets>{world.NAME})\."
+    rf"|(?P<called>{world.NAME}) (?:{'|'.join(events.VERBS['call'])}) "
+    rf"(?P<alias>{'|'.join(ALIASES)})\."
+    rf"|(?P<named>{world.NAME}) (?:{'|'.join(events.VERBS['mention'])})\."
+)
+ASKED = {
+    "place": re.compile(r"\nWhere is (?!the )(.+)\? In the"),
+    "holder": re.compile(r"\nWho has the (\w+)\?"),
+    "alias": re.compile(r"\nWhat is (.+) called\?"),
+    "count": re.compile(r"\nHow many are in the (\w+)\?"),
+}
+
+
+# ---------------------------------------------------------------------------------------- laying it
 
 
 def blocks(
@@ -22,7 +46,7 @@ def blocks(
     size: int,
     within: float = 1.0,
 ) -> tuple[list[Ids], list[int]]:
-    """Return a context's sentences in order, `size` tokens, and which of them tell.
+    """Return a context's sentences in order, and which tell.
 
     Args:
         rng: draws the prose and the places.
@@ -78,7 +102,7 @@ def rows(
     levels: Mapping[str, Sequence[int]],
     bos: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of training puzzles and questions about them, whose answers are scored.
+    """Return rows of training puzzles, with questions and scored answers.
 
     The rows are dealt to the axes in turn, and the level is drawn from those of the axis. A row has
     a question for every A_QUESTION tokens.
@@ -118,3 +142,38 @@ def _asked(rng: np.random.Generator, puzzle: Puzzle, encode: Encode, count: int)
         question, answer = some[rng.integers(len(some))]
         parts += [(encode(question), False), (encode(f" {answer}"), True)]
     return parts
+
+
+# --------------------------------------------------------------------------------------- reading it
+
+
+def answer(text: str, chain: Sequence[Step]) -> str:
+    """Return a text's answer to a chain of questions; empty if none."""
+    known, found = known_from(text), ""
+    for step in chain:
+        question = step.question.replace("{subject}", found)
+        asked = [(kind, form.fullmatch(question)) for kind, form in ASKED.items()]
+        found = next((_of(known[kind], said[1]) for kind, said in asked if said), "")
+    return found
+
+
+def _of(known: dict[str, str], subject: str) -> str:
+    """Return what is known of a whole or a first name."""
+    return known.get(subject) or known.get(subject.split(maxsplit=1)[0], "")
+
+
+def known_from(text: str) -> dict[str, dict[str, str]]:
+    """Return what a text tells, as kind → subject → answer."""
+    known: dict[str, dict[str, str]] = {kind: {} for kind in ASKED}
+    last = ""
+    for said in TOLD.finditer(text):
+        if who := said["goes"]:
+            known["place"][last if who in PRONOUN.split("|") else who] = said["place"]
+        elif thing := said["thing"] or said["given"]:
+            known["holder"][thing] = said["takes"] or said["gets"]
+        elif who := said["called"]:
+            known["alias"][who] = said["alias"]
+        last = said["named"] or last
+    there = [*known["place"].values()]
+    known["count"] = {place: NUMBERS[there.count(place) - 1] for place in there}
+    return known
