@@ -16,7 +16,7 @@ from cells import run_assertion, smoke_params
 from farcontext import files
 from farcontext.app.profiles import params_of
 from farcontext.studies import story_reader
-from farcontext.studies.question_answering import protocol, real, recipes, study
+from farcontext.studies.question_answering import figures, protocol, real, recipes, study
 from farcontext.studies.question_answering.params import Params as QuestionAnswering
 from farcontext.tasks import puzzle_text
 from farcontext.train import curriculum
@@ -325,6 +325,54 @@ def test_differences_are_paired_and_have_intervals() -> None:
     table.loc[0, "value"] = 1.0
     (moved,) = study.differences(table).to_dict("records")
     assert moved["low"] < 10 < moved["high"]
+
+
+def found_rows(axis: str, differences: Sequence[float], told: float = 0.9) -> pd.DataFrame:
+    """Return what `differences` gives for an axis, with intervals of ±3 points."""
+    same = {"axis": axis, "told": told, "whole": 0.9, study.RIVAL: 0.8}
+    return pd.DataFrame(
+        [
+            same | {"level": level, "difference": x, "low": x - 3, "high": x + 3}
+            for level, x in enumerate(differences)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "told", "says"),
+    [
+        ([0, 9, 9], 0.9, "read everything from 1 on"),
+        ([0, 9, 4], 0.9, "retrieval is enough"),
+        ([0, 2, 9], 0.9, "read everything from 2 on"),
+        ([0, -1, -9], 0.9, "retrieval is enough, and better"),
+        ([0, 9, 9], 0.5, "this reader cannot do it"),
+    ],
+)
+def test_advice_follows_the_differences(differences: list[float], told: float, says: str) -> None:
+    assert study.advice(found_rows("hops", differences, told)).loc["hops", "advice"] == says
+
+
+def test_strips_show_what_is_read(params: QuestionAnswering) -> None:
+    (laid,) = protocol.tested("words", 2, length=512, count=1, seed=900)
+    strips = study.strips_of(laid, {"whole": "all", "evidence": "needed", "bm25_64": "found"})
+    assert sum(tokens for _, tokens, _ in strips["all"]) == sum(map(len, laid.made))
+    assert {kind for _, _, kind in strips["needed"]} == {"evidence"}
+    assert len(strips["needed"]) == len(laid.puzzle.evidence)
+    assert set(strips["found"]) < set(strips["all"])
+
+
+def test_figures_draw_every_axis_and_recipe(smoke: pd.DataFrame, params: QuestionAnswering) -> None:
+    exact = smoke[(smoke["metric"] == "exact") & (smoke["steps"] == "written")]
+    exact = exact.assign(run="published")
+    axes = exact[exact["axis"] != study.FAR]
+    figure = figures.axes(axes, {axis: study.chance(axis) for axis in figures.AXES})
+    titles = [panel.get_title() for panel in figure.axes if panel.axison]
+    assert titles == list(figures.AXES) == [*params.levels, study.LENGTH]
+    figure = figures.differences(study.differences(smoke), study.ENOUGH)
+    levels = sum(map(len, params.levels.values())) + len(params.lengths)
+    assert len(figure.axes[0].get_yticks()) == levels
+    figure = figures.recipes(exact[exact["axis"] == study.FAR])
+    assert len(figure.axes[0].get_lines()) >= len(recipes.RECIPES)
 
 
 def test_the_rival_is_the_form_that_was_chosen(

@@ -20,9 +20,9 @@ AXES = {  # What a level counts.
 }
 LINES = {
     "whole": "whole context",
-    "rival": "BM25's best form, as many tokens as the larger window",
-    "bm25_64": "BM25, 64 tokens",
-    "told": "the story without prose (what the reader can do)",
+    "rival": "BM25 in its best form",
+    "bm25_64": "BM25 with 64 tokens",
+    "told": "the tellings alone (what the reader can do)",
 }
 READ = {
     "full": "whole context",
@@ -73,20 +73,21 @@ def axes(exact: pd.DataFrame, chances: Mapping[str, float]) -> Figure:
     names = [axis for axis in AXES if axis in set(shown["axis"])]
     arms = [arm for arm in LINES if arm in set(shown["arm"])]
     colors = dict(zip(LINES, [*sns.color_palette("colorblind", 3), "0.6"], strict=True))
-    figure, panels = grid(4, rows=-(-len(names) // 4), height=2.4)
+    figure, panels = grid(4, rows=-(-len(names) // 4), height=2.2)
     for panel, name in zip(panels, names, strict=False):
         rows = shown[shown["axis"] == name]
         levels = sorted(set(rows["level"]))
         rows = rows.assign(place=rows["level"].map(levels.index))
         curves(panel, rows, "place", {arm: colors[arm] for arm in reversed(arms)}, by="arm", size=4)
         panel.axhline(chances[name], ls=":", color="0.4")
-        panel.set_xticks(range(len(levels)), [f"{level:,.0f}" for level in levels])
+        ticks = [f"{level:,.0f}" for level in levels]
+        panel.set_xticks(range(len(levels)), ticks, fontsize="small")
         panel.set(title=name, ylim=(-0.02, 1.04), ylabel="")
         panel.set_xlabel(AXES[name], fontsize="x-small")
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     for panel in panels[::4]:
-        panel.set_ylabel("share right (dotted: a guess)", fontsize="small")
+        panel.set_ylabel("share right", fontsize="small")
     legend_below(figure, {LINES[arm]: colors[arm] for arm in arms}, shown["run"])
     return figure
 
@@ -111,7 +112,7 @@ def differences(found: pd.DataFrame, enough: float) -> Figure:
     axis.invert_yaxis()
     axis.axvline(0, color="0.4", lw=1)
     axis.axvline(enough, color="0.4", lw=1, ls=":")
-    axis.set(xlabel="whole context \u2212 best form of BM25, points (95 %; dotted: the threshold)")
+    axis.set(xlabel="whole context \u2212 BM25 in its best form, points (dotted: the threshold)")
     return figure
 
 
@@ -121,15 +122,15 @@ def recipes(exact: pd.DataFrame) -> Figure:
     Args:
         exact: rows of metric "exact" of axis "far", with run, recipe, level, seed and value.
     """
-    levels = sorted(set(exact["level"]))
-    rows = exact.assign(place=exact["level"].map(levels.index))
-    figure, (axis, _) = grid(2, height=2.8)
-    _.set_axis_off()
+    shown = leading(exact)
+    levels = sorted(set(shown["level"]))
+    rows = shown.assign(place=shown["level"].map(levels.index))
+    figure, (axis,) = grid(1, height=2.6)
     colors = dict(zip(RECIPES, sns.color_palette("colorblind", len(RECIPES)), strict=True))
     curves(axis, rows, "place", colors, by="recipe", marker="o")
     axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-    axis.set(xlabel=AXES["updates"], ylabel="share right, story far away", ylim=(0, 1.04))
-    legend_below(figure, {RECIPES[name]: color for name, color in colors.items()}, exact["run"])
+    axis.set(xlabel=AXES["updates"], ylabel="share right", ylim=(0, 1.04))
+    legend_below(figure, {RECIPES[name]: color for name, color in colors.items()}, shown["run"])
     return figure
 
 

@@ -170,7 +170,9 @@ def advice(found: pd.DataFrame) -> pd.DataFrame:
     nothing but the tellings (FLOOR), nothing is said.
     """
     rows = []
-    for axis, at in found.sort_values("level").groupby("axis", sort=False):
+    by_axis = dict([*found.sort_values("level").groupby("axis")])
+    for axis in (name for name in (*puzzles.AXES, LENGTH) if name in by_axis):
+        at = by_axis[axis]
         better = (at["difference"] >= ENOUGH) & (at["low"] > 0)
         pays = at["level"][better.iloc[::-1].cummin().iloc[::-1].astype(bool)]
         worse = bool((at["high"] < 0).any())
