@@ -54,10 +54,7 @@ def test_ids_are_counted_without_a_gap() -> None:
 
 
 def asked(text: str) -> list[Fact]:
-    """Return what a row's questions and answers state.
-
-    A thing's place stands once more, as that of somebody called "the …".
-    """
+    """Return what a row's questions and answers state."""
     found = []
     for kind, form in events.QUESTIONS.items():
         pattern = re.escape(form).replace(r"\{subject\}", r"([\w ]+?)") + r" (\w+(?: [A-Z]\w+)?)"
@@ -68,12 +65,8 @@ def asked(text: str) -> list[Fact]:
 def test_answers_alone_are_scored_and_each_is_what_the_story_says() -> None:
     for text, scored in zip(*made("questions"), strict=True):
         context, _, _ = text.partition("\nWh")
-        true = state(read(context))
-        facts = [
-            fact
-            for fact in asked(text[len(context) :])
-            if fact.kind != "place" or not fact.subject.startswith("the ")
-        ]
+        true = [fact for fact in state(read(context)) if fact.kind != "thing_place"]
+        facts = asked(text[len(context) :])
         assert len(true) == text.count("\nWh")
         assert facts and set(facts) <= set(true)
         assert sorted(scored.split()) == sorted(" ".join(fact.value for fact in facts).split())
@@ -108,6 +101,13 @@ def test_statements_are_true_drawn_with_replacement_and_about_those_named_before
     assert repeated > 40
     orders = {text.partition(CAST)[2].partition(STATEMENTS)[0] for text in made("statements")[0]}
     assert len(orders) > 50
+
+
+@pytest.mark.parametrize("tail", ["questions", "cloze", "statements"])
+def test_where_a_thing_is_is_not_among_what_is_drawn(tail: str) -> None:
+    for text in made(tail)[0]:
+        assert "Where is the" not in text
+        assert not any(fact.kind == "thing_place" for fact in facts_in(text))
 
 
 def test_of_a_cloze_the_values_alone_are_scored() -> None:

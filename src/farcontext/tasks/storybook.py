@@ -79,12 +79,16 @@ def _words() -> list[str]:
         *events.PLACES,
         *events.THINGS,
         *events.DAYS,
+        *events.ALIASES,
+        *(form for word in events.PRONOUNS for form in (word, word.lower())),
+        *events.NUMBERS,
         "the",
         "The",
         "to",
     ]
     told = [*events.OPENINGS, *(verb for verbs in events.VERBS.values() for verb in verbs), *names]
-    asked = [*events.QUESTIONS.values(), *events.FACTS.values(), SUMMARY, STATEMENTS, END]
+    asked = [*events.QUESTIONS.values(), events.ALIAS_QUESTION, events.COUNT_QUESTION]
+    asked += [*events.FACTS.values(), SUMMARY, STATEMENTS, END]
     texts = [*(f" {text}" for text in told), *asked]
     return sorted(
         {piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "}
@@ -174,9 +178,10 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
     Questions and statements have scored answers; facts are scored whole.
 
     Questions and statements are drawn with replacement, each kind as often: what was not asked yet
-    is no likelier to come.
+    is no likelier to come. Where a thing is, is not among them: it follows from two facts, and is
+    asked for in two steps.
     """
-    facts = in_order(story)
+    facts = [fact for fact in in_order(story) if fact.kind != "thing_place"]
     kinds = sorted({fact.kind for fact in facts})
     alike = [
         [fact for fact in facts if fact.kind == kinds[number]]
