@@ -1,13 +1,13 @@
 """The readers of stories that the applications share.
 
 Here stand what they are trained on and how they are asked. All start from one pre-training, on
-short rows that state what is so after a story in which up to `changes` things changed. Writers of
-summaries, and then of statements, go on from there; readers of questions do in notebook 08.
+short rows that state what is so after a story in which up to `changes` things changed. Readers
+of questions go on from there in notebook 08, writers (`story_writer`) in 10 and 11.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from farcontext.nn.generation import GREEDY, Sampling, generate
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
 from farcontext.studies.stories import StoryReader as Params
-from farcontext.studies.stories import StoryWriter as Writer
 from farcontext.studies.trainings import training
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import Ids, Sample
@@ -119,20 +118,6 @@ def base_of(params: Params, seed: int) -> RunConfig:
     It is on short rows that state what is so after a story.
     """
     return phase(params, ("cloze",), (params.short_steps, 0), seed, params.lr)
-
-
-def writer_of(
-    params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int
-) -> RunConfig:
-    """Return the run of who writes summaries or statements.
-
-    Statements are of what is so. Their run starts from that of summaries.
-    """
-    base, rate = base_of(params, seed), writer.lr
-    summaries = phase(params, ("summary",), writer.summary_steps, seed, rate, base)
-    if tail == "summary":
-        return summaries
-    return phase(params, ("statements",), writer.statement_steps, seed, rate, summaries)
 
 
 def phases_of(run: RunConfig) -> list[RunConfig]:
