@@ -132,7 +132,7 @@ def held_by_state(table: pd.DataFrame) -> Figure:
         axis.plot(np.full(len(values), kept.get(arm, np.nan)), values, "o", color=color, ms=7)
     axis.set_yscale("log", base=2)
     powers(axis, kept)
-    tested = sorted(recall[recall["metric"] == "accuracy"]["pairs"].unique())
+    tested = sorted(recall[recall["metric"] == "accuracy"]["pairs"].dropna().unique())
     axis.set_yticks(tested, [f"{int(pairs)}" for pairs in tested])
     axis.margins(x=0.25, y=0.15)
     axis.set(xlabel="numbers kept in mind after the row", ylabel="pairs recalled at 90 %")
