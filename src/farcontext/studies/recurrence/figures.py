@@ -23,7 +23,7 @@ RECALLING = {
 
 
 def row_of_recall(tokens: np.ndarray, scored: np.ndarray, a_line: int = 24) -> Figure:
-    """Draw one row as a reader gets it, its evidence and its questions marked.
+    """Draw one row as a reader gets it, evidence and questions marked.
 
     Args:
         tokens: (T,), ids of `tasks.recall`.
@@ -117,7 +117,7 @@ def recall_by_pairs(table: pd.DataFrame) -> Figure:
 
 
 def held_by_state(table: pd.DataFrame) -> Figure:
-    """Draw how many pairs each arm holds against the numbers that it keeps.
+    """Draw the pairs that an arm holds against the numbers it keeps.
 
     Args:
         table: metrics held (by arm and seed), state_numbers and evidence_numbers (by arm) of one
