@@ -90,9 +90,9 @@ def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
 
 
 def varied(rows: pd.DataFrame, changed: str) -> pd.DataFrame:
-    """Return the rows of shapes that differ in one thing alone, by run.
+    """Return the rows of shapes that differ in one thing alone.
 
-    The other two have the middle shape's values, which most shapes share.
+    By run, the other two have the middle shape's values, which most shapes share.
     """
     others = [name for name in AXES if name != changed]
     parts = []
@@ -150,7 +150,7 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
 
 
 def stability(table: pd.DataFrame) -> Figure:
-    """Draw how unsteady training is by T, in both regimes and at both budgets.
+    """Draw how unsteady training is by T, in both regimes.
 
     Left the share of SGD runs that diverged, over all rates; in the middle the spread of AdamW's
     log gradient norm; right its share of spikes.

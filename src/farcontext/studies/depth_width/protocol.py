@@ -59,10 +59,10 @@ def influence(model: Decoder, *, length: int, rows: int, items: int) -> list[Row
 def plain_sgd(
     *, domain: str, length: int, rows: int, lr: float, steps: int, seed: int
 ) -> list[Row]:
-    """Train a small decoder on text with plain SGD; return what became of it.
+    """Train a small decoder on text with plain SGD.
 
-    Plain SGD has no momentum, warm-up or clipping. diverged: see there. spikes: share of steps
-    whose loss is a tenth above the one before.
+    The row says what became of it. Plain SGD has no momentum, warm-up or clipping. diverged: see
+    there. spikes: share of steps whose loss is a tenth above the one before.
     """
     stream = Stream.load(tokens_folder(), "train", (domain,))
     batches = BatchConfig(objective="clm", length=length, rows=rows, domains=(domain,))

@@ -1,4 +1,4 @@
-"""What notebook 06 says of its tables, in numbers and in one sentence."""
+"""What notebook 06 says of its tables."""
 
 import pandas as pd
 

@@ -63,9 +63,9 @@ def _adamw(params: Params) -> list[Row]:
 
 
 def spread(norms: Sequence[float]) -> float:
-    """Return the s.d. of the change of the log gradient norm from step to step.
+    """Return how much the log gradient norm changes from step to step.
 
-    A change, so that the slow course of a training does not count.
+    It is the s.d. of the changes, so that the slow course of a training does not count.
     """
     return float(np.diff(np.log(norms)).std())
 

@@ -71,7 +71,7 @@ def lengths_of(params: Params, window: int) -> list[int]:
 
 
 def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
-    """Return W1: recall and effective length of each shape, and three slopes a seed."""
+    """Return W1: each shape's recall and effective length, and the slopes."""
     task = {"name": "recall", "pairs": params.pairs}
     trainings, jobs, rows = {}, {}, []
     for shape, seed in grid(shape=shapes(params), seed=params.seeds):
@@ -92,9 +92,10 @@ def _grid(params: Params) -> tuple[list[Row], pd.DataFrame]:
 
 
 def reached(shape: Shape, curve: dict[int, float]) -> float:
-    """Return the length at which recall falls below SHARE of that at the trained length.
+    """Return the length at which recall falls too low.
 
-    It lies within the tested lengths: a curve that never falls gets the last one.
+    That is below SHARE of recall at the trained length. It lies within the tested lengths: a curve
+    that never falls gets the last one.
     """
     length = crossing(list(curve), list(curve.values()), SHARE * curve[shape.window])
     return float(min(max(length, min(curve)), max(curve)))

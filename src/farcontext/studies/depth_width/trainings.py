@@ -1,4 +1,4 @@
-"""Trainings of notebook 06: its shapes, stacks of windows, and AdamW on text."""
+"""Trainings of notebook 06: shapes, stacks of windows, AdamW on text."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Shape(NamedTuple):
 
 
 def shapes(params: Params) -> list[Shape]:
-    """Return the middle shape, then those that differ from it in one thing."""
+    """Return the middle shape, then those that differ in one thing."""
     axes = (params.layers, params.widths, params.windows)
     middle = Shape(*(axis[len(axis) // 2] for axis in axes))
     return [middle] + [

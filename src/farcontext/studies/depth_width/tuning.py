@@ -14,9 +14,9 @@ COLUMNS = ["arm", "layers", "width", "window", "length", "lr", "seed", "metric",
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Return the final loss of each shape, and of AdamW at each length, at each rate.
+    """Return the final loss at each rate.
 
-    metric: tuning_loss, in nats a scored token.
+    Every shape has one, and AdamW at each length. metric: tuning_loss, in nats a scored token.
     """
     seeds = params.tuning_seeds
     trials = {

@@ -1,4 +1,4 @@
-"""The arms of notebook 02: models of equal size or equal state, and trainings."""
+"""The arms of notebook 02: models of equal size or state."""
 
 import bisect
 import functools
@@ -124,7 +124,7 @@ def curriculum(params: Params, task: str) -> Curriculum:
 
 
 def _dense(params: Params, length: int) -> tuple[Task, ...]:
-    """Return dense recall of as many pairs as come back in rows of a length."""
+    """Return dense recall of as many pairs as rows have room for."""
     most = max(min(params.pairs), length // DENSE_TOKENS)
     return tuple(Task(name="dense_recall", pairs=p) for p in params.pairs if p <= most)
 

@@ -23,7 +23,7 @@ RECALLING = {
 
 
 def row_of_recall(tokens: np.ndarray, scored: np.ndarray, a_line: int = 24) -> Figure:
-    """Draw one row as a reader gets it, its evidence and its questions marked.
+    """Draw one row as a reader gets it, evidence and questions marked.
 
     Args:
         tokens: (T,), ids of `tasks.recall`.
@@ -117,7 +117,7 @@ def recall_by_pairs(table: pd.DataFrame) -> Figure:
 
 
 def held_by_state(table: pd.DataFrame) -> Figure:
-    """Draw how many pairs each arm holds against the numbers that it keeps.
+    """Draw the pairs that an arm holds against the numbers it keeps.
 
     Args:
         table: metrics held (by arm and seed), state_numbers and evidence_numbers (by arm) of one
@@ -132,7 +132,7 @@ def held_by_state(table: pd.DataFrame) -> Figure:
         axis.plot(np.full(len(values), kept.get(arm, np.nan)), values, "o", color=color, ms=7)
     axis.set_yscale("log", base=2)
     powers(axis, kept)
-    tested = sorted(recall[recall["metric"] == "accuracy"]["pairs"].unique())
+    tested = sorted(recall[recall["metric"] == "accuracy"]["pairs"].dropna().unique())
     axis.set_yticks(tested, [f"{int(pairs)}" for pairs in tested])
     axis.margins(x=0.25, y=0.15)
     axis.set(xlabel="numbers kept in mind after the row", ylabel="pairs recalled at 90 %")

@@ -15,7 +15,10 @@ RatesOf = Annotated[
 
 
 class Attention(Frozen):
-    """The shape of a decoder; its MLP's width follows from the number of parameters."""
+    """The shape of a decoder.
+
+    Its MLP's width follows from the number of parameters.
+    """
 
     width: Count
     layers: Count

@@ -1,4 +1,4 @@
-"""What notebook 02 caches beside the library's measures: recall of what was never told."""
+"""What notebook 02 caches: recall of what was never told."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What notebook 02 says of its tables, in numbers and in one sentence."""
+"""What notebook 02 says of its tables."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ def over_seeds(rows: pd.DataFrame) -> Interval:
 
 
 def leads(table: pd.DataFrame, on: str) -> pd.DataFrame:
-    """Return attention's lead over each LSTM, in points, by pairs or by distance.
+    """Return attention's lead over each LSTM, by pairs or distance.
 
-    A cell is the mean over seeds and the other factor, with its 95 % interval.
+    A cell is in points, the mean over seeds and the other factor, with its 95 % interval.
 
     Args:
         table: rows of one run.
@@ -39,9 +39,9 @@ def leads(table: pd.DataFrame, on: str) -> pd.DataFrame:
 
 
 def lost_a_token(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what share of its norm the gradient loses with each token of distance.
+    """Return how fast the gradient fades with distance, after training.
 
-    It is in per cent, after training; below 0 it grows.
+    It is the share of its norm lost a token, in per cent; below 0 it grows.
 
     Args:
         table: rows of one run.
@@ -88,7 +88,10 @@ def answer(published: pd.DataFrame) -> str:
 
 
 def _within(value: float, tested: Sequence[int]) -> str:
-    """Return a number of pairs in words, at the ends of those tested."""
+    """Return a number of pairs in words.
+
+    At the ends of those tested it may be fewer, or more.
+    """
     if value <= tested[0]:
         return f"{tested[0]} or fewer"
     return f"{value:.1f}" if value < tested[-1] else f"{tested[-1]} or more"

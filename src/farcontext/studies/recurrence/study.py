@@ -164,7 +164,7 @@ def depth_of(params: Params, pairs: int, distance: int) -> float:
 
 
 def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Return accuracy by pairs and distance, and the pairs that each arm holds.
+    """Return accuracy by pairs and distance, and what each arm holds.
 
     All rows have one length, so that nothing else differs; each seed has rows of its own.
     """
@@ -186,10 +186,10 @@ def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
 
 
 def held(accuracy: pd.DataFrame) -> list[Row]:
-    """Return up to how many pairs each arm recalls at least HELD, by seed.
+    """Return how many pairs each arm holds, by seed.
 
-    All distances are averaged. The number lies within those tested: the first may mean fewer, the
-    last more.
+    It recalls so many with a share of HELD or better. All distances are averaged. The number lies
+    within those tested: the first may mean fewer, the last more.
 
     Args:
         accuracy: rows of metric accuracy with task, arm, seed, pairs and value.
@@ -229,7 +229,10 @@ def _recall_controls(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]
 
 
 def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Return the share of wrong bits by length; each seed has rows of its own."""
+    """Return the share of wrong bits by length.
+
+    Each seed has rows of its own.
+    """
     options = {"lengths": params.test_lengths, "rows": params.test_rows}
     jobs = {
         (arm, ignores): EvalConfig(
