@@ -4,11 +4,13 @@ They are made from the claims, the tables and the corpus card, by the templates 
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from farcontext.app import answers
 from farcontext.data.corpus import SPLITS
 from farcontext.results import findings, tables
 from farcontext.results.findings import Finding
@@ -128,8 +130,32 @@ def data_card(card: Mapping[str, Any]) -> str:
     return _page("corpus", card=card, names=SPLITS)
 
 
+def answers_block(judged: list[Finding]) -> str:
+    """Return the five answers of README's first screen."""
+    table = pd.read_csv(tables.path_in(tables.published_folder(), "context_extension", "schemes"))
+    asked = answers.axes(judged)
+    speed = {row["length"]: row["speed"] for row in planned() if row["name"] == "1 B"}
+    shortest, longest = min(speed), max(speed)
+    told = {
+        "never": answers.listed([x.words for x in asked if answers.enough(x)]),
+        "pays": answers.listed([answers.pays_from(x) for x in asked if answers.pays(x)]),
+        "unlearned": answers.listed([x.words for x in asked if not x.learned]),
+        "schemes": answers.schemes(table),
+        "slower": {"at": longest, "than": shortest, "times": speed[shortest] / speed[longest]},
+        "of": partial(answers.effects_of, judged),
+        "span": answers.span,
+        "listed": answers.listed,
+    }
+    return _page("answers", **told)
+
+
 def cost_block() -> str:
-    """Return README's table of planned trainings.
+    """Return README's table of planned trainings."""
+    return _page("costs", rows=planned())
+
+
+def planned() -> list[dict[str, Any]]:
+    """Return what trainings of the planned models would take.
 
     The published cost model computes it; nothing of it is measured.
     """
@@ -149,4 +175,4 @@ def cost_block() -> str:
                 {"name": name, "length": int(row["length"]), "speed": speed, "hours": hours}
             )
             rows[-1]["gigabytes"] = row["training_bytes"] / 1e9
-    return _page("costs", rows=rows)
+    return rows

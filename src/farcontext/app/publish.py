@@ -168,6 +168,7 @@ def publish(root: Path) -> None:
     files.write_atomic(root / "EXPERIMENTS.md", page)
     block = pages.verdict_block(judged, tries, *elsewhere)
     replace_block(root / "README.md", "verdicts", block)
+    replace_block(root / "README.md", "answers", pages.answers_block(judged))
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", pages.data_card(card))
