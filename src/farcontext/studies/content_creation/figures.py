@@ -14,7 +14,6 @@ READ = {
     "bm25": "sentences found by BM25",
     "bm25 each": "BM25 anew for each statement",
     "last": "last tokens of the story",
-    "near": "whole story, told right before",
 }
 COLORS = {"whole": "C0", "bm25": "C1", "bm25 each": "C2", "last": "0.6"}
 COUNTS = {"distinct_2": "distinct-2", "repetition_4": "repetition (seq-rep-4)"}
@@ -52,7 +51,7 @@ def by_tokens(scores: pd.DataFrame) -> Figure:
         )
         powers(axis, sizes)
         axis.set(title=f"{changes:g} changes", xlabel="tokens read", ylabel="", ylim=(-2, 102))
-    axes[0].set_ylabel("contradictions in 100 statements")
+    axes[0].set_ylabel("contradictions in 100")
     legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
     return figure
 
