@@ -3,6 +3,8 @@
 They show contradictions by what was read and by how much is stated, and a real play's continuation.
 """
 
+import math
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -49,7 +51,7 @@ def by_tokens(scores: pd.DataFrame) -> Figure:
         curves(
             axis, pd.concat([flat, at[at["tokens"] > 0]]), "tokens", COLORS, by="arm", marker="o"
         )
-        powers(axis, sizes)
+        powers(axis, [size for size in sizes if math.log2(size).is_integer()])
         axis.set(title=f"{changes:g} changes", xlabel="tokens read", ylabel="", ylim=(-2, 102))
     axes[0].set_ylabel("contradictions in 100")
     legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
@@ -64,8 +66,8 @@ def by_coverage(scores: pd.DataFrame) -> Figure:
             metric, coverage and value.
     """
     panels = {
-        "contradictions": "contradictions in 100 statements",
-        "invented": "of 100 strangers, stated about",
+        "contradictions": "contradictions in 100",
+        "invented": "strangers, of 100",
     }
     figure, axes = grid(len(panels), height=2.8)
     for axis, (metric, words) in zip(axes, panels.items(), strict=True):
