@@ -232,3 +232,17 @@ def test_the_published_comparison_pairs_seeds_changes_and_tokens() -> None:
     assert set(found.loc[32, "more"]) == {"BM25"} and set(found.loc[64, "more"]) == {
         "not told apart"
     }
+
+
+def test_an_excess_is_over_the_whole_story_of_the_same_seed_and_changes() -> None:
+    at = {"metric": "contradictions", "layout": "spread", "coverage": 0.9, "tokens": 0}
+    rows = [
+        at | {"arm": "whole", "seed": 1, "changes": 0, "value": 2.0},
+        at | {"arm": "whole", "seed": 1, "changes": 3, "value": 20.0},
+        at | {"arm": "whole", "seed": 1, "changes": 3, "value": 90.0, "layout": "near"},
+        at | {"arm": "bm25", "seed": 1, "changes": 3, "value": 25.0, "tokens": 64},
+        at | {"arm": "last", "seed": 1, "changes": 3, "value": 60.0, "tokens": 64},
+        {"metric": "contradictions", "layout": "spread", "arm": "bm25", "seed": 1, "value": 9.0},
+    ]
+    (found,) = study.excesses(rows)
+    assert found == rows[3] | {"metric": "excess", "value": 5.0}

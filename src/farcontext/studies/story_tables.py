@@ -37,17 +37,19 @@ def compared(
     return pd.DataFrame(rows).set_index(list(by))
 
 
-def told(table: pd.DataFrame, unit: str) -> str:
+def told(table: pd.DataFrame, words: str, unit: str) -> str:
     """Return in words where which arm has more, and by how much.
 
     Args:
         table: what `compared` returns, by one column.
+        words: what it means that an arm has more, with {} for the arm's name.
         unit: of the differences.
     """
-    parts = []
+    parts, column = [], table.index.names[0]
     for more, at in table.groupby("more", sort=False):
-        levels = ", ".join(f"{level:g}" for level in at.index.get_level_values(0))
-        low, high = at["difference"].min(), at["difference"].max()
-        span = f"{low:+.0f}" if round(low) == round(high) else f"{low:+.0f} to {high:+.0f}"
-        parts.append(f"{more} with {levels} {table.index.names[0]} ({span} {unit})")
+        levels = ", ".join(f"{level:g}" for level in at.index)
+        low, high = (f"{end:+.0f}" for end in (at["difference"].min(), at["difference"].max()))
+        span = low if low == high else f"{low} to {high}"
+        said = more if more == TIED else words.format(more)
+        parts.append(f"{said} with {levels} {column} ({span} {unit})")
     return "; ".join(parts)

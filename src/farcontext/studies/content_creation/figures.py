@@ -3,6 +3,8 @@
 They show contradictions by what was read and by how much is stated, and a real play's continuation.
 """
 
+import math
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -14,7 +16,6 @@ READ = {
     "bm25": "sentences found by BM25",
     "bm25 each": "BM25 anew for each statement",
     "last": "last tokens of the story",
-    "near": "whole story, told right before",
 }
 COLORS = {"whole": "C0", "bm25": "C1", "bm25 each": "C2", "last": "0.6"}
 COUNTS = {"distinct_2": "distinct-2", "repetition_4": "repetition (seq-rep-4)"}
@@ -50,9 +51,9 @@ def by_tokens(scores: pd.DataFrame) -> Figure:
         curves(
             axis, pd.concat([flat, at[at["tokens"] > 0]]), "tokens", COLORS, by="arm", marker="o"
         )
-        powers(axis, sizes)
+        powers(axis, [size for size in sizes if math.log2(size).is_integer()])
         axis.set(title=f"{changes:g} changes", xlabel="tokens read", ylabel="", ylim=(-2, 102))
-    axes[0].set_ylabel("contradictions in 100 statements")
+    axes[0].set_ylabel("contradictions in 100")
     legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
     return figure
 
@@ -65,8 +66,8 @@ def by_coverage(scores: pd.DataFrame) -> Figure:
             metric, coverage and value.
     """
     panels = {
-        "contradictions": "contradictions in 100 statements",
-        "invented": "of 100 strangers, stated about",
+        "contradictions": "contradictions in 100",
+        "invented": "strangers, of 100",
     }
     figure, axes = grid(len(panels), height=2.8)
     for axis, (metric, words) in zip(axes, panels.items(), strict=True):

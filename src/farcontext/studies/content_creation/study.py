@@ -5,6 +5,7 @@ the table. Controlled tier: statements about stories whose state is known (`stor
 tier: `real`.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
@@ -57,7 +58,8 @@ def run(params: Params) -> pd.DataFrame:
     most, 0 for all; of "bm25 each", before each statement.
 
     metric: contradictions, invented, stated (see `protocol.scores`; with a coverage, at that share
-    of the statements) · oracle (share of statements) · and those of `real.run`.
+    of the statements) · excess (contradictions of BM25's arm over those after the whole story) ·
+    oracle (share of statements) · and those of `real.run`.
     """
     results = sweep({cell: _job(params, cell) for cell in cells(params)})
     rows: list[Row] = [
@@ -65,6 +67,7 @@ def run(params: Params) -> pd.DataFrame:
         for cell, result in results.items()
         for row in result.rows
     ]
+    rows += excesses(rows)
     table = tables.tidy(rows + real.run(params), COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
     tables.write_text(said(params), NAME, "texts")
@@ -85,6 +88,25 @@ def cells(params: Params) -> list[Cell]:
             found += [at._replace(arm="bm25 each", tokens=min(params.tokens))]
             found += [at._replace(arm=arm) for arm in DRAWN]
     return found
+
+
+def excesses(rows: Iterable[Row]) -> list[Row]:
+    """Return how much more BM25's arm contradicts than the whole story.
+
+    It is by seed, changes, tokens and coverage.
+    """
+    found = [
+        row
+        for row in rows
+        if row["metric"] == "contradictions" and "coverage" in row and row["layout"] == "spread"
+    ]
+    same = lambda row: (row["seed"], row["changes"], row["coverage"])  # noqa: E731
+    whole = {same(row): row["value"] for row in found if row["arm"] == "whole"}
+    return [
+        row | {"metric": "excess", "value": row["value"] - whole[same(row)]}
+        for row in found
+        if row["arm"] == "bm25"
+    ]
 
 
 def _job(params: Params, cell: Cell) -> EvalConfig:
