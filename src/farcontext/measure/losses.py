@@ -112,7 +112,9 @@ def ngram_loss(
     orders: Sequence[int],
     read: Mapping[str, Any],
 ) -> list[Row]:
-    """Return what `masked_loss` returns, for n-grams on the same targets, by what they see.
+    """Return `masked_loss` of n-grams on the same targets.
+
+    There is a row for each order and for what the n-gram sees of the row.
 
     sees = true left: the true tokens to the left, masked or not, which is generous. left: the
     damaged row, where the first [MASK] to the left ends the context. both: the damaged row on both
@@ -156,7 +158,10 @@ def _text_read(
     steps: int = 0,
     limit: int | None = None,
 ) -> np.ndarray:
-    """Return the rows that a training run has read, undamaged, each ended by EOS; or all text."""
+    """Return the text that n-grams count, (T,).
+
+    That is the undamaged rows of a training run, each ended by EOS, or all of the training split.
+    """
     if batch is None:
         return Stream.load(tokens_folder(), "train", limit=limit).all_tokens()
     config = BatchConfig(**batch)
@@ -208,7 +213,9 @@ def context_loss(
     items: int,
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return each row's mean loss on its last tokens, under different far contexts.
+    """Return each row's loss on its last tokens, by far context.
+
+    It is the mean over these tokens.
 
     The target tokens are the same in all of them.
 

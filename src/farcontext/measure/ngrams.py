@@ -149,7 +149,7 @@ class NGram:
 def from_the_right(
     model: NGram, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
 ) -> np.ndarray:
-    """Return the probability of every token by what stands to its right, (n, V).
+    """Return every token's probability from its right side, (n, V).
 
     Args:
         model: fitted to `backwards` of a text.
@@ -162,7 +162,9 @@ def from_the_right(
 
 
 def both_sides(left_nV: np.ndarray, right_nV: np.ndarray, alone_nV: np.ndarray) -> np.ndarray:
-    """Return p(x | left, right) ∝ p(x | left) · p(x | right) / p(x), (n, V).
+    """Return every token's probability from both sides, (n, V).
+
+    p(x | left, right) ∝ p(x | left) · p(x | right) / p(x).
 
     The two sides are taken as independent given the token between them.
     """
@@ -171,7 +173,10 @@ def both_sides(left_nV: np.ndarray, right_nV: np.ndarray, alone_nV: np.ndarray) 
 
 
 def backwards(tokens: np.ndarray) -> np.ndarray:
-    """Return a stream of documents, each read from its end; each still ends with EOS."""
+    """Return a stream of documents, each read from its end.
+
+    Each still ends with EOS.
+    """
     return np.roll(tokens[::-1], -1)
 
 
@@ -184,7 +189,9 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _left(tokens: np.ndarray, end: int = EOS) -> np.ndarray:
-    """Count the tokens to the left of each, back to one that ends a stretch.
+    """Count the tokens to the left of each.
+
+    The count goes back to one that ends a stretch.
 
     Positions run along the last axis. EOS ends documents, MASK what is intact.
     """

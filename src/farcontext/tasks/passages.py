@@ -1,6 +1,7 @@
-"""Labelled passages of real text: which work is it from, who is named, of what type is it.
+"""Labelled passages of real text.
 
-Three tasks, none with a word of ours in the text.
+Three kinds of task, none with a word of ours: which work is it from, who is named, of what type
+is it?
 
     works:  | … labels … | gap | … tests … | gap | … labels … |   one work, cut as a ring
     names:  却说＿引兵追赶。 → 曹操                                  one name, every mention blanked
@@ -66,7 +67,9 @@ def _passages(text: str, start: int, characters: int) -> list[str]:
 def names(
     train: Sequence[str], test: Sequence[str], people: Sequence[str], *, characters: int
 ) -> Labelled:
-    """Return a passage around each mention of each person, who is its label.
+    """Return a passage around each mention of each person.
+
+    The person is its label.
 
     Args:
         train, test: documents to learn from, and others to be tested on.
@@ -79,7 +82,9 @@ def names(
 def types(
     train: Sequence[str], test: Sequence[str], kinds: Sequence[str], *, characters: int
 ) -> Labelled:
-    """Return a passage from each member of a manual on, its type blanked, which is its label.
+    """Return a passage from each member of a manual on.
+
+    The member's type is blanked, and is its label.
 
     Args:
         train, test: manuals to learn from, and others to be tested on.
@@ -110,13 +115,18 @@ def _mentions(texts: Sequence[str], people: Sequence[str], characters: int) -> l
 
 
 def most_named(people: Sequence[str], splits: Sequence[Sequence[str]], count: int) -> list[str]:
-    """Return the people that all splits name often: most of the rarer count first."""
+    """Return the people that all splits name often.
+
+    Each counts by the split that names them least.
+    """
     often = {name: min(sum(t.count(name) for t in split) for split in splits) for name in people}
     return sorted(people, key=lambda name: -often[name])[:count]
 
 
 def drawn(passages: Sequence[Passage], rng: np.random.Generator, count: int) -> list[Passage]:
-    """Return so many different passages, of every label alike as far as there are any.
+    """Return so many different passages, of every label alike.
+
+    A label that has too few gives all it has.
 
     The first n of them are as even, so that fewer labels are a part of more labels.
     """
@@ -133,7 +143,7 @@ def drawn(passages: Sequence[Passage], rng: np.random.Generator, count: int) -> 
 def oracle(
     documents: Mapping[int, Sequence[str]], passage: Passage, people: Sequence[str] = ()
 ) -> int:
-    """Return the label of a passage, of somebody who knows all documents by heart.
+    """Return the label that one who knows all documents gives.
 
     Args:
         documents: those of each label.

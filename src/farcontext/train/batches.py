@@ -278,7 +278,7 @@ def training_batch(stream: Stream, config: BatchConfig, *, seed: int, step: int)
 
 
 def undamaged_rows(stream: Stream, config: BatchConfig, *, seed: int, step: int) -> np.ndarray:
-    """Return the rows (B, T) that `training_batch` packs at a step, before any is masked."""
+    """Return the packed rows (B, T) of a step, before masking."""
     return _packed(stream, config, seed, step)[0][:, :-1]
 
 

@@ -81,7 +81,10 @@ def run_key(run: RunConfig) -> str:
 
 
 def _later(run: RunConfig) -> dict[str, dict[str, str]]:
-    """Return the digests of the code behind the options that a run sets, or the one before it."""
+    """Return the digests of the code behind a run's options.
+
+    Options of the run that it starts from count, too.
+    """
     before = _later(run.start) if run.start else {}
     used = (name for name in LATER if getattr(run.optimizer, name))
     return before | {

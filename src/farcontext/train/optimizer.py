@@ -49,7 +49,7 @@ def optimizer(model: nn.Module, config: OptimizerConfig) -> "torch.optim.AdamW |
 
 
 class MuonAndAdamW:
-    """Muon for the blocks' matrices and AdamW for the rest, as one optimizer.
+    """Muon for the blocks' matrices, AdamW for the rest.
 
     Muon makes a matrix's step orthogonal (Jordan 2024), and is scaled as in Liu et al. 2025, so
     that its rate compares with AdamW's. Embeddings, heads, norms and biases stay with AdamW.
@@ -93,7 +93,10 @@ class MuonAndAdamW:
         self.muon.zero_grad(set_to_none=set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both states as one; parameters count in the order of the groups."""
+        """Return both states as one.
+
+        Parameters count in the order of the groups.
+        """
         first, second = self.adamw.state_dict()["state"], self.muon.state_dict()["state"]
         return {"state": first | {self._adamws + i: state for i, state in second.items()}}
 

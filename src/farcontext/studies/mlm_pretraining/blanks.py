@@ -1,4 +1,4 @@
-"""What notebook 05 caches of filling blanks: common words, blanked where they first stand.
+"""What notebook 05 caches of filling blanks.
 
 A rule chooses the blanks, before any model is asked: of each domain the words that its validation
 text has most often, each where it first stands in the test text.
@@ -35,7 +35,10 @@ def common_words(domain: str, count: int, tokenizer: BPETokenizer) -> list[int]:
 
 
 def first_places(domain: str, words: list[int]) -> dict[int, int]:
-    """Return where each word first stands in the test text, SIDE tokens from a document's ends."""
+    """Return where each word first stands in the test text.
+
+    That is SIDE tokens or more from the ends of its document.
+    """
     stream = Stream.load(tokens_folder(), "test", (domain,))
     found = {}
     for word in words:

@@ -20,7 +20,7 @@ LEARNERS = {
 TASKS = {
     "family": "which service? (API manuals)",
     "play": "which play? (Shakespeare)",
-    "name": "who is blanked? (三国演义)",
+    "name": "who is blanked? (Three Kingdoms)",
     "type": "which type is blanked? (API manuals)",
 }
 # (what n-grams have read, what they see) → the words for the best of them.
@@ -64,7 +64,9 @@ def learning_by_labels(table: pd.DataFrame, chance: float) -> Figure:
 
 
 def best_ngrams(table: pd.DataFrame) -> pd.DataFrame:
-    """Return nats a byte by tokens read: the encoder's, and the best n-gram's of each kind.
+    """Return nats a byte of the encoder and the best n-grams.
+
+    There is a best n-gram of each kind, by tokens read.
 
     The best one is chosen by its mean over seeds, and stands under the words of RIVALS.
     """
@@ -82,7 +84,9 @@ def best_ngrams(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def loss_by_tokens(table: pd.DataFrame) -> Figure:
-    """Draw nats a byte by tokens read, for the encoder and the best n-gram of each kind.
+    """Draw nats a byte by tokens read.
+
+    There is a line for the encoder and for the best n-gram of each kind.
 
     Every point of the encoder is a training of its own, finished.
     """
@@ -99,7 +103,9 @@ def loss_by_tokens(table: pd.DataFrame) -> Figure:
 
 
 def context_cost(table: pd.DataFrame, least: float) -> Figure:
-    """Draw what it costs to lose or falsify the far context, by the true tokens that stay.
+    """Draw what it costs to lose or falsify the far context.
+
+    It is drawn by the true tokens that stay.
 
     Args:
         table: the study's rows with the column run.
@@ -118,7 +124,7 @@ def context_cost(table: pd.DataFrame, least: float) -> Figure:
 
 
 def what_each_sees(words: Sequence[str], masked: Sequence[bool], at: int, order: int = 5) -> str:
-    """Return a row as HTML, three times: what encoder and n-grams see of it to guess one word.
+    """Return what each guesser sees of a row, as HTML.
 
     Args:
         words: the row's tokens as text.
@@ -145,7 +151,10 @@ def what_each_sees(words: Sequence[str], masked: Sequence[bool], at: int, order:
 
 
 def _span(words: Sequence[str], masked: Sequence[bool], i: int, at: int, seen: bool) -> str:
-    """Return one token: read (black on blue), not used (grey), damaged (box), asked for (red)."""
+    """Return one token as HTML.
+
+    Read tokens are blue, unused ones grey, damaged ones boxes, and the one asked for is red.
+    """
     if masked[i]:
         color = "#d55e00" if i == at else "#999999"
         return f"<span style='background:{color};color:{color}'>{'?' if i == at else '▯'}▯</span>"

@@ -1,4 +1,4 @@
-"""What notebook 05 caches of M1's labels: three tasks, three learners, equal labels.
+"""What notebook 05 caches of learning from labels.
 
 A learner gets the same labelled passages: the pretrained encoder, the same encoder with fresh
 weights, and TF-IDF with logistic regression. N passages in a batch, T tokens, K labels.
@@ -54,7 +54,7 @@ PEOPLE = (
 
 @cache
 def documents(domain: str, splits: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Return the texts of each work of a domain, in order of its name."""
+    """Return the texts of each work, in order of its name."""
     found: dict[str, list[str]] = {}
     for split in splits:
         for one in each_document(files.project() / "build" / "corpus", split):
@@ -86,7 +86,9 @@ def _texts(domain: str, splits: tuple[str, ...]) -> list[str]:
 
 
 def labelled(task: str, items: int, labels: int, tests: int) -> Labelled:
-    """Return a task's passages, drawn by `items`: `labels` to learn from, `tests` to be asked.
+    """Return a task's passages, drawn by `items`.
+
+    There are `labels` to learn from and `tests` to be asked.
 
     Fewer labels of the same items are the first of more labels. What is tested, pretraining has
     never read. Works give both from the held-out splits; where the label is blanked, the labelled
@@ -106,7 +108,10 @@ def labelled(task: str, items: int, labels: int, tests: int) -> Labelled:
 
 
 def encoded(texts: Sequence[str]) -> Tensor:
-    """Return passages as ids (N, T), filled up with PAD; BLANK becomes [MASK]."""
+    """Return passages as ids (N, T).
+
+    They are filled up with PAD, and BLANK becomes [MASK].
+    """
     tokenizer = load_tokenizer(tokens_folder())
     rows = []
     for text in texts:
@@ -122,7 +127,7 @@ def encoded(texts: Sequence[str]) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """An encoder with a linear layer over means of its last hidden states.
+    """An encoder with a linear layer over its mean states.
 
     The means are over all tokens, and over the [MASK]s where there are any. Their channels are
     standardised once, before fine-tuning: a pretrained encoder's means differ little beside what
@@ -199,7 +204,10 @@ def _labels(chosen: Sequence[Passage]) -> Tensor:
 def _learn(
     classifier: Classifier, tokens: Tensor, truth: Tensor, lr: float, steps: int, rows: int
 ) -> None:
-    """Minimise the cross-entropy; the rate rises for a tenth of the steps, then falls to 0."""
+    """Minimise the cross-entropy.
+
+    The rate rises for a tenth of the steps, then falls to 0.
+    """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.01)
     generator = torch.Generator().manual_seed(len(truth))
     waiting = torch.empty(0, dtype=torch.long)

@@ -1,12 +1,18 @@
 """What notebook 05 says of a table, in words and small tables."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from farcontext import files
+from farcontext.data.tokenizer import load_tokenizer
 from farcontext.measure.stats import t_interval
 from farcontext.studies.mlm_pretraining.figures import LEARNERS, TASKS
+from farcontext.studies.mlm_pretraining.labels import CLASSES
+from farcontext.studies.mlm_pretraining.study import DOMAINS
+from farcontext.train.keys import tokens_folder
 
 NOTHING = "not published yet in this form"
 
@@ -19,7 +25,9 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gained(table: pd.DataFrame, rival: str) -> pd.DataFrame:
-    """Return pretrained − rival in points, paired by seed, with 95 % intervals.
+    """Return pretrained − rival in points, with 95 % intervals.
+
+    They are paired by seed.
 
     A row is a task, a column a number of labels.
     """
@@ -42,7 +50,9 @@ def interval_text(values: list[float], digits: int) -> str:
 
 
 def saved_labels(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how many labels each learner needs for what the untrained encoder has with most.
+    """Return how many labels each learner needs.
+
+    The goal is what the untrained encoder has with most labels.
 
     Mean curves, joined by straight lines on log₂ labels. An arm that never gets there has ∞; one
     that is there with the fewest needs at most these.
@@ -59,7 +69,10 @@ def saved_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_level(curve: pd.Series, goal: float) -> float:
-    """Return the level at which a curve first reaches a goal, on a log₂ axis."""
+    """Return the level at which a curve first reaches a goal.
+
+    The axis is log₂.
+    """
     levels, values = np.log2(curve.index.to_numpy(float)), curve.to_numpy()
     over = np.flatnonzero(values >= goal)
     if not over.size:
@@ -93,11 +106,20 @@ def answers(table: pd.DataFrame, least: float = 0.01) -> list[str]:
         each = rows.groupby("domain")["value"].agg(lambda x: interval_text(list(x), 2))
         told = ", ".join(f"{domain} {value}" for domain, value in each.items())
         said.append(f"Best n-gram of {read} (both sides) − encoder, nats a byte: {told}.")
-    return [*said, window_sentence(table, least)]
+    return [best_learners(table, labels), *said, window_sentence(table, least)]
+
+
+def best_learners(table: pd.DataFrame, labels: int) -> str:
+    """Return which learner to take for each task, by mean accuracy."""
+    mean = accuracy(table)[labels].unstack("arm")
+    told = (
+        f"{task} {one} ({mean.loc[task, one]:.2f})" for task, one in mean.idxmax(axis=1).items()
+    )
+    return f"With {labels} labels take: {'; '.join(told)}. A guess has {1 / CLASSES:.2f}."
 
 
 def window_sentence(table: pd.DataFrame, least: float) -> str:
-    """Return from which width on cutting off the rest costs less than `least`."""
+    """Return up to which width a longer window pays."""
     rows = table[(table["metric"] == "context_cost") & (table["far"] == "truncated")]
     rows = rows[rows["arm"] == "decoder"]
     mean = rows.groupby("context")["value"].mean()
@@ -108,7 +130,9 @@ def window_sentence(table: pd.DataFrame, least: float) -> str:
 
 
 def gains_by_domain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return best n-gram − encoder by text, nats a byte, with 95 % intervals.
+    """Return best n-gram − encoder, nats a byte, with intervals.
+
+    They are 95 % intervals over seeds.
 
     A row is what the n-grams have read and see, a column a text.
     """
@@ -120,10 +144,28 @@ def gains_by_domain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def blanks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of blanks filled right, and the mean probability of the word, by text."""
+    """Return how well blanks are filled, by text."""
     rows = table[table["metric"].isin(["blank_right", "blank_p"])]
     names = {"blank_right": "filled right", "blank_p": "p of the word"}
     shown = rows.replace({"metric": names}).pivot_table(
         index="domain", columns=["metric", "arm"], values="value"
     )
     return shown.round(3)
+
+
+def words_of(tokens: Sequence[int]) -> list[str]:
+    """Return each token's own text."""
+    tokenizer = load_tokenizer(tokens_folder())
+    return [tokenizer.decode([int(token)]) for token in tokens]
+
+
+def text_table() -> pd.DataFrame:
+    """Return documents, tokens and bytes a token of each domain and split."""
+    card = files.read_json(tokens_folder() / "card.json", "domains")["domains"]
+    rows = [
+        {"domain": d, "split": s} | card[d][s]
+        for d in DOMAINS
+        for s in ("train", "validation", "test")
+    ]
+    columns = ["documents", "tokens", "bytes_per_token"]
+    return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from farcontext import files
-from farcontext.data.tokenizer import load_tokenizer
 from farcontext.measure import losses as evaluation
 from farcontext.results import tables
 from farcontext.schema import Row
@@ -186,7 +185,10 @@ def _read(run: RunConfig) -> Row:
 
 
 def _against_ngrams(arm: Arm, own: Sequence[Row], ngrams: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Return an encoder's nats a byte beside the n-grams' of its seed and budget."""
+    """Return an encoder's nats a byte beside the n-grams'.
+
+    All are of one seed and budget.
+    """
     value, base = _per_byte(own), _columns(arm)
     uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in own])
     rows = []
@@ -294,7 +296,7 @@ def fill_in(params: Params) -> pd.DataFrame:
 
 
 def _filled(filled: pd.DataFrame) -> list[Row]:
-    """Return the share filled right, and the mean probability of the word, by seed and domain."""
+    """Return how well blanks are filled, by seed and domain."""
     rows = []
     for (seed, domain), at in filled.groupby(["seed", "domain"]):
         base = {"arm": "encoder", "seed": int(seed), "domain": domain}
@@ -307,27 +309,9 @@ def _filled(filled: pd.DataFrame) -> list[Row]:
 
 
 def shown_blanks(filled: pd.DataFrame, words: int = 4) -> pd.DataFrame:
-    """Return the first blanks of each domain, as the first seed's encoder fills them."""
+    """Return each domain's first blanks, as the first seed fills them."""
     own = filled[filled["seed"] == filled["seed"].iloc[0]]
     return own.groupby("domain").head(words).drop(columns=["seed", "right"]).round(3)
-
-
-def words_of(tokens: Sequence[int]) -> list[str]:
-    """Return each token's own text."""
-    tokenizer = load_tokenizer(tokens_folder())
-    return [tokenizer.decode([int(token)]) for token in tokens]
-
-
-def text_table() -> pd.DataFrame:
-    """Return documents, tokens and bytes a token of each domain and split."""
-    card = files.read_json(tokens_folder() / "card.json", "domains")["domains"]
-    rows = [
-        {"domain": d, "split": s} | card[d][s]
-        for d in DOMAINS
-        for s in ("train", "validation", "test")
-    ]
-    columns = ["documents", "tokens", "bytes_per_token"]
-    return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)
 
 
 def _cost(arms: Mapping[Arm, RunConfig]) -> pd.DataFrame:

@@ -16,7 +16,9 @@ from farcontext.train.runs import grid, sweep
 
 
 def tune(params: Params) -> pd.DataFrame:
-    """Return each learner's accuracy at each of its rates, by task and number of labels.
+    """Return each learner's accuracy at each of its rates.
+
+    It is by task and number of labels.
 
     Every learner has as many trials, on the same passages. The rate of TF-IDF's logistic regression
     is its C.
