@@ -1,4 +1,7 @@
-"""Verdict cards: one a claim, from what is published and what was fixed before it."""
+"""Verdict cards: one a claim.
+
+They tell what is published, and what was fixed before it.
+"""
 
 import math
 import re
@@ -69,7 +72,10 @@ class Card:
 
     @property
     def last_of_each(self) -> list[Try]:
-        """Each try as it was frozen first; later entries gave the same rows."""
+        """Each try as it was frozen first.
+
+        Later entries of the same number gave the same rows.
+        """
         return list({one.number: one for one in reversed(self.tries)}.values())[::-1]
 
     @property
@@ -86,9 +92,10 @@ def _numbers(effect: dict[str, Any]) -> list[float]:
 
 
 def drawn(effect: dict[str, Any], effects: list[dict[str, Any]]) -> dict[str, Any]:
-    """Place an effect's interval and thresholds on a line from 0 to 100.
+    """Place an effect's interval and thresholds on a line.
 
-    Cells of one effect share their scale; a cell's name is the effect's, a colon, and the cell.
+    The line goes from 0 to 100. Cells of one effect share their scale; a cell's name is the
+    effect's, a colon, and the cell.
 
     Returns:
         Nothing where a number is unknown or all of them are the same.

@@ -1,11 +1,15 @@
-"""What holds of a finished site: its links resolve, and it asks no other host."""
+"""The checks of a finished site.
+
+Its links resolve, and a browser asks no other host.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from farcontext.app.site.layout import address
 
 # A browser fetches these by itself; a link (`a`) waits for the reader.
 FETCHED = {
@@ -30,7 +34,7 @@ IN_STYLE = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s]+)""")
 
 @dataclass
 class Found(HTMLParser):
-    """What a page names: anchors, links, and what is fetched to show it."""
+    """What a page names: anchors, links, and what is fetched."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
@@ -82,22 +86,24 @@ class Report:
 
 
 def _resolves(folder: Path, page: Path, link: str, known: dict[Path, Found]) -> bool:
-    parts = urlsplit(link)
-    path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    parts = address(link)
+    path = (page.parent / parts.path).resolve() if parts.path else page
     if not path.is_relative_to(folder) or not path.is_file():
         return False
-    anchor = unquote(parts.fragment)
-    return not anchor or path not in known or anchor in known[path].anchors
+    return not parts.anchor or path not in known or parts.anchor in known[path].anchors
 
 
 def _styles(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.rglob("*.css")):
-        for address in IN_STYLE.findall(path.read_text(encoding="utf-8")):
-            yield path, address
+        for named in IN_STYLE.findall(path.read_text(encoding="utf-8")):
+            yield path, named
 
 
 def check(folder: Path) -> Report:
-    """Follow every link of a site, and list what a browser would fetch elsewhere."""
+    """Follow every link of a site.
+
+    What a browser would fetch from another host is listed, too.
+    """
     folder = folder.resolve()
     known = {
         path: read(path.read_text(encoding="utf-8"))
@@ -107,14 +113,17 @@ def check(folder: Path) -> Report:
     fetched = [(page, x) for page, found in known.items() for x in found.fetched]
     fetched += _styles(folder)
     links = [(page, x) for page, found in known.items() for x in found.links]
-    elsewhere = lambda x: bool(urlsplit(x).scheme or urlsplit(x).netloc)  # noqa: E731
-    here = [(page, x) for page, x in [*links, *fetched] if not elsewhere(x)]
-    told = lambda page, x: f"{page.relative_to(folder)}: {x}"  # noqa: E731
+    broken = [
+        (page, x)
+        for page, x in [*links, *fetched]
+        if not address(x).elsewhere and not _resolves(folder, page, x, known)
+    ]
+    outside = [
+        (page, x) for page, x in fetched if address(x).elsewhere and not x.startswith("data:")
+    ]
     return Report(
         pages=sum(path.suffix == ".html" for path in known),
         links=len(links),
-        broken=tuple(told(page, x) for page, x in here if not _resolves(folder, page, x, known)),
-        outside=tuple(
-            told(page, x) for page, x in fetched if elsewhere(x) and not x.startswith("data:")
-        ),
+        broken=tuple(f"{page.relative_to(folder)}: {x}" for page, x in broken),
+        outside=tuple(f"{page.relative_to(folder)}: {x}" for page, x in outside),
     )

@@ -56,7 +56,10 @@ def url(name: str) -> str:
 
 
 def pages(app: typer.Typer) -> list[Page]:
-    """Return a page for each verb, after one that lists them by the module they stand in."""
+    """Return a page for each verb.
+
+    The first lists them by the module in which they stand.
+    """
     group = typer.main.get_command(app)
     told = [_told(name, command) for name, command in group.commands.items()]
     rooms: dict[str, list[dict[str, Any]]] = {}

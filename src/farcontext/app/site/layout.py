@@ -1,4 +1,4 @@
-"""Pages of the site, and where each thing of the repository stands on it."""
+"""Pages of the site, and where the repository's files stand on it."""
 
 import posixpath
 import re
@@ -6,16 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
+QUOTED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+
+
+class Address(NamedTuple):
+    """A link in its parts."""
+
+    elsewhere: bool  # It names a scheme or a host.
+    path: str
+    anchor: str
+
+
+def address(link: str) -> Address:
+    """Return the parts of a link.
+
+    The standard library's parser stands beside network clients, which no module here imports.
+    """
+    plain = QUOTED.sub(lambda x: bytes.fromhex(x[0].replace("%", "")).decode(), link)
+    path, _, anchor = plain.partition("#")
+    return Address(ELSEWHERE.match(link) is not None, path.partition("?")[0], anchor)
+
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of a page, which the search and the page's contents lead to."""
+    """A heading of a page, with the anchor that leads there."""
 
     level: int
     anchor: str
@@ -43,13 +63,13 @@ class Places:
     copies: dict[str, Path] = field(default_factory=dict)  # A URL of the site → the file to copy.
 
     def show(self, path: str, page: str, at: str = "") -> str:
-        """Copy a file to the site, and return its address as seen from a page."""
+        """Copy a file to the site, and return its address there."""
         url = at or f"files/{path}"
         self.copies[url] = self.root / path
         return relative(page, url)
 
     def follow(self, source: str, page: str, target: str) -> str | None:
-        """Return where a link of the repository leads, as seen from a page.
+        """Return where a link of the repository leads on the site.
 
         Args:
             source: the file that holds the link.
@@ -59,19 +79,19 @@ class Places:
         Returns:
             An address; None where the site holds nothing of that name, as for a folder.
         """
-        parts = urlsplit(target)
-        if parts.scheme or parts.netloc or not parts.path:
+        parts = address(target)
+        if parts.elsewhere or not parts.path:
             return target
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), unquote(parts.path)))
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), parts.path))
         if path in self.pages:
-            anchor = f"#{parts.fragment}" if parts.fragment else ""
+            anchor = f"#{parts.anchor}" if parts.anchor else ""
             return relative(page, self.pages[path]) + anchor
         inside = not path.startswith("..") and (self.root / path).is_file()
         return self.show(path, page) if inside else None
 
 
 def relative(page: str, url: str) -> str:
-    """Return the address of a URL as seen from a page, both from the site's root."""
+    """Return a URL of the site as seen from a page."""
     return posixpath.relpath(url, posixpath.dirname(page) or ".")
 
 
@@ -94,7 +114,10 @@ def _templates() -> Environment:
 
 
 def render(template: str, url: str, **values: Any) -> str:
-    """Render a template for a page; `to` in it gives an address as seen from there."""
+    """Render a template for a page.
+
+    In the template `to` gives an address as seen from that page.
+    """
     return (
         _templates()
         .get_template(f"{template}.html.j2")

@@ -1,4 +1,7 @@
-"""Markdown as HTML: links lead to pages of the site, formulas become MathML."""
+"""Markdown as HTML.
+
+Links lead to pages of the site, and formulas become MathML.
+"""
 
 import re
 from html import escape, unescape
@@ -49,7 +52,7 @@ class Renderer(IPythonRenderer):
     """HTML of one page; it keeps the headings that it met."""
 
     def __init__(self, places: Places, source: str, page: str) -> None:
-        """Read `source`, a file of the repository, for a page of the site."""
+        """Read a file of the repository for a page of the site."""
         super().__init__(escape=False, exclude_anchor_links=True)
         self.places, self.source, self.page = places, source, page
         self.headings: list[Heading] = []
@@ -61,7 +64,10 @@ class Renderer(IPythonRenderer):
         return f'<h{level} id="{anchor}">{text}</h{level}>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """Lead to a page of the site; a link to what it does not hold stays text."""
+        """Lead to a page of the site.
+
+        A link to what the site does not hold stays text.
+        """
         address = self.places.follow(self.source, self.page, url)
         return text if address is None else super().link(text, address, title)
 

@@ -20,7 +20,7 @@ GROUND = "ground"  # The modules that belong to no room.
 
 @dataclass(frozen=True)
 class Entry:
-    """A public name of a module: its signature as marked code, and its docstring."""
+    """A public name of a module, with signature and docstring."""
 
     anchor: str
     signature: str
@@ -38,7 +38,10 @@ class Module:
 
 
 def prose(docstring: str | None) -> str:
-    """Return a docstring as HTML: paragraphs, and what is set in columns as it stands."""
+    """Return a docstring as HTML.
+
+    What is set in columns stays as it stands.
+    """
     parts = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring or "")):
         columns = re.search(r"^(\s|>>>|\w+:$)", block, re.M) is not None
@@ -63,7 +66,10 @@ def _parameters(given: ast.arguments) -> list[str]:
 
 
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """Return a function's first line; a long one has a parameter a line."""
+    """Return a function's first line.
+
+    A long one has a parameter a line.
+    """
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     parameters = _parameters(node.args)
     line = f"def {node.name}({', '.join(parameters)}){returns}"
@@ -78,7 +84,10 @@ def _public(node: ast.AST) -> bool:
 
 
 def _entry(node: ast.AST, module: str) -> Entry:
-    """Return one public name; a class has its fields in its signature, its methods below."""
+    """Return one public name.
+
+    A class has its fields in its signature, and its methods below.
+    """
     anchor, said = f"{module}.{node.name}", prose(ast.get_docstring(node))
     if not isinstance(node, ast.ClassDef):
         return Entry(anchor, code(_signature(node)), said)

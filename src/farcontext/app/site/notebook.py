@@ -1,4 +1,4 @@
-"""A notebook as a page: prose, code, and the outputs that it was saved with."""
+"""A notebook as a page: prose, code, and saved outputs."""
 
 import re
 from dataclasses import dataclass
@@ -64,7 +64,10 @@ def code(text: str) -> str:
 
 
 def _output(output: NotebookNode, alt: str) -> str:
-    """Return one saved output as HTML; of several forms the richest is shown."""
+    """Return one saved output as HTML.
+
+    Of several forms the richest is shown.
+    """
     if output.output_type == "stream":
         return f"<pre>{ansi2html(output.text)}</pre>"
     if output.output_type == "error":

@@ -1,4 +1,7 @@
-"""The paper as a page: typst writes HTML from the published tables, beside the PDF."""
+"""The paper as a page, beside the PDF.
+
+Typst writes it as HTML from the published tables.
+"""
 
 import base64
 import re
@@ -21,7 +24,10 @@ PUBLISHED = "published"
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """Return all that the paper reads, with the published tables where a run's would stand."""
+    """Return all that the paper reads.
+
+    The published tables stand where a run's would.
+    """
     known = {"main": MAIN.encode()}
     for path in (x for x in (root / "paper").iterdir() if x.suffix != ".pdf"):
         known[f"paper/{path.name}"] = path.read_bytes()
@@ -34,7 +40,10 @@ def _files(root: Path) -> dict[str, bytes]:
 
 
 def _html(root: Path) -> str:
-    """Return the paper's body as HTML; nothing where it has run ahead of the tables."""
+    """Return the paper's body as HTML.
+
+    It is empty where the paper has run ahead of the tables.
+    """
     try:
         made, _ = typst.compile_with_warnings(
             _files(root),
@@ -49,7 +58,7 @@ def _html(root: Path) -> str:
 
 
 def _figures(html: str, places: Places) -> str:
-    """Let the figures that stand in the text lead to the published files."""
+    """Let the figures in the text be the published files."""
     for path in sorted((places.root / "results" / "laptop").glob("*/figures/*.svg")):
         text = f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
         if text in html:

@@ -10,6 +10,8 @@ from farcontext.app.site.markdown import plain
 SECTION = re.compile(r'<h[2-4][^>]* id="([^"]+)"[^>]*>(.*?)</h[2-4]>', re.S)
 # What is drawn says nothing to a reader of words.
 UNREAD = re.compile(r"<(svg|style|script)\b.*?</\1>", re.S)
+# Words on both sides of such a tag are apart.
+BLOCK = re.compile(r"</?(p|td|th|li|dt|dd|pre|tr|div|summary|figcaption|h\d|br)\b[^>]*>")
 
 
 def sections(page: Page) -> list[dict[str, str]]:
@@ -23,7 +25,7 @@ def sections(page: Page) -> list[dict[str, str]]:
 
 
 def _text(html: str) -> str:
-    return plain(re.sub(r"<(/?(p|td|th|li|pre|tr|div|h\d|br)\b)", r" <\1", html))
+    return plain(BLOCK.sub(" ", html))
 
 
 def index(pages: list[Page]) -> str:

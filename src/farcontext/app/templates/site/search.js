@@ -1,4 +1,4 @@
-// All words must stand in a section. One in a title counts more than one in the text.
+// All words must stand in a section. One in its title counts more than one in its text.
 const form = document.getElementById("search");
 const most = 40;
 
@@ -6,11 +6,13 @@ function found(query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
   const scored = window.searchIndex.map((row) => {
-    const title = `${row.p} ${row.h}`.toLowerCase();
+    const title = (row.h || row.p).toLowerCase();
+    const page = row.p.toLowerCase();
     const text = row.t.toLowerCase();
     let score = 0;
     for (const word of words) {
       if (title.includes(word)) score += 10;
+      else if (page.includes(word)) score += 1;
       else if (!text.includes(word)) return { row, score: 0 };
       score += Math.min(text.split(word).length - 1, 5);
     }
