@@ -61,6 +61,20 @@ def publish(
 
 
 @app.command()
+def site() -> None:
+    """Build the site of HTML below build/site, which opens from the disk.
+
+    It holds the notebooks as build/laptop executed them, else as committed; a card for each claim;
+    the paper; all commands; the library. Every link is followed, and no page asks another host.
+    """
+    from farcontext.app.site import build
+
+    root = project_root()
+    report = build.build(root, app, root / "build" / "site")
+    console.print(f"{root / 'build' / 'site' / 'index.html'}: {report.line()}")
+
+
+@app.command()
 def tune(
     name: Study,
     *,
