@@ -36,7 +36,6 @@ def gradient_by_distance(
     length: int,
     distances: Sequence[int],
     rows: int,
-    items: int = 0,
 ) -> list[Row]:
     """Return the log norm of the loss's gradient, by distance.
 
@@ -47,8 +46,7 @@ def gradient_by_distance(
         task: fields of `config.Task`.
         length: T, tokens in a row.
         distances: d ≥ 0, counted from the token that makes the prediction.
-        rows: test rows.
-        items: which test rows are drawn, as in `losses.task_accuracy`.
+        rows: test rows, the same for every model.
 
     The mean over rows is one of logarithms (`log_norm`), so that a row's own scale, its error, does
     not decide: the least-squares slope of log_norm on distance is the mean of the rows' slopes.
@@ -57,7 +55,7 @@ def gradient_by_distance(
     Raises:
         ValueError: a distance that reaches before the first token.
     """
-    rng = np.random.default_rng([EVALUATION_SEED, length, *([items] if items else [])])
+    rng = np.random.default_rng([EVALUATION_SEED, length])
     tokens, scored = task_rows(Task(**task), rng, rows, length)
     batch = to_predict(tokens, scored, causal=True, mask=model.config.vocab_size - 1)
     marked = (batch.targets != IGNORE).int()
