@@ -1,4 +1,4 @@
-# make repro · make test · make lab; the rest: notebooks, bench, gpu, realtext, arithmetics, publish, lock, clean.
+# make repro · make test · make lab; the rest: notebooks, site, bench, gpu, night, realtext, arithmetics, publish, lock, clean.
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: smoke, gpu or your own; none: params.yaml's.
 PREFIX ?= .venv
 PROFILE ?=
@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks bench gpu realtext arithmetics publish lock clean
+.PHONY: install repro test lab notebooks site bench gpu night realtext arithmetics publish lock clean
 
 install: $(STAMP)
 
@@ -45,12 +45,20 @@ notebooks: $(STAMP)
 	@farcontext repro tokenizer smollm2
 	@farcontext notebooks
 
+# HTML below build/site, from what is published and what the last run made.
+site: $(STAMP)
+	@farcontext site
+
 bench: $(STAMP)
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v -e /gpu -e /beyond); do python $$script || exit 1; done
 
 # On one CUDA card, with this environment's python or, where there is none, the machine's: torch (CUDA) and xformers suffice.
 gpu:
 	@python3 benchmarks/gpu.py $(ARGS)
+
+# The studies at several times the budget, resumable; `farcontext publish --profile night` records what it made.
+night: $(STAMP)
+	@farcontext repro --profile night
 
 # More real texts by URL (FARCONTEXT_DATA_MIRROR=FOLDER: from a folder), into tables that no verdict reads.
 realtext: $(STAMP)

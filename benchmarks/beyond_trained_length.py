@@ -16,7 +16,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
-import table
 import torch
 import transformers
 
@@ -25,6 +24,7 @@ from farcontext.checkpoints import load
 from farcontext.checkpoints.far_context import loss_by_position
 from farcontext.checkpoints.rope_loss import rebuilt
 from farcontext.data import corpus
+from farcontext.results import tables
 from farcontext.studies.context_extension.real import DOMAIN, changes
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         )
     files.write_atomic(args.out, frame.to_csv(index=False))
     card = {
-        "cpu": table.processor(),
+        "cpu": tables.processor(),
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "length": args.length,

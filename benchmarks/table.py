@@ -5,7 +5,6 @@ Option --out names the CSV; cells are processes of their own; a table is text, C
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,14 +68,6 @@ def save(
     files.write_atomic(out.with_suffix(".png"), plotting.png(figure))
     print(f"written: {out}, {out.with_suffix('.png').name}")
     return frame
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    told = Path("/proc/cpuinfo")  # Linux has it.
-    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
-    names = [line for line in lines if line.startswith("model name")]
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 def ratio_bars(frame: pd.DataFrame, axis: Axes, *, x: str, y: str, hue: str, label: str) -> None:

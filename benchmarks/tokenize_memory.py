@@ -29,6 +29,7 @@ from farcontext import files
 from farcontext.data import tokenizer
 from farcontext.data.config import Tokenizer
 from farcontext.data.corpus import SPLITS, each_document
+from farcontext.results import tables
 
 PIECE = 2_000  # characters that stand together as in the corpus
 CHARACTERS = 100_000  # of a short document; a long one has a hundred times as many
@@ -119,7 +120,7 @@ def main() -> None:
             rows.append({"megabytes": size / 1e6, **json.loads(done.stdout)})
             print(rows[-1], flush=True)
     frame = table.save(rows, arguments.out, draw, digits=1)
-    machine = {"cpu": table.processor(), "cores": os.cpu_count()}
+    machine = {"cpu": tables.processor(), "cores": os.cpu_count()}
     files.write_json(
         arguments.out.with_suffix(".json"), machine | {"tokenizers": tokenizers.__version__}
     )

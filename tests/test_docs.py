@@ -94,7 +94,9 @@ def test_every_promise_of_security_names_its_tests(readme: str, root: Path) -> N
 def test_readme_verdicts_are_generated(
     readme: str, findings: list[Finding], tries: dict[str, int]
 ) -> None:
-    made = pages.verdict_block(findings, tries, verdicts.second_machine())
+    made = pages.verdict_block(
+        findings, tries, verdicts.recorded("second_machine"), verdicts.recorded("night")
+    )
     assert block(readme, "verdicts") == made.strip()
 
 
@@ -110,7 +112,14 @@ def test_experiments_page_is_generated(
 ) -> None:
     exact = read_claims(root / "claims.yaml").exact
     names = {study: notebooks.path_of(study).name for study in STUDIES}
-    page = pages.experiments_page(findings, tries, exact, names, verdicts.second_machine())
+    page = pages.experiments_page(
+        findings,
+        tries,
+        exact,
+        names,
+        verdicts.recorded("second_machine"),
+        verdicts.recorded("night"),
+    )
     assert (root / "EXPERIMENTS.md").read_text(encoding="utf-8") == page
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from farcontext import files
 from farcontext.app import publish
 from farcontext.app.publish import print_comparison
-from farcontext.results import tables
+from farcontext.results import tables, verdicts
 from farcontext.studies.params import STUDIES, read_params
 
 CLAIMS = """
@@ -145,3 +145,29 @@ def test_every_study_has_its_table_held(project: Path) -> None:
     """Nothing is left out: the real list is used where none is given."""
     with refuses("attention_derivation.json: expected a file here"):
         publish._hold_frozen(project, project / "build" / "laptop" / "studies", tuple(STUDIES))
+
+
+def test_another_profile_is_recorded_with_its_card_once_it_was_frozen(
+    project: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "profiles").mkdir()
+    (project / "profiles" / "night.yaml").write_text("profile: night\n", encoding="utf-8")
+    monkeypatch.setattr(files, "profile", lambda: "night")
+    monkeypatch.setattr(publish, "STUDIES", ("model_anatomy", "recurrence"))
+    params = read_params(project / "params.yaml")
+    cost = pd.DataFrame({"seconds": [60.0, 30.0]})
+    tables.write_table(EXACT, "model_anatomy", params.model_anatomy)
+    tables.write_table(SEEDS, "recurrence", params.recurrence, cost)
+    for name in ("verdicts.csv", "effects.csv"):
+        there = project / "build" / "laptop" / name
+        files.write_atomic(project / "build" / "night" / name, there.read_bytes())
+    publish.freeze(project, [], "first", same=False)  # The laptop's lock is not the night's.
+    with refuses("its everything changed since it was frozen"):
+        publish.record(project, "night")
+    assert not (project / "results" / "night").exists()
+    publish.freeze(project, [], "first", same=False, profile="night")
+    assert (project / "profiles" / "night.lock").is_file()
+    publish.record(project, "night")
+    assert files.read_json(project / "results" / "night" / "verdicts.json")["core_minutes"] == 1.5
+    assert verdicts.recorded("night")["Y"] == ("supported", "0.5 [0.48, 0.52]")
+    assert verdicts.recorded("nowhere") == {}

@@ -300,8 +300,10 @@ def may_be_empty(path: tuple[str, ...]) -> bool:
 
 
 MAY_BE_EMPTY = {
+    ("recurrence", "flip_flop_tuning_rates"),
     ("recurrence", "tuning_rates"),
     ("recurrence", "tuning_seeds"),
+    ("depth_width", "adamw_tuning_rates"),
     ("depth_width", "tuning_rates"),
     ("depth_width", "tuning_seeds"),
     ("context_extension", "tuned_arms"),

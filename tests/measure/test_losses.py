@@ -1,17 +1,22 @@
 """Protocols: the same targets for everyone, and arms that differ in the far tokens alone."""
 
+import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from observe import refuses
 from torch import Tensor, nn
 
 from farcontext.measure import losses
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.transformer import Decoder, Encoder
-from farcontext.schema import MASK, SPECIAL
+from farcontext.schema import EOS, MASK, SPECIAL
+from farcontext.train import batches
+from farcontext.train.batches import Stream
+from farcontext.train.config import BatchConfig
 from farcontext.train.keys import vocabulary_size
 
 LENGTH, ROWS, BLOCK = 96, 8, 16
@@ -58,35 +63,72 @@ def uniform(model: nn.Module) -> nn.Module:
 @torch.inference_mode()
 def test_a_uniform_model_loses_ln_v_on_every_token() -> None:
     rows = losses.masked_loss(
-        uniform(model_of("encoder")), domains=["plays"], length=64, rows=4, rate=0.3
+        uniform(model_of("encoder")), domains=["plays"], length=64, rows=4, rate=0.3, items=1
     )
     assert rows[0]["nats"] == pytest.approx(
         rows[0]["tokens"] * math.log(vocabulary_size()), rel=1e-6
     )
     for row in losses.context_loss(
-        uniform(model_of("decoder")), domain="plays", length=LENGTH, rows=4, contexts=[16]
+        uniform(model_of("decoder")), domain="plays", length=LENGTH, rows=4, contexts=[16], items=1
     ):
         assert row["loss"] == pytest.approx(math.log(vocabulary_size()), rel=1e-6)
 
 
+SAME = {"domains": ["plays", "sanguo"], "length": 64, "rows": 4, "rate": 0.3}
+
+
 @torch.inference_mode()
 def test_ngrams_are_scored_on_the_encoders_targets() -> None:
-    same = {"domains": ["plays", "sanguo"], "length": 64, "rows": 4, "rate": 0.3}
-    masked = losses.masked_loss(model_of("encoder"), **same)
-    counted = losses.ngram_loss(**same, orders=[1, 2], limit=20_000)
-    for order in (1, 2):
-        found = [row for row in counted if row["order"] == order]
+    masked = losses.masked_loss(model_of("encoder"), **SAME, items=3)
+    counted = losses.ngram_loss(**SAME, items=[3], orders=[1, 2], read={"limit": 20_000})
+    for order, sees in itertools.product((1, 2), losses.SEES):
+        found = [row for row in counted if (row["order"], row["sees"]) == (order, sees)]
         assert [(r["domain"], r["tokens"], r["bytes"]) for r in found] == [
             (r["domain"], r["tokens"], r["bytes"]) for r in masked
         ]
 
 
+def test_an_ngram_that_sees_more_of_the_row_loses_less() -> None:
+    counted = losses.ngram_loss(**SAME, items=[3], orders=[1, 2], read={"limit": 60_000})
+    nats = {}
+    for row in counted:
+        at = row["order"], row["sees"]
+        nats[at] = nats.get(at, 0) + row["nats"]
+    assert nats[2, "both"] < nats[2, "left"] > nats[2, "true left"]
+    assert nats[1, "both"] == pytest.approx(nats[1, "left"])  # A unigram sees nothing.
+
+
+def test_ngrams_of_the_same_tokens_read_the_rows_of_the_training(tokenizer_folder: Path) -> None:
+    batch = BatchConfig(objective="mlm", length=32, rows=4, limit=20_000)
+    read = {"batch": batch.model_dump(mode="json"), "seed": 5, "steps": 3}
+    text = losses._text_read(**read).reshape(12, 33)
+    stream = Stream.load(tokenizer_folder, "train", limit=20_000)
+    for step in range(3):
+        seen = batches.training_batch(stream, batch, seed=5, step=step)
+        rows = torch.where(seen.targets != batches.IGNORE, seen.targets, seen.tokens)
+        np.testing.assert_array_equal(text[4 * step : 4 * step + 4, :-1], rows)
+    assert (text[:, -1] == EOS).all()
+
+
+def test_rows_are_drawn_for_each_seed_inside_documents_and_apart() -> None:
+    first, documents = losses.test_rows("manuals", 128, 20, 1)
+    again, _ = losses.test_rows("manuals", 128, 20, 1)
+    other, _ = losses.test_rows("manuals", 128, 20, 2)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any(1).all()
+    assert len({tuple(row) for row in first}) == 20 == len(documents)
+    assert not (first[:, :-1] == EOS).any()
+    with refuses("test-sanguo: length = 256, rows = 9999: expected at most"):
+        losses.test_rows("sanguo", 256, 9999, 1)
+
+
 def test_masked_positions_spare_special_tokens_and_meet_the_rate() -> None:
     rows = np.full((50, 200), 99)
     rows[:, ::10] = MASK
-    scored = losses.masked_positions(rows, 0.3)
+    scored = losses.masked_positions(rows, 0.3, 1)
     assert not scored[rows < len(SPECIAL)].any()
     assert abs(scored[rows >= len(SPECIAL)].mean() - 0.3) < 5 * math.sqrt(0.21 / 9000)
+    assert (scored != losses.masked_positions(rows, 0.3, 2)).any()
 
 
 @torch.inference_mode()
@@ -94,7 +136,7 @@ def test_arms_differ_in_far_tokens_alone() -> None:
     model = Seen(model_of("decoder").config).eval()
     model.fed = []
     losses.context_loss(
-        model, domain="manuals", length=LENGTH, rows=ROWS, contexts=[16], block=BLOCK
+        model, domain="manuals", length=LENGTH, rows=ROWS, contexts=[16], items=1, block=BLOCK
     )
     full, truncated, other, same = (fed.numpy() for fed in model.fed)
     near = BLOCK + 16 - 1  # the last token is predicted, not fed
@@ -108,7 +150,7 @@ def test_arms_differ_in_far_tokens_alone() -> None:
 @torch.inference_mode()
 def test_full_context_does_not_depend_on_how_much_of_it_is_called_near() -> None:
     rows = losses.context_loss(
-        model_of("decoder"), domain="manuals", length=LENGTH, rows=4, contexts=[16, 32]
+        model_of("decoder"), domain="manuals", length=LENGTH, rows=4, contexts=[16, 32], items=1
     )
     full = {(r["context"], r["row"]): r["loss"] for r in rows if r["far"] == "full"}
     assert all(full[16, row] == full[32, row] for row in range(4))
@@ -127,13 +169,3 @@ def test_foreign_rows_come_from_where_they_say() -> None:
     assert (documents[same[:5]] == documents[:5]).all()
     assert (same[:5] != np.arange(5)).all()
     np.testing.assert_array_equal(other, losses.foreign_rows(documents, same=False))
-
-
-@torch.inference_mode()
-def test_blanks_mask_the_token_and_refuse_what_is_none() -> None:
-    (row,) = losses.blanks(model_of("encoder"), sentences=[("I thank you, good my lord.", " lord")])
-    assert row["true"] == " lord"
-    assert 0 < row["p"] < 1
-    assert len(row["best"].split(" · ")) == 3
-    with pytest.raises(ValueError, match="expected a token of"):
-        losses.blanks(model_of("encoder"), sentences=[("I thank you.", "nowhere")])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from farcontext.files import UserError
 from farcontext.measure import ngrams
-from farcontext.schema import EOS
+from farcontext.schema import EOS, MASK
 from farcontext.train.batches import Stream
 
 A, B, C = 4, 5, 6
@@ -153,6 +153,64 @@ def test_structure_is_learned_and_noise_is_not() -> None:
         ]
         assert (losses[1] < 0.3 * losses[0]) == gain
         assert losses[1] < 1.1 * losses[0]
+
+
+def stories(count: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return np.concatenate([np.append(rng.integers(4, V, 9), EOS) for _ in range(count)])
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_distribution_holds_every_tokens_probability(order: int) -> None:
+    model = ngrams.fit(stories(), 3, V)
+    rows = stories(3).reshape(3, 10)
+    scored = np.random.default_rng(6).random(rows.shape) < 0.5
+    scored[:, : order - 1] = False  # There `log_prob` takes an order's own backing off.
+    found = model.distribution(rows, scored, order=order)
+    assert found.sum(1) == pytest.approx(1)
+    own = found[np.arange(scored.sum()), rows[scored]]
+    np.testing.assert_allclose(np.log(own), model.log_prob(rows, scored, order=order))
+
+
+def test_what_is_damaged_ends_the_context() -> None:
+    model = ngrams.fit(stories(), 3, V)
+    scored = np.array([[False, False, True]])
+    damaged = model.distribution(np.array([[A, MASK, B]]), scored)
+    alone = model.distribution(np.array([[MASK, MASK, C]]), scored)
+    near = model.distribution(np.array([[MASK, A, B]]), scored)
+    np.testing.assert_array_equal(damaged, alone)  # A stands behind a damaged token.
+    assert np.abs(near - alone).max() > 0.01
+    np.testing.assert_allclose(near, model.distribution(np.array([[C, A, B]]), scored, order=2))
+
+
+def test_the_right_side_is_the_left_side_of_the_text_read_backwards() -> None:
+    text = stories()
+    turned = ngrams.backwards(text)
+    assert turned[-1] == EOS
+    np.testing.assert_array_equal(turned[:-1], text[:-1][::-1])
+    model = ngrams.fit(turned, 2, V)
+    rows = np.array([[A, B, C, 7], [C, C, A, B]])
+    scored = np.array([[True, False, True, False], [False, True, True, False]])
+    found = ngrams.from_the_right(model, rows, scored)
+    for place, (row, column) in enumerate(np.argwhere(scored)):
+        right = [int(rows[row, column + 1])]
+        expected = [probability(model, right, token) for token in range(V)]
+        np.testing.assert_allclose(found[place], expected)
+
+
+def test_both_sides_know_what_neither_knows_alone() -> None:
+    """After A comes B or C, before A stands B or 7: between two A only B fits."""
+    text = np.array([A, B, A, EOS, A, C, 7, EOS, C, 7, A, EOS] * 30)
+    left = ngrams.fit(text, 2, V)
+    right = ngrams.fit(ngrams.backwards(text), 2, V)
+    rows, scored = np.array([[A, MASK, A]]), np.array([[False, True, False]])
+    before, alone = (left.distribution(rows, scored, order=n) for n in (2, 1))
+    behind = ngrams.from_the_right(right, rows, scored)
+    together = ngrams.both_sides(before, behind, alone)
+    assert together.sum() == pytest.approx(1)
+    assert before[0, B] == pytest.approx(before[0, C], rel=0.1)
+    assert behind[0, B] == pytest.approx(behind[0, 7], rel=0.1)
+    assert together[0, B] > 5 * max(together[0, C], together[0, 7])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from farcontext.measure.stats import (
     holm,
     log_slope,
     paired_p,
-    partial_r2,
     score_interval,
     seeds_to_decide,
     t_interval,
@@ -254,36 +253,3 @@ def test_the_paired_p_of_the_unknown_is_unknown() -> None:
 
 
 # --------------------------------------------------------------------------------------- regression
-
-
-def test_partial_r2_on_an_orthogonal_design_is_a_ratio_of_squares() -> None:
-    """A 2³ factorial: depth, width, window, and an interaction that no regression here contains."""
-    depth, width, window = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8)
-    y = 5 + 3 * depth + 2 * width + 10 * window + 4 * depth * width
-    terms = np.column_stack((depth, width))
-    assert partial_r2(y, terms, window) == pytest.approx((9 + 4) / (9 + 4 + 16), rel=1e-12)
-    assert partial_r2(y, depth, np.column_stack((width, window))) == pytest.approx(
-        9 / (9 + 16), rel=1e-12
-    )
-    whole = np.corrcoef(y, 3 * depth + 2 * width)[0, 1] ** 2  # the twin: `given` forgotten
-    assert whole == pytest.approx(13 / 129) and whole != pytest.approx(
-        partial_r2(y, terms, window), abs=0.1
-    )
-
-
-def test_partial_r2_of_one_term_is_the_squared_correlation_of_residuals() -> None:
-    rng = np.random.default_rng(5)
-    given_ = rng.normal(size=30)
-    x = given_ + rng.normal(size=30)
-    y = 2 * given_ - x + rng.normal(size=30)
-    residual = lambda v: v - np.polyval(np.polyfit(given_, v, 1), given_)  # noqa: E731
-    expected = np.corrcoef(residual(x), residual(y))[0, 1] ** 2
-    assert partial_r2(y, x, given_) == pytest.approx(expected, rel=1e-9)
-
-
-def test_partial_r2_says_nothing_where_nothing_is_left_or_rows_are_too_few() -> None:
-    window = np.arange(6.0)
-    assert math.isnan(partial_r2(3 * window + 1, np.array([1.0, 0, 1, 0, 0, 1]), window))
-    for y, x in (([1.0, 2.0, 4.0], [1.0, 0, 1]), ([1.0, 2.0, 4.0, 3.0], [1.0, 0, 1])):
-        with pytest.raises(ValueError, match="expected more rows than columns"):
-            partial_r2(y, np.array(x), np.array(x))

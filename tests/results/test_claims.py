@@ -234,14 +234,20 @@ def test_the_pages_hold_every_finding() -> None:
     row = (
         r"| X | x (§1) | \|h\| grows | 0.204 [0.19, 0.218] | 5 seeds | ≥ 0.1 | 3 | **supported** |"
     )
-    assert row in pages.verdict_block(judged, {"X": 3}, {})
-    same = pages.verdict_block(judged, {"X": 3}, {"X": "supported"})
+    assert row in pages.verdict_block(judged, {"X": 3}, {}, {})
+    same = pages.verdict_block(judged, {"X": 3}, {"X": ("supported", "0.2")}, {})
     assert row in same and "the same verdict for 1 of 1 claims" in same
-    moved = pages.verdict_block(judged, {"X": 3}, {"X": "refuted"})
+    moved = pages.verdict_block(judged, {"X": 3}, {"X": ("refuted", "0")}, {})
     assert (
         "**supported**; *not the same on a second machine: refuted* |" in moved
         and "for 0 of 1 claims" in moved
     )
+    night = pages.verdict_block(judged, {"X": 3}, {}, {"X": ("supported", "0.3")})
+    assert f"{row} the same, 0.3 |" in night and "a night's budget" in night
+    night = pages.verdict_block(judged, {"X": 3}, {}, {"X": ("refuted", "0.05")})
+    assert f"{row} **refuted**, 0.05 |" in night
+    night = pages.verdict_block(judged, {"X": 3}, {}, {"Y": ("refuted", "0.05")})
+    assert f"{row} – |" in night
     row = findings.as_table(judged, {"X": 3}).iloc[0]
     assert (row["claim"], row["verdict"], row["observations"]) == ("X", "supported", 5)
     assert row["tries"] == 3
@@ -259,7 +265,7 @@ def test_pages_notebooks_and_paper_show_one_number() -> None:
         judged = [judge("X", claim(), table("gain", [value] * 5))]
         row = findings.as_table(judged, {"X": 1}).iloc[0]
         assert row["shown"] == "49.2 [49.2, 49.2]"
-        assert "49.2 [" in pages.verdict_block(judged, {"X": 1}, {})
+        assert "49.2 [" in pages.verdict_block(judged, {"X": 1}, {}, {})
         # what results.verdict_line does
         assert f"{float(f'{value:.{findings.DIGITS}g}'):.3g}" == "49.2"
 

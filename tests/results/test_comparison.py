@@ -104,7 +104,8 @@ def test_a_shift_of_half_of_any_claims_margin_is_noticed(root: Path) -> None:
             continue
         for effect in claim.effects:
             table = published[claim.study]
-            estimate = effects.interval(table, effect, claim.study).estimate
+            seen = effects.measured(table, effect, claim.study)
+            estimate = effects.interval(seen, effect).estimate
             half = (effect.threshold - estimate) / 2
             if not np.isfinite(half):
                 continue

@@ -7,9 +7,16 @@ import pandas as pd
 import pytest
 from observe import refuses
 
-from farcontext.measure.stats import holm, paired_p, t_interval
+from farcontext.measure.stats import Interval, holm, paired_p, t_interval
 from farcontext.results.claims import Crossing, Effect
-from farcontext.results.effects import cells, crossing_interval, headroom, interval, slopes
+from farcontext.results.effects import (
+    cells,
+    crossing_interval,
+    headroom,
+    interval,
+    measured,
+    slopes,
+)
 
 LEVELS = (1, 2, 4, 8, 16)
 DRAWS = 1500  # Simulated tables; 93 % of them is 1,395, and 95 % has a standard error of 8.
@@ -32,13 +39,17 @@ def effect(**changes: object) -> Effect:
     return Effect(**({"name": "e", "where": {"metric": "m", "arm": "a"}, "at_least": 0} | changes))
 
 
+def of_table(rows: pd.DataFrame, given: Effect) -> Interval:
+    return interval(measured(rows, given, "demo"), given)
+
+
 def test_a_slope_is_per_doubling_of_the_level() -> None:
     assert slopes(line(0.25)).to_numpy() == pytest.approx(0.25)
-    answer = interval(table(line(0.25)), effect(slope="level"), "demo")
+    answer = of_table(table(line(0.25)), effect(slope="level"))
     assert (answer.estimate, answer.n) == (pytest.approx(0.25), 5)
     # A rival's slope is subtracted level by level, seed by seed.
     both = pd.concat([table(line(0.25)), table(line(0.1), "b")])
-    less = interval(both, effect(slope="level", minus={"arm": "b"}), "demo")
+    less = of_table(both, effect(slope="level", minus={"arm": "b"}))
     assert less.estimate == pytest.approx(0.15)
     assert math.isnan(slopes(line(0.25).iloc[:1])[0])
 
@@ -46,7 +57,7 @@ def test_a_slope_is_per_doubling_of_the_level() -> None:
 def test_a_seed_that_lacks_a_level_has_no_slope() -> None:
     rows = table(line(0.25))
     holed = rows.drop(rows[(rows["seed"] == 2) & (rows["level"] == 4)].index)
-    assert interval(holed, effect(slope="level"), "demo").n == 4
+    assert of_table(holed, effect(slope="level")).n == 4
 
 
 def test_a_crossing_is_where_the_curve_stays_beyond() -> None:
@@ -79,7 +90,7 @@ def test_cells_are_effects_of_their_own_and_what_is_not_there_is_not_left_out() 
         f"e: level {level}" for level in LEVELS
     ]
     (alone,) = cells(table(line(0.25)).iloc[:0], each, "demo")
-    assert math.isnan(interval(table(line(0.25)).iloc[:0], alone, "demo").low)
+    assert math.isnan(of_table(table(line(0.25)).iloc[:0], alone).low)
     with refuses("claims.yaml: demo: colour: expected a column"):
         list(cells(table(line(0.25)), effect(each=("colour",)), "demo"))
 

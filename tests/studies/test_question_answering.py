@@ -1,10 +1,10 @@
 """Notebook 08's assertions hold on its own smoke run.
 
 They fail with the effect removed. The recipes are of equal cost, and the tests hold what an arm
-reads.
+reads and how its answers are scored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,25 @@ from cells import run_assertion, smoke_params
 
 from farcontext import files
 from farcontext.app.profiles import params_of
-from farcontext.results import tables
 from farcontext.studies import story_reader
-from farcontext.studies.question_answering import real, study
+from farcontext.studies.question_answering import figures, protocol, real, recipes, study
 from farcontext.studies.question_answering.params import Params as QuestionAnswering
-from farcontext.tasks import world
+from farcontext.tasks import puzzle_text
 from farcontext.train import curriculum
 from farcontext.train.loop import build_model
 from farcontext.train.runs import sweep
 
 ORACLE, ASKED = "ok: the oracle, which", "ok: every arm was asked the same"
 EQUAL, DOCUMENTS = "ok: the recipes'", "ok: every arm was asked in every document"
+LEVELS = {
+    "updates": 4,
+    "mentions": 16,
+    "namesakes": 4,
+    "words": 2,
+    "pronouns": 2,
+    "counting": 4,
+    "hops": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,148 +51,245 @@ def smoke(params: QuestionAnswering) -> pd.DataFrame:
 
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(
-        root,
-        study.NAME,
-        says,
-        study=study,
-        results=tables,
-        readers=story_reader,
-        world=world,
-        **known,
-    )
+    run_assertion(root, study.NAME, says, study=study, recipes=recipes, protocol=protocol, **known)
 
 
-def told(params: QuestionAnswering):
-    return story_reader.stories(
-        story_reader.sizes_of(params.story_reader), length=min(params.lengths), count=1, depth=None
-    )[0]
+# -------------------------------------------------------------------------- the page's assertions
 
 
 def test_assertions_hold_on_the_smoke_run(
     root: Path, smoke: pd.DataFrame, params: QuestionAnswering
 ) -> None:
-    words = story_reader.vocabulary()
-    assertion(root, ORACLE, told=told(params), words=words, params=params)
-    for says in (ASKED, EQUAL, DOCUMENTS):
+    for says in (ORACLE, ASKED, EQUAL, DOCUMENTS):
         assertion(root, says, table=smoke, params=params)
 
 
 def test_an_oracle_that_errs_is_noticed(
-    root: Path, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
+    root: Path, smoke: pd.DataFrame, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "oracle", lambda sample, decode: [() for _ in sample.queries])
+    monkeypatch.setattr(puzzle_text, "answer", lambda text, chain: "")
     with pytest.raises(AssertionError):
-        assertion(root, ORACLE, told=told(params), words=story_reader.vocabulary(), params=params)
+        assertion(root, ORACLE, table=smoke, params=params)
 
 
-@pytest.mark.parametrize("arm", ["window", "wrong"])
+@pytest.mark.parametrize("arm", ["told", "bm25_64", study.RIVAL])
 def test_an_arm_that_is_missing_is_noticed(
     root: Path, smoke: pd.DataFrame, params: QuestionAnswering, arm: str
 ) -> None:
     with pytest.raises(AssertionError):
         assertion(root, ASKED, table=smoke[smoke["arm"] != arm], params=params)
     with pytest.raises(AssertionError):
-        assertion(
-            root,
-            DOCUMENTS,
-            table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "window")],
-            params=params,
-        )
+        cut = smoke[(smoke["tier"] != "real") | (smoke["arm"] != "window")]
+        assertion(root, DOCUMENTS, table=cut, params=params)
+
+
+def test_a_level_that_an_arm_was_not_asked_is_noticed(
+    root: Path, smoke: pd.DataFrame, params: QuestionAnswering
+) -> None:
+    cut = smoke[(smoke["axis"] != "hops") | (smoke["level"] != 2) | (smoke["arm"] != "whole")]
+    with pytest.raises(AssertionError):
+        assertion(root, ASKED, table=cut, params=params)
 
 
 def test_recipes_that_do_not_cost_the_same_are_noticed(
-    root: Path, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
+    root: Path, smoke: pd.DataFrame, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = story_reader.steps_of
+    honest = recipes.steps_of
 
     def longer(reader, recipe: str):
-        return honest(reader, recipe) | (
-            {"more": (0, 3 * reader.long_steps)} if recipe == "long" else {}
-        )
+        more = {"more": (0, 3 * reader.long_steps)} if recipe == "long" else {}
+        return honest(reader, recipe) | more
 
-    monkeypatch.setattr(story_reader, "steps_of", longer)
+    monkeypatch.setattr(recipes, "steps_of", longer)
     with pytest.raises(AssertionError):
-        assertion(root, EQUAL, params=params)
+        assertion(root, EQUAL, table=smoke, params=params)
+
+
+# ------------------------------------------------------------------------------------ the trainings
 
 
 @pytest.mark.parametrize("profile", ["laptop", "gpu"])
-def test_every_profile_s_recipes_cost_the_same(
+def test_every_profile_s_recipes_cost_the_same_and_a_third_is_long(
     root: Path, profile: str, params: QuestionAnswering
 ) -> None:
     reader = params_of(root, profile).question_answering.story_reader
-    costs = [story_reader.flop_of(reader, recipe) for recipe in story_reader.RECIPES]
-    assert max(costs) < 1.02 * min(costs)
+    costs = {recipe: recipes.flop_of(reader, recipe) for recipe in recipes.RECIPES}
+    sums = [sum(phases.values()) for phases in costs.values()]
+    assert max(sums) < 1.02 * min(sums)
+    assert costs["long"]["more"] > sums[-1] / 3
 
 
-def test_recipes_share_what_they_share_and_end_on_questions(params: QuestionAnswering) -> None:
+def test_applications_share_their_readers_and_seeds(root: Path) -> None:
+    params = params_of(root, "laptop")
+    others = (params.summarization, params.content_creation)
+    for other in others:
+        assert other.story_reader == params.question_answering.story_reader
+
+
+def test_recipes_share_what_they_share_and_end_on_puzzles(params: QuestionAnswering) -> None:
     short, long = (
-        story_reader.phases_of(story_reader.run_of(params.story_reader, recipe, 3))
-        for recipe in ("short", "long")
+        story_reader.phases_of(recipes.reader_of(params, recipe, 3)) for recipe in recipes.RECIPES
     )
-    assert [len(short), len(long)] == [3, 3]
-    assert short[0] == long[0] and short[1] != long[1]
+    assert len(short) == len(long) == len(recipes.PHASES)
+    assert short[0] == long[0] == story_reader.base_of(params.story_reader, 3)
+    assert short[1] != long[1]
     assert short[2].batch == long[2].batch and short[2].start == short[1]
-    assert (
-        short[1].batch.length == params.story_reader.short_length
-        and long[1].batch.length == params.story_reader.long_length
-    )
-    (none,) = story_reader.phases_of(story_reader.run_of(params.story_reader, "none", 3))
-    assert none.start is None and none.batch.stages[0].tasks == short[2].batch.stages[0].tasks
-    with pytest.raises(ValueError, match="expected one of none, short, long"):
-        story_reader.run_of(params.story_reader, "longer", 3)
+    assert short[1].batch.length == params.story_reader.short_length
+    assert long[1].batch.length == params.story_reader.long_length
+    with pytest.raises(ValueError, match="expected one of short, long"):
+        recipes.reader_of(params, "longer", 3)
 
 
 def test_rows_that_the_cache_lost_are_made_again(
     params: QuestionAnswering, smoke: pd.DataFrame
 ) -> None:
-    run = story_reader.run_of(params.story_reader, "none", 3)
+    run = recipes.reader_of(params, "long", 3)
     (task,) = run.batch.stages[0].tasks
     path = files.cache() / "rows" / f"{task.digest}.npy"
     kept = path.read_bytes()
     path.unlink()
     curriculum._kept_rows.cache_clear()
-    assert story_reader.run_of(params.story_reader, "none", 3) == run
+    assert recipes.reader_of(params, "long", 3) == run
     assert path.read_bytes() == kept
 
 
-def test_a_perfect_reader_is_scored_perfect_and_a_blind_one_at_chance(
+def test_trainings_are_cached_under_the_study_s_own_runs(
+    params: QuestionAnswering, smoke: pd.DataFrame
+) -> None:
+    runs = [recipes.reader_of(params, recipe, params.seeds[0]) for recipe in recipes.RECIPES]
+    assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0, 0]
+
+
+# ------------------------------------------------------------------------ what is read and answered
+
+
+def careful(model: object, rows: Sequence[Sequence[int]]) -> list[int]:
+    """Take a model's place: read the decoded row as the oracle does, and say the next word."""
+    words, said = story_reader.vocabulary(), []
+    for row in rows:
+        text, _, begun = words.decode(row).rpartition("\n")
+        question = f"\n{begun}"
+        ends = question.find("?") + 1 + len(" In the") * question.startswith("\nWhere")
+        step = protocol.Step(question[:ends], "")
+        answer = words.encode(f" {puzzle_text.answer(text, (step,))}")
+        told = len(words.encode(question[ends:])) if question[ends:] else 0
+        said.append(answer[told] if told < len(answer) else 0)
+    return said
+
+
+@pytest.mark.parametrize("axis", LEVELS)
+def test_a_careful_reader_is_right_wherever_the_evidence_is_read(
+    axis: str, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "next_tokens", careful)
+    arms = ["whole", "told", "evidence", *protocol.CONTROLS]
+    same = {"length": 512, "count": 12, "seed": 900}
+    found = protocol.answers(None, axis=axis, level=LEVELS[axis], arms=arms, **same)
+    exact = {row["arm"]: row["exact"] for row in found if row["steps"] == "written"}
+    assert exact["whole"] == exact["told"] == exact["evidence"] == 1
+    assert exact["removed"] <= 0.2 and exact["closed_book"] == 0
+    tokens = {row["arm"]: row["tokens"] for row in found}
+    assert tokens["evidence"] < tokens["told"] < tokens["removed"] < tokens["whole"] < 512
+
+
+@pytest.mark.parametrize(
+    ("axis", "level", "finds", "misses"),
+    [
+        ("updates", 4, {"bm25", "twice", "stepwise"}, set()),
+        ("mentions", 32, set(), {"bm25", "neighbours", "twice", "stepwise"}),
+        ("words", 2, {"stepwise"}, {"bm25"}),
+        ("pronouns", 1, {"neighbours"}, {"bm25", "twice", "stepwise"}),
+        ("pronouns", 12, set(), {"bm25", "neighbours", "twice", "stepwise"}),
+        ("hops", 3, {"stepwise"}, {"bm25"}),
+    ],
+)
+def test_each_form_of_bm25_finds_what_it_can(
+    axis: str,
+    level: int,
+    finds: set[str],
+    misses: set[str],
+    params: QuestionAnswering,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A careful reader takes the model's place, so what is missed was not retrieved."""
+    monkeypatch.setattr(protocol, "next_tokens", careful)
+    arms = [f"{form}_128" for form in protocol.FORMS]
+    same = {"length": 512, "count": 16, "seed": 900}
+    found = protocol.answers(None, axis=axis, level=level, arms=arms, **same)
+    exact = {row["arm"].split("_")[0]: row["exact"] for row in found}
+    assert all(exact[form] >= 0.9 for form in finds), exact
+    assert all(exact[form] <= 0.75 for form in misses), exact
+
+
+def test_an_arm_or_a_form_that_is_not_known_is_named(params: QuestionAnswering) -> None:
+    (laid,) = protocol.tested("words", 2, length=512, count=1, seed=900)
+    with pytest.raises(ValueError, match="form = thrice: expected one of bm25, neighbours"):
+        laid.reading("thrice_64")
+
+
+@pytest.mark.parametrize("axis", LEVELS)
+def test_retrieval_fills_no_more_than_its_window(axis: str, params: QuestionAnswering) -> None:
+    for laid in protocol.tested(axis, LEVELS[axis], length=512, count=6, seed=900):
+        first = laid.puzzle.chain[0].question
+        for form in protocol.FORMS:
+            for window in (64, 128):
+                ids = laid.reading(f"{form}_{window}")(first)
+                share = len(laid.puzzle.chain) if form == "stepwise" else 1
+                assert 1 <= len(ids) <= window // share
+        whole, told, evidence = (
+            len(laid.reading(arm)(first)) for arm in ("whole", "told", "evidence")
+        )
+        assert whole == 512 - protocol.TAIL and evidence < told < whole
+
+
+def test_tested_puzzles_are_others_for_each_seed(params: QuestionAnswering) -> None:
+    same = {"axis": "updates", "level": 3, "length": 512, "count": 5}
+    first, again, other = (
+        [laid.puzzle for laid in protocol.tested(**same, seed=seed)] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert not set(first) & set(other)
+    with pytest.raises(ValueError, match="number = 100000: expected one below"):
+        story_reader.item(1, 100_000)
+
+
+def test_far_stories_stand_at_the_beginning(params: QuestionAnswering) -> None:
+    same = {"length": 1024, "count": 6, "seed": 900, "within": 0.6}
+    for laid in protocol.tested("updates", 6, **same):
+        before = sum(n not in laid.telling for n in range(laid.telling[-1]))
+        assert before <= 0.6 * (len(laid.made) - len(laid.telling))
+
+
+def test_a_step_is_asked_with_the_reader_s_own_answer(
     params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model's place is taken by functions that read the decoded context, or none."""
-    words = story_reader.vocabulary()
+    words, asked = story_reader.vocabulary(), []
 
-    def logits(model, contexts, asked, *, blind: bool = False):
-        found = []
-        for number, (context, (question, answer)) in enumerate(zip(contexts, asked, strict=True)):
-            known = {
-                fact.question: fact.value for fact in world.state(world.read(words.decode(context)))
-            }
-            value = None if blind else known.get(words.decode(question))
-            said = words.encode(f" {value}") if value else ()
-            scores = torch.rand(
-                len(answer), words.size, generator=torch.Generator().manual_seed(number)
-            )
-            for place, token in enumerate(said[: len(answer)]):
-                scores[place, token] = 2
-            found.append(scores)
-        return found
+    def says(model: object, rows: Sequence[Sequence[int]]) -> list[int]:
+        asked.extend(words.decode(row) for row in rows)
+        return [words.encode(" Fox")[0] for _ in rows]
 
-    sizes = {"people": 4, "things": 3, "changes": 0}
-    same = {"sizes": sizes, "length": 400, "depth": 0.0, "count": 12, "window": 100}
-    monkeypatch.setattr(study, "likeliest", logits)
-    for arm, least, most in (
-        ("full", 1, 1),
-        ("shuffled", 1, 1),
-        ("window", 0, 0.1),
-        ("removed", 0, 0.1),
-        ("wrong", 0, 0.2),
-    ):
-        for row in study.answers(None, arm=arm, **same):
-            assert least <= row["exact"] <= row["f1"] <= 1
-            assert row["exact"] <= most, (arm, row)
-    (one, two) = study.answers(None, arm="retrieved", **same)
-    assert one["exact"] >= 0.9 > two["exact"]
+    monkeypatch.setattr(protocol, "next_tokens", says)
+    chain = (
+        protocol.Step("\nWhat is Anna Archer called?", "Swan"),
+        protocol.Step("\nWhere is {subject}? In the", "mill"),
+    )
+    assert protocol.chain_answers(None, [lambda question: [2]], [chain]) == [False]
+    assert asked[-1].endswith("\nWhat is Anna Archer called? Fox\nWhere is Fox? In the")
+
+
+def test_what_follows_padding_or_stands_beside_a_row_changes_no_answer(
+    params: QuestionAnswering,
+) -> None:
+    torch.manual_seed(0)
+    model = build_model(story_reader.model_of(params.story_reader)).eval()
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(4, 200, size=size).tolist() for size in (3, 40, 11, 40, 7)]
+    alone = [protocol.next_tokens(model, [row])[0] for row in rows]
+    assert protocol.next_tokens(model, rows) == alone
+    with torch.inference_mode():
+        last = model(torch.tensor([rows[1]]))[0, -1]
+    assert int(last.argmax()) == alone[1]
 
 
 def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(
@@ -195,19 +300,101 @@ def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(
     asked = [((5, 6), (7,)), ((5, 6, 8), (9, 10))]
     contexts = [np.arange(4, 20), np.arange(30, 40)]
     both = story_reader.likeliest(model, contexts, asked)
-    alone = [
-        story_reader.likeliest(model, [c], [a])[0] for c, a in zip(contexts, asked, strict=True)
-    ]
-    assert [found.shape[0] for found in both] == [1, 2]
-    for one, other in zip(both, alone, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-    row = torch.tensor([[*contexts[1], *asked[1][0], *asked[1][1]]])
-    assert torch.allclose(both[1], model(row)[0, -3:-1], atol=1e-5)
+    for context, ask, found in zip(contexts, asked, both, strict=True):
+        (alone,) = story_reader.likeliest(model, [context], [ask])
+        assert found.shape[0] == len(ask[1])
+        assert torch.allclose(found, alone, atol=1e-5)
 
 
-def test_an_arm_that_is_not_known_is_named(params: QuestionAnswering) -> None:
-    with pytest.raises(ValueError, match="arm = half: expected one of full, window"):
-        study.context_of("half", told(params), None, other=None, decode=None, window=1, seed=0)
+# ---------------------------------------------------------------------------------- what is derived
+
+
+def test_differences_are_paired_and_have_intervals() -> None:
+    values = {"whole": (0.9, 0.8, 1.0), study.RIVAL: (0.8, 0.7, 0.9), "told": (0.9, 0.9, 0.9)}
+    same = {"metric": "exact", "steps": "written", "recipe": "long", "axis": "hops", "level": 2}
+    table = pd.DataFrame(
+        [
+            same | {"arm": arm, "seed": seed, "value": value}
+            for arm, many in values.items()
+            for seed, value in enumerate(many)
+        ]
+    )
+    (row,) = study.differences(table).to_dict("records")
+    assert row["difference"] == pytest.approx(10) and row["low"] == pytest.approx(10)
+    assert (row["whole"], row[study.RIVAL], row["told"]) == pytest.approx((0.9, 0.8, 0.9))
+    table.loc[0, "value"] = 1.0
+    (moved,) = study.differences(table).to_dict("records")
+    assert moved["low"] < 10 < moved["high"]
+
+
+def found_rows(axis: str, differences: Sequence[float], told: float = 0.9) -> pd.DataFrame:
+    """Return what `differences` gives for an axis, with intervals of ±3 points."""
+    same = {"axis": axis, "told": told, "whole": 0.9, study.RIVAL: 0.8}
+    return pd.DataFrame(
+        [
+            same | {"level": level, "difference": x, "low": x - 3, "high": x + 3}
+            for level, x in enumerate(differences)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "told", "says"),
+    [
+        ([0, 9, 9], 0.9, "read everything from 1 on"),
+        ([0, 9, 4], 0.9, "retrieval is enough"),
+        ([0, 2, 9], 0.9, "read everything from 2 on"),
+        ([0, -1, -9], 0.9, "retrieval is enough, and better"),
+        ([0, 9, 9], 0.5, "this reader cannot do it"),
+    ],
+)
+def test_advice_follows_the_differences(differences: list[float], told: float, says: str) -> None:
+    assert study.advice(found_rows("hops", differences, told)).loc["hops", "advice"] == says
+
+
+def test_strips_show_what_is_read(params: QuestionAnswering) -> None:
+    (laid,) = protocol.tested("words", 2, length=512, count=1, seed=900)
+    strips = study.strips_of(laid, {"whole": "all", "evidence": "needed", "bm25_64": "found"})
+    assert sum(tokens for _, tokens, _ in strips["all"]) == sum(map(len, laid.made))
+    assert {kind for _, _, kind in strips["needed"]} == {"evidence"}
+    assert len(strips["needed"]) == len(laid.puzzle.evidence)
+    assert set(strips["found"]) < set(strips["all"])
+
+
+def test_figures_draw_every_axis_and_recipe(smoke: pd.DataFrame, params: QuestionAnswering) -> None:
+    exact = smoke[(smoke["metric"] == "exact") & (smoke["steps"] == "written")]
+    exact = exact.assign(run="published")
+    axes = exact[exact["axis"] != study.FAR]
+    figure = figures.axes(axes, {axis: study.chance(axis) for axis in figures.AXES})
+    titles = [panel.get_title() for panel in figure.axes if panel.axison]
+    assert titles == list(figures.AXES) == [*params.levels, study.LENGTH]
+    figure = figures.differences(study.differences(smoke), study.ENOUGH)
+    levels = sum(map(len, params.levels.values())) + len(params.lengths)
+    assert len(figure.axes[0].get_yticks()) == levels
+    figure = figures.recipes(exact[exact["axis"] == study.FAR])
+    assert len(figure.axes[0].get_lines()) >= len(recipes.RECIPES)
+
+
+def test_the_rival_is_the_form_that_was_chosen(
+    smoke: pd.DataFrame, params: QuestionAnswering
+) -> None:
+    for axis, form in params.rivals.items():
+        rows = smoke[(smoke["axis"] == axis) & (smoke["steps"] == "written")]
+        keys = ["level", "seed", "metric"]
+        rival, named = (
+            rows[rows["arm"] == arm].set_index(keys)["value"] for arm in (study.RIVAL, form)
+        )
+        assert len(rival) and rival.equals(named)
+
+
+@pytest.mark.parametrize("profile", ["laptop", "gpu"])
+def test_every_axis_has_a_rival_that_is_an_arm(
+    root: Path, profile: str, params: QuestionAnswering
+) -> None:
+    section = params_of(root, profile).question_answering
+    assert set(section.rivals) == {*section.levels, study.LENGTH}
+    assert set(section.rivals.values()) <= set(study.arms_of(section))
+    assert set(section.levels) == set(section.trained_levels)
 
 
 def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering) -> None:
@@ -217,16 +404,7 @@ def test_a_stretch_has_its_questions_and_its_controls(params: QuestionAnswering)
     for arm in real.ARMS:
         read = real._read(arm, made, 100, words.decode)
         assert sum(len(sample.queries) for sample in read) == len(made.queries)
-        assert all(len(sample.context) <= (100 if arm in study.SHORT else 300) for sample in read)
+        most = 100 if arm in ("window", "retrieved") else 300
+        assert all(len(sample.context) <= most for sample in read)
     with pytest.raises(ValueError, match="expected 100 with two values"):
         real.stretch("plays", 99, 300, 4, words.encode, (2,))
-
-
-def test_trainings_are_cached_under_the_study_s_own_runs(
-    params: QuestionAnswering, smoke: pd.DataFrame
-) -> None:
-    runs = [
-        story_reader.run_of(params.story_reader, recipe, params.seeds[0])
-        for recipe in story_reader.RECIPES
-    ]
-    assert [result.steps_trained for result in sweep(dict(enumerate(runs))).values()] == [0, 0, 0]

@@ -4,6 +4,7 @@ They fail with the effect removed. The tests hold what an arm reads, and what is
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,18 @@ import pandas as pd
 import pytest
 from cells import run_assertion, smoke_params
 
+from farcontext.measure import metrics
 from farcontext.results import tables
-from farcontext.studies import story_reader
-from farcontext.studies.summarization import study
+from farcontext.studies import story_reader, story_writer
+from farcontext.studies.summarization import protocol, study
 from farcontext.studies.summarization.params import Params as Summarization
-from farcontext.tasks import storybook, world
-from farcontext.tasks.events import Fact
-from farcontext.tasks.sample import even_depths
-from farcontext.train.loop import load_model
+from farcontext.tasks import reports, world
 from farcontext.train.runs import result_of
 
-ORACLE, SAME, REAL = "ok: the oracle, which", "ok: every arm summarized", "ok: every manual's"
-SIZES = {"people": 4, "things": 3, "changes": 0}
+F1, PERFECT = "ok: these lines are the library's F1", "ok: joined, perfect reports"
+SAME, REAL = "ok: every arm reported", "ok: every manual's"
+SIZES = {"people": 4, "things": 3, "changes": 6}
+STORY = {"sizes": SIZES, "seed": 5, "length": 400}
 
 
 @pytest.fixture(scope="module")
@@ -38,192 +39,217 @@ def smoke(params: Summarization) -> pd.DataFrame:
     return study.run(params)
 
 
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[(table["layout"] == "spread") & (table["metric"] == "f1")]
+    return rows[rows["kind"] == "all"]
+
+
 def assertion(root: Path, says: str, **known: object) -> None:
     """Run the notebook's own cell that prints `says`."""
-    run_assertion(
-        root,
-        study.NAME,
-        says,
-        study=study,
-        results=tables,
-        readers=story_reader,
-        world=world,
-        **known,
-    )
+    modules = {"study": study, "protocol": protocol, "reports": reports, "metrics": metrics}
+    modules |= {"tables": tables, "writers": story_writer, "worded": reports.worded}
+    run_assertion(root, study.NAME, says, **modules, **known)
+
+
+def told(count: int = 2, depth: float | None = None) -> list[story_writer.Told]:
+    return story_writer.tested(SIZES, seed=5, length=400, depth=depth, count=count)
+
+
+# ---------------------------------------------------------------------------- the page's assertions
 
 
 def test_assertions_hold_on_the_smoke_run(
     root: Path, smoke: pd.DataFrame, params: Summarization
 ) -> None:
-    assertion(root, ORACLE, params=params, sizes=story_reader.sizes_of(params.story_reader))
-    for says in (SAME, REAL):
-        assertion(root, says, table=smoke, params=params)
+    (one,) = told(1)
+    lines = reports.report(one.story.events)
+    assertion(root, F1, lines=lines)
+    assertion(root, PERFECT, told=one, lines=lines)
+    assertion(root, SAME, table=smoke, spread=spread(smoke), params=params)
+    assertion(root, REAL, table=smoke, params=params)
 
 
-def test_an_oracle_that_errs_is_noticed(
+def test_a_wrong_f1_and_a_merger_that_loses_are_noticed(
     root: Path, params: Summarization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "read", lambda text: [])
+    (one,) = told(1)
+    lines = reports.report(one.story.events)
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "fact_f1", metrics.fact_recall)
+        with pytest.raises(AssertionError):
+            assertion(root, F1, lines=lines)
+    monkeypatch.setattr(reports, "merged", lambda parts: parts[0])
     with pytest.raises(AssertionError):
-        assertion(root, ORACLE, params=params, sizes=story_reader.sizes_of(params.story_reader))
+        assertion(root, PERFECT, told=one, lines=lines)
 
 
-@pytest.mark.parametrize("arm", ["first", "bm25", "wrong"])
+@pytest.mark.parametrize("arm", ["joined", "bm25", "wrong"])
 def test_an_arm_that_is_missing_is_noticed(
     root: Path, smoke: pd.DataFrame, params: Summarization, arm: str
 ) -> None:
+    less = smoke[smoke["arm"] != arm]
     with pytest.raises(AssertionError):
-        assertion(root, SAME, table=smoke[smoke["arm"] != arm], params=params)
+        assertion(root, SAME, table=less, spread=spread(less), params=params)
     with pytest.raises(AssertionError):
-        assertion(
-            root,
-            REAL,
-            table=smoke[(smoke["tier"] != "real") | (smoke["arm"] != "other")],
-            params=params,
-        )
+        less = smoke[(smoke["tier"] != "real") | (smoke["arm"] != "other")]
+        assertion(root, REAL, table=less, params=params)
 
 
-def told(count: int = 2) -> list:
-    return story_reader.stories(SIZES, length=400, count=count, depth=None)
+def test_an_oracle_that_errs_and_unequal_training_are_noticed(
+    root: Path, smoke: pd.DataFrame, params: Summarization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = smoke.assign(value=smoke["value"].where(smoke["arm"] != "oracle", 0.9))
+    with pytest.raises(AssertionError):
+        assertion(root, SAME, table=wrong, spread=spread(smoke), params=params)
+    monkeypatch.setattr(study, "WRITERS", ("whole", "statements"))
+    with pytest.raises(AssertionError):
+        assertion(root, SAME, table=smoke, spread=spread(smoke), params=params)
+
+
+# ------------------------------------------------------------------------------------- what is read
+
+
+def test_chunks_cut_no_telling_sentence_and_hold_all(params: Summarization) -> None:
+    for one in told(6):
+        for size in (64, 128, 256):
+            chunks = protocol.chunks_of(one.sample, size)
+            first = one.sample.blocks[0]
+            assert chunks[0][0] == first and chunks[-1][1] == len(one.sample.context)
+            assert all(a[1] == b[0] for a, b in pairwise(chunks))
+            assert all(end - start <= size - first for start, end in chunks)
+            evidence = {span for query in one.sample.queries for span in query.evidence}
+            for start, end in evidence:
+                assert sum(a <= start and end <= b for a, b in chunks) == 1
+        whole = protocol.chunks_of(one.sample, 400)
+        assert whole == [(one.sample.blocks[0], len(one.sample.context))]
+
+
+def test_an_excerpt_is_filled_up_with_other_prose(params: Summarization) -> None:
+    one, words = told(1)[0], story_reader.vocabulary()
+    span = protocol.chunks_of(one.sample, 128)[1]
+    read = story_writer.excerpt(one.sample, [span], 200)
+    assert len(read) == 200 and read[0] == one.sample.context[0]
+    assert read[-(span[1] - span[0]) :].tolist() == one.sample.context[slice(*span)].tolist()
+    before = words.decode(read[: 200 - (span[1] - span[0])].tolist())
+    assert not world.read(before)
+    with pytest.raises(ValueError, match="size = 20: expected at least"):
+        story_writer.excerpt(one.sample, [span], 20)
 
 
 def test_arms_read_what_they_say(params: Summarization) -> None:
-    one, other = told()
-    read = {
-        arm: study.read_by(arm, one, other, 100) for arm in ("full", *study.SHORT, *study.CONTROLS)
-    }
-    assert all(len(contexts) == 1 for arm, contexts in read.items() if arm != "hierarchical")
-    (full,), (first,), (last,), (wrong,) = (read[arm] for arm in ("full", "first", "last", "wrong"))
-    assert full.tolist() == one.context.tolist() and wrong.tolist() == other.context.tolist()
-    assert first.tolist() == full[:100].tolist() and last[1:].tolist() == full[-99:].tolist()
-    chunks = read["hierarchical"]
-    assert all(len(chunk) <= 100 and chunk[0] == full[0] for chunk in chunks)
-    assert [token for chunk in chunks for token in chunk[1:]] == full[1:].tolist()
-    words = story_reader.vocabulary()
-    assert not world.read(words.decode(read["closed_book"][0].tolist()))
-    with pytest.raises(ValueError, match="arm = half: expected one of full, first"):
-        study.read_by("half", one, other, 100)
+    one, other = (x.sample for x in told())
+    read = {arm: protocol.read_by(arm, one, other, 100) for arm in ("whole", *protocol.CONTROLS)}
+    assert read["whole"].tolist() == one.context.tolist()
+    assert read["wrong"].tolist() == other.context.tolist()
+    assert read["first"].tolist() == one.context[:100].tolist()
+    assert read["last"][1:].tolist() == one.context[-99:].tolist()
+    assert not world.read(story_reader.vocabulary().decode(read["closed_book"].tolist()))
+    with pytest.raises(ValueError, match="arm = half: expected whole, first"):
+        protocol.read_by("half", one, other, 100)
 
 
-def test_what_parts_state_is_merged_and_the_last_word_counts() -> None:
-    parts = [
-        " Anna Baker is in the mill. The lamp is with Anna Baker.",
-        " Anna Baker is in the tower. Nonsense.",
+def test_every_seed_has_stories_of_its_own(params: Summarization) -> None:
+    same = {"length": 400, "depth": None, "count": 3}
+    found = [
+        [one.story for one in story_writer.tested(SIZES, seed=seed, **same)] for seed in (1, 2)
     ]
-    assert study.merged(parts) == [
-        Fact("place", "Anna Baker", "tower"),
-        Fact("holder", "lamp", "Anna Baker"),
+    assert not {one.sentences for one in found[0]} & {one.sentences for one in found[1]}
+
+
+# ----------------------------------------------------------------------------------- what is scored
+
+
+def by_kind(rows: list, metric: str = "f1") -> dict[str, float]:
+    return {row["kind"]: row["value"] for row in rows if row["metric"] == metric and "kind" in row}
+
+
+def test_a_perfect_report_scores_1_half_of_it_less_and_lies_0(params: Summarization) -> None:
+    stories = told(4)
+    true = [reports.report(one.story.events) for one in stories]
+    assert set(by_kind(protocol.scores(stories, true)).values()) == {1.0}
+    people = [[line for line in lines if line[0].kind == "place"] for lines in true]
+    assert by_kind(protocol.scores(stories, people)) == pytest.approx(
+        {"all": 2 * 4 / 14, "one sentence": 2 * 4 / 11, "two sentences": 0}
+    )
+    assert by_kind(protocol.scores(stories, people), "precision")["all"] == 1
+    lies = [
+        [tuple(fact._replace(value="sea") for fact in line) for line in lines] for lines in true
     ]
-    assert study.merged(["", "And so on."]) == []
+    assert set(by_kind(protocol.scores(stories, lies)).values()) == {0.0}
+    assert "two sentences" not in by_kind(protocol.scores(stories, people), "precision")
 
 
-def test_facts_and_their_depths_are_those_of_the_story(params: Summarization) -> None:
-    words = story_reader.vocabulary()
-    for number, sample in enumerate(told(6)):
-        found = study.facts_of(SIZES, number)
-        assert len(found) == SIZES["people"] + SIZES["things"]
-        assert sorted(found.values()) == pytest.approx(even_depths(len(found)))
-        text = words.decode(sample.context.tolist())
-        assert set(found) <= set(world.state(world.read(text)))
-        for fact, depth in found.items():  # a person's place, or a thing's holder: told about there
-            told_at = text.index(
-                fact.subject if fact.kind == "place" else f"he {fact.subject} "
-            ) / len(text)
-            assert fact.kind == "place" or abs(told_at - depth) < 0.2
-
-
-def test_a_perfect_summary_scores_1_everywhere_and_half_of_it_half() -> None:
-    facts = [[*study.facts_of(SIZES, number)] for number in range(4)]
-    whole = {
-        row["metric"]: row["value"]
-        for row in study.scores(SIZES, facts, [_said(some) for some in facts])
-    }
-    assert whole["recall"] == whole["precision"] == whole["rougeL"] == 1
-    halves = [some[:3] for some in facts]
-    rows = study.scores(SIZES, halves, [_said(some) for some in halves])
-    half = {row["metric"]: row["value"] for row in rows}
-    assert (
-        half["recall"] == pytest.approx(3 / 7)
-        and half["precision"] == 1
-        and half["words"] < whole["words"]
-    )
-    by_depth = [row for row in rows if row["metric"] == "recall_at"]
-    assert len(by_depth) == 7 and np.mean([row["value"] for row in by_depth]) == pytest.approx(
-        3 / 7
-    )
-    lies = [[fact._replace(value="nowhere") for fact in some] for some in facts]
-    none = {
-        row["metric"]: row["value"]
-        for row in study.scores(SIZES, lies, [_said(some) for some in lies])
-    }
-    assert none["recall"] == none["precision"] == 0
-
-
-def _said(facts: list[Fact]) -> str:
-    return "".join(fact.sentence for fact in facts)
-
-
-def test_copied_sentences_state_what_they_tell_and_nothing_false(params: Summarization) -> None:
+def test_copied_sentences_are_scored_by_what_they_tell(params: Summarization) -> None:
     for arm in study.EXTRACTS:
-        rows = study.copied(sizes=SIZES, length=400, layout="spread", count=6, arm=arm)
-        found = {row["metric"]: row["value"] for row in rows if row["metric"] != "recall_at"}
-        assert 0 < found["recall"] < 1 and found["precision"] == 1
-    near = study.copied(sizes=SIZES, length=900, layout="near", count=6, arm="lead")
-    assert {row["value"] for row in near if row["metric"] in ("recall", "recall_at")} == {0}
+        rows = protocol.copied(**STORY, count=6, arm=arm)
+        assert 0 <= by_kind(rows)["all"] < 1
+    assert by_kind(protocol.perfect(**STORY, count=6))["all"] == 1
 
 
-def test_a_writer_that_reads_perfectly_shows_what_a_window_costs(
-    params: Summarization, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model's place is taken by the oracle, which reads the decoded prompt."""
+def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the oracle, which reads the decoded prompt, into the model's place."""
     words = story_reader.vocabulary()
 
     def written(model, prompts, new, *, stop):
-        read = [world.state(world.read(words.decode(prompt))) for prompt in prompts]
-        return [_said([fact for fact in facts if fact.kind != "thing_place"]) for facts in read]
+        read = [world.read(words.decode(prompt)) for prompt in prompts]
+        return ["".join(map(reports.worded, reports.report(events))) for events in read]
 
-    monkeypatch.setattr(study, "written", written)
-    same = {"sizes": SIZES, "length": 400, "layout": "spread", "count": 8, "window": 100}
-    recall = {
-        arm: next(
-            row["value"]
-            for row in study.summaries(None, arm=arm, **same)
-            if row["metric"] == "recall"
-        )
-        for arm in ("full", *study.SHORT, *study.CONTROLS)
+    monkeypatch.setattr(protocol, "written", written)
+
+
+def test_a_writer_that_reads_perfectly_needs_the_join_and_the_evidence(
+    params: Summarization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle(monkeypatch)
+    rows = protocol.chunk_reports(None, **STORY, count=8, chunk=100)
+    merged = {arm: by_kind([x for x in rows if x["arm"] == arm]) for arm in protocol.MERGERS}
+    assert set(merged["joined"].values()) == {1.0}
+    assert merged["latest"]["one sentence"] == 1 and merged["latest"]["two sentences"] < 0.8
+    (own,) = [row["value"] for row in rows if row["metric"] == "chunk_f1"]
+    (read,) = [row["value"] for row in rows if row["metric"] == "tokens"]
+    assert own == 1 and 400 <= read < 700
+    same = STORY | {"layout": "spread", "count": 8, "chunk": 100}
+    found = {
+        arm: by_kind(protocol.whole_reports(None, arm=arm, **same))["all"]
+        for arm in ("whole", *protocol.CONTROLS)
     }
-    assert recall["full"] == 1 and recall["closed_book"] == 0 and recall["wrong"] < 0.1
-    assert recall["first"] < 0.5 > recall["last"] and 0.5 < recall["hierarchical"] < 1
+    assert found["whole"] == 1 and found["closed_book"] == 0 and found["wrong"] < 0.1
+    assert found["first"] < 0.5 and found["last"] < 0.7
 
 
-def test_writers_go_on_from_the_readers_base_and_are_cached(
+# ----------------------------------------------------------------------------------------- training
+
+
+def test_writers_start_from_the_shared_base_and_cost_the_same(
     params: Summarization, smoke: pd.DataFrame
 ) -> None:
     reader, writer = params.story_reader, params.story_writer
-    summaries = story_reader.phases_of(story_reader.writer_of(reader, writer, "summary", 3))
-    statements = story_reader.phases_of(story_reader.writer_of(reader, writer, "statements", 3))
-    assert statements[:-1] == summaries and len(summaries) == 2
-    assert summaries[0] == story_reader.phases_of(story_reader.run_of(reader, "long", 3))[0]
-    assert [stage.length for stage in summaries[1].batch.stages] == [
-        reader.short_length,
-        reader.long_length,
-    ]
-    run = story_reader.writer_of(reader, writer, "summary", params.seeds[0])
-    assert result_of(run).steps_trained == 0
-
-
-def test_prompts_of_different_lengths_are_written_as_each_alone(
-    params: Summarization, smoke: pd.DataFrame
-) -> None:
-    model = load_model(
-        story_reader.writer_of(params.story_reader, params.story_writer, "summary", params.seeds[0])
+    tasks = ("whole", "chunk", "statements")
+    runs = {task: story_writer.writer_of(reader, writer, task, 10) for task in tasks}
+    assert {run.start for run in runs.values()} == {story_reader.base_of(reader, 10)}
+    assert runs["whole"].steps == runs["chunk"].steps == sum(writer.report_steps)
+    rows = {task: {s.rows * s.length for s in run.batch.stages} for task, run in runs.items()}
+    assert all(
+        abs(n - reader.step_tokens) < s for some in rows.values() for n in some for s in [200]
     )
-    words = story_reader.vocabulary()
-    cue = words.encode(storybook.SUMMARY)
-    prompts = [
-        [*sample.context[:size].tolist(), *cue]
-        for sample, size in zip(told(3), (60, 90, 60), strict=True)
+    digests = {run.batch.stages[0].tasks[0].digest for run in runs.values()}
+    other = story_writer.writer_of(reader, writer, "whole", 11)
+    assert len(digests | {other.batch.stages[0].tasks[0].digest}) == 4  # Others for each seed.
+    assert result_of(runs["chunk"]).steps_trained == 0
+
+
+def test_the_published_comparison_pairs_seeds_and_changes() -> None:
+    rows = [
+        {"arm": arm, "seed": seed, "length": 512, "layout": "spread", "changes": changes}
+        | {"chunk": 0 if arm == "whole" else 128, "kind": "all", "metric": "f1"}
+        | {"value": 0.8 + 0.01 * seed - (0.1 if arm == "joined" and changes else 0)}
+        for arm in ("whole", "joined")
+        for seed in (1, 2, 3)
+        for changes in (0, 3)
     ]
-    together = story_reader.written(model, prompts, 8)
-    assert together == [story_reader.written(model, [prompt], 8)[0] for prompt in prompts]
-    assert story_reader.written(model, prompts[:1], 8, stop=words.encode(together[0])[0]) == [""]
+    rows += [dict(rows[0], arm="first", changes=3), dict(rows[-1], chunk=64, value=0.0)]
+    rows += [dict(rows[-3], length=1024, value=0.0)]
+    found = study.whole_against_chunks(pd.DataFrame(rows), "joined")
+    assert found["difference"].to_dict() == pytest.approx({0: 0, 3: -10})
+    assert found["more"].to_dict() == {0: "not told apart", 3: "whole story"}
+    assert np.isfinite(found[["low", "high"]].to_numpy()).all()

@@ -88,3 +88,22 @@ def test_each_key_is_asked_once_and_no_answer_is_scored_before_its_pair() -> Non
 def test_what_cannot_be_made_is_refused(task, options: dict, length: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         made(task, options, length)
+
+
+def test_the_five_surroundings_hold_the_same_pairs_and_questions() -> None:
+    made = recall.apart(np.random.default_rng(1), 32, 96, pairs=8)
+    assert tuple(made) == recall.APART
+    asked = [tokens[scored].tolist() for tokens, scored, _ in made.values()]
+    assert all(answers == asked[0] for answers in asked)
+    for name, (tokens, scored, hidden) in made.items():
+        assert tokens.shape == (32, 32 if name == "together" else 96)
+        answers = recall.oracle(np.where(scored, -1, tokens), scored)
+        assert (answers == tokens[scored]).all(), name
+        assert hidden.any() == (name == "masked") and not (hidden & (tokens < 64)).any()
+    _, last = np.nonzero(made["beside"][0][:, :80] < recall.KEYS)
+    assert last.min() == 64 and len(set(made["blank"][0][0, 16:80])) == 1
+
+
+def test_rows_without_room_for_filler_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"length > 4·pairs"):
+        recall.apart(np.random.default_rng(0), 1, 32, pairs=8)

@@ -317,6 +317,44 @@ def test_where_a_slow_library_is_imported_changes_no_key(
     assert (found[0] != found[1]) == counts
 
 
+LATER = """
+class A(Frozen):
+    lr: float
+    muon: float | None = None
+
+def f(config):
+    if config.muon:
+        return g(config)
+    return config.lr
+
+def g(config):
+    return config.muon
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("    muon: float | None = None\n", "", False),
+        ("    if config.muon:\n        return g(config)\n", "", False),
+        ("    return config.muon", "    return 2 * config.muon", False),
+        ("    if config.muon:", "    if config.lr:", True),
+        ("        return g(config)\n", "        return 1\n    else:\n        pass\n", True),
+        ("    lr: float\n", "    lr: float = 1\n", True),
+    ],
+)
+def test_an_option_that_came_later_counts_where_it_is_set_alone(
+    old: str, new: str, counts: bool, tmp_path: Path
+) -> None:
+    assert old in LATER
+    found = [
+        fingerprints.of_symbol("farcontext.a", name, made(tmp_path / str(n), {"a": text}))
+        for n, text in enumerate((LATER, LATER.replace(old, new, 1)))
+        for name in ("A", "f")
+    ]
+    assert (found[:2] != found[2:]) == counts
+
+
 CHECK = """
 class A(Frozen):
     x: int = 1

@@ -78,7 +78,10 @@ def test_training_learns_and_every_row_is_there(kind: str, project: Path) -> Non
     assert (again.steps_trained, again.rows) == (0, result.rows)
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(project: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("changes", [{}, {"muon": 0.02}], ids=["AdamW", "Muon"])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    changes: dict, project: Path, monkeypatch
+) -> None:
     class Interrupted(Exception):
         pass
 
@@ -86,7 +89,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(project: Path, monkeypatch) 
         if step == 13:
             raise Interrupted
 
-    run = tiny_run()
+    run = tiny_run(**changes)
     loop.train(run)
     whole = run_bits(project)
     monkeypatch.setenv("FARCONTEXT_CACHE", str(project / "second"))
@@ -209,6 +212,40 @@ def test_the_key_of_a_run_changes_with_its_config_and_its_corpus(
     card = files.read_json(other / "build" / "tokenizer" / "card.json")
     files.write_json(other / "build" / "tokenizer" / "card.json", card | {"fingerprint": "0"})
     assert keys.run_key(tiny_run()) not in known
+
+
+def test_muon_has_the_blocks_matrices_and_adamw_the_rest(project: Path) -> None:
+    run = tiny_run(kind="encoder", muon=0.05)
+    model = loop.build_model(run.model)
+    both = optimizer.optimizer(model, run.optimizer)
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_muon = {names[id(p)] for group in both.muon.param_groups for p in group["params"]}
+    by_adamw = {names[id(p)] for group in both.adamw.param_groups for p in group["params"]}
+    assert by_muon | by_adamw == set(names.values()) and not by_muon & by_adamw
+    assert by_muon and all(name.startswith("stack.blocks.") for name in by_muon)
+    assert {"embedding.weight", "head.weight"} <= by_adamw
+    for group in both.param_groups:
+        group["lr"] = 0.001
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    both.step()
+    assert [group["lr"] for group in both.muon.param_groups] == pytest.approx([0.005])
+    assert {group["lr"] for group in both.adamw.param_groups} == {0.001}
+
+
+def test_an_option_that_a_run_leaves_alone_is_not_in_its_key(project: Path, monkeypatch) -> None:
+    plain, muon = tiny_run(), tiny_run(muon=0.02)
+    assert "muon" not in plain.model_dump(mode="json")["optimizer"]
+    assert muon.model_dump(mode="json")["optimizer"]["muon"] == 0.02
+    tuned = tiny_run(seed=3).model_copy(update={"start": muon})
+    before = {name: keys.run_key(run) for name, run in (("p", plain), ("m", muon), ("t", tuned))}
+    assert len(set(before.values())) == 3
+    # Other code behind the option: the runs that reach it have another key.
+    there = {"muon": ("farcontext.train.optimizer", "learning_rate")}
+    monkeypatch.setattr(keys, "LATER", there)
+    after = {name: keys.run_key(run) for name, run in (("p", plain), ("m", muon), ("t", tuned))}
+    assert after["p"] == before["p"]
+    assert after["m"] != before["m"] and after["t"] != before["t"]
 
 
 def test_starting_afresh_trains_again_and_gives_the_same_bits(project: Path) -> None:

@@ -43,15 +43,35 @@ def paper() -> None:
 
 
 @app.command()
-def publish() -> None:
+def publish(
+    *,
+    profile: Annotated[str, typer.Option(help="Another one is recorded beside it.")] = "laptop",
+) -> None:
     """Copy tables and paper to where git keeps them.
 
     The tables of build/laptop go to results/laptop, the PDF to paper/. EXPERIMENTS.md and README's
-    block are rewritten.
+    block are rewritten. Of another profile, tables and verdicts go to results/<profile>.
     """
     from farcontext.app import publish as publishing
 
-    publishing.publish(project_root())
+    if profile == "laptop":
+        publishing.publish(project_root())
+    else:
+        publishing.record(project_root(), profile)
+
+
+@app.command()
+def site() -> None:
+    """Build the site of HTML below build/site, which opens from the disk.
+
+    It holds the notebooks as build/laptop executed them, else as committed; a card for each claim;
+    the paper; all commands; the library. Every link is followed, and no page asks another host.
+    """
+    from farcontext.app.site import build
+
+    root = project_root()
+    report = build.build(root, app, root / "build" / "site")
+    console.print(f"{root / 'build' / 'site' / 'index.html'}: {report.line()}")
 
 
 @app.command()
@@ -81,6 +101,7 @@ def freeze(
     same: Annotated[
         bool, typer.Option(help="Rows and verdict are the published ones: no new try.")
     ] = False,
+    profile: Annotated[str, typer.Option(help="Whose runs are meant.")] = "laptop",
 ) -> None:
     """Write into claims.lock what decides claims, before their seeds run.
 
@@ -88,7 +109,8 @@ def freeze(
     """
     from farcontext.app import publish as publishing
 
-    for line in publishing.freeze(project_root(), names or [], because, same=same):
+    root = project_root()
+    for line in publishing.freeze(root, names or [], because, same=same, profile=profile):
         console.print(line)
 
 

@@ -4,11 +4,13 @@ They are made from the claims, the tables and the corpus card, by the templates 
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from farcontext.app import answers
 from farcontext.data.corpus import SPLITS
 from farcontext.results import findings, tables
 from farcontext.results.findings import Finding
@@ -20,6 +22,8 @@ PLANNED = {
 }
 PLANNED_LENGTHS = (8192, 32_768, 131_072)
 PLANNED_RATE = 400e12  # So many FLOP/s are reached: 40 % of an H100's dense bf16 is assumed.
+# Claim → verdict and estimate, as they were recorded elsewhere.
+Recorded = Mapping[str, tuple[str, str]]
 PLANNED_TOKENS = 20  # A parameter gets so many tokens (Hoffmann et al. 2022).
 
 
@@ -52,20 +56,28 @@ def _page(name: str, **values: Any) -> str:
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
-def _verdict(f: Finding, elsewhere: Mapping[str, str]) -> str:
+def _verdict(f: Finding, second: Recorded) -> str:
     """Return a verdict with its note.
 
     What a second machine said is added where that is something else.
     """
     note = f" ({f.note})" if f.note else ""
-    other = elsewhere.get(f.id, f.verdict)
+    other, _ = second.get(f.id, (f.verdict, ""))
     return f"**{f.verdict}**{note}" + (
         f"; *not the same on a second machine: {other}*" if other != f.verdict else ""
     )
 
 
+def _night(f: Finding, night: Recorded) -> str:
+    """Return the verdict at the night's budget; a dash where there is none."""
+    if f.id not in night:
+        return "–"
+    verdict, shown = night[f.id]
+    return f"{'the same' if verdict == f.verdict else f'**{verdict}**'}, {shown}"
+
+
 def verdict_block(
-    judged: list[Finding], tries: Mapping[str, int], elsewhere: Mapping[str, str]
+    judged: list[Finding], tries: Mapping[str, int], second: Recorded, night: Recorded
 ) -> str:
     """Return README's table of verdicts.
 
@@ -74,12 +86,14 @@ def verdict_block(
     Args:
         judged: every claim's finding.
         tries: claim → its number of tries.
-        elsewhere: claim → its verdict on a second machine, from the same commit and seeds.
+        second: what a second machine gave, from the same commit and seeds.
+        night: what several times the budget gave.
     """
-    both = [f for f in judged if f.id in elsewhere]
-    same = sum(f.verdict == elsewhere[f.id] for f in both)
+    both = [f for f in judged if f.id in second]
+    same = sum(f.verdict == second[f.id][0] for f in both)
     told = {"findings": judged, "tries": tries, "same": same, "both": len(both)}
-    return _page("verdicts", verdict=lambda f: _verdict(f, elsewhere), **told)
+    said = {"verdict": lambda f: _verdict(f, second), "night": lambda f: _night(f, night)}
+    return _page("verdicts", nights=len(night), **said, **told)
 
 
 def _cost(study: str) -> str:
@@ -92,7 +106,8 @@ def experiments_page(
     tries: Mapping[str, int],
     exact: Mapping[str, float],
     notebook_of: Mapping[str, str],
-    elsewhere: Mapping[str, str],
+    second: Recorded,
+    night: Recorded,
 ) -> str:
     """Return EXPERIMENTS.md.
 
@@ -106,7 +121,8 @@ def experiments_page(
         "cost": _cost,
         "number": findings.show_number,
     }
-    return _page("experiments", verdict=lambda f: _verdict(f, elsewhere), **told)
+    said = {"verdict": lambda f: _verdict(f, second), "night": lambda f: _night(f, night)}
+    return _page("experiments", nights=len(night), **said, **told)
 
 
 def data_card(card: Mapping[str, Any]) -> str:
@@ -114,8 +130,32 @@ def data_card(card: Mapping[str, Any]) -> str:
     return _page("corpus", card=card, names=SPLITS)
 
 
+def answers_block(judged: list[Finding]) -> str:
+    """Return the five answers of README's first screen."""
+    table = pd.read_csv(tables.path_in(tables.published_folder(), "context_extension", "schemes"))
+    asked = answers.axes(judged)
+    speed = {row["length"]: row["speed"] for row in planned() if row["name"] == "1 B"}
+    shortest, longest = min(speed), max(speed)
+    told = {
+        "never": answers.listed([x.words for x in asked if answers.enough(x)]),
+        "pays": answers.listed([answers.pays_from(x) for x in asked if answers.pays(x)]),
+        "unlearned": answers.listed([x.words for x in asked if not x.learned]),
+        "schemes": answers.schemes(table),
+        "slower": {"at": longest, "than": shortest, "times": speed[shortest] / speed[longest]},
+        "of": partial(answers.effects_of, judged),
+        "span": answers.span,
+        "listed": answers.listed,
+    }
+    return _page("answers", **told)
+
+
 def cost_block() -> str:
-    """Return README's table of planned trainings.
+    """Return README's table of planned trainings."""
+    return _page("costs", rows=planned())
+
+
+def planned() -> list[dict[str, Any]]:
+    """Return what trainings of the planned models would take.
 
     The published cost model computes it; nothing of it is measured.
     """
@@ -135,4 +175,4 @@ def cost_block() -> str:
                 {"name": name, "length": int(row["length"]), "speed": speed, "hours": hours}
             )
             rows[-1]["gigabytes"] = row["training_bytes"] / 1e9
-    return _page("costs", rows=rows)
+    return rows

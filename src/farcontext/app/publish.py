@@ -3,7 +3,9 @@
 The copies are what leaves build/ for git.
 """
 
+import datetime
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from farcontext.results import tables as results
 from farcontext.results.claims import Claims, read_claims
 from farcontext.results.comparison import Comparison
 from farcontext.results.findings import Finding
-from farcontext.studies.params import STUDIES, read_params
+from farcontext.studies.params import STUDIES, read_params, read_profile
 
 SHOWN_MOVES = 3  # Of each study; where one thing moved, all that rests on it did.
 
@@ -42,7 +44,9 @@ def write_verdicts(root: Path) -> None:
     files.write_json(made / "metrics.json", findings.as_metrics(judged))
 
 
-def freeze(root: Path, names: Sequence[str], why: str, *, same: bool) -> list[str]:
+def freeze(
+    root: Path, names: Sequence[str], why: str, *, same: bool, profile: str = "laptop"
+) -> list[str]:
     """Freeze claims as they stand here; return a line for each.
 
     Args:
@@ -50,11 +54,15 @@ def freeze(root: Path, names: Sequence[str], why: str, *, same: bool) -> list[st
         names: claims; none: all.
         why: what changed since the last try.
         same: no new try, since the rows and the verdict are the published ones.
+        profile: whose parameters and runs are meant.
 
     Raises:
         UserError: no such claim; a claim that is said to be the same, and is not.
     """
-    claims, params = read_claims(root / "claims.yaml"), read_params(root / "params.yaml")
+    claims = read_claims(root / "claims.yaml")
+    params = read_params(root / "params.yaml")
+    if profile != params.profile:
+        params = read_profile(root, profile)
     names = names or list(claims.claims)
     for name in names:
         if name not in claims.claims:
@@ -69,17 +77,17 @@ def freeze(root: Path, names: Sequence[str], why: str, *, same: bool) -> list[st
         for name, value in freezing.hashes(claims, study, getattr(params, study)).items()
     }
     if same:
-        _hold_same(root, claims, names)
-    return freezing.freeze(root, claims, now, names, why, same)
+        _hold_same(root, claims, names, profile)
+    return freezing.freeze(root, claims, now, names, why, same, profile=profile)
 
 
-def _hold_same(root: Path, claims: Claims, names: Sequence[str]) -> None:
+def _hold_same(root: Path, claims: Claims, names: Sequence[str], profile: str) -> None:
     """Refuse claims whose rows or verdicts here differ from the published ones.
 
     Raises:
         UserError: the first one that differs.
     """
-    made, target = root / "build" / "laptop" / "studies", root / "results" / "laptop"
+    made, target = root / "build" / profile / "studies", root / "results" / profile
     published = pd.read_csv(target / "verdicts.csv").set_index("claim")
     for name in names:
         claim = claims.claims[name]
@@ -154,22 +162,49 @@ def publish(root: Path) -> None:
         files.write_atomic(target / name, (made / name).read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
     notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
-    elsewhere, exact = verdicts.second_machine(), read_claims(root / "claims.yaml").exact
-    page = pages.experiments_page(judged, tries, exact, notebook_of, elsewhere)
+    exact = read_claims(root / "claims.yaml").exact
+    elsewhere = (verdicts.recorded("second_machine"), verdicts.recorded("night"))
+    page = pages.experiments_page(judged, tries, exact, notebook_of, *elsewhere)
     files.write_atomic(root / "EXPERIMENTS.md", page)
-    replace_block(root / "README.md", "verdicts", pages.verdict_block(judged, tries, elsewhere))
+    block = pages.verdict_block(judged, tries, *elsewhere)
+    replace_block(root / "README.md", "verdicts", block)
+    replace_block(root / "README.md", "answers", pages.answers_block(judged))
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", pages.data_card(card))
 
 
-def _hold_frozen(root: Path, made: Path, studies: Iterable[str]) -> None:
+def record(root: Path, profile: str) -> None:
+    """Copy another profile's tables and verdicts to results/<profile>.
+
+    Its card says on what machine, at which cost; `publish` then shows its verdicts beside the
+    laptop's.
+
+    Raises:
+        UserError: a table is missing, or its claims were not frozen before; nothing was copied.
+    """
+    made, target = root / "build" / profile, root / "results" / profile
+    _hold_frozen(root, made / "studies", STUDIES, profile)
+    minutes = 0.0
+    for study in STUDIES:
+        for path in sorted((made / "studies" / study / "tables").iterdir()):
+            files.write_atomic(target / study / "tables" / path.name, path.read_bytes())
+        cost = results.path_in(made / "studies", study, "cost")
+        minutes += pd.read_csv(cost)["seconds"].sum() / 60 if cost.is_file() else 0
+    for name in ("verdicts.csv", "effects.csv"):
+        files.write_atomic(target / name, (made / name).read_bytes())
+    card = {"cpu": results.processor(), "cores": os.cpu_count(), "core_minutes": round(minutes, 1)}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    files.write_json(target / "verdicts.json", card | {"date": today})
+
+
+def _hold_frozen(root: Path, made: Path, studies: Iterable[str], profile: str = "laptop") -> None:
     """Refuse tables whose claims were not frozen as they were run.
 
     Raises:
         UserError: the first such claim.
     """
-    locked = freezing.read_lock(root)
+    locked = freezing.read_lock(root, profile)
     for study in studies:
         sidecar = results.path_in(made, study).with_suffix(".json")
         for line in freezing.not_frozen(files.read_json(sidecar)["frozen"], locked):

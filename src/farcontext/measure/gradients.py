@@ -36,6 +36,7 @@ def gradient_by_distance(
     length: int,
     distances: Sequence[int],
     rows: int,
+    items: int = 0,
 ) -> list[Row]:
     """Return the log norm of the loss's gradient, by distance.
 
@@ -46,7 +47,8 @@ def gradient_by_distance(
         task: fields of `config.Task`.
         length: T, tokens in a row.
         distances: d ≥ 0, counted from the token that makes the prediction.
-        rows: test rows, the same for every model.
+        rows: test rows.
+        items: which test rows are drawn, as in `losses.task_accuracy`.
 
     The mean over rows is one of logarithms (`log_norm`), so that a row's own scale, its error, does
     not decide: the least-squares slope of log_norm on distance is the mean of the rows' slopes.
@@ -55,7 +57,7 @@ def gradient_by_distance(
     Raises:
         ValueError: a distance that reaches before the first token.
     """
-    rng = np.random.default_rng([EVALUATION_SEED, length])
+    rng = np.random.default_rng([EVALUATION_SEED, length, *([items] if items else [])])
     tokens, scored = task_rows(Task(**task), rng, rows, length)
     batch = to_predict(tokens, scored, causal=True, mask=model.config.vocab_size - 1)
     marked = (batch.targets != IGNORE).int()

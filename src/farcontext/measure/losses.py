@@ -6,7 +6,9 @@ R test rows, T tokens in a row, V vocabulary. Losses are in nats; a byte counts 
 scored tokens' text.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,30 +16,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farcontext.data.tokenizer import load_tokenizer
+from farcontext.files import UserError
 from farcontext.measure import ngrams
 from farcontext.nn.masks import Pattern
 from farcontext.nn.recurrent import Recurrent
 from farcontext.nn.transformer import Decoder, Encoder
-from farcontext.schema import MASK, SPECIAL, Row
-from farcontext.train.batches import IGNORE, Stream
-from farcontext.train.config import Task
+from farcontext.schema import EOS, MASK, SPECIAL, Row
+from farcontext.train.batches import IGNORE, Stream, undamaged_rows
+from farcontext.train.config import BatchConfig, Task
 from farcontext.train.curriculum import task_rows, to_predict
-from farcontext.train.keys import device, tokens_folder
+from farcontext.train.keys import device, tokens_folder, vocabulary_size
 
-# Masks and foreign documents are drawn with it: all models and baselines have the same targets.
+# Rows, masks and foreign documents are drawn with it, and with a study's seed: all models and
+# baselines of a seed have the same targets.
 EVALUATION_SEED = 77
 ROWS_AT_ONCE = 16
 TARGETS = 32  # So many target tokens stand in a row when contexts are compared.
 
 
-def test_rows(domain: str, length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return token ids from the test split, and each row's document.
+def test_rows(domain: str, length: int, rows: int, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return token ids drawn from the test split, and each row's document.
 
-    The ids are (R, T), each row inside one document; the documents are (R,).
+    The ids are (R, T), each row inside one document, no two rows overlapping; the documents are
+    (R,). `items` draws them.
+
+    Raises:
+        UserError: the split has fewer such rows.
     """
     stream = Stream.load(tokens_folder(), "test", (domain,))
-    return stream.windows(domain, length, rows)
+    rng = np.random.default_rng([EVALUATION_SEED, items])
+    bounds = stream.offsets[domain]
+    starts = np.concatenate(
+        [
+            np.arange(first + rng.integers(length), last - length + 1, length)
+            for first, last in pairwise(bounds)
+        ]
+    )
+    if len(starts) < rows:
+        raise UserError(
+            f"{stream.name}-{domain}: length = {length}, rows = {rows}: "
+            f"expected at most {len(starts)} rows"
+        )
+    chosen = np.sort(rng.choice(starts, rows, replace=False))
+    ids = stream.tokens[domain][chosen[:, None] + np.arange(length)].astype(np.int64)
+    return ids, stream.document_of(domain, chosen)
 
 
 def token_bytes() -> np.ndarray:
@@ -45,12 +67,12 @@ def token_bytes() -> np.ndarray:
     return np.load(tokens_folder() / "token_bytes.npy", allow_pickle=False)
 
 
-def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
+def masked_positions(rows: np.ndarray, rate: float, items: int) -> np.ndarray:
     """Return which positions (R, T) are scored.
 
     They are the same for every model and baseline, and never special tokens.
     """
-    rng = np.random.default_rng(EVALUATION_SEED)
+    rng = np.random.default_rng([EVALUATION_SEED, items])
     return (rng.random(rows.shape) < rate) & (rows >= len(SPECIAL))
 
 
@@ -58,7 +80,7 @@ def masked_positions(rows: np.ndarray, rate: float) -> np.ndarray:
 
 
 def masked_loss(
-    model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float
+    model: Encoder, *, domains: Sequence[str], length: int, rows: int, rate: float, items: int
 ) -> list[Row]:
     """Return summed loss, scored tokens and bytes for each domain.
 
@@ -69,12 +91,15 @@ def masked_loss(
     """
     found = []
     for domain in domains:
-        tokens, _ = test_rows(domain, length, rows)
-        scored = masked_positions(tokens, rate)
+        tokens, _ = test_rows(domain, length, rows, items)
+        scored = masked_positions(tokens, rate, items)
         inputs = np.where(scored, MASK, tokens)
         loss = _losses(model, inputs, tokens, scored)
         found.append(_loss_row(domain, loss, tokens[scored]))
     return found
+
+
+SEES = ("true left", "left", "both")
 
 
 def ngram_loss(
@@ -83,27 +108,66 @@ def ngram_loss(
     length: int,
     rows: int,
     rate: float,
+    items: Sequence[int],
     orders: Sequence[int],
-    limit: int | None,
+    read: Mapping[str, Any],
 ) -> list[Row]:
-    """Return what `masked_loss` returns, for n-grams on the same targets.
+    """Return `masked_loss` of n-grams on the same targets.
 
-    The n-grams saw the whole training split.
+    There is a row for each order and for what the n-gram sees of the row.
 
-    Each is given the true left context of a target, masked or not, which is generous to the n-gram.
+    sees = true left: the true tokens to the left, masked or not, which is generous. left: the
+    damaged row, where the first [MASK] to the left ends the context. both: the damaged row on both
+    sides, which is what the encoder sees.
+
+    Args:
+        items: each draws its own rows.
+        read: the text that the n-grams are counted on, {batch, seed, steps} of a training run, or
+            {limit} for all of the training split.
     """
-    stream = Stream.load(tokens_folder(), "train", limit=limit)
-    counted = ngrams.fit(stream.all_tokens(), max(orders), stream.vocab_size)
+    text = _text_read(**read)
+    order, size = max(orders), vocabulary_size()
+    left = ngrams.fit(text, order, size)
+    right = ngrams.fit(ngrams.backwards(text), order, size)
     found = []
-    for order in orders:
-        for domain in domains:
-            tokens, _ = test_rows(domain, length, rows)
-            scored = masked_positions(tokens, rate)
-            found.append(
-                {"order": order}
-                | _loss_row(domain, -counted.log_prob(tokens, scored, order=order), tokens[scored])
-            )
+    for item, domain in itertools.product(items, domains):
+        tokens, _ = test_rows(domain, length, rows, item)
+        scored = masked_positions(tokens, rate, item)
+        damaged, targets = np.where(scored, MASK, tokens), tokens[scored]
+        at = np.arange(len(targets)), targets
+        alone = left.distribution(damaged, scored, order=1)
+        for n in orders:
+            before = left.distribution(damaged, scored, order=n)
+            behind = ngrams.from_the_right(right, damaged, scored, order=n)
+            logs = {
+                "true left": left.log_prob(tokens, scored, order=n),
+                "left": np.log(before[at]),
+                "both": np.log(ngrams.both_sides(before, behind, alone)[at]),
+            }
+            found += [
+                {"order": n, "sees": sees, "items": item} | _loss_row(domain, -logs[sees], targets)
+                for sees in SEES
+            ]
     return found
+
+
+def _text_read(
+    *,
+    batch: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    steps: int = 0,
+    limit: int | None = None,
+) -> np.ndarray:
+    """Return the text that n-grams count, (T,).
+
+    That is the undamaged rows of a training run, each ended by EOS, or all of the training split.
+    """
+    if batch is None:
+        return Stream.load(tokens_folder(), "train", limit=limit).all_tokens()
+    config = BatchConfig(**batch)
+    stream = Stream.load(tokens_folder(), "train", config.domains, config.limit)
+    rows = [undamaged_rows(stream, config, seed=seed, step=step) for step in range(steps)]
+    return np.pad(np.concatenate(rows), ((0, 0), (0, 1)), constant_values=EOS).ravel()
 
 
 def _loss_row(domain: str, loss_n: np.ndarray, targets_n: np.ndarray) -> Row:
@@ -136,93 +200,67 @@ def _tensor(rows: np.ndarray) -> Tensor:
 
 # ------------------------------------------------------------------------ M2: what context is worth
 
-FAR = ("full", "truncated", "other_document", "same_document")
+FAR = ("truncated", "other_document", "same_document")
 
 
 def context_loss(
-    model: Encoder | Decoder,
+    model: Decoder,
     *,
     domain: str,
     length: int,
     rows: int,
     contexts: Sequence[int],
+    items: int,
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return each row's mean loss under different far contexts.
+    """Return each row's loss on its last tokens, by far context.
+
+    It is the mean over these tokens.
 
     The target tokens are the same in all of them.
 
     Args:
-        contexts: w, the true tokens that stay next to the block of targets: before it for a
-            decoder, half on either side of it for an encoder.
-        block: number of target tokens a row, at its end for a decoder, in its middle for an
-            encoder.
+        contexts: w, the true tokens that stay before the targets.
+        items: it draws the rows.
+        block: number of target tokens a row.
 
-    far = full: everything as it is. truncated: only block and w tokens are fed in; with rotary
+    far = full: everything as it is. truncated: only targets and w tokens are fed in; with rotary
     positions this equals hiding the far tokens at unchanged positions (a test holds it).
     other_document, same_document: as many far tokens as before, from another document or from
     elsewhere in the same one.
     """
-    tokens, documents = test_rows(domain, length, rows)
-    causal = isinstance(model, Decoder)
-    start = length - block if causal else (length - block) // 2
-    targets = np.zeros(tokens.shape, bool)
-    targets[:, start : start + block] = True
+    tokens, documents = test_rows(domain, length, rows, items)
+    every = np.arange(len(tokens))
     foreign = {
         "other_document": foreign_rows(documents, same=False),
         "same_document": foreign_rows(documents, same=True),
     }
+    whole = _last_losses(model, tokens, block)
     found = []
     for context in contexts:
-        kept = (
-            slice(start - context, length)
-            if causal
-            else slice(start - context // 2, start + block + context // 2)
-        )
-        for far in FAR:
-            known = (
-                np.ones(len(tokens), bool) if far in ("full", "truncated") else foreign[far] >= 0
-            )
-            if not known.any():  # There are too few rows for two of one document.
-                continue
-            inputs = tokens[known].copy()
-            if far in foreign:
-                inputs = tokens[foreign[far][known]].copy()
-                inputs[:, kept] = tokens[known][:, kept]
-            cut = kept if far == "truncated" else slice(None)
-            means = _block_means(
-                model, inputs[:, cut], tokens[known][:, cut], targets[known][:, cut], block
-            )
-            found += [
-                {
-                    "context": context,
-                    "far": far,
-                    "row": int(row),
-                    "document": int(documents[row]),
-                    "loss": float(mean),
-                }
-                for row, mean in zip(np.flatnonzero(known), means, strict=True)
-            ]
+        near = length - block - context  # The first token that stays.
+        by_far = {"full": (every, whole)}
+        by_far["truncated"] = (every, _last_losses(model, tokens[:, near:], block))
+        for far, partner in foreign.items():
+            # A row may be the only one of its document.
+            known = np.flatnonzero(partner >= 0)
+            mixed = np.hstack([tokens[partner[known], :near], tokens[known, near:]])
+            by_far[far] = (known, _last_losses(model, mixed, block))
+        found += [
+            {"context": context, "far": far, "row": int(row), "loss": float(loss)}
+            for far, (known, losses) in by_far.items()
+            for row, loss in zip(known, losses, strict=True)
+        ]
     return found
 
 
-def _block_means(
-    model: Encoder | Decoder, inputs: np.ndarray, truth: np.ndarray, targets: np.ndarray, block: int
-) -> np.ndarray:
-    """Return the mean loss of each row's targets.
-
-    A decoder predicts position t from t − 1; an encoder from [MASK].
-
-    The encoder's targets are every third token of the block, so that their neighbours stay known.
-    """
-    if isinstance(model, Decoder):
-        return (
-            _losses(model, inputs[:, :-1], truth[:, 1:], targets[:, 1:]).reshape(-1, block).mean(1)
-        )
-    third = targets & (np.cumsum(targets, axis=1) % 3 == 2)
-    return (
-        _losses(model, np.where(third, MASK, inputs), truth, third).reshape(len(inputs), -1).mean(1)
-    )
+def _last_losses(model: Decoder, tokens: np.ndarray, block: int) -> np.ndarray:
+    """Return each row's mean loss on its last `block` tokens."""
+    if not len(tokens):
+        return np.empty(0)
+    scored = np.zeros(tokens[:, 1:].shape, bool)
+    scored[:, -block:] = True
+    return _losses(model, tokens[:, :-1], tokens[:, 1:], scored).reshape(-1, block).mean(1)
 
 
 def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
@@ -258,42 +296,12 @@ def hidden_against_truncated(
     Rotary positions are relative and nothing else tells a position, so the difference is rounding
     error.
     """
-    tokens, _ = test_rows(domain, length, rows)
+    tokens, _ = test_rows(domain, length, rows, 0)
     near = np.arange(length) >= length - block - context
     documents = _tensor(np.broadcast_to(near, tokens.shape))
     hidden = model(_tensor(tokens), documents=documents)[:, near]
     cut = model(_tensor(tokens[:, near]))
     return [{"hidden_minus_truncated": float((hidden - cut).abs().max())}]
-
-
-# ---------------------------------------------------------------------------------- fill in a blank
-
-
-def blanks(model: Encoder, *, sentences: Sequence[tuple[str, str]]) -> list[Row]:
-    """Return what a model puts into a gap.
-
-    This is the probability of the true token, and the three likeliest tokens.
-
-    Args:
-        sentences: text, and the text of the one token of it to be guessed.
-
-    Raises:
-        ValueError: that text is not a token of the sentence.
-    """
-    tokenizer = load_tokenizer(tokens_folder())
-    found = []
-    for text, target in sentences:
-        ids = tokenizer.encode(text).ids
-        places = [i for i, token in enumerate(ids) if tokenizer.decode([token]) == target]
-        if not places:
-            raise ValueError(f"{target!r}: expected a token of {text!r}")
-        masked = np.array([ids])
-        masked[0, places[0]] = MASK
-        p_V = model(_tensor(masked))[0, places[0]].softmax(-1)
-        best = " · ".join(tokenizer.decode([int(token)]) for token in p_V.topk(3).indices)
-        gap = tokenizer.decode(ids[: places[0]]) + " ___" + tokenizer.decode(ids[places[0] + 1 :])
-        found.append({"text": gap, "true": target, "p": float(p_V[ids[places[0]]]), "best": best})
-    return found
 
 
 # ---------------------------------------------------------------------------------- synthetic tasks

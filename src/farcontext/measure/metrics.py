@@ -107,6 +107,15 @@ def fact_precision(stated: Sequence[Fact], true: Sequence[Fact]) -> float:
     return sum(fact in set(true) for fact in stated) / len(stated) if stated else float("nan")
 
 
+def fact_f1(stated: Sequence[Fact], true: Sequence[Fact]) -> float:
+    """Return the F1 of stated facts.
+
+    It is the harmonic mean of precision and recall. A fact stated twice counts once. There must be
+    a true one.
+    """
+    return 2 * len(set(stated) & set(true)) / (len(set(stated)) + len(set(true)))
+
+
 # ------------------------------------------------------------------------------------ continuations
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from farcontext.files import UserError
-from farcontext.schema import EOS
+from farcontext.schema import EOS, MASK
 
 # KenLM's discounts serve where too few n-grams occur once to estimate them.
 FALLBACK = (0.5, 1.0, 1.5)
@@ -92,6 +92,47 @@ class NGram:
             probability[inside] = own + level.backoff[context] * probability[inside]
         return np.log(probability)
 
+    def distribution(
+        self, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
+    ) -> np.ndarray:
+        """Return the probability of every token at each scored position, (n, V).
+
+        A [MASK] to the left ends the context: the model of the order that is left serves there,
+        as it does for whoever knows how many neighbours are intact.
+
+        Args:
+            rows: token ids, (B, T); what stands at a scored position itself is not looked at.
+            scored: booleans, (B, T).
+            order: of the model, at most the one fitted; None for that one.
+        """
+        row, column = np.nonzero(scored)
+        intact = _left(rows, MASK)[row, column] + 1
+        orders = np.minimum(self.order if order is None else order, intact)
+        found = np.empty((len(row), self.vocab_size))
+        for n in np.unique(orders):
+            at = orders == n
+            found[at] = self._distribution(rows, row[at], column[at], int(n))
+        return found
+
+    def _distribution(
+        self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, order: int
+    ) -> np.ndarray:
+        room = _left(rows)[row, column]
+        found = np.full((len(row), self.vocab_size), 1.0 / self.vocab_size)
+        for n, level in enumerate((*self.lowers[: order - 1], self.tops[order - 1]), 1):
+            inside = np.flatnonzero(room >= n - 1)
+            context = self._context(rows, row[inside], column[inside], n)
+            known = context >= 0
+            known[known] = level.total[context[known]] > 0
+            inside, context = inside[known], context[known]
+            found[inside] *= level.backoff[context, None]
+            first = np.searchsorted(level.keys, context * self.vocab_size)
+            last = np.searchsorted(level.keys, (context + 1) * self.vocab_size)
+            for place, one, start, end in zip(inside, context, first, last, strict=True):
+                tokens = level.keys[start:end] - one * self.vocab_size
+                found[place, tokens] += level.discounted[start:end] / level.total[one]
+        return found
+
     def _context(self, rows: np.ndarray, row: np.ndarray, column: np.ndarray, n: int) -> np.ndarray:
         """Return the ids of the n - 1 tokens before each position.
 
@@ -105,6 +146,40 @@ class NGram:
         return ids
 
 
+def from_the_right(
+    model: NGram, rows: np.ndarray, scored: np.ndarray, *, order: int | None = None
+) -> np.ndarray:
+    """Return every token's probability from its right side, (n, V).
+
+    Args:
+        model: fitted to `backwards` of a text.
+        rows, scored, order: as in `NGram.distribution`.
+    """
+    turned = model.distribution(rows[:, ::-1], scored[:, ::-1], order=order)
+    places = np.arange(scored.size).reshape(scored.shape)
+    # The scored places in the turned rows' order; sorting them is the way back.
+    return turned[np.argsort(places[:, ::-1][scored[:, ::-1]])]
+
+
+def both_sides(left_nV: np.ndarray, right_nV: np.ndarray, alone_nV: np.ndarray) -> np.ndarray:
+    """Return every token's probability from both sides, (n, V).
+
+    p(x | left, right) ∝ p(x | left) · p(x | right) / p(x).
+
+    The two sides are taken as independent given the token between them.
+    """
+    product = left_nV * right_nV / alone_nV
+    return product / product.sum(axis=1, keepdims=True)
+
+
+def backwards(tokens: np.ndarray) -> np.ndarray:
+    """Return a stream of documents, each read from its end.
+
+    Each still ends with EOS.
+    """
+    return np.roll(tokens[::-1], -1)
+
+
 def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the place of each wanted key, -1 where it is absent."""
     if len(keys) == 0:  # No document is long enough for an n-gram of this order.
@@ -113,14 +188,16 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(keys[place] == wanted, place, -1)
 
 
-def _left(tokens: np.ndarray) -> np.ndarray:
-    """Count the tokens of its document to the left of each.
+def _left(tokens: np.ndarray, end: int = EOS) -> np.ndarray:
+    """Count the tokens to the left of each.
 
-    Positions run along the last axis.
+    The count goes back to one that ends a stretch.
+
+    Positions run along the last axis. EOS ends documents, MASK what is intact.
     """
     places = np.broadcast_to(np.arange(tokens.shape[-1]), tokens.shape)
     opens = np.zeros(tokens.shape, dtype=np.int64)
-    opens[..., 1:] = np.where(tokens[..., :-1] == EOS, places[..., 1:], 0)
+    opens[..., 1:] = np.where(tokens[..., :-1] == end, places[..., 1:], 0)
     return places - np.maximum.accumulate(opens, axis=-1)
 
 

@@ -10,7 +10,7 @@ within one context and question only.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -41,6 +41,25 @@ def spaced(text: str) -> str:
     return RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run.group())))} ", text)
 
 
+def ranker(texts: Sequence[str]) -> Callable[[str], list[int]]:
+    """Return the function that gives a question's `ranking` of these texts."""
+    parted = {"token_pattern": WORD, "show_progress": False}
+    words = bm25s.tokenize([spaced(text) for text in texts], **parted)
+    index = bm25s.BM25()
+    if words.vocab:
+        index.index(words, show_progress=False)
+
+    def ranked(question: str) -> list[int]:
+        asked = bm25s.tokenize([spaced(question)], return_ids=False, **parted)[0]
+        if not asked or not words.vocab:
+            return []
+        scores = index.get_scores(asked)
+        order = np.argsort(-scores, kind="stable").tolist()
+        return [number for number in order if scores[number] > 0]
+
+    return ranked
+
+
 def ranking(texts: Sequence[str], question: str) -> list[int]:
     """Return the numbers of texts in the order of BM25 scores.
 
@@ -50,15 +69,7 @@ def ranking(texts: Sequence[str], question: str) -> list[int]:
     A word has two letters or more, or is two neighbours of `UNSPACED`. A question without one
     ("???"), or texts without any, share nothing.
     """
-    parted = {"token_pattern": WORD, "show_progress": False}
-    words = bm25s.tokenize([spaced(text) for text in texts], **parted)
-    asked = bm25s.tokenize([spaced(question)], return_ids=False, **parted)[0]
-    if not asked or not words.vocab:
-        return []
-    index = bm25s.BM25()
-    index.index(words, show_progress=False)
-    scores = index.get_scores(asked)
-    return [number for number in np.argsort(-scores, kind="stable").tolist() if scores[number] > 0]
+    return ranker(texts)(question)
 
 
 def extracts(sentences: Sequence[str], count: int, seed: int) -> dict[str, list[str]]:
@@ -91,13 +102,13 @@ def retrieved(sample: Sample, query: Query, decode: Decode, window: int) -> np.n
         sample.context[start:end] for start, end in pairwise([*sample.blocks, len(sample.context)])
     ]
     ranked = ranking([decode(block.tolist()) for block in blocks], decode(query.question))
-    kept = _packed(ranked, [len(block) for block in blocks], window - sample.blocks[0])
+    kept = packed(ranked, [len(block) for block in blocks], window - sample.blocks[0])
     return np.concatenate(
         [sample.context[: sample.blocks[0]], *(blocks[number] for number in kept)]
     )
 
 
-def _packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
+def packed(numbers: Iterable[int], sizes: Sequence[int], room: int) -> list[int]:
     """Return, in ascending order, the numbers whose sizes fit into the room.
 
     They are taken in the order given.
@@ -180,4 +191,4 @@ def chosen(
     if sum(sizes) <= budget:
         return list(range(len(sizes)))
     others = range(len(sizes)) if fill else ()
-    return _packed(dict.fromkeys([*ranked, *others]), sizes, budget)
+    return packed(dict.fromkeys([*ranked, *others]), sizes, budget)

@@ -198,38 +198,3 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1, np.maximum.accumulate((p.size - np.arange(p.size)) * p[order]))
     return adjusted
-
-
-def partial_r2(response: Sequence[float], terms: np.ndarray, given: np.ndarray) -> float:
-    """Return the share of leftover variance that `terms` explain.
-
-    The variance is what `given` leaves over, and the terms explain it jointly (least squares,
-    intercepts).
-
-    Args:
-        response: (n,).
-        terms: (n,) or (n, k), the regressors of interest.
-        given: (n,) or (n, j), the covariates that both regressions have.
-
-    1 − SSE(given, terms) / SSE(given), not adjusted for the number of terms: k terms of pure noise
-    explain about k / (n − j − 1). NaN where `given` leaves nothing to explain. Its spread: one
-    value a seed, then `t_interval`.
-
-    Raises:
-        ValueError: lengths that differ, or no more observations than coefficients.
-    """
-    y = np.asarray(response, dtype=np.float64)
-    both = [np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (given, terms)]
-    if any(len(x) != len(y) for x in both) or len(y) <= 1 + sum(x.shape[1] for x in both):
-        raise ValueError(
-            f"terms = {[x.shape for x in both]} for {len(y)} responses: "
-            "expected more rows than columns"
-        )
-
-    def sse(*columns: np.ndarray) -> float:
-        design = np.column_stack((np.ones(len(y)), *columns))
-        return float(np.square(y - design @ np.linalg.lstsq(design, y)[0]).sum())
-
-    reduced = sse(both[0])
-    scale = np.square(y - y.mean()).sum()
-    return 1 - sse(*both) / reduced if reduced > 1e-12 * scale else math.nan

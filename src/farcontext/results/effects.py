@@ -144,16 +144,31 @@ def crossing_interval(curves: pd.DataFrame, crossing: Crossing, confidence: floa
     return Interval(first(middle), first(middle + half), first(middle - half), n)
 
 
-def interval(
-    table: pd.DataFrame, effect: Effect, study: str, confidence: float = CONFIDENCE
-) -> Interval:
-    """Return an effect's estimate with its interval over seeds."""
+def measured(table: pd.DataFrame, effect: Effect, study: str) -> pd.Series | pd.DataFrame:
+    """Return what an effect's interval is made of.
+
+    It is one number a seed, or for a crossing a curve a seed (levels × seeds).
+    """
     if effect.crossing is not None:
-        curves = _curves(table, effect, study, effect.crossing.on)
-        return crossing_interval(curves, effect.crossing, confidence)
+        return _curves(table, effect, study, effect.crossing.on)
     if effect.slope is not None:
-        return t_interval(list(slopes(_curves(table, effect, study, effect.slope))), confidence)
-    return t_interval(list(per_seed(table, effect, study)), confidence)
+        return slopes(_curves(table, effect, study, effect.slope))
+    return per_seed(table, effect, study)
+
+
+def interval(
+    values: pd.Series | pd.DataFrame, effect: Effect, confidence: float = CONFIDENCE
+) -> Interval:
+    """Return an effect's estimate with its interval over seeds.
+
+    Args:
+        values: as `measured` returns them.
+        effect: what they measure.
+        confidence: of the interval.
+    """
+    if effect.crossing is not None:
+        return crossing_interval(values, effect.crossing, confidence)
+    return t_interval(list(values), confidence)
 
 
 def headroom(table: pd.DataFrame, effect: Effect, study: str) -> Headroom:

@@ -112,9 +112,17 @@ def of_run(study: str, section: Frozen) -> dict[str, dict[str, str]]:
     return {name: x.model_dump() for name, x in hashes(claims, study, section).items()}
 
 
-def read_lock(root: Path) -> dict[str, tuple[Try, ...]]:
-    """Read claims.lock; nothing was frozen where there is none."""
-    path = root / "claims.lock"
+def lock_of(root: Path, profile: str = "laptop") -> Path:
+    """Return the lock of a profile's runs.
+
+    The laptop's is claims.lock; another profile's stands beside its values.
+    """
+    return root / ("claims.lock" if profile == "laptop" else f"profiles/{profile}.lock")
+
+
+def read_lock(root: Path, profile: str = "laptop") -> dict[str, tuple[Try, ...]]:
+    """Read a profile's lock; nothing was frozen where there is none."""
+    path = lock_of(root, profile)
     return validate(Lock, read_yaml(path), str(path)).root if path.is_file() else {}
 
 
@@ -130,9 +138,16 @@ def tries(claims: Claims, locked: dict[str, tuple[Try, ...]]) -> dict[str, int]:
 
 
 def freeze(
-    root: Path, claims: Claims, now: dict[str, Hashes], names: Collection[str], why: str, same: bool
+    root: Path,
+    claims: Claims,
+    now: dict[str, Hashes],
+    names: Collection[str],
+    why: str,
+    same: bool,
+    *,
+    profile: str = "laptop",
 ) -> list[str]:
-    """Add a try of these claims to claims.lock.
+    """Add a try of these claims to a profile's lock.
 
     It returns a line for each.
 
@@ -143,18 +158,21 @@ def freeze(
         names: claims to freeze.
         why: what changed since the last try.
         same: what changed gives the same rows and verdict; the caller has seen that it does.
+        profile: whose runs are meant. `runs_before` tells of the laptop's alone.
 
     Raises:
         UserError: `runs_before` does not tell what the last try gave. Nothing is written then.
     """
-    locked, lines = dict(read_lock(root)), []
+    locked, lines = dict(read_lock(root, profile)), []
     for name in names:
         before, claim = locked.get(name, ()), claims.claims[name]
         if before and before[-1].hashes == now[name]:
             lines.append(f"{name}: frozen already, as try {before[-1].number}")
             continue
         number = len(claim.runs_before) + 1
-        if before and number != (wanted := before[-1].number + (not same)):
+        if profile != "laptop":
+            number = before[-1].number + (not same) if before else 1
+        elif before and number != (wanted := before[-1].number + (not same)):
             raise UserError(
                 f"claims.yaml: {name}: runs_before tells of {number - 1} runs: expected "
                 f"{wanted - 1}, the last one with what it gave"
@@ -165,7 +183,7 @@ def freeze(
     ordered = {
         name: [one.model_dump() for one in locked[name]] for name in claims.claims if name in locked
     }
-    files.write_atomic(root / "claims.lock", HEADER + _yaml(ordered))
+    files.write_atomic(lock_of(root, profile), HEADER + _yaml(ordered))
     return lines
 
 

@@ -48,11 +48,13 @@ def style() -> None:
 def png(figure: Figure) -> bytes:
     """Return a figure as a PNG of at most 256 colours.
 
-    That takes a third of the bytes, so that notebooks stay small in git.
+    That takes a fourth of the bytes, so that notebooks stay small in git.
     """
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png")
-    PIL.Image.open(full).convert("RGB").quantize(256).save(small, "png", optimize=True)
+    # An octree keeps thin lines' colours apart, where a median cut merges them.
+    colours = PIL.Image.open(full).convert("RGB").quantize(256, PIL.Image.Quantize.FASTOCTREE)
+    colours.save(small, "png", optimize=True)
     return small.getvalue()
 
 

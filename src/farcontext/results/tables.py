@@ -7,6 +7,7 @@ published.
 import hashlib
 import importlib.metadata
 import io
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,6 +160,14 @@ def recorded(machine: str, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     path = files.project() / "results" / machine / f"{name}.csv"
     return pd.read_csv(path), files.read_json(path.with_suffix(".json"))
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    told = Path("/proc/cpuinfo")  # Linux has it.
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    names = [line for line in lines if line.startswith("model name")]
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 def beside_published(frame: pd.DataFrame, study: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from farcontext import files
 from farcontext.measure.stats import CONFIDENCE, Interval, decide, holm, seeds_to_decide, t_interval
 from farcontext.results import effects, tables
 from farcontext.results.claims import Claim, Claims, Effect
@@ -48,8 +49,10 @@ def _p(table: pd.DataFrame, effect: Effect, study: str) -> float:
     threshold it is the t test's two-sided p. 1 where even the estimate decides nothing.
     """
 
+    values = effects.measured(table, effect, study)
+
     def says(error: float) -> bool:
-        return decided(effects.interval(table, effect, study, 1 - error), effect) != "undecided"
+        return decided(effects.interval(values, effect, 1 - error), effect) != "undecided"
 
     low, high = math.log(LEAST_P), 0.0
     if not says(1 - 1e-9):
@@ -77,7 +80,7 @@ def _judge(table: pd.DataFrame, effect: Effect, claim: Claim) -> Judged:
     if claim.decided_by != "interval":
         rows = effects.rows_where(table, effect.where, claim.study)
         return Judged(effect, *_exact(rows["value"], effect))
-    interval = effects.interval(table, effect, claim.study)
+    interval = effects.interval(effects.measured(table, effect, claim.study), effect)
     room = effects.headroom(table, effect, claim.study)
     return Judged(effect, decided(interval, effect), interval, math.nan, room)
 
@@ -305,13 +308,15 @@ def judge(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     return worst
 
 
-def second_machine() -> dict[str, str]:
-    """Return claim → verdict of a second machine.
+def recorded(where: str) -> dict[str, tuple[str, str]]:
+    """Return claim → (verdict, estimate) of results/`where`.
 
-    It was recorded on a machine with another CPU, from the same code and seeds.
+    That is a second machine, from the same code and seeds, or another profile; none where nothing
+    is recorded.
     """
-    rows, _ = tables.recorded("second_machine", "verdicts")
-    return dict(zip(rows["claim"], rows["verdict"], strict=True))
+    path = files.project() / "results" / where / "verdicts.csv"
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return {row["claim"]: (row["verdict"], row["shown"]) for row in rows.to_dict("records")}
 
 
 def judge_all(claims: Claims, base: Path) -> list[Finding]:

@@ -44,13 +44,14 @@ class Stories(Study):
 
 
 class StoryWriter(Frozen):
-    """The writers of summaries and of statements.
+    """The writers of reports and of statements.
 
-    Who writes summaries starts from the readers' base; who writes statements starts from who writes
-    summaries. They are trained once, as the readers. Steps are on rows of the readers'
-    short_length, then on rows of their long_length.
+    All start from the readers' base. Steps are on rows of the readers' short_length, then on rows
+    of their long_length.
     """
 
-    summary_steps: Pair
+    rows: Count  # A seed keeps at most so many rows of a length and task, drawn with replacement.
+    chunk_length: Count  # T of the rows with chunks.
+    report_steps: Pair
     statement_steps: Pair
     lr: Positive

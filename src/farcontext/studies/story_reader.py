@@ -1,15 +1,13 @@
 """The readers of stories that the applications share.
 
-Here stand what they are trained on, by which recipe, and how they are asked. A recipe is a
-pre-training on statements of what is so after a story, on short rows and then on more short ones,
-or on long ones, or none; then a fine-tuning on questions, on long rows. All cost the same number of
-floating-point operations. Writers of summaries, and then of statements, go on from the same first
-pre-training.
+Here stand what they are trained on and how they are asked. All start from one pre-training, on
+short rows that state what is so after a story in which up to `changes` things changed. Readers
+of questions go on from there in notebook 08, writers (`story_writer`) in 10 and 11.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,13 +15,11 @@ import torch
 from farcontext import files
 from farcontext.data import corpus
 from farcontext.data.tokenizer import load_tokenizer
-from farcontext.measure import formulas
 from farcontext.nn.config import ModelConfig
 from farcontext.nn.generation import GREEDY, Sampling, generate
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
 from farcontext.studies.stories import StoryReader as Params
-from farcontext.studies.stories import StoryWriter as Writer
 from farcontext.studies.trainings import training
 from farcontext.tasks import storybook, world
 from farcontext.tasks.sample import Ids, Sample
@@ -33,17 +29,14 @@ from farcontext.train.curriculum import keep_rows
 from farcontext.train.keys import tokens_folder
 from farcontext.train.runs import EvalConfig, costs, prepared_task
 
-RECIPES = ("none", "short", "long")
 DOMAIN = "plays"  # Its prose stands between the sentences of a story.
 PROSE = 400_000  # At most so many characters of it serve.
 LAYOUTS = {
     "spread": None,
     "near": 1.0,
 }  # A story's sentences stand at even depths, or all right before what follows.
-ROWS_SEED, SAMPLE_SEED = (
-    0,
-    100_000,
-)  # The first is for training rows; tested stories count on from the second.
+ROWS_SEED = 0  # It draws the training rows, which all seeds share.
+ITEMS = 100_000  # A seed has so many tested items at most.
 
 
 # ------------------------------------------------------------------------------- words, prose, rows
@@ -96,7 +89,7 @@ def rows_of(params: Params, length: int, tails: Sequence[str]) -> Task:
     return prepared_task(job, length)
 
 
-# ------------------------------------------------------------------------------------------ recipes
+# ---------------------------------------------------------------------------------------- trainings
 
 
 def model_of(params: Params) -> ModelConfig:
@@ -119,76 +112,12 @@ def model_of(params: Params) -> ModelConfig:
     )
 
 
-def steps_of(params: Params, recipe: str) -> dict[str, tuple[int, int]]:
-    """Return the steps on (short, long) rows of each phase.
+def base_of(params: Params, seed: int) -> RunConfig:
+    """Return the first pre-training, which all readers and writers start from.
 
-    A recipe's phases cost together what another's do.
+    It is on short rows that state what is so after a story.
     """
-    short, long = (
-        _step_flop(params, length) for length in (params.short_length, params.long_length)
-    )
-    base, more = params.short_steps * short, params.long_steps * long
-    match recipe:
-        case "none":
-            return {"tuning": (0, params.tune_steps + round((base + more) / long))}
-        case "short":
-            return {
-                "base": (params.short_steps, 0),
-                "more": (round(more / short), 0),
-                "tuning": (0, params.tune_steps),
-            }
-        case "long":
-            return {
-                "base": (params.short_steps, 0),
-                "more": (0, params.long_steps),
-                "tuning": (0, params.tune_steps),
-            }
-    raise ValueError(f"recipe = {recipe}: expected one of {', '.join(RECIPES)}")
-
-
-def flop_of(params: Params, recipe: str) -> float:
-    """Return what a recipe's steps cost, forward and backward, by `formulas.flop`."""
-    lengths = (params.short_length, params.long_length)
-    counts = [sum(phase) for phase in zip(*steps_of(params, recipe).values(), strict=True)]
-    return sum(n * _step_flop(params, length) for n, length in zip(counts, lengths, strict=True))
-
-
-def _step_flop(params: Params, length: int) -> float:
-    """Return the FLOPs of one step.
-
-    Few tokens of a row are scored, so the output is left out.
-    """
-    return formulas.training_flop(
-        formulas.flop(model_of(params), length, params.step_tokens // length, scored=0)
-    )
-
-
-def run_of(params: Params, recipe: str, seed: int) -> RunConfig:
-    """Return a recipe's last run.
-
-    Each phase starts from the weights of the one before.
-    """
-    run = None
-    for phase, steps in steps_of(params, recipe).items():
-        rate = params.lr * (params.tune_share if run else 1)
-        run = _run(
-            params, ("questions",) if phase == "tuning" else ("cloze",), steps, seed, rate, run
-        )
-    return run
-
-
-def writer_of(
-    params: Params, writer: Writer, tail: Literal["summary", "statements"], seed: int
-) -> RunConfig:
-    """Return the run of who writes summaries or statements.
-
-    Statements are of what is so. Their run starts from that of summaries.
-    """
-    base, *_ = phases_of(run_of(params, "short", seed))
-    summaries = _run(params, ("summary",), writer.summary_steps, seed, writer.lr, base)
-    if tail == "summary":
-        return summaries
-    return _run(params, ("statements",), writer.statement_steps, seed, writer.lr, summaries)
+    return phase(params, ("cloze",), (params.short_steps, 0), seed, params.lr)
 
 
 def phases_of(run: RunConfig) -> list[RunConfig]:
@@ -208,21 +137,34 @@ def cost_of(run: RunConfig) -> dict[str, float]:
     )
 
 
-def _run(
+def phase(
     params: Params,
     tails: Sequence[str],
     steps: tuple[int, int],
     seed: int,
     lr: float,
-    start: RunConfig | None,
+    start: RunConfig | None = None,
+    *,
+    more: Callable[[int], tuple[Task, ...]] = lambda length: (),
 ) -> RunConfig:
+    """Return a training on short rows, and then on long ones.
+
+    Args:
+        params: the readers' section.
+        tails: what follows the stories; their rows are dealt in turn.
+        steps: on rows of the short and of the long length; 0 for none.
+        seed: draws weights and rows.
+        lr: the peak learning rate.
+        start: the run whose weights it starts from.
+        more: length → tasks whose rows are mixed with the stories', each as many.
+    """
     lengths = (params.short_length, params.long_length)
     stages = tuple(
         Stage(
             steps=n,
             rows=params.step_tokens // length,
             length=length,
-            tasks=(rows_of(params, length, tails),),
+            tasks=(rows_of(params, length, tails), *more(length)),
         )
         for n, length in zip(steps, lengths, strict=True)
         if n
@@ -234,36 +176,46 @@ def _run(
 # ------------------------------------------------------------------------------------------ reading
 
 
-def sizes_of(params: Params) -> dict[str, int]:
-    """Return the sizes of the stories that are tested.
-
-    They are as in training, but nothing changes, so each kind has its hops.
-    """
-    return {"people": params.people, "things": params.things, "changes": 0}
+def sizes_of(params: Params, changes: int = 0) -> dict[str, int]:
+    """Return tested stories' sizes: as trained, with so many changes."""
+    return {"people": params.people, "things": params.things, "changes": changes}
 
 
 def stories(
-    sizes: Mapping[str, int], *, length: int, count: int, depth: float | None
+    sizes: Mapping[str, int], *, length: int, count: int, depth: float | None, seed: int
 ) -> list[Sample]:
     """Return stories of test people in test prose, with all questions.
 
-    Their contexts fill `length`.
+    They are others for each seed of a study. Their contexts fill `length`.
     """
-    return [_story(number, length, depth, **sizes) for number in range(count)]
+    return [_story(item(seed, number), length, depth, **sizes) for number in range(count)]
 
 
-def story_of(sizes: Mapping[str, int], number: int) -> world.Story:
-    """Return the story of that number, before it is laid into prose."""
-    return world.story_of(SAMPLE_SEED + number, **sizes)
+def story_of(sizes: Mapping[str, int], number: int, seed: int) -> world.Story:
+    """Return a seed's story of that number, without prose."""
+    return world.story_of(item(seed, number), **sizes)
 
 
-@functools.lru_cache(4096)  # Every reader is asked about the same ones.
+def item(seed: int, number: int) -> int:
+    """Return what draws a tested item of a study's seed.
+
+    It is another one for each seed and number.
+
+    Raises:
+        ValueError: a number that would be another seed's item.
+    """
+    if not 0 <= number < ITEMS:
+        raise ValueError(f"number = {number}: expected one below {ITEMS}")
+    return ITEMS * (seed + 1) + number
+
+
+@functools.lru_cache(4096)  # Every arm is asked about the same ones.
 def _story(
     number: int, length: int, depth: float | None, *, people: int, things: int, changes: int
 ) -> Sample:
     return world.sample(
         length=length,
-        seed=SAMPLE_SEED + number,
+        seed=number,
         encode=vocabulary().encode,
         filler=prose("test"),
         people=people,

@@ -15,23 +15,39 @@ THINGS = (
     *("lamp", "book", "key", "sword", "ring", "coin", "letter", "map"),
     *("cup", "rope", "drum", "clock", "mirror", "violin", "apple", "hat"),
 )
+ALIASES = (
+    *("Swan", "Falcon", "Otter", "Badger", "Raven", "Heron", "Fox", "Wolf"),
+    *("Bear", "Hare", "Lynx", "Owl", "Crane", "Stag", "Finch", "Hawk"),
+)
+PRONOUNS = ("She", "He")
+NUMBERS = (
+    *("one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 OPENINGS = ("", "Then ", "On {day} ", "Later ")
 VERBS = {
     "go": ("goes to", "walks to", "runs to", "rides to"),
     "take": ("is taken by", "is found by", "is bought by", "is borrowed by"),
     "give": ("gives", "hands", "passes", "lends"),
+    # These two are no events: who does it is nowhere else, and has nothing else.
+    "mention": ("sings an old song", "laughs at the moon", "looks at the sky", "counts the stars"),
+    "call": ("is called", "is known as", "is nicknamed", "is remembered as"),
 }
 TELLINGS = {  # What is asked for stands behind what it is asked by.
     "go": "{who} {verb} the {what}.",
     "take": "the {what} {verb} {who}.",
     "give": "{who} {verb} the {what} to {to}.",
+    "mention": "{who} {verb}.",
+    "call": "{who} {verb} {what}.",
 }
 QUESTIONS: dict[Kind, str] = {
     "place": "\nWhere is {subject}? In the",
     "holder": "\nWho has the {subject}?",
     "thing_place": "\nWhere is the {subject}? In the",
 }
+ALIAS_QUESTION = "\nWhat is {subject} called?"
+COUNT_QUESTION = "\nHow many are in the {place}?"
 FACTS: dict[Kind, str] = {
     "place": " {subject} is in the {value}.",
     "holder": " The {subject} is with {value}.",

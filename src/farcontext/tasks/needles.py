@@ -130,6 +130,12 @@ def question(encode: Encode, name: str, values: int = 1) -> Ids:
     )
 
 
+def name_in(question: str) -> str:
+    """Return whom a question asks about."""
+    (name,) = re.findall(r"words? of (\w+)", question)
+    return name
+
+
 def oracle(sample: Sample, decode: Decode) -> list[Ids]:
     """Return the answers that the decoded text gives.
 
@@ -140,7 +146,7 @@ def oracle(sample: Sample, decode: Decode) -> list[Ids]:
     )
     answers = []
     for query in sample.queries:
-        (name,) = re.findall(r"words? of (\w+)", decode(query.question))
+        name = name_in(decode(query.question))
         answers.append(
             choice_reading(query, sorted(word for key, word in found if key == name), decode)
         )

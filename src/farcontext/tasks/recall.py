@@ -99,6 +99,53 @@ def recall(
     return tokens, scored
 
 
+APART = ("together", "masked", "blank", "real", "beside")
+
+
+def apart(
+    rng: np.random.Generator, rows: int, length: int, *, pairs: int = 8
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the same pairs and questions in five surroundings.
+
+    What a longer row costs falls into parts by their differences. The rows below have length 12
+    (but the first) and 2 pairs; f is filler, and nobody sees what is hidden (·):
+
+        together  k3 v7 k5 v1 k5 v1 k3 v7
+        masked    k3 v7 k5 v1  ·  ·  ·  · k5 v1 k3 v7     positions alone are apart
+        blank     k3 v7 k5 v1 f0 f0 f0 f0 k5 v1 k3 v7     and there are more keys to look at
+        real      k3 v7 k5 v1 f4 f9 f2 f9 k5 v1 k3 v7     and they differ, as text does
+        beside    f4 f9 f2 f9 k3 v7 k5 v1 k5 v1 k3 v7     as long, the evidence beside
+
+    Returns:
+        name → (tokens, scored, hidden), (R, T) each; together has 4·pairs tokens.
+
+    Raises:
+        ValueError: more pairs than keys, or no room for filler.
+    """
+    told = 2 * pairs
+    if pairs > KEYS or length <= 2 * told:
+        raise ValueError(
+            f"length = {length}, pairs = {pairs}: expected at most {KEYS} pairs and "
+            "length > 4·pairs"
+        )
+    evidence = np.stack(_pairs(rng, rows, pairs), -1)  # (R, pairs, 2)
+    asked = np.argsort(rng.random((rows, pairs)), 1)
+    questions = np.take_along_axis(evidence, asked[..., None], 1).reshape(rows, told)
+    evidence = evidence.reshape(rows, told)
+    real = rng.integers(KEYS + VALUES, VOCABULARY, size=(rows, length - 2 * told))
+    blank = np.full_like(real, KEYS + VALUES)
+    made = {}
+    for name in APART:
+        filler = {"together": real[:, :0], "blank": blank}.get(name, real)
+        between = (filler, evidence) if name == "beside" else (evidence, filler)
+        tokens = np.concatenate((*between, questions), 1)
+        scored, hidden = np.zeros(tokens.shape, bool), np.zeros(tokens.shape, bool)
+        scored[:, -told + 1 :: 2] = True
+        hidden[:, told:-told] = name == "masked"
+        made[name] = tokens, scored, hidden
+    return made
+
+
 def oracle(tokens: np.ndarray, scored: np.ndarray) -> np.ndarray:
     """Return what stood after the same key before, (n,).
 

@@ -1,6 +1,6 @@
 """Rows from which a small model learns to read stories.
 
-A row holds a story in prose, then questions, its facts in short, or what is so.
+A row holds a story in prose, then questions or statements of what is so (`reports` has more).
 
 R rows, T tokens in a row, as (tokens, scored), (R, T) each. A word of the world has an id of its
 own, beyond those of the tokenizer that encodes all else: what is learned then is reading, not
@@ -20,7 +20,7 @@ from farcontext.tasks.events import Fact
 from farcontext.tasks.sample import SENTENCE, Decode, Encode, Ids
 from farcontext.tasks.world import Story, simulate, state
 
-Tail = Literal["questions", "cloze", "summary", "statements"]
+Tail = Literal["questions", "cloze"]
 Part = tuple[Ids, bool]  # The flag says whether the ids are scored.
 
 CAST = "\nAbout"
@@ -79,12 +79,16 @@ def _words() -> list[str]:
         *events.PLACES,
         *events.THINGS,
         *events.DAYS,
+        *events.ALIASES,
+        *(form for word in events.PRONOUNS for form in (word, word.lower())),
+        *events.NUMBERS,
         "the",
         "The",
         "to",
     ]
     told = [*events.OPENINGS, *(verb for verbs in events.VERBS.values() for verb in verbs), *names]
-    asked = [*events.QUESTIONS.values(), *events.FACTS.values(), SUMMARY, STATEMENTS, END]
+    asked = [*events.QUESTIONS.values(), events.ALIAS_QUESTION, events.COUNT_QUESTION]
+    asked += [*events.FACTS.values(), SUMMARY, STATEMENTS, END]
     texts = [*(f" {text}" for text in told), *asked]
     return sorted(
         {piece for text in texts for piece in PIECE.findall(re.sub(r" ?{\w+}", "", text))} - {" "}
@@ -171,12 +175,11 @@ def laid(
 def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail) -> list[Part]:
     """Return what follows a story, and whether it is scored.
 
-    Questions and statements have scored answers; facts are scored whole.
-
-    Questions and statements are drawn with replacement, each kind as often: what was not asked yet
-    is no likelier to come.
+    Answers alone are scored. Questions and statements are drawn with replacement, each kind as
+    often: what was not asked yet is no likelier to come. Where a thing is, is not among them: it
+    follows from two facts, and is asked for in two steps.
     """
-    facts = in_order(story)
+    facts = [fact for fact in in_order(story) if fact.kind != "thing_place"]
     kinds = sorted({fact.kind for fact in facts})
     alike = [
         [fact for fact in facts if fact.kind == kinds[number]]
@@ -195,29 +198,6 @@ def following(rng: np.random.Generator, story: Story, encode: Encode, tail: Tail
                 (encode(STATEMENTS), False),
                 *(part for fact in drawn for part in _cloze(fact, encode)),
             ]
-        case "summary":
-            told = summary_of(story)
-            return [
-                (encode(SUMMARY), False),
-                *((encode(fact.sentence), True) for fact in told),
-                (encode(END), True),
-            ]
-        case "statements":
-            told = summary_of(story)
-            some = [told[number] for number in rng.integers(len(told), size=len(told))]
-            return [
-                (encode(brief(rng, story)), False),
-                *((encode(fact.sentence), True) for fact in some),
-            ]
-
-
-def brief(rng: np.random.Generator, story: Story) -> str:
-    """Return a continuation's people, and how it begins.
-
-    The people are those whom it is to be about, in random order.
-    """
-    cast = [*story.people, *(f"the {thing}" for thing in story.things)]
-    return f"{CAST} {', '.join(cast[number] for number in rng.permutation(len(cast)))}.{STATEMENTS}"
 
 
 def _cloze(fact: Fact, encode: Encode) -> list[Part]:
@@ -227,15 +207,6 @@ def _cloze(fact: Fact, encode: Encode) -> list[Part]:
         (encode(f" {fact.value}"), True),
         (encode(end), False),
     ]
-
-
-def summary_of(story: Story) -> list[Fact]:
-    """Return the facts that a summary holds, by name.
-
-    They are where everybody is and who has each thing; where the things are follows from these.
-    """
-    facts = [fact for fact in state(story.events) if fact.kind != "thing_place"]
-    return sorted(facts, key=lambda fact: (fact.kind != "place", fact.subject))
 
 
 def in_order(story: Story) -> list[Fact]:

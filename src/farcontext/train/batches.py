@@ -277,6 +277,11 @@ def training_batch(stream: Stream, config: BatchConfig, *, seed: int, step: int)
     return Batch(tensor(inputs), tensor(targets), None if alone else tensor(here))
 
 
+def undamaged_rows(stream: Stream, config: BatchConfig, *, seed: int, step: int) -> np.ndarray:
+    """Return the packed rows (B, T) of a step, before masking."""
+    return _packed(stream, config, seed, step)[0][:, :-1]
+
+
 def tensor(array: np.ndarray) -> Tensor:
     """Return an array as a tensor that shares its memory."""
     return torch.from_numpy(np.ascontiguousarray(array))

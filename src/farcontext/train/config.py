@@ -142,6 +142,8 @@ class OptimizerConfig(Frozen):
     decay: Share = 0.2  # wsd: the rate falls linearly in this last share of the steps.
     clip: Positive = 1.0  # The whole gradient's norm is clipped to this.
     accumulation: Count = 1  # Rows of a step are split into this many forward passes.
+    # Muon's peak rate on the blocks' matrices; the rest has AdamW's. None: AdamW has all.
+    muon: Positive | None = Field(default=None, exclude_if=lambda rate: rate is None)
 
 
 class RunConfig(Frozen):
@@ -182,6 +184,11 @@ class RunConfig(Frozen):
             )
         if self.parallel == "fsdp" and self.processes == 1:
             raise ValueError("parallel = fsdp, processes = 1: expected 2 processes or more")
+        if self.parallel == "fsdp" and self.optimizer.muon:
+            # A step of Muon needs whole matrices, and sharding cuts them.
+            raise ValueError(
+                f"parallel = fsdp, optimizer.muon = {self.optimizer.muon}: expected null, or ddp"
+            )
         if self.parallel == "fsdp" and self.model.kind in RECURRENT:
             # torch's recurrent layers keep references to their weights, which sharding replaces.
             raise ValueError(

@@ -16,6 +16,8 @@ from farcontext.train.config import Curriculum, RunConfig
 
 # On a CPU no result depends on these.
 CUDA_ONLY = frozenset({"farcontext.nn.xformers", "farcontext.nn.flex"})
+# The code that a run reaches only with an option (`syntax.LATER`).
+LATER = {"muon": ("farcontext.train.optimizer", "MuonAndAdamW")}
 
 
 def left_out() -> frozenset[str]:
@@ -75,7 +77,19 @@ def run_key(run: RunConfig) -> str:
         "torch": torch.__version__,
         "device": device().type,
     }
-    return files.sha256_json(identity)[:16]
+    return files.sha256_json(identity | _later(run))[:16]
+
+
+def _later(run: RunConfig) -> dict[str, dict[str, str]]:
+    """Return the digests of the code behind a run's options.
+
+    Options of the run that it starts from count, too.
+    """
+    before = _later(run.start) if run.start else {}
+    used = (name for name in LATER if getattr(run.optimizer, name))
+    return before | {
+        name: fingerprints.of_symbol(*LATER[name], without=left_out()) for name in used
+    }
 
 
 def origin(run: RunConfig) -> dict[str, str | None]:

@@ -13,9 +13,13 @@ from typing import Any
 # Functions import from these where they are needed: they take seconds to load, and a cached study
 # needs none of them. Where such an import stands changes no result. That of another package counts
 # where it stands, since runs are kept under keys that were made so.
-LATE = {"datasketch", "rouge_score", "transformers"}
+LATE = {"datasketch", "rouge_score", "sklearn", "transformers"}
 # A statement that only calls one of these warns, or refuses.
 SPEAKING = {"warn", "expect", "_expect"}
+# Options that came after runs were kept, each off by default. A run that sets one has it in
+# its configuration, and the code behind it in its key (`keys.LATER`); for all others the field and
+# `if config.OPTION:` say nothing, so that their keys stay.
+LATER = {"muon"}
 
 
 class _Bare(ast.NodeTransformer):
@@ -60,6 +64,8 @@ class _Bare(ast.NodeTransformer):
     visit_Import = visit_ImportFrom = _import
 
     def visit_If(self, node: ast.If) -> Any:
+        if (dotted(node.test) or "").rpartition(".")[2] in LATER and not node.orelse:
+            return None
         self.generic_visit(node)
         # What only a checker of types runs is an import like others.
         return node.body if dotted(node.test) == "TYPE_CHECKING" and not node.orelse else node
@@ -69,7 +75,10 @@ class _Bare(ast.NodeTransformer):
         node.annotation = _unquoted(node.annotation)
         return node
 
-    visit_AnnAssign = visit_arg = _annotated
+    visit_arg = _annotated
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign | None:
+        return None if dotted(node.target) in LATER else self._annotated(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         exc = node.exc.func if isinstance(node.exc, ast.Call) else node.exc

@@ -1,88 +1,79 @@
-"""Figures of notebook 11: contradictions, variety, and a real play.
+"""Figures of notebook 11: contradictions at equal coverage, and a real play.
 
-They show contradictions by what was read, how varied the texts are, and a real play's continuation.
+They show contradictions by what was read and by how much is stated, and a real play's continuation.
 """
+
+import math
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import bars, curves, grid, leading, legend_below, powers
+from farcontext.results.plotting import curves, grid, leading, legend_below, powers
 
-COUNTED = {
-    "contradictions": ("contradictions of the story", "in 100 statements"),
-    "persistence": ("about the story's people and things", "share of statements"),
+READ = {
+    "whole": "whole story",
+    "bm25": "sentences found by BM25",
+    "bm25 each": "BM25 anew for each statement",
+    "last": "last tokens of the story",
 }
-VARIED = {"distinct": "distinct-2", "repetition": "repetition (seq-rep-4)"}
+COLORS = {"whole": "C0", "bm25": "C1", "bm25 each": "C2", "last": "0.6"}
 COUNTS = {"distinct_2": "distinct-2", "repetition_4": "repetition (seq-rep-4)"}
 
 
 def tokens_read(arms: pd.Series, whole: int) -> pd.Series:
-    """Return the number of tokens behind each arm's name.
-
-    The oracle has NaN.
-    """
+    """Return the tokens behind each arm's name in the real tier."""
     return pd.to_numeric(arms.replace({"full": str(whole)}), errors="coerce")
 
 
-def by_window(scores: pd.DataFrame, whole: int) -> Figure:
-    """Draw contradictions and persistence by the tokens read.
+def middle(scores: pd.DataFrame) -> float:
+    """Return the middle one of the numbers of changes."""
+    levels = sorted(set(scores["changes"].dropna()))
+    return levels[len(levels) // 2]
 
-    The tokens are those of the story; lines have the range over seeds.
+
+def by_tokens(scores: pd.DataFrame) -> Figure:
+    """Draw contradictions by the tokens that are read.
+
+    A panel for each number of changes; a line has the range over seeds, and the whole story is a
+    level line.
 
     Args:
-        scores: rows of metrics "contradictions" and "persistence" of stories that are spread, with
-            run, arm and value.
-        whole: tokens of a whole story.
+        scores: rows of metric "contradictions" at one coverage, with run, arm, changes, tokens
+            (0: the whole story) and value.
     """
-    shown = scores.assign(tokens=tokens_read(scores["arm"], whole)).dropna(
-        subset=["tokens", "value"]
-    )
-    figure, axes = grid(len(COUNTED), height=3.0)
-    for axis, (metric, (title, unit)) in zip(axes, COUNTED.items(), strict=True):
-        at = shown[shown["metric"] == metric]
-        curves(axis, at, "tokens", {"": "C0"}, marker="o")
-        powers(axis, at["tokens"])
-        axis.set(
-            title=title,
-            xlabel="tokens read",
-            ylabel=unit,
-            ylim=(0, 104 if metric == "contradictions" else 1.04),
+    levels, sizes = sorted(set(scores["changes"])), sorted(set(scores["tokens"]) - {0})
+    figure, axes = grid(len(levels), height=2.8)
+    for axis, changes in zip(axes, levels, strict=True):
+        at = scores[scores["changes"] == changes]
+        whole = at[at["tokens"] == 0]
+        flat = pd.concat([whole.assign(tokens=size) for size in sizes])
+        curves(
+            axis, pd.concat([flat, at[at["tokens"] > 0]]), "tokens", COLORS, by="arm", marker="o"
         )
-        axis.title.set_size("small")
-    legend_below(figure, {"mean and range over seeds": "C0"}, shown["run"])
+        powers(axis, [size for size in sizes if math.log2(size).is_integer()])
+        axis.set(title=f"{changes:g} changes", xlabel="tokens read", ylabel="", ylim=(-2, 102))
+    axes[0].set_ylabel("contradictions in 100")
+    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
     return figure
 
 
-def variety(scores: pd.DataFrame) -> Figure:
-    """Draw distinct-2 and repetition by arm.
-
-    Bars have the range over seeds; the oracle's own statements are a line.
+def by_coverage(scores: pd.DataFrame) -> Figure:
+    """Draw contradictions and inventions by the share of statements that is made.
 
     Args:
-        scores: rows of metrics "distinct" and "repetition" of stories that are spread, with run,
-            arm, metric and value.
+        scores: rows of metrics "contradictions" and "invented" with a coverage, with run, arm,
+            metric, coverage and value.
     """
-    shown = leading(scores)
-    order = [*sorted(set(shown["arm"]) - {"full", "oracle"}, key=int), "full"]
-    figure, axes = grid(len(VARIED), height=2.6)
-    for axis, (metric, title) in zip(axes, VARIED.items(), strict=True):
-        at = shown[shown["metric"] == metric]
-        bars(axis, at, {arm: arm for arm in order})
-        axis.axvline(
-            at.loc[at["arm"] == "oracle", "value"].mean(),
-            ls=":",
-            color="0.3",
-            label="true statements at random",
-        )
-        axis.set(
-            title=title,
-            xlabel="share",
-            ylabel="tokens read" if axis is axes[0] else "",
-            xlim=(0, 1.02),
-        )
-    handles, words = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower center", frameon=False, fontsize="small")
+    panels = {
+        "contradictions": "contradictions in 100",
+        "invented": "strangers, of 100",
+    }
+    figure, axes = grid(len(panels), height=2.8)
+    for axis, (metric, words) in zip(axes, panels.items(), strict=True):
+        curves(axis, scores[scores["metric"] == metric], "coverage", COLORS, by="arm", marker="o")
+        axis.set(xlabel="share of the statements that is made", ylabel=words, ylim=(-2, 102))
+    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
     return figure
 
 

@@ -163,6 +163,28 @@ def base_run(params: Params, base: str, seed: int, lr: float, kind: str = "decod
     )
 
 
+def longer_run(params: Params, base: str, seed: int, lr: float) -> RunConfig:
+    """Return a base that goes on to rows of `longer_length`.
+
+    They are twice as long at each stage. From nothing, rows of 256 tokens do not teach the task in
+    as many steps.
+    """
+    start = base_run(params, base, seed, lr)
+    model = base_model(params.model_copy(update={"length": params.longer_length}), base)
+    tasks = (Task(name="dense_recall", pairs=4), Task(name="recall", pairs=params.pairs))
+    lengths = [params.longer_length]
+    while lengths[0] > 2 * params.length:
+        lengths.insert(0, lengths[0] // 2)
+    stages = tuple(
+        Stage(
+            steps=params.longer_steps, rows=params.step_tokens // length, length=length, tasks=tasks
+        )
+        for length in lengths
+    )
+    rate = {"lr": params.tune_share * lr, "warmup": params.tune_warmup}
+    return training(model, Curriculum(stages=stages), seed=seed, start=start, **rate)
+
+
 def tuned_run(params: Params, arm: Arm, seed: int, lr: float, dose: int) -> RunConfig:
     """Return an arm's fine-tuning of so many steps.
 

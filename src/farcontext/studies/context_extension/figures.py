@@ -30,6 +30,15 @@ NAMES = {
 # Curves would hide one another if all were drawn; tables have the rest.
 REACHING = ("rope", "linear", "ntk", "yarn", "self_extend", "drope", "alibi")
 DOSED = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "drope")
+APART = {"rope": "plain RoPE", "yarn": "YaRN", "needles": "SmolLM2-135M"}
+# The parts of a longer row's loss (`apart`).
+PARTS = {
+    "positions": "positions apart",
+    "keys": "more keys to look at",
+    "distraction": "varied text in them",
+    "at hand": "as long, evidence at hand",
+    "retrieval": "evidence moved away",
+}
 LAYOUTS = {"far": "evidence far", "near": "evidence near", "spread": "evidence spread"}
 
 
@@ -127,6 +136,30 @@ def winners(scheme: pd.DataFrame) -> Figure:
     )
     axis.set_yticklabels([LAYOUTS[layout] for layout in value.index], rotation=0)
     axis.tick_params(length=0)
+    return figure
+
+
+def loss_parts(table: pd.DataFrame) -> Figure:
+    """Draw the parts of what a longer context costs, by its length.
+
+    A panel for plain RoPE, YaRN and the checkpoint; a part is a line with the range over seeds.
+
+    Args:
+        table: the study's table, with run.
+    """
+    rows = leading(table[table["metric"] == "loss_part"])
+    rows = rows[(rows["kind"] == "real") | (rows["dose"] == 0)]
+    panels = {name: words for name, words in APART.items() if name in set(rows["arm"])}
+    figure, axes = grid(len(panels), height=2.6)
+    colors = dict(zip(PARTS, sns.color_palette("colorblind"), strict=False))
+    for axis, (arm, words) in zip(axes, panels.items(), strict=True):
+        at = rows[rows["arm"] == arm]
+        curves(axis, at, "length", colors, by="layout", marker="o")
+        axis.axhline(0, ls=":", color="0.4")
+        powers(axis, at["length"])
+        axis.set(title=words, xlabel="tokens in the row", ylabel="")
+    axes[0].set_ylabel("nats an answer")
+    legend_below(figure, {PARTS[part]: color for part, color in colors.items()})
     return figure
 
 

@@ -51,8 +51,12 @@ class Params(Study):
     # Where two rates tied, these arms are run at the second one, too, on these seeds.
     second_arms: Texts
     second_seeds: Numbers
+    # Where the loss goes: these arms, as they are and after most steps, on so many rows.
+    apart_arms: Texts
+    apart_rows: Count
     # These arms once more, as they are, on bases trained at a longer length; null: none.
     longer_length: Count | None
+    longer_steps: Count  # The base goes on for so many steps at each doubling of the length.
     longer_arms: Texts
     longer_seeds: Numbers
     # The real tier reads this folder of the project; null means no real tier.
@@ -65,3 +69,5 @@ class Params(Study):
     gap_half: Count  # So many tokens stand before the gap, and as many after it.
     needle_lengths: Counts
     contexts: Count  # Each length has so many contexts of ten needles.
+    apart_lengths: Counts  # Where the loss goes, in the checkpoint: contexts of these lengths,
+    apart_contexts: Count  # and so many of each, with a play of its own.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from farcontext.measure import losses
 from farcontext.nn.remap import dual_chunk, lm_infinite, remapped, self_extend
@@ -62,6 +63,24 @@ def recall_remapped(model: Decoder, *, remap: str, trained: int, **options: Any)
         "lm_infinite": partial(lm_infinite, trained=trained, sinks=SINKS),
     }
     return recall_by_layout(remapped(model, regions[remap]), **options)
+
+
+def answers_apart(model: Decoder, *, length: int, pairs: int, rows: int, items: int) -> list[Row]:
+    """Return loss (nats an answer) and recall in five surroundings.
+
+    The pairs and questions are the same in all of them (`recall.apart`). `items` draws them.
+    """
+    rng = np.random.default_rng((losses.EVALUATION_SEED, length, items))
+    found = []
+    for name, made in recall.apart(rng, rows, length, pairs=pairs).items():
+        tokens, scored, hidden = map(torch.from_numpy, made)
+        asked = scored.roll(-1, 1)  # An answer is predicted from the key before it.
+        logits_nV = model(tokens, documents=hidden.long(), select=asked)
+        answers_n = tokens[scored]
+        loss = F.cross_entropy(logits_nV.float(), answers_n).item()
+        right = (logits_nV.argmax(-1) == answers_n).double().mean().item()
+        found.append({"surrounding": name, "loss": loss, "recall": right})
+    return found
 
 
 def logits_at(model: Decoder, *, length: int) -> list[Row]:

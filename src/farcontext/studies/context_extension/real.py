@@ -17,6 +17,7 @@ from farcontext.checkpoints.rope_parameters import rope_parameters
 from farcontext.data import corpus
 from farcontext.nn.config import Extension
 from farcontext.schema import Row
+from farcontext.studies.context_extension import real_apart
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.real_tier import known, loaded
 from farcontext.tasks import needles
@@ -33,7 +34,7 @@ def run(params: Params) -> list[Row]:
 
     metric: far_loss (nats a token of the same last tokens, by length and whose text stands before)
     · gap_loss (nats a token behind a jump in the positions; length = the jump) · needle (share of
-    needles whose word is the likeliest).
+    needles whose word is the likeliest) · and those of `real_apart.run`.
     """
     if params.checkpoint is None:
         return []
@@ -58,7 +59,8 @@ def run(params: Params) -> list[Row]:
         jobs["needle", length] = EvalConfig(
             needle_score, None, same | {"length": length, "contexts": params.contexts}
         )
-    return [{"kind": "real"} | row for result in sweep(jobs).values() for row in result.rows]
+    rows = [{"kind": "real"} | row for result in sweep(jobs).values() for row in result.rows]
+    return rows + real_apart.run(params)
 
 
 def stretches(pretrained: Pretrained, numbers: list[int], tokens: int) -> list[list[int]]:

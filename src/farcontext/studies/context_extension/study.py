@@ -7,8 +7,9 @@ share their base. P1, P2 and the published orders of claims.yaml read the table.
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,15 @@ from farcontext.measure.effective_length import SHARE, crossing
 from farcontext.measure.stats import CONFIDENCE, holm, paired_p, t_interval
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.context_extension import real
-from farcontext.studies.context_extension.arms import ARMS, Arm, base_run, extended, tuned_run
+from farcontext.studies.context_extension import apart, real
+from farcontext.studies.context_extension.arms import (
+    ARMS,
+    Arm,
+    base_run,
+    extended,
+    longer_run,
+    tuned_run,
+)
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.context_extension.protocol import (
     logits_at,
@@ -120,7 +128,7 @@ def run(params: Params) -> pd.DataFrame:
     metric: recall (share of answers, by layout, length and depth) · kept (recall at a length over
     recall at L, by layout near, far, spread) · score (recall at 8× and beyond, by layout, and
     their mean) · base_recall (at L) · effective_length, reach (tokens; its log2 over L) · and those
-    of `real.run`.
+    of `apart.run` and `real.run`.
     """
     jobs = evaluations(params)
     rows = [
@@ -128,7 +136,7 @@ def run(params: Params) -> pd.DataFrame:
         for case, many in scored(jobs).items()
         for row in observations(params.multiples, params.goal, case.trained, many)
     ]
-    rows += _chosen(params, rows) + real.run(params)
+    rows += _chosen(params, rows) + apart.run(params) + real.run(params)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, _cost(jobs))
     tables.write_text(which_scheme(table).round(6).reset_index(), NAME, "schemes")
@@ -147,7 +155,8 @@ def evaluations(params: Params) -> dict[Case, list[EvalConfig]]:
         longer = params.model_copy(
             update={"length": params.longer_length, "tuned_arms": (), "test_rows": LONGER_ROWS}
         )
-        jobs |= arms_at(longer, "first", params.longer_arms, params.longer_seeds)
+        start = partial(longer_run, params)
+        jobs |= arms_at(longer, "first", params.longer_arms, params.longer_seeds, start)
     for seed, name in itertools.product(params.seeds, params.encoder_arms):
         start = base_run(params, ARMS[name].base, seed, params.rates["rope"][0], "encoder")
         case = Case("encoder", params.length, name, 0, "first", seed)
@@ -156,17 +165,23 @@ def evaluations(params: Params) -> dict[Case, list[EvalConfig]]:
 
 
 def arms_at(
-    params: Params, rate: str, arms: Iterable[str], seeds: Iterable[int]
+    params: Params,
+    rate: str,
+    arms: Iterable[str],
+    seeds: Iterable[int],
+    trained: Callable[[str, int, float], RunConfig] | None = None,
 ) -> dict[Case, list[EvalConfig]]:
     """Return arms at one of their bases' rates.
 
-    They come as they are, and after every dose.
+    They come as they are, and after every dose. `trained` gives the run of a base, a seed and a
+    rate; None: `base_run`.
     """
+    trained = trained or partial(base_run, params)
     jobs = {}
     for seed, arm in itertools.product(seeds, (ARMS[name] for name in arms)):
         rates = params.rates[arm.base]
         lr = rates[min(RATES.index(rate), len(rates) - 1)]
-        start = base_run(params, arm.base, seed, lr)
+        start = trained(arm.base, seed, lr)
         at = Case("decoder", params.length, arm.name, 0, rate, seed)
         jobs[at] = _jobs(params, arm, start, 0)
         for dose in params.doses if arm.name in params.tuned_arms else ():

@@ -1,88 +1,106 @@
-"""Figures of notebook 06: effective length, sliding windows, and divergence.
-
-They show effective length over the grid, the reach of sliding windows, and divergence by length.
-"""
+"""Figures of notebook 06: slopes against the formula, recall, windows, and stability."""
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import curves, grid, legend_below, powers
+from farcontext.results.plotting import curves, grid, leading, legend_below, powers
+
+AXES = {"layers": "layers", "width": "width", "window": "trained length"}
+REGIMES = {
+    "SGD, equal tokens": "C0",
+    "SGD, equal sequences": "C1",
+    "AdamW, equal tokens": "C0",
+    "AdamW, equal sequences": "C1",
+}
+
+
+def reach_of_windows(layers: int, window: int) -> Figure:
+    """Draw which tokens an output can see through stacked windows.
+
+    Every layer lets a token see `window` tokens, itself among them; lines are the ways that end at
+    the last token.
+    """
+    width = layers * (window - 1) + 3
+    figure, (axis,) = grid(1, height=0.45 * layers + 0.9)
+    seen = {width - 1}
+    for layer in range(layers, 0, -1):
+        below = {place - back for place in seen for back in range(window)}
+        for place in seen:
+            for back in range(window):
+                axis.plot([place, place - back], [layer, layer - 1], color="C0", lw=0.7)
+        axis.scatter(range(width), [layer] * width, color="0.8", zorder=2, s=30)
+        axis.scatter(list(seen), [layer] * len(seen), color="C0", zorder=3, s=30)
+        seen = below
+    axis.scatter(range(width), [0] * width, color="0.8", zorder=2, s=30)
+    axis.scatter(list(seen), [0] * len(seen), color="C2", zorder=3, s=30)
+    axis.set_yticks(range(layers + 1), ["tokens", *(f"layer {n + 1}" for n in range(layers))])
+    axis.set_xticks(range(width), [f"{place - width + 1}" for place in range(width)])
+    axis.set(xlabel="place, counted back from the output", title=f"{len(seen)} tokens are reached")
+    axis.grid(visible=False)
+    return figure
+
+
+def slopes_and_formula(slopes: pd.DataFrame) -> Figure:
+    """Draw three measured slopes with their intervals, and the formula's.
+
+    Args:
+        slopes: what `study.against_formula` returns.
+    """
+    figure, (axis,) = grid(1, height=2.3)
+    places = np.arange(len(slopes))[::-1]
+    ends = (slopes["slope"] - slopes["low"], slopes["high"] - slopes["slope"])
+    axis.errorbar(slopes["slope"], places, xerr=np.nan_to_num(ends), fmt="o", capsize=4, color="C0")
+    axis.plot(slopes["formula"], places, "D", mfc="none", mec="C3", ms=9)
+    for at, line in ((0, "-"), (0.5, ":"), (1, "-")):
+        axis.axvline(at, color="0.7", lw=1, ls=line)
+    axis.set_yticks(places, [f"log {name}" for name in slopes.index])
+    axis.set(ylim=(-0.6, len(slopes) - 0.4), xlabel="slope of log effective length")
+    words = {"measured, 95 % over seeds": "C0", "the formula (hollow)": "C3"}
+    legend_below(figure, words)
+    return figure
 
 
 def recall_curves(table: pd.DataFrame, chance: float) -> Figure:
     """Draw recall against length in trained lengths.
 
-    There is one axis for each trained length, and one line for each cell.
+    There is one axis for what is changed: depth, width or trained length.
 
     Args:
         table: rows of metric "recall" with layers, width, window, length, seed, value, run.
         chance: recall of a guess.
     """
-    rows = table[table["metric"] == "recall"].assign(multiple=lambda f: f["length"] / f["window"])
-    windows = sorted(rows["window"].unique())
-    figure, axes = grid(len(windows), height=3.2)
-    cells = rows["layers"].astype(int).astype(str) + " × " + rows["width"].astype(int).astype(str)
-    rows = rows.assign(cell=cells).sort_values(["layers", "width"], kind="stable")
-    colors = {cell: f"C{number}" for number, cell in enumerate(rows["cell"].unique())}
-    for axis, window in zip(axes, windows, strict=True):
-        curves(axis, rows[rows["window"] == window], "multiple", colors, by="cell", marker="o")
+    rows = table[table["metric"] == "recall"].dropna(subset=list(AXES))
+    rows = rows.assign(multiple=rows["length"] / rows["window"])
+    figure, axes = grid(len(AXES), height=3.0)
+    for axis, (changed, words) in zip(axes, AXES.items(), strict=True):
+        at = varied(rows, changed)
+        values = sorted(at[changed].unique())
+        colors = dict(zip(values, sns.color_palette("viridis", len(values)), strict=True))
+        curves(axis, at, "multiple", colors, by=changed, marker="o")
+        for value, color in colors.items():
+            axis.plot([], [], color=color, label=f"{value:g}")
         axis.axhline(chance, ls=":", color="0.4")
-        powers(axis, rows["multiple"])
-        axis.set(
-            title=f"trained at {int(window)} tokens",
-            xlabel="length, in trained lengths",
-            ylabel="recall",
-        )
-        axis.set_ylim(0, 1.04)
-    legend_below(figure, colors, rows["run"], title="layers × width")
+        powers(axis, at["multiple"])
+        axis.legend(title=words, frameon=True, fontsize="x-small", title_fontsize="x-small")
+        axis.set(xlabel="length, in trained lengths", ylabel="", ylim=(0, 1.04))
+    axes[0].set_ylabel("recall (dotted: a guess)")
     return figure
 
 
-def effective_against_formula(table: pd.DataFrame) -> Figure:
-    """Draw the effective length of every cell against two predictors.
+def varied(rows: pd.DataFrame, changed: str) -> pd.DataFrame:
+    """Return the rows of shapes that differ in one thing alone.
 
-    They are what layers × hidden units predicts (left) and the trained length (right).
-
-    Args:
-        table: rows of metric "effective_length" with layers, width, window, value, run.
+    By run, the other two have the middle shape's values, which most shapes share.
     """
-    rows = table[table["metric"] == "effective_length"]
-    rows = rows.assign(formula=rows["layers"] * rows["width"])
-    windows = sorted(rows["window"].unique())
-    figure, axes = grid(2, height=3.4)
-    for axis, x in zip(axes, ("formula", "window"), strict=True):
-        for run, filled in (("published", True), ("this run", False)):
-            for color, window in enumerate(windows):
-                at = rows[(rows["run"] == run) & (rows["window"] == window)]
-                look = {"color": f"C{color}"} if filled else {"mfc": "none", "mec": f"C{color}"}
-                label = f"{int(window)}" if len(at) else None
-                axis.plot(
-                    at[x], at["value"], "o", alpha=0.8, label=label if filled else None, **look
-                )
-        axis.margins(x=0.1)
-        ends = np.array([rows[x].min(), rows[x].max()])
-        axis.plot(ends, ends, ":", color="0.4")
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log", base=2)
-        ticks = sorted(rows[x].unique())
-        axis.set_xticks(ticks, [f"{int(tick)}" for tick in ticks])
-        powers = 2.0 ** np.arange(
-            np.floor(np.log2(rows["value"].min())), np.ceil(np.log2(rows["value"].max())) + 1
-        )
-        axis.set_yticks(powers, [f"{int(power)}" for power in powers])
-    axes[0].set(
-        xlabel="layers × hidden units", ylabel="effective length, tokens", title="dotted: equal"
-    )
-    axes[1].set(xlabel="trained length, tokens", title="dotted: equal")
-    for color, window in enumerate(windows):
-        axes[1].plot([], [], "o", color=f"C{color}", label=f"trained at {int(window)}")
-    handles, labels = axes[1].get_legend_handles_labels()
-    named = [
-        (h, name) for h, name in zip(handles, labels, strict=True) if name.startswith("trained")
-    ]
-    axes[0].legend(*zip(*named, strict=True), frameon=True, fontsize="small")
-    return figure
+    others = [name for name in AXES if name != changed]
+    parts = []
+    for _, at in rows.groupby("run"):
+        shapes = at[list(AXES)].drop_duplicates()
+        middle = {name: shapes[name].mode()[0] for name in others}
+        parts.append(at[np.logical_and.reduce([at[name] == middle[name] for name in others])])
+    return pd.concat(parts)
 
 
 def sliding_influence(table: pd.DataFrame) -> Figure:
@@ -131,34 +149,27 @@ def sliding_influence(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def divergence(table: pd.DataFrame) -> Figure:
-    """Draw diverged runs, dispersion of gradient norms, and spikes by T.
+def stability(table: pd.DataFrame) -> Figure:
+    """Draw how unsteady training is by T, in both regimes.
 
-    The axis titles tell what each axis shows.
+    Left the share of SGD runs that diverged, over all rates; in the middle the spread of AdamW's
+    log gradient norm; right its share of spikes.
     """
-    arms = {"equal tokens": "C0", "equal sequences": "C1"}
-    names = {
-        "diverged": "share of runs diverged",
-        "dispersion": "s.d. of ln gradient norm",
-        "spikes": "share of spikes",
-    }
+    rows = leading(table[table["arm"].isin(REGIMES)])
     figure, axes = grid(3, height=3.0)
-    calm = table.pivot_table(
-        index=["run", "arm", "length", "lr", "seed"], columns="metric", values="value"
+    panels = (
+        ("SGD", "diverged", "SGD: share of runs diverged"),
+        ("AdamW", "spread", "AdamW: spread of ln norm"),
+        ("AdamW", "spikes", "AdamW: share of spikes"),
     )
-    for axis, (metric, label) in zip(axes, names.items(), strict=True):
-        at = calm if metric == "diverged" else calm[calm["diverged"] == 0]
-        means = (
-            at.groupby(["run", "arm", "length", "seed"])[metric]
-            .mean()
-            .rename("value")
-            .reset_index()
-        )
-        curves(axis, means, "length", arms, by="arm", marker="o", size=7)
-        top = 1.0 if metric == "diverged" else max(means["value"].max(), 0.01)
-        powers(axis, means["length"])
-        axis.set(xlabel="length T, tokens", ylabel="", title=label)
-        axis.margins(x=0.1)
-        axis.set_ylim(-0.04 * top, 1.08 * top)
-    legend_below(figure, arms, table["run"])
+    for axis, (regime, metric, title) in zip(axes, panels, strict=True):
+        at = rows[rows["arm"].str.startswith(regime) & (rows["metric"] == metric)]
+        keys = ["run", "arm", "length", "seed"]
+        mean = at.groupby(keys, as_index=False)["value"].mean()
+        colors = {arm: color for arm, color in REGIMES.items() if arm.startswith(regime)}
+        curves(axis, mean.assign(run="published"), "length", colors, by="arm", marker="o")
+        powers(axis, mean["length"])
+        axis.set(xlabel="length T, tokens", ylabel="", title=title)
+        axis.set_ylim(0, None)
+    legend_below(figure, {"equal tokens a step": "C0", "equal sequences a step": "C1"})
     return figure

@@ -1,16 +1,15 @@
 """The section `depth_width` of params.yaml."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from farcontext.schema import Count, Counts, Positive, Seeds
 from farcontext.studies.section import Study
 
-# Learning rates are given by "layers x width", at least one.
-RatesOfCells = Annotated[
-    dict[Annotated[str, Field(pattern="^[1-9][0-9]*x[1-9][0-9]*$")], Positive], Field(min_length=1)
-]
+Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+# Learning rates by budget, one for each length.
+RatesOfLengths = dict[Literal["equal tokens", "equal sequences"], Rates]
 
 
 class Params(Study):
@@ -19,23 +18,31 @@ class Params(Study):
     number: ClassVar[int] = 6
 
     seeds: Seeds
-    rates: RatesOfCells  # Its cells are those that are trained.
-    # Every cell tries these; empty means no tuning.
+    # Every shape tries these, and AdamW tries its own at every length; empty means no tuning.
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
+    adamw_tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
-    windows: Counts  # The trained lengths are crossed with the cells.
+    rate: Positive  # One for all shapes, since a rate of its own moves the length as well.
+    # The middle value of each is the middle shape's; the others differ from it in one thing.
+    layers: Counts
+    widths: Counts
+    windows: Counts  # These are the trained lengths.
     furthest: Count  # The longest tested length is so many trained lengths.
     short_steps: Count  # So many steps are at 32 tokens.
     long_steps: Count  # So many steps are at the trained length.
+    step_tokens: Count  # A step has so many tokens at every length.
     warmup: Count  # Steps to the peak rate; a third of all steps at most.
-    train_rows: Count
     pairs: Count
     test_rows: Count
     local_window: Count  # The sliding-window arm has this w.
     local_depths: Counts
     local_length: Count  # The rows whose gradient is taken have this T.
-    sgd_lengths: Counts  # The divergence sweep has these T, the shortest first.
-    sgd_rates: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    # Training on text, plain SGD and AdamW: T, the shortest first.
+    stable_lengths: Counts
+    stable_tokens: Count  # A step with equal tokens has so many.
+    stable_domain: str
+    sgd_rates: Rates  # Between the rates at which no run diverges and all do.
     sgd_steps: Count
-    sgd_tokens: Count  # A step of the arms with equal tokens has so many tokens.
-    sgd_rows: Count  # A step of the arms with equal sequences has so many rows.
+    adamw_rates: RatesOfLengths  # `farcontext tune` chose these.
+    adamw_steps: Count
+    stable_warmup: Count  # Steps to AdamW's peak rate; a quarter of all steps at most.

@@ -1,25 +1,32 @@
-"""Notebook 05: masked-language-model pretraining, and the worth of a longer window.
+"""Notebook 05: what masked-language-model pretraining teaches, and a longer window's worth.
 
-An encoder (masked) and a decoder (next token) are trained on real text, some seeds each, and the
-encoder is held against n-grams. Claims M1 and M2 of claims.yaml read the table.
+An encoder (masked) and a decoder (next token) are trained on real text, some seeds each. The
+encoder learns labelled tasks beside an untrained one and TF-IDF, and is held against n-grams of the
+same text. Claims M1, M1-rival, M1-loss and M2 of claims.yaml read the table.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from farcontext import files
 from farcontext.measure import losses as evaluation
-from farcontext.nn.config import ModelConfig
 from farcontext.results import tables
 from farcontext.schema import Row
+from farcontext.studies.mlm_pretraining import blanks, labels
+from farcontext.studies.mlm_pretraining.arms import (
+    Arm,
+    decoder_run,
+    decoders,
+    encoders,
+    longest,
+)
 from farcontext.studies.mlm_pretraining.params import Params
-from farcontext.studies.trainings import training
 from farcontext.train import checkpoint
-from farcontext.train.config import BatchConfig, RunConfig
+from farcontext.train.config import RunConfig
 from farcontext.train.keys import tokens_folder, vocabulary_size
 from farcontext.train.loop import RunResult
 from farcontext.train.runs import EvalConfig, costs, grid, result_of, sweep
@@ -27,9 +34,12 @@ from farcontext.train.runs import EvalConfig, costs, grid, result_of, sweep
 NAME = "mlm_pretraining"
 COLUMNS = [
     "arm",
-    "mask_rate",
-    "layout",
     "seed",
+    "tokens",
+    "read",
+    "sees",
+    "task",
+    "labels",
     "domain",
     "context",
     "far",
@@ -39,100 +49,14 @@ COLUMNS = [
 ]
 DOMAINS = ("plays", "manuals", "sanguo")
 NGRAMS = {1: "unigram", 2: "bigram", 3: "trigram", 5: "5-gram"}  # The keys are the orders.
-BLANKS = (  # Each is a sentence and the token to guess.
-    ("I thank you, good my lord, with all my heart.", " lord"),
-    ("The ID of the resource to list the tags for.", " resource"),
-    ("却说曹操引兵追赶。", "曹操"),
-)
+# N-grams are counted on the rows that the encoder has read, or on the whole training split.
+READ = ("same tokens", "all tokens")
+LEARNERS = ("pretrained", "scratch", "tf_idf")
 # The table's learning curves have at most so many points: means of equal stretches of steps.
 CURVE_POINTS = 40
 
 
-class Arm(NamedTuple):
-    """The name of a training run in the table.
-
-    A decoder has no mask rate or layout.
-    """
-
-    name: str
-    seed: int
-    mask_rate: float | None = None
-    layout: str | None = None
-
-    def main(self, params: Params) -> bool:
-        """Return whether this arm is one of the verdicts.
-
-        Those are the decoder, and the encoder of the first mask rate and layout.
-        """
-        return self.name == "decoder" or (self.mask_rate, self.layout) == (
-            params.mask_rates[0],
-            params.layouts[0],
-        )
-
-
-def _model(params: Params, kind: str) -> ModelConfig:
-    window = {"window": params.window, "global_every": 3} if params.window else {}
-    modernbert = {"norm": "layer", "mlp": "geglu", "embedding_norm": True, **window}
-    llama = {"norm": "rms", "mlp": "swiglu"}
-    return ModelConfig(
-        kind=kind,
-        vocab_size=vocabulary_size(),
-        width=params.width,
-        layers=params.encoder_layers if kind == "encoder" else params.decoder_layers,
-        heads=params.heads,
-        mlp_width=2 * params.width,
-        max_length=_length(params, kind),
-        init_std=params.init_std,
-        smear=params.smear,
-        **(modernbert if kind == "encoder" else llama),
-    )
-
-
-def _length(params: Params, kind: str) -> int:
-    return params.encoder_length if kind == "encoder" else params.decoder_length
-
-
-def encoder_run(params: Params, seed: int, mask_rate: float, layout: str) -> RunConfig:
-    """Return the masked language model of one arm and seed."""
-    rows = params.encoder_step_tokens // params.encoder_length
-    batch = BatchConfig(
-        objective="mlm",
-        length=params.encoder_length,
-        rows=rows,
-        layout=layout,
-        mask_rate=mask_rate,
-        limit=params.limit,
-    )
-    return _run(params, "encoder", batch, seed, params.encoder_steps, params.encoder_lr)
-
-
-def decoder_run(params: Params, seed: int) -> RunConfig:
-    """Return the next-token model of one seed."""
-    rows = params.decoder_step_tokens // params.decoder_length
-    batch = BatchConfig(
-        objective="clm",
-        length=params.decoder_length,
-        rows=rows,
-        domains=params.decoder_domains,
-        limit=params.limit,
-    )
-    return _run(params, "decoder", batch, seed, params.decoder_steps, params.decoder_lr)
-
-
-def _run(
-    params: Params, kind: str, batch: BatchConfig, seed: int, steps: int, lr: float
-) -> RunConfig:
-    return training(
-        _model(params, kind),
-        batch,
-        lr=lr,
-        warmup=params.warmup,
-        seed=seed,
-        steps=steps,
-        save_every=max(1, steps // 4),
-        evaluate_every=max(1, steps // 10),
-        dtype=params.dtype,
-    )
+# -------------------------------------------------------------------------------------------- study
 
 
 def run(params: Params) -> pd.DataFrame:
@@ -140,34 +64,25 @@ def run(params: Params) -> pd.DataFrame:
 
     The table has one row for each observation.
 
-    metric: loss, validation_loss (nats a scored token, by step) · nats_per_byte,
-    gain_over_best_ngram, gain_over_uniform (masked targets of the test split) · context_loss,
-    context_cost (nats a token, by w and far), context_gain_over_uniform (nats a token).
+    metric: loss, validation_loss (nats a scored token, by step) · accuracy (share of tested
+    passages, by learner, task and number of labels) · nats_per_byte (masked targets of test text,
+    by what an n-gram has read and sees), gain_over_ngrams (of the encoder, over the best n-gram),
+    gain_over_uniform; final_… of the longest training, by domain · context_loss, context_cost (nats
+    a token, by w and far), context_gain_over_uniform · blank_right, blank_p (share of blanks filled
+    right; probability of the word).
     """
-    arms = runs_of(params)
+    arms = encoders(params) | decoders(params)
     trained = sweep(arms)
     rows = [row for arm, result in trained.items() for row in _curve(arm, result)]
-    rows += _masked(params, {arm: job for arm, job in arms.items() if arm.name == "encoder"})
-    rows += _context(params, {arm: job for arm, job in arms.items() if arm.main(params)})
+    rows += _labels(params) + _masked(params) + _context(params)
+    filled = fill_in(params)
+    rows += _filled(filled)
     table = tables.tidy(rows, COLUMNS)
     tables.write_table(table, NAME, params, _cost(arms))
-    tables.write_text(fill_in(params), NAME, "blanks")
-    for name in ("encoder", "decoder"):
-        _export(next(result for arm, result in trained.items() if arm.name == name), name)
+    tables.write_text(shown_blanks(filled), NAME, "blanks")
+    for arms, name in ((encoders(params), "encoder"), (decoders(params), "decoder")):
+        _export(trained[next(iter(arms))], name)
     return table
-
-
-def runs_of(params: Params) -> dict[Arm, RunConfig]:
-    """Return every arm's training run, the longest first."""
-    encoders = [
-        Arm("encoder", s, r, x)
-        for r in params.mask_rates
-        for x in params.layouts
-        for s in params.seeds
-    ]
-    return {arm: encoder_run(params, arm.seed, arm.mask_rate, arm.layout) for arm in encoders} | {
-        Arm("decoder", seed): decoder_run(params, seed) for seed in params.seeds
-    }
 
 
 def _curve(arm: Arm, result: RunResult) -> list[Row]:
@@ -188,49 +103,113 @@ def _curve(arm: Arm, result: RunResult) -> list[Row]:
 
 
 def _columns(arm: Arm) -> Row:
-    return {"arm": arm.name, "seed": arm.seed, "mask_rate": arm.mask_rate, "layout": arm.layout}
+    return {"arm": arm.name, "seed": arm.seed, "tokens": arm.tokens}
 
 
-# ----------------------------------------------------------------------------------------------- M1
+# --------------------------------------------------------------------------------------- M1: labels
 
 
-def _masked(params: Params, encoders: dict[Arm, RunConfig]) -> list[Row]:
-    """Return nats a byte of encoders and n-grams, and gains.
+def learning(
+    params: Params, learner: str, task: str, seed: int, rates: Sequence[float]
+) -> EvalConfig:
+    """Return the evaluation of one learner on one task.
 
-    All have the same targets; the gains are the encoders'.
+    Args:
+        rates: AdamW's of fine-tuning, or C of the logistic regression, for each number of labels.
+    """
+    options: Row = {"task": task, "items": seed, "labels": params.labels, "tests": params.tests}
+    options["rates"] = tuple(rates)
+    if learner == "tf_idf":
+        return EvalConfig(labels.tf_idf, None, options)
+    options |= {"steps": params.tune_steps, "rows": params.tune_rows}
+    options |= {"pretrained": learner == "pretrained"}
+    return EvalConfig(labels.fine_tuned, longest(params, seed), options)
+
+
+def _labels(params: Params) -> list[Row]:
+    """Return accuracy by learner, task and number of labels."""
+    cells = grid(arm=LEARNERS, task=labels.TASKS, seed=params.seeds)
+    jobs = {x: learning(params, *x, params.chosen[x.arm]) for x in cells}
+    return [
+        cell._asdict() | {"labels": row["labels"], "metric": "accuracy", "value": row["accuracy"]}
+        for cell, result in sweep(jobs).items()
+        for row in result.rows
+    ]
+
+
+# ----------------------------------------------------------------------------------------- M1: loss
+
+
+def _masked(params: Params) -> list[Row]:
+    """Return nats a byte of encoders and n-grams, and the encoders' gains.
+
+    All of a seed have the same targets.
     """
     same = {
         "domains": DOMAINS,
         "length": params.encoder_length,
         "rows": params.test_rows,
-        "rate": params.mask_rates[0],
+        "rate": params.mask_rate,
     }
-    counting = EvalConfig(
-        evaluation.ngram_loss, None, same | {"orders": tuple(NGRAMS), "limit": params.limit}
+    arms = encoders(params)
+    counted = same | {"orders": tuple(NGRAMS)}
+    jobs: dict[Any, EvalConfig] = {
+        (arm, READ[0]): EvalConfig(
+            evaluation.ngram_loss, None, counted | {"items": [arm.seed], "read": _read(run)}
+        )
+        for arm, run in arms.items()
+    }
+    jobs[READ[1]] = EvalConfig(
+        evaluation.ngram_loss,
+        None,
+        counted | {"items": params.seeds, "read": {"limit": params.limit}},
     )
-    scored = sweep(
-        {"n-grams": counting}
-        | {a: EvalConfig(evaluation.masked_loss, r, same) for a, r in encoders.items()}
-    )
-    counted, rows, ngram = scored.pop("n-grams"), [], {}
-    for order, name in NGRAMS.items():
-        ngram[name] = _per_byte([row for row in counted.rows if row["order"] == order])
-        rows += [
-            {"arm": name, "domain": d, "metric": "nats_per_byte", "value": v}
-            for d, v in ngram[name].items()
-        ]
-    uniform = _per_byte(
-        [row | {"nats": row["tokens"] * uniform_loss()} for row in next(iter(scored.values())).rows]
-    )
-    for arm, result in scored.items():
-        for domain, value in _per_byte(result.rows).items():
-            best = min(values[domain] for values in ngram.values())
-            gains = {
-                "gain_over_best_ngram": best - value,
-                "gain_over_uniform": uniform[domain] - value,
-            }
-            for metric, number in ({"nats_per_byte": value} | gains).items():
-                rows.append(_columns(arm) | {"domain": domain, "metric": metric, "value": number})
+    jobs |= {
+        arm: EvalConfig(evaluation.masked_loss, run, same | {"items": arm.seed})
+        for arm, run in arms.items()
+    }
+    scored = sweep(jobs)
+    rows = []
+    for arm in arms:
+        everything = [row for row in scored[READ[1]].rows if row["items"] == arm.seed]
+        ngrams = {READ[0]: scored[arm, READ[0]].rows, READ[1]: everything}
+        rows += _against_ngrams(arm, scored[arm].rows, ngrams)
+    most = max(arm.tokens for arm in arms)
+    gains = [row for row in rows if row["metric"].startswith("gain") and row["domain"] != "all"]
+    final = [row | {"metric": f"final_{row['metric']}"} for row in gains if row["tokens"] == most]
+    return rows + final
+
+
+def _read(run: RunConfig) -> Row:
+    return {"batch": run.batch.model_dump(mode="json"), "seed": run.seed, "steps": run.steps}
+
+
+def _against_ngrams(arm: Arm, own: Sequence[Row], ngrams: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Return an encoder's nats a byte beside the n-grams'.
+
+    All are of one seed and budget.
+    """
+    value, base = _per_byte(own), _columns(arm)
+    uniform = _per_byte([row | {"nats": row["tokens"] * uniform_loss()} for row in own])
+    rows = []
+    for domain in value:
+        at = base | {"domain": domain}
+        rows.append(at | {"metric": "nats_per_byte", "value": value[domain]})
+        gain = uniform[domain] - value[domain]
+        rows.append(at | {"metric": "gain_over_uniform", "value": gain})
+    for (read, counted), sees in grid(ngrams=ngrams.items(), sees=evaluation.SEES):
+        found = {
+            name: _per_byte([r for r in counted if (r["order"], r["sees"]) == (order, sees)])
+            for order, name in NGRAMS.items()
+        }
+        for domain in value:
+            at = base | {"read": read, "sees": sees, "domain": domain}
+            rows += [
+                at | {"arm": name, "metric": "nats_per_byte", "value": each[domain]}
+                for name, each in found.items()
+            ]
+            best = min(each[domain] for each in found.values())
+            rows.append(at | {"metric": "gain_over_ngrams", "value": best - value[domain]})
     return rows
 
 
@@ -248,28 +227,25 @@ def _per_byte(rows: Sequence[Row]) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------- M2
 
 
-def _context(params: Params, runs: dict[Arm, RunConfig]) -> list[Row]:
+def _context(params: Params) -> list[Row]:
+    options = {
+        "domain": params.context_domain,
+        "length": params.decoder_length,
+        "rows": params.context_rows,
+        "contexts": params.contexts,
+    }
     jobs = {
-        (arm, domain): EvalConfig(
-            evaluation.context_loss, runs[arm], _context_options(params, arm.name, domain)
-        )
-        for arm, domain in grid(arm=runs, domain=params.context_domains)
+        arm: EvalConfig(evaluation.context_loss, run, options | {"items": arm.seed})
+        for arm, run in decoders(params).items()
     }
     rows = []
-    for (arm, domain), result in sweep(jobs).items():
-        base = _columns(arm) | {"domain": domain}
+    for arm, result in sweep(jobs).items():
+        base = _columns(arm) | {"domain": params.context_domain}
         losses = pd.DataFrame(result.rows)
         rows += [base | row for row in _context_rows(losses)]
         whole = losses[losses["far"] == "full"]["loss"].mean()
         rows.append(base | {"metric": "context_gain_over_uniform", "value": uniform_loss() - whole})
     return rows
-
-
-def _context_options(params: Params, kind: str, domain: str) -> Row:
-    """Keep the contexts that leave as many far tokens as targets."""
-    length = _length(params, kind)
-    contexts = tuple(w for w in params.contexts if w + 2 * evaluation.TARGETS <= length)
-    return {"domain": domain, "length": length, "rows": params.test_rows, "contexts": contexts}
 
 
 def _context_rows(losses: pd.DataFrame) -> list[Row]:
@@ -294,7 +270,7 @@ def context_check(params: Params) -> Row:
     """
     run = decoder_run(params, params.seeds[0])
     options = {
-        "domain": params.context_domains[0],
+        "domain": params.context_domain,
         "length": params.decoder_length,
         "rows": 4,
         "context": params.contexts[0],
@@ -306,28 +282,39 @@ def context_check(params: Params) -> Row:
 
 
 def fill_in(params: Params) -> pd.DataFrame:
-    """Return what the first encoder puts into each of BLANKS.
-
-    A row has the probability of the true token, and the likeliest three.
-    """
-    run = encoder_run(params, params.seeds[0], params.mask_rates[0], params.layouts[0])
-    found = result_of(EvalConfig(evaluation.blanks, run, {"sentences": BLANKS}))
-    return pd.DataFrame(found.rows)[["text", "true", "p", "best"]].round(3)
-
-
-def text_table() -> pd.DataFrame:
-    """Return documents, tokens and bytes a token of each domain and split."""
-    card = files.read_json(tokens_folder() / "card.json", "domains")["domains"]
+    """Return what each seed's encoder puts into the blanks of each domain."""
+    jobs = {
+        (seed, domain): EvalConfig(
+            blanks.fill_in, longest(params, seed), {"domain": domain, "count": params.blanks}
+        )
+        for seed, domain in grid(seed=params.seeds, domain=DOMAINS)
+    }
     rows = [
-        {"domain": d, "split": s} | card[d][s]
-        for d in DOMAINS
-        for s in ("train", "validation", "test")
+        {"seed": seed} | row for (seed, _), result in sweep(jobs).items() for row in result.rows
     ]
-    columns = ["documents", "tokens", "bytes_per_token"]
-    return pd.DataFrame(rows).set_index(["domain", "split"])[columns].round(2)
+    return pd.DataFrame(rows)
 
 
-def _cost(arms: dict[Arm, RunConfig]) -> pd.DataFrame:
+def _filled(filled: pd.DataFrame) -> list[Row]:
+    """Return how well blanks are filled, by seed and domain."""
+    rows = []
+    for (seed, domain), at in filled.groupby(["seed", "domain"]):
+        base = {"arm": "encoder", "seed": int(seed), "domain": domain}
+        rows += [
+            base | {"metric": "blank_right", "value": float(at["right"].mean())},
+            base | {"metric": "blank_p", "value": float(at["p"].mean())},
+            base | {"arm": "unigram", "metric": "blank_p", "value": float(at["unigram"].mean())},
+        ]
+    return rows
+
+
+def shown_blanks(filled: pd.DataFrame, words: int = 4) -> pd.DataFrame:
+    """Return each domain's first blanks, as the first seed fills them."""
+    own = filled[filled["seed"] == filled["seed"].iloc[0]]
+    return own.groupby("domain").head(words).drop(columns=["seed", "right"]).round(3)
+
+
+def _cost(arms: Mapping[Arm, RunConfig]) -> pd.DataFrame:
     each = costs({run: _columns(arm) for arm, run in arms.items()})
     return each.assign(tokens_per_second=each["tokens"] / each["seconds"])
 

@@ -1,96 +1,136 @@
-"""Figures of notebook 08: who answers, from where, after which training."""
+"""Figures of notebook 08: who answers what, from how much text."""
+
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import bars, curves, grid, leading, legend_below, powers
+from farcontext.results.plotting import bars, curves, grid, leading, legend_below
 
+AXES = {  # What a level counts.
+    "updates": "changes in the story",
+    "mentions": "sentences that only name her",
+    "namesakes": "people with half her name",
+    "words": "words of the name left out",
+    "pronouns": "sentences from name to \u201cShe \u2026\u201d",
+    "counting": "people to be counted",
+    "hops": "sentences to put together",
+    "length": "tokens of context",
+}
+LINES = {
+    "whole": "whole context",
+    "rival": "BM25 in its best form",
+    "bm25_64": "BM25 with 64 tokens",
+    "told": "the tellings alone (what the reader can do)",
+}
 READ = {
     "full": "whole context",
     "window": "last tokens",
     "retrieved": "BM25, then read",
-    "shuffled": "sentences shuffled",
     "closed_book": "no context",
-    "removed": "evidence removed",
-    "wrong": "another story",
 }
-HOPS = {1: "1 hop: where is Anna? who has the lamp?", 2: "2 hops: where is the lamp?"}
-DEPTHS = {0.0: "story far away", 1.0: "story near"}
+RECIPES = {
+    "short": "pre-training on short rows alone",
+    "long": "a third of the budget on long rows",
+}
+STRIPS = {"prose": "0.88", "told": "#9ecae1", "evidence": "#d95f02"}
 
 
-def arms(exact: pd.DataFrame, chance: dict[int, float]) -> Figure:
-    """Draw the share of exact answers by what was read.
-
-    Each number of hops is a panel; bars have the range over seeds.
+def strips(reads: Mapping[str, Sequence[tuple[int, int, str]]], size: int) -> Figure:
+    """Draw what each arm reads of one context, as strips.
 
     Args:
-        exact: rows of metric "exact" at the trained length, with run, arm, hops, depth, seed and
-            value.
-        chance: of a choice, by hops.
+        reads: arm's words → (first token, tokens, kind) of each sentence that it reads, of kind
+            prose, told or evidence.
+        size: tokens of the whole context.
     """
-    shown = leading(exact).assign(evidence=lambda rows: rows["depth"].map(DEPTHS))
-    figure, axes = grid(len(HOPS), height=3.4)
-    for axis, (hops, title) in zip(axes, HOPS.items(), strict=True):
-        at = shown[shown["hops"] == hops]
-        depths = {"hue": "evidence", "hue_order": list(DEPTHS.values())}
-        bars(axis, at, READ, **depths, legend=axis is axes[-1])
-        axis.axvline(chance[hops], ls=":", color="0.4")
-        axis.set(title=title, xlabel="share answered exactly", xlim=(0, 1.02))
-        axis.title.set_size("small")
-    axes[-1].legend(title="", frameon=True, fontsize="small", loc="lower right")
+    figure, (axis,) = grid(1, height=0.42 * len(reads) + 0.7)
+    for row, blocks in enumerate(reads.values()):
+        axis.barh(row, size, color="white", edgecolor="0.8", linewidth=0.5, height=0.7)
+        for start, tokens, kind in blocks:
+            look = {"color": STRIPS[kind], "edgecolor": "white", "linewidth": 0.5, "height": 0.7}
+            axis.barh(row, tokens, left=start, **look)
+    axis.set_yticks(range(len(reads)), list(reads))
+    axis.invert_yaxis()
+    axis.set(xlabel="token of the context", xlim=(0, size))
+    axis.grid(visible=False)
+    words = {"prose": "prose", "told": "tells something else", "evidence": "evidence"}
+    legend_below(figure, {words[kind]: color for kind, color in STRIPS.items()})
     return figure
 
 
-def depth_map(exact: pd.DataFrame) -> Figure:
-    """Draw the share of exact answers by depth and length.
+def axes(exact: pd.DataFrame, chances: Mapping[str, float]) -> Figure:
+    """Draw the share of right answers by axis and level.
 
-    The depth is that of the story. Each number of hops is a panel; cells are means over seeds.
+    A panel for each axis; lines have the range over seeds, and the levels stand at even distances.
 
     Args:
-        exact: rows of metric "exact" of the whole context after the long recipe.
+        exact: rows of metric "exact" with steps "written", with run, axis, arm, level, seed, value.
+        chances: axis → share of a random choice.
     """
-    figure, axes = grid(len(HOPS), height=2.8)
-    for axis, (hops, title) in zip(axes, HOPS.items(), strict=True):
-        at = leading(exact)
-        cells = at[at["hops"] == hops].pivot_table(index="depth", columns="length", values="value")
-        cells.columns = [f"{int(length):,}" for length in cells.columns]
-        look = {
-            "vmin": 0,
-            "vmax": 1,
-            "cmap": "viridis",
-            "annot": True,
-            "fmt": ".2f",
-            "annot_kws": {"size": 8},
-        }
-        sns.heatmap(cells, ax=axis, cbar=axis is axes[-1], **look)
-        axis.set(title=title, xlabel="tokens", ylabel="depth (0: first)" if axis is axes[0] else "")
-        axis.title.set_size("small")
+    shown = leading(exact)
+    names = [axis for axis in AXES if axis in set(shown["axis"])]
+    arms = [arm for arm in LINES if arm in set(shown["arm"])]
+    colors = dict(zip(LINES, [*sns.color_palette("colorblind", 3), "0.6"], strict=True))
+    figure, panels = grid(4, rows=-(-len(names) // 4), height=2.2)
+    for panel, name in zip(panels, names, strict=False):
+        rows = shown[shown["axis"] == name]
+        levels = sorted(set(rows["level"]))
+        rows = rows.assign(place=rows["level"].map(levels.index))
+        curves(panel, rows, "place", {arm: colors[arm] for arm in reversed(arms)}, by="arm", size=4)
+        panel.axhline(chances[name], ls=":", color="0.4")
+        ticks = [f"{level:,.0f}" for level in levels]
+        panel.set_xticks(range(len(levels)), ticks, fontsize="small")
+        panel.set(title=name, ylim=(-0.02, 1.04), ylabel="")
+        panel.set_xlabel(AXES[name], fontsize="x-small")
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    for panel in panels[::4]:
+        panel.set_ylabel("share right", fontsize="small")
+    legend_below(figure, {LINES[arm]: colors[arm] for arm in arms}, shown["run"])
     return figure
 
 
-def recipes(exact: pd.DataFrame, trained: int) -> Figure:
-    """Draw the share of exact answers by length and recipe.
-
-    The story is far away. Lines have the range over seeds; points of this run are hollow.
+def differences(found: pd.DataFrame, enough: float) -> Figure:
+    """Draw how much better the whole context is, by axis and level.
 
     Args:
-        exact: rows of metric "exact" of the whole context, with run, recipe, hops, length, seed and
-            value.
-        trained: the longest length seen in training.
+        found: what `study.differences` returns.
+        enough: points that count as better.
     """
-    figure, axes = grid(len(HOPS), height=3.2)
-    names = ("none", "short", "long")
-    colors = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
-    for axis, (hops, title) in zip(axes, HOPS.items(), strict=True):
-        at = exact[exact["hops"] == hops]
-        curves(axis, at, "length", colors, by="recipe")
-        axis.axvline(trained, ls=":", color="0.4")
-        powers(axis, at["length"])
-        axis.set(title=title, xlabel="tokens", ylabel="share answered exactly", ylim=(0, 1.04))
-        axis.title.set_size("small")
-    words = {f"{'no' if name == 'none' else name} pre-training": colors[name] for name in names}
-    legend_below(figure, words, exact["run"])
+    order = [axis for axis in AXES if axis in set(found["axis"])]
+    rows = found.assign(rank=found["axis"].map(order.index)).sort_values(["rank", "level"])
+    words = [f"{a}: {x:,}" for a, x in zip(rows["axis"], rows["level"], strict=True)]
+    figure, (axis,) = grid(1, height=0.19 * len(rows) + 0.8)
+    colors = sns.color_palette("colorblind", len(order))
+    for place, one in enumerate(rows.to_dict("records")):
+        color = colors[one["rank"]]
+        axis.plot([one["low"], one["high"]], [place, place], color=color, lw=2)
+        axis.plot(one["difference"], place, "o", color=color, ms=4)
+    axis.set_yticks(range(len(words)), words, fontsize="x-small")
+    axis.invert_yaxis()
+    axis.axvline(0, color="0.4", lw=1)
+    axis.axvline(enough, color="0.4", lw=1, ls=":")
+    axis.set(xlabel="whole context \u2212 BM25 in its best form, points (dotted: the threshold)")
+    return figure
+
+
+def recipes(exact: pd.DataFrame) -> Figure:
+    """Draw the share of right answers by recipe, evidence far away.
+
+    Args:
+        exact: rows of metric "exact" of axis "far", with run, recipe, level, seed and value.
+    """
+    shown = leading(exact)
+    levels = sorted(set(shown["level"]))
+    rows = shown.assign(place=shown["level"].map(levels.index))
+    figure, (axis,) = grid(1, height=2.6)
+    colors = dict(zip(RECIPES, sns.color_palette("colorblind", len(RECIPES)), strict=True))
+    curves(axis, rows, "place", colors, by="recipe", marker="o")
+    axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+    axis.set(xlabel=AXES["updates"], ylabel="share right", ylim=(0, 1.04))
+    legend_below(figure, {RECIPES[name]: color for name, color in colors.items()}, shown["run"])
     return figure
 
 
@@ -106,8 +146,8 @@ def real(choice: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     """
     shown, guessed = leading(choice), leading(chance)
     domains = sorted(set(shown["recipe"]))
-    figure, axes = grid(len(domains), height=2.8)
-    for axis, domain in zip(axes, domains, strict=True):
+    figure, panels = grid(len(domains), height=2.8)
+    for axis, domain in zip(panels, domains, strict=True):
         at = shown[shown["recipe"] == domain]
         bars(axis, at, READ, errorbar=None, alpha=0.5)
         points = {"order": [arm for arm in READ if arm in set(at["arm"])], "color": "0.2"}

@@ -4,8 +4,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from farcontext.schema import Count, Counts, Shares
+from farcontext.schema import Count, Counts, Names, Share
+from farcontext.studies.section import Wholes
 from farcontext.studies.stories import Stories
+
+Axis = Literal["updates", "mentions", "namesakes", "words", "pronouns", "counting", "hops"]
+Levels = Annotated[dict[Axis, Wholes], Field(min_length=1)]
 
 
 class Params(Stories):
@@ -13,10 +17,20 @@ class Params(Stories):
 
     number: ClassVar[int] = 8
 
-    trained_stories: Count  # Claims are decided on these, at the trained length.
-    window: Count  # The short arms read so many tokens: the last ones, or what BM25 finds.
-    lengths: Counts  # The test rows have these T.
-    depths: Shares  # The story stands at these depths in them; 0 is the first place.
+    # Rows of fine-tuning are dealt to these axes in turn; one may stand here twice.
+    dealt: Annotated[tuple[Axis, ...], Field(strict=False, min_length=1)]
+    trained_levels: Levels  # Puzzles of fine-tuning have these levels.
+    levels: Levels  # These are tested, at the long length.
+    retrieval: Names  # Forms of BM25 and the tokens that they may fill ("twice_128").
+    # The one that was strongest on pilot seeds, by axis.
+    rivals: Annotated[dict[str, str], Field(min_length=1)]
+    lengths: Counts  # Contexts with `length_updates` changes have these lengths.
+    length_updates: Annotated[int, Field(ge=0)]
+    # The recipes are compared on contexts of this length, with so many changes; what is told
+    # stands in this first share of them, further from the question than a short row is long.
+    far_length: Count
+    far_share: Share
+    far_updates: Wholes
     real_domains: Annotated[
         tuple[Literal["manuals", "plays"], ...], Field(strict=False, min_length=1)
     ]

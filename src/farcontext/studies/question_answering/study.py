@@ -1,125 +1,51 @@
 """Notebook 08: what a longer context buys in question answering.
 
-The study varies what is read, where the evidence stands, and how one trains. Claims Q1 and L1 of
-claims.yaml read the table. Controlled tier: readers of stories (`story_reader`); real tier:
-`real`.
+One thing at a time is hard, by degrees, and the reader reads all of it or what BM25 finds; and two
+recipes of pre-training at equal cost. Claims Q1 and L1 of claims.yaml read the table. Controlled
+tier: readers of stories (`story_reader`); real tier: `real`.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from farcontext.measure import metrics
-from farcontext.measure.retrieval import retrieved
-from farcontext.nn.transformer import Decoder
+from farcontext.measure.stats import t_interval
 from farcontext.results import tables
-from farcontext.schema import Row
 from farcontext.studies.question_answering import real
 from farcontext.studies.question_answering.params import Params
-from farcontext.studies.story_reader import (
-    RECIPES,
-    likeliest,
-    phases_of,
-    run_of,
-    sizes_of,
-    stories,
-    vocabulary,
-)
-from farcontext.tasks import events, world
-from farcontext.tasks.sample import Decode, Query, Sample, closed_book, evidence_removed, shuffled
+from farcontext.studies.question_answering.protocol import CONTROLS, Laid, answers, tested
+from farcontext.studies.question_answering.recipes import RECIPES, reader_of
+from farcontext.studies.story_reader import phases_of, vocabulary
+from farcontext.tasks import events, puzzle_text, puzzles
 from farcontext.train.config import RunConfig
 from farcontext.train.runs import EvalConfig, costs, sweep
 
 NAME = "question_answering"
-COLUMNS = ["tier", "recipe", "arm", "seed", "length", "depth", "hops", "metric", "value"]
-SHORT = ("window", "retrieved")  # Arms of this group read no more than a window.
-CONTROLS = ("closed_book", "removed", "shuffled", "wrong")
-ARMS = ("full", *SHORT, *CONTROLS)
-HOPS = {"place": 1, "holder": 1, "thing_place": 2}  # A kind of question needs so many sentences.
-# At these depths the story begins the context, or stands right before the question.
-FAR, NEAR = 0.0, 1.0
+COLUMNS = ["tier", "recipe", "axis", "arm", "steps", "seed", "length", "level", "metric", "value"]
+READER = "long"  # The reader of the axes had this recipe.
+RIVAL, FAR, LENGTH = "rival", "far", "length"
+FLOOR = 0.8  # Below this share of right answers a reader cannot do what is asked.
+ENOUGH = 5  # Points by which the whole context must be better.
+ORACLE_ITEMS = 10  # The oracle is asked so many of each cell.
 
 
-# ------------------------------------------------------------------------------------- what is read
+def arms_of(params: Params) -> list[str]:
+    """Return the names of what is read, but for controls."""
+    return ["whole", "told", "evidence", *params.retrieval]
 
 
-def context_of(
-    arm: str, sample: Sample, query: Query, *, other: Sample, decode: Decode, window: int, seed: int
-) -> np.ndarray:
-    """Return what an arm reads before a question.
+class Case(NamedTuple):
+    """One evaluation: what stands in the rows beside the numbers."""
 
-    `other` is the story whose context the arm "wrong" reads.
-    """
-    match arm:
-        case "full":
-            read = sample
-        case "closed_book":
-            read = closed_book(sample)
-        case "removed":
-            read = evidence_removed(sample)
-        case "shuffled":
-            read = shuffled(sample, seed)
-        case "wrong":
-            read = other
-        case "window":
-            return sample.context[-window:]
-        case "retrieved":
-            return retrieved(sample, query, decode, window)
-        case _:
-            raise ValueError(f"arm = {arm}: expected one of {', '.join(ARMS)}")
-    return read.context
-
-
-def answers(
-    model: Decoder,
-    *,
-    sizes: dict[str, int],
-    length: int,
-    depth: float | None,
-    count: int,
-    arm: str,
-    window: int,
-) -> list[Row]:
-    """Return a reader's scores by hops: choice, exact match and F1.
-
-    `choice` says whether the likeliest of the choices is right. Of each story one question of every
-    kind is asked: a person's place (1 hop), a thing's holder (1), a thing's place (2). The first
-    tokens of all choices differ, so they decide the choice.
-    """
-    words = vocabulary()
-    told = stories(sizes, length=length, count=count + 1, depth=depth)
-    rows = []
-    for number in range(count):
-        sample, rng = told[number], np.random.default_rng(number)
-        asked = [_one(rng, sample, kind) for kind in events.QUESTIONS]
-        same = {"other": told[number + 1], "decode": words.decode, "window": window, "seed": number}
-        contexts = [context_of(arm, sample, query, **same) for query in asked]
-        scores = likeliest(model, contexts, [(query.question, query.answer) for query in asked])
-        for kind, query, logits in zip(events.QUESTIONS, asked, scores, strict=True):
-            firsts = [choice[0] for choice in query.choices]
-            best = query.choices[int(logits[0, firsts].argmax())]
-            said, true = (words.decode(ids) for ids in (logits.argmax(-1).tolist(), query.answer))
-            found = {
-                "choice": float(best == query.answer),
-                "exact": metrics.exact_match(said, [true]),
-            }
-            rows.append({"hops": HOPS[kind], **found, "f1": metrics.token_f1(said, [true])})
-    means = pd.DataFrame(rows).groupby("hops").mean()
-    return [{"hops": int(hops), **scores} for hops, scores in means.to_dict("index").items()]
-
-
-def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
-    """Return one of a story's questions of a kind.
-
-    A kind is told by the words that the question begins with and the number of its hops.
-    """
-    begins, words = events.QUESTIONS[kind].split("{")[0], vocabulary()
-    asked = [query for query in sample.queries if len(query.evidence) == HOPS[kind]]
-    alike = [query for query in asked if words.decode(query.question).startswith(begins)]
-    return alike[rng.integers(len(alike))]
+    recipe: str
+    axis: str
+    level: int
+    seed: int
+    length: int
+    group: str = "arms"
 
 
 # ---------------------------------------------------------------------------------------- the study
@@ -128,102 +54,158 @@ def _one(rng: np.random.Generator, sample: Sample, kind: str) -> Query:
 def run(params: Params) -> pd.DataFrame:
     """Train the readers by each recipe, ask them, and return the table.
 
-    The table is also written; it has one row an observation.
+    The table is also written; it has one row an observation. axis and level say what is hard, and
+    how hard; axis "length" has the contexts of other lengths (level: tokens), axis "far" those on
+    which recipes are compared (level: changes). Arm "rival" is the form of BM25 that was chosen for
+    an axis on other seeds.
 
-    metric: choice, exact, f1 (means over stories, by hops; chance of a choice: `chance`) · oracle
-    (share that the oracle answers) · and those of `real.run`.
+    metric: exact (share of right answers; steps: written, or direct in one) · tokens (mean number
+    read) · oracle (share that the oracle answers) · and those of `real.run`.
     """
-    cells = _cells(params)
-    jobs = {key: job for seed in params.seeds for key, job in _jobs(params, cells, seed).items()}
     rows = []
-    for (recipe, arm, seed, length, depth), result in sweep(jobs).items():
-        base = {
-            "tier": "controlled",
-            "recipe": recipe,
-            "arm": arm,
-            "seed": seed,
-            "length": length,
-            "depth": depth,
-        }
+    for case, result in sweep(evaluations(params)).items():
+        at = {"tier": "controlled"} | case._asdict()
         for found in result.rows:
-            scores = {name: found[name] for name in ("choice", "exact", "f1")}
+            named = [found["arm"]]
+            named += [RIVAL] if found["arm"] == params.rivals.get(case.axis) else []
             rows += [
-                base | {"hops": found["hops"], "metric": name, "value": x}
-                for name, x in scores.items()
+                at | {"arm": arm, "steps": found["steps"], "metric": name, "value": found[name]}
+                for arm in named
+                for name in ("exact", "tokens")
             ]
-    answered = oracle_share(params)
     rows += [
-        {"tier": "controlled", "seed": seed, "metric": "oracle", "value": answered}
+        {
+            "tier": "controlled",
+            "seed": seed,
+            "metric": "oracle",
+            "value": oracle_share(params, seed),
+        }
         for seed in params.seeds
     ]
-    rows += real.run(params)
-    table = tables.tidy(rows, COLUMNS)
+    table = tables.tidy(rows + real.run(params), COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
     return table
 
 
-def _cells(params: Params) -> list[tuple[str, str, int, float]]:
-    """Return (recipe, arm, length, depth) of every cell.
+def evaluations(params: Params) -> dict[Case, EvalConfig]:
+    """Return the evaluation of each case.
 
-    The long recipe has the whole map; arms and recipes are compared at the far end.
+    Controls, which should be at chance, are asked a quarter of the questions.
     """
-    trained = params.story_reader.long_length
-    cells = [
-        ("long", "full", length, depth) for length in params.lengths for depth in params.depths
-    ]
-    cells += [("long", arm, trained, depth) for arm in SHORT for depth in (FAR, NEAR)]
-    cells += [("long", arm, trained, FAR) for arm in CONTROLS]
-    cells += [(recipe, "full", length, FAR) for recipe in RECIPES for length in params.lengths]
-    return list(dict.fromkeys(cells))
+    trained, jobs = params.story_reader.long_length, {}
+    cells = [(axis, level) for axis, levels in params.levels.items() for level in levels]
+    far = {"length": params.far_length, "within": params.far_share, "arms": ["whole"]}
+    for seed in params.seeds:
+        runs = {recipe: reader_of(params, recipe, seed) for recipe in RECIPES}
+        same = {"count": params.stories, "seed": seed}
+        same |= {"length": trained, "arms": arms_of(params)}
+        few = {"count": -(-params.stories // 4), "arms": list(CONTROLS)}
+
+        def ask(case: Case, axis: str, level: int, **changes: Any) -> None:
+            options = same | {"axis": axis, "level": level} | changes  # noqa: B023
+            jobs[case] = EvalConfig(answers, runs[case.recipe], options)  # noqa: B023
+
+        for axis, level in cells:
+            ask(Case(READER, axis, level, seed, trained), axis, level)
+            ask(Case(READER, axis, level, seed, trained, "controls"), axis, level, **few)
+        for length in params.lengths:
+            case = Case(READER, LENGTH, length, seed, length)
+            ask(case, "updates", params.length_updates, length=length)
+        for recipe, level in itertools.product(RECIPES, params.far_updates):
+            ask(Case(recipe, FAR, level, seed, params.far_length), "updates", level, **far)
+    return jobs
 
 
-def _jobs(
-    params: Params, cells: Sequence[tuple[str, str, int, float]], seed: int
-) -> dict[tuple, EvalConfig]:
-    same: dict[str, Any] = {"sizes": sizes_of(params.story_reader), "window": params.window}
-    counts = dict.fromkeys(params.lengths, params.stories) | {
-        params.story_reader.long_length: params.trained_stories
-    }
-    runs = {recipe: run_of(params.story_reader, recipe, seed) for recipe in RECIPES}
-    return {
-        (recipe, arm, seed, length, depth): EvalConfig(
-            answers,
-            runs[recipe],
-            same | {"arm": arm, "length": length, "depth": depth, "count": counts[length]},
-        )
-        for recipe, arm, length, depth in cells
-    }
-
-
-def oracle_share(params: Params) -> float:
-    """Return the share of tested questions that the oracle answers.
+def oracle_share(params: Params, seed: int) -> float:
+    """Return the share of a seed's tested questions that the oracle answers.
 
     The oracle reads the decoded text alone.
     """
-    told, words = (
-        stories(
-            sizes_of(params.story_reader),
-            length=min(params.lengths),
-            count=params.stories,
-            depth=FAR,
-        ),
-        vocabulary(),
-    )
-    hits = [
-        found == q.answer
-        for s in told
-        for q, found in zip(s.queries, world.oracle(s, words.decode), strict=True)
-    ]
+    words, hits = vocabulary(), []
+    for axis, level in ((axis, level) for axis, some in params.levels.items() for level in some):
+        items = tested(
+            axis, level, length=params.story_reader.long_length, count=ORACLE_ITEMS, seed=seed
+        )
+        for laid in items:
+            text, chain = words.decode(laid.tokens(range(len(laid.made)))), laid.puzzle.chain
+            hits.append(puzzle_text.answer(text, chain) == chain[-1].answer)
     return float(np.mean(hits))
 
 
-def chance(params: Params) -> dict[int, float]:
-    """Return the share that a random choice gets right, by hops.
+def chance(axis: str) -> float:
+    """Return the share that a random choice gets right."""
+    place, holder, number = 1 / len(events.PLACES), 1 / puzzles.PEOPLE, 1 / len(events.NUMBERS)
+    if axis in ("updates", LENGTH, FAR):
+        people, things = puzzles.PEOPLE, puzzles.GOODS
+        return (people * place + things * holder) / (people + things)
+    return number if axis == "counting" else place
 
-    With one hop, places and holders are asked for alike.
+
+# --------------------------------------------------------------------------------------- reading it
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Return whole − rival in points, by axis and level.
+
+    The 95 % interval is over seeds. Beside them stand both arms, and what the reader can do with
+    the tellings alone.
     """
-    places, holders = 1 / len(events.PLACES), 1 / params.story_reader.people
-    return {1: (places + holders) / 2, 2: places}
+    rows = table[(table["metric"] == "exact") & (table["steps"] == "written")]
+    rows = rows[(rows["recipe"] == READER) & (rows["axis"] != FAR)]
+    wide = rows.pivot_table(index=["axis", "level", "seed"], columns="arm", values="value")
+    found = []
+    for (axis, level), at in wide.groupby(["axis", "level"], sort=False):
+        x = t_interval(list(100 * (at["whole"] - at[RIVAL])))
+        means = at[["told", "whole", RIVAL]].mean().to_dict()
+        ends = {"difference": x.estimate, "low": x.low, "high": x.high}
+        found.append({"axis": axis, "level": int(level)} | means | ends)
+    return pd.DataFrame(found)
+
+
+def advice(found: pd.DataFrame) -> pd.DataFrame:
+    """Return what to do, by axis: what `differences` says in words.
+
+    Length pays from the level on from which the whole context is better by ENOUGH points on average
+    and its interval lies above 0. Where the reader fails at the second level, although it reads
+    nothing but the tellings (FLOOR), nothing is said.
+    """
+    rows = []
+    by_axis = dict([*found.sort_values("level").groupby("axis")])
+    for axis in (name for name in (*puzzles.AXES, LENGTH) if name in by_axis):
+        at = by_axis[axis]
+        better = (at["difference"] >= ENOUGH) & (at["low"] > 0)
+        pays = at["level"][better.iloc[::-1].cummin().iloc[::-1].astype(bool)]
+        worse = bool((at["high"] < 0).any())
+        says = "retrieval is enough" + (", and better" if worse else "")
+        if at["told"].iloc[1] < FLOOR:
+            says = "this reader cannot do it"
+        elif len(pays):
+            says = f"read everything from {pays.iloc[0]:,} on"
+        last = at.iloc[-1]
+        ends = {"hardest level": int(last["level"]), "whole": last["whole"], "BM25": last[RIVAL]}
+        interval = f"{last['difference']:+.0f} [{last['low']:+.0f}, {last['high']:+.0f}]"
+        rows.append({"axis": axis, "advice": says} | ends | {"whole − BM25, points": interval})
+    return pd.DataFrame(rows).set_index("axis")
+
+
+def strips_of(laid: Laid, arms: Mapping[str, str]) -> dict[str, list[tuple[int, int, str]]]:
+    """Return what each arm reads of a context, as `figures.strips` draws it.
+
+    Args:
+        laid: a puzzle in prose.
+        arms: arm → its words.
+    """
+    starts = np.cumsum([0, *(len(block) for block in laid.made)]).tolist()
+    kinds = dict.fromkeys(laid.telling, "told")
+    kinds |= dict.fromkeys((laid.telling[number] for number in laid.puzzle.evidence), "evidence")
+    question = laid.puzzle.chain[0].question
+    return {
+        words: [
+            (starts[number], len(laid.made[number]), kinds.get(number, "prose"))
+            for number in laid.sentences(arm, question)
+        ]
+        for arm, words in arms.items()
+    }
 
 
 def _cost(params: Params) -> pd.DataFrame:
@@ -233,7 +215,7 @@ def _cost(params: Params) -> pd.DataFrame:
     """
     recipes: dict[tuple[RunConfig, int], list[str]] = {}
     for recipe, seed in itertools.product(RECIPES, params.seeds):
-        for phase in phases_of(run_of(params.story_reader, recipe, seed)):
+        for phase in phases_of(reader_of(params, recipe, seed)):
             recipes.setdefault((phase, seed), []).append(recipe)
     return costs(
         {

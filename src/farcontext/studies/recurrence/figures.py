@@ -1,16 +1,50 @@
-"""Figures of notebook 02: gradients, recall, and errors on flip-flop.
+"""Figures of notebook 02: a row of recall, gradients, recall, and flip-flop.
 
-Gradients are drawn by distance, recall by distance and by training.
+Gradients are drawn by distance, recall by pairs, distance and state, errors by length.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from farcontext.results.plotting import curves, grid, legend_below, powers
+from farcontext.results.plotting import curves, grid, leading, legend_below, powers
+from farcontext.tasks.recall import CHANCE, KEYS, VALUES
 
 COLORS = {"rnn": "C3", "lstm": "C0", "gru": "C2", "attention": "C1"}
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "attention": "attention"}
+# The arms of recall: LSTMs of one colour, the darker the larger their state.
+RECALLING = {
+    "attention": ("attention", "C1"),
+    "lstm_state": ("LSTM, equal state", "#08306b"),
+    "lstm": ("LSTM, equal parameters", "#4292c6"),
+    "lstm_half": ("LSTM, half that state", "#9ecae1"),
+}
+
+
+def row_of_recall(tokens: np.ndarray, scored: np.ndarray, a_line: int = 24) -> Figure:
+    """Draw one row as a reader gets it, evidence and questions marked.
+
+    Args:
+        tokens: (T,), ids of `tasks.recall`.
+        scored: (T,), the answers.
+        a_line: so many tokens stand in a line.
+    """
+    lines = -(-len(tokens) // a_line)
+    figure, (axis,) = grid(1, height=0.3 * lines + 0.5)
+    asked = int(np.flatnonzero(scored)[0]) - 1  # The first question.
+    for place, token in enumerate(tokens):
+        told = token < KEYS + VALUES
+        color = "0.93" if not told else "C1" if scored[place] else "C0" if place >= asked else "C2"
+        at = (place % a_line, -(place // a_line))
+        axis.add_patch(Rectangle(at, 0.9, 0.8, color=color, alpha=0.7, lw=0))
+        word = f"k{token}" if token < KEYS else f"v{token - KEYS}" if told else "·"
+        axis.text(at[0] + 0.45, at[1] + 0.4, word, ha="center", va="center", fontsize=7)
+    axis.set(xlim=(0, a_line), ylim=(1 - lines, 1.1))
+    axis.set_axis_off()
+    words = {"pair, told once": "C2", "question": "C0", "answer to give": "C1", "filler": "0.85"}
+    legend_below(figure, words)
+    return figure
 
 
 def _legend(figure: Figure, rows: pd.DataFrame) -> None:
@@ -55,41 +89,54 @@ def gradient_by_distance(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def recall_by_distance(table: pd.DataFrame, pairs: int, values: int) -> Figure:
-    """Draw the share of right answers by distance, and loss by tokens.
+def recall_by_pairs(table: pd.DataFrame) -> Figure:
+    """Draw recall by pairs and by distance, and the loss of training.
 
-    The loss is that of training. Dotted lines show the share that a guess gets.
+    Lines are means over the other factor and seeds; bands are the range over seeds.
 
     Args:
         table: rows of task recall, metrics accuracy and loss.
-        pairs, values: a guess is right once in `pairs` (the row's values) or `values` (all values).
     """
-    recall = table[table["task"] == "recall"]
-    figure, axes = grid(2, height=3.2)
+    recall = table[(table["task"] == "recall") & table["arm"].isin(RECALLING)]
     accuracy = recall[recall["metric"] == "accuracy"]
-    curves(axes[0], accuracy, "distance", COLORS, by="arm")
-    for share, says in ((1 / pairs, "a value of the row"), (1 / values, "any value")):
-        axes[0].axhline(share, color="0.4", ls=":", lw=1)
-        axes[0].annotate(
-            f"guessing {says}",
-            (1, share),
-            (-2, 3),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color="0.3",
-        )
-    powers(axes[0], accuracy["distance"])
-    axes[0].set(
-        xlabel="tokens between pairs and question",
-        ylabel="share of questions right",
-        ylim=(-0.03, 1.05),
-    )
-    loss = recall[recall["metric"] == "loss"].assign(tokens=lambda frame: frame["tokens"] / 1000)
-    curves(axes[1], loss, "tokens", COLORS, by="arm")
-    axes[1].set(xlabel="thousands of training tokens", ylabel="training loss, nats", ylim=(0, None))
-    _legend(figure, recall)
+    figure, axes = grid(3, height=3.0)
+    colors = {arm: color for arm, (_, color) in RECALLING.items()}
+    for axis, on in zip(axes, ("pairs", "distance"), strict=False):
+        mean = accuracy.groupby(["run", "arm", "seed", on], as_index=False)["value"].mean()
+        curves(axis, mean, on, colors, by="arm", marker="o")
+        axis.axhline(CHANCE, color="0.4", ls=":", lw=1)
+        powers(axis, mean[on])
+        axis.set(xlabel=f"{on} in the row", ylabel="", ylim=(-0.03, 1.05))
+    axes[0].set(title="by number of pairs", ylabel="share right (dotted: a guess)")
+    axes[1].set(title="by distance", xlabel="tokens in between")
+    loss = recall[recall["metric"] == "loss"].assign(tokens=lambda frame: frame["tokens"] / 1e6)
+    curves(axes[2], loss, "tokens", colors, by="arm")
+    axes[2].set(title="while learning", xlabel="million training tokens", ylabel="loss, nats")
+    legend_below(figure, dict(RECALLING.values()), recall["run"])
+    return figure
+
+
+def held_by_state(table: pd.DataFrame) -> Figure:
+    """Draw the pairs that an arm holds against the numbers it keeps.
+
+    Args:
+        table: metrics held (by arm and seed), state_numbers and evidence_numbers (by arm) of one
+            or two runs; the leading one is drawn.
+    """
+    recall = leading(table[table["task"] == "recall"])
+    held = recall[recall["metric"] == "held"]
+    kept = recall[recall["metric"] == "state_numbers"].groupby("arm")["value"].first()
+    figure, (axis,) = grid(1, height=3.0)
+    for arm, (_, color) in RECALLING.items():
+        values = held[held["arm"] == arm]["value"]
+        axis.plot(np.full(len(values), kept.get(arm, np.nan)), values, "o", color=color, ms=7)
+    axis.set_yscale("log", base=2)
+    powers(axis, kept)
+    tested = sorted(recall[recall["metric"] == "accuracy"]["pairs"].dropna().unique())
+    axis.set_yticks(tested, [f"{int(pairs)}" for pairs in tested])
+    axis.margins(x=0.25, y=0.15)
+    axis.set(xlabel="numbers kept in mind after the row", ylabel="pairs recalled at 90 %")
+    legend_below(figure, dict(RECALLING.values()))
     return figure
 
 

@@ -4,11 +4,26 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from farcontext.schema import Count, Counts, Positive, Seeds, Shares
+from farcontext.schema import Count, Counts, Frozen, Positive, Seeds, Shares
 from farcontext.studies.section import Study
 
 # Learning rates are given by arm, at least one.
-RatesOf = Annotated[dict[Literal["rnn", "lstm", "gru", "attention"], Positive], Field(min_length=1)]
+RatesOf = Annotated[
+    dict[Literal["rnn", "lstm", "lstm_half", "lstm_state", "gru", "attention"], Positive],
+    Field(min_length=1),
+]
+
+
+class Attention(Frozen):
+    """The shape of a decoder.
+
+    Its MLP's width follows from the number of parameters.
+    """
+
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count
 
 
 class Params(Study):
@@ -17,27 +32,28 @@ class Params(Study):
     number: ClassVar[int] = 2
 
     seeds: Seeds  # Recall has these.
-    flip_flop_seeds: (
-        Seeds  # There are more of them: minutes are enough, and its slopes spread more.
-    )
+    # Flip-flop slopes vary more between seeds, and a run takes seconds: there are more of them.
+    flip_flop_seeds: Seeds
     # rnn, lstm and gru have this D; the state's width follows from the number of parameters.
     recurrent_width: Count
-    attention_width: Count
-    attention_layers: Count
-    heads: Count
-    recall_parameters: Count  # Every arm has so many on that task, within 3 %.
-    flip_flop_parameters: Count
-    recall_rates: RatesOf  # These hold where rates are not tuned again.
-    flip_flop_rates: RatesOf
-    # Every arm tries these; empty means no tuning.
+    recall_attention: Attention
+    flip_flop_attention: Attention
+    # Attention and `lstm` have so many on recall, within 3 %; the other LSTMs have their own state.
+    recall_parameters: Count
+    state_pairs: Count  # `lstm_state` keeps what attention keeps of so many pairs.
+    flip_flop_parameters: Count  # Every arm has so many on that task, within 3 %.
+    # Every arm of a task tries these; empty means no tuning.
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
+    flip_flop_tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    recall_rates: RatesOf  # `farcontext tune` chose these.
+    flip_flop_rates: RatesOf
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
-    pairs: Count
-    span: Count  # The pairs are packed into so many tokens.
-    dense_steps: Count  # Pairs are shown again and again, in rows of dense_length.
-    dense_rows: Count
-    dense_length: Count
+    pairs: Counts  # One model learns rows with any of these numbers of pairs, and is tested on all.
+    tokens_a_pair: Count  # The pairs of a row are packed into so many tokens each.
+    dense_steps: Counts  # Pairs are shown again and again, in rows of dense_lengths.
+    dense_rows: Counts
+    dense_lengths: Counts
     recall_steps: Counts  # Each further stage shows its pairs once.
     recall_rows: Counts
     recall_lengths: Counts  # These are T; the last one is tested.

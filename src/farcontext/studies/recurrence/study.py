@@ -1,8 +1,8 @@
-"""Notebook 02: memory of RNN, LSTM, GRU and attention of equal size.
+"""Notebook 02: memory of RNN, LSTM, GRU and attention.
 
-It measures gradients by distance, recall by distance, and how long a bit is kept. There are two
-tasks: `recall` (which value stood after this key?) and `flip_flop` (which bit was written last?).
-Claims R1 and R2 of claims.yaml read the table.
+It measures gradients by distance, recall by number of pairs, distance and state, and how long a bit
+is kept. There are two tasks: `recall` (which value stood after this key?) and `flip_flop` (which
+bit was written last?). Claims R1 and R2 of claims.yaml read the table.
 """
 
 import math
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from farcontext.measure import effective_length, gradients, stats
+from farcontext.measure import gradients, stats
 from farcontext.measure import losses as evaluation
+from farcontext.measure.effective_length import crossing
 from farcontext.results import tables
 from farcontext.schema import Row
 from farcontext.studies.recurrence.arms import (
@@ -20,11 +21,13 @@ from farcontext.studies.recurrence.arms import (
     Arm,
     curriculum,
     model_of,
+    packed,
     parameter_count,
     run_of,
     state_numbers,
 )
 from farcontext.studies.recurrence.params import Params
+from farcontext.studies.recurrence.protocol import foreign_recall
 from farcontext.tasks import recall
 from farcontext.train.config import RunConfig
 from farcontext.train.loop import RunResult
@@ -38,6 +41,7 @@ COLUMNS = [
     "when",
     "rate",
     "tokens",
+    "pairs",
     "distance",
     "length",
     "ignores",
@@ -46,15 +50,12 @@ COLUMNS = [
 ]
 # The table's learning curves have at most so many points: means of equal stretches of steps.
 CURVE_POINTS = 40
-LEARNED = 0.3  # An arm has learned its task when a stretch's mean loss is below this many nats.
-POINTS = 20.0  # The curves of two arms count as parted at this difference, in per cent.
+HELD = 0.9  # A model holds so many pairs as it recalls at least so well.
 SMALLEST = math.log(1e-300)  # The slope is fitted to larger norms only, since fp64 ends at 1e-308.
-NEAR = (
-    1,
-    2,
-    4,
-    8,
-)  # The gradient is also taken at these distances; the slope is not fitted to them.
+# The gradient is also taken at these distances; the slope is not fitted to them.
+NEAR = (1, 2, 4, 8)
+# Gradients are taken of one arm an architecture.
+ARCHITECTURES = ("rnn", "lstm", "gru", "attention")
 
 
 # ---------------------------------------------------------------------------------------- the study
@@ -65,10 +66,11 @@ def run(params: Params) -> pd.DataFrame:
 
     The table has one row for each observation.
 
-    metric: parameters, state_numbers (kept after the longest test row) · loss (nats a scored
-    token, by training tokens), learned_after (tokens) · accuracy (recall, by distance),
-    oracle_accuracy · error (flip-flop, share wrong, by length and ignores) · log10_gradient (by
-    distance), log_slope (of the natural logarithm, a token).
+    metric: parameters, state_numbers (kept after the longest test row), evidence_numbers (kept of
+    the row's pairs) · loss (nats a scored token, by training tokens) · accuracy (recall, by pairs
+    and distance), held (pairs that an arm recalls), foreign_accuracy (recall when other values were
+    told), oracle_accuracy · error (flip-flop, share wrong, by length and ignores) · log10_gradient
+    (by distance), log_slope (of the natural logarithm, a token).
     """
     rates = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
     seeds = {"recall": params.seeds, "flip_flop": params.flip_flop_seeds}
@@ -85,7 +87,8 @@ def run(params: Params) -> pd.DataFrame:
     trained = sweep(runs)
     rows = size_rows(params, rates)
     rows += [row for arm, result in trained.items() for row in _curve(params, arm, result)]
-    rows += _recall(params, {arm: job for arm, job in runs.items() if arm.task == "recall"})
+    recalling = {arm: job for arm, job in runs.items() if arm.task == "recall"}
+    rows += _recall(params, recalling) + _recall_controls(params, recalling)
     rows += _flip_flop(params, {arm: job for arm, job in runs.items() if arm.task == "flip_flop"})
     rows += _gradients(params, runs)
     table = tables.tidy(rows, COLUMNS)
@@ -102,16 +105,25 @@ def _columns(arm: Arm) -> Row:
 def size_rows(params: Params, rates: Mapping[str, Mapping[str, float]]) -> list[Row]:
     """Return how many numbers each arm learns and keeps.
 
-    The kept numbers are those that it keeps in mind after the longest test row.
+    Attention keeps keys and values of every token: those of the longest test row are counted, and
+    those of the pairs alone. A recurrent state has one size.
     """
     longest = {"recall": max(params.recall_lengths), "flip_flop": max(params.test_lengths)}
     rows = []
     for task, names in rates.items():
         for arm in names:
             model = model_of(params, task, arm)
-            kept = state_numbers(model, longest[task])
-            for metric, value in (("parameters", parameter_count(model)), ("state_numbers", kept)):
-                rows.append({"task": task, "arm": arm, "metric": metric, "value": float(value)})
+            sizes = {"parameters": parameter_count(model)}
+            sizes["state_numbers"] = state_numbers(model, longest[task])
+            row = {"task": task, "arm": arm}
+            rows += [row | {"metric": m, "value": float(value)} for m, value in sizes.items()]
+            if task == "recall":
+                rows += [
+                    row
+                    | {"pairs": pairs, "metric": "evidence_numbers"}
+                    | {"value": float(state_numbers(model, 2 * pairs))}
+                    for pairs in params.pairs
+                ]
     return rows
 
 
@@ -124,13 +136,9 @@ def _curve(params: Params, arm: Arm, result: RunResult) -> list[Row]:
         (int(seen[part[-1]]), float(losses[part].mean()))
         for part in _stretches(len(losses), stretch)
     ]
-    rows = [
+    return [
         _columns(arm) | {"tokens": tokens, "metric": "loss", "value": loss}
         for tokens, loss in points
-    ]
-    after = [tokens for tokens, loss in points if loss < LEARNED]
-    return rows + [
-        _columns(arm) | {"metric": "learned_after", "value": float(tokens)} for tokens in after[:1]
     ]
 
 
@@ -138,81 +146,99 @@ def _stretches(count: int, size: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-# --------------------------------------------------------------------------- R2: recall by distance
+# ------------------------------------------------------------- R2: recall by pairs and distance
 
 
-def depth_of(params: Params, distance: int) -> float:
+def depth_of(params: Params, pairs: int, distance: int) -> float:
     """Return where the pairs must stand for a distance to the questions.
 
     The `distance` tokens lie between the last place for the pairs and the questions.
+
+    Raises:
+        ValueError: the longest rows have no room for it.
     """
-    room = params.recall_lengths[-1] - 2 * params.pairs - params.span
+    room = params.recall_lengths[-1] - (2 + params.tokens_a_pair) * pairs
     if not 0 <= distance <= room:
         raise ValueError(f"distance = {distance}: expected 0 to {room}")
     return 1 - distance / room
 
 
 def _recall(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
-    """Return accuracy by distance.
+    """Return accuracy by pairs and distance, and what each arm holds.
 
-    Rows have one length, so that distance alone differs.
+    All rows have one length, so that nothing else differs; each seed has rows of its own.
     """
     length = params.recall_lengths[-1]
-    task = {"name": "recall", "pairs": params.pairs, "span": params.span}
-    depths = tuple(depth_of(params, distance) for distance in params.distances)
-    options = {"task": task, "lengths": (length,), "depths": depths, "rows": params.test_rows}
-    jobs = {arm: EvalConfig(evaluation.task_accuracy, job, options) for arm, job in runs.items()}
+    jobs = {}
+    for arm, pairs in grid(arm=runs, pairs=params.pairs):
+        options = {"task": packed(params, pairs).model_dump(exclude_none=True)}
+        depths = tuple(depth_of(params, pairs, distance) for distance in params.distances)
+        options |= {"lengths": (length,), "depths": depths, "rows": params.test_rows}
+        options |= {"items": arm.seed}
+        jobs[arm, pairs] = EvalConfig(evaluation.task_accuracy, runs[arm], options)
     rows = [
-        _columns(arm) | {"distance": distance, "metric": "accuracy", "value": row["accuracy"]}
-        for arm, result in sweep(jobs).items()
+        _columns(arm)
+        | {"pairs": pairs, "distance": distance, "metric": "accuracy", "value": row["accuracy"]}
+        for (arm, pairs), result in sweep(jobs).items()
         for distance, row in zip(params.distances, result.rows, strict=True)
     ]
-    rng = np.random.default_rng(evaluation.EVALUATION_SEED)
-    tokens, scored = recall.recall(
-        rng, params.test_rows, length, pairs=params.pairs, span=params.span
-    )
-    right = float((recall.oracle(tokens, scored) == tokens[scored]).mean())
-    return rows + [
-        {
-            "task": "recall",
-            "arm": "oracle",
-            "seed": seed,
-            "metric": "oracle_accuracy",
-            "value": right,
-        }
-        for seed in params.seeds
-    ]
+    return rows + held(pd.DataFrame(rows))
 
 
-def crossover(table: pd.DataFrame) -> pd.Series:
-    """Return the distance at which attention first leads the LSTM by POINTS.
+def held(accuracy: pd.DataFrame) -> list[Row]:
+    """Return how many pairs each arm holds, by seed.
 
-    There is one distance for each run and seed; infinity means that it leads nowhere.
+    It recalls so many with a share of HELD or better. All distances are averaged. The number lies
+    within those tested: the first may mean fewer, the last more.
 
     Args:
-        table: what `results.beside_published` returns.
+        accuracy: rows of metric accuracy with task, arm, seed, pairs and value.
     """
-    accuracy = table[table["metric"] == "accuracy"]
-    wide = accuracy.pivot_table(index=["run", "seed"], columns=["arm", "distance"], values="value")
-    lead = 100 * (wide["attention"] - wide["lstm"]).dropna(axis=1, how="all")
-    return lead.apply(
-        lambda row: effective_length.crossing(
-            list(row.dropna().index), list(-row.dropna()), -POINTS
-        ),
-        axis=1,
-    )
+    rows = []
+    for (task, arm, seed), at in accuracy.groupby(["task", "arm", "seed"]):
+        curve = at.groupby("pairs")["value"].mean()
+        first, last = curve.index[0], curve.index[-1]
+        pairs = min(max(crossing(list(curve.index), list(curve), HELD), first), last)
+        row = {"task": task, "arm": arm, "seed": seed, "metric": "held", "value": float(pairs)}
+        rows.append(row)
+    return rows
+
+
+def _recall_controls(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
+    """Return recall where the row told other values, and the oracle's."""
+    length, rows = params.recall_lengths[-1], []
+    jobs = {}
+    for arm, pairs in grid(arm=runs, pairs=params.pairs):
+        options = {"pairs": pairs, "span": params.tokens_a_pair * pairs, "length": length}
+        options |= {"rows": params.test_rows, "items": arm.seed}
+        jobs[arm, pairs] = EvalConfig(foreign_recall, runs[arm], options)
+    for (arm, pairs), result in sweep(jobs).items():
+        at = {"pairs": pairs, "metric": "foreign_accuracy", "value": result.rows[0]["accuracy"]}
+        rows.append(_columns(arm) | at)
+    for seed, pairs in grid(seed=params.seeds, pairs=params.pairs):
+        rng = np.random.default_rng([evaluation.EVALUATION_SEED, length, seed])
+        task = packed(params, pairs)
+        tokens, scored = recall.recall(rng, params.test_rows, length, **task.options)
+        right = float((recall.oracle(tokens, scored) == tokens[scored]).mean())
+        at = {"pairs": pairs, "metric": "oracle_accuracy", "value": right}
+        rows.append({"task": "recall", "arm": "oracle", "seed": seed} | at)
+    return rows
 
 
 # ------------------------------------------------------------------------- a bit to keep: flip-flop
 
 
 def _flip_flop(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
+    """Return the share of wrong bits by length.
+
+    Each seed has rows of its own.
+    """
     options = {"lengths": params.test_lengths, "rows": params.test_rows}
     jobs = {
         (arm, ignores): EvalConfig(
             evaluation.task_accuracy,
             runs[arm],
-            options | {"task": {"name": "flip_flop", "ignores": ignores}},
+            options | {"task": {"name": "flip_flop", "ignores": ignores}, "items": arm.seed},
         )
         for arm, ignores in grid(arm=runs, ignores=params.test_ignores)
     }
@@ -248,7 +274,7 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     """
     distances, fitted = gradient_distances(params)
     tasks = {
-        "recall": {"name": "recall", "pairs": params.pairs, "span": params.span},
+        "recall": packed(params, min(params.pairs)).model_dump(exclude_none=True),
         "flip_flop": {"name": "flip_flop", "ignores": IGNORES},
     }
     same = {
@@ -258,7 +284,9 @@ def _gradients(params: Params, runs: Mapping[Arm, RunConfig]) -> list[Row]:
     }
     jobs = {}
     for arm, job in runs.items():
-        options = same | {"task": tasks[arm.task]}
+        if arm.name not in ARCHITECTURES:
+            continue
+        options = same | {"task": tasks[arm.task], "items": arm.seed}
         jobs[arm, "trained"] = EvalConfig(gradients.gradient_by_distance, job, options)
         jobs[arm, "start"] = EvalConfig(
             gradients.gradient_before_training, job, options | {"seed": arm.seed}

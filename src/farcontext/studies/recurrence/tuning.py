@@ -19,11 +19,14 @@ def tune(params: Params) -> pd.DataFrame:
 
     An arm is named "task/arm".
     """
-    given = {"recall": params.recall_rates, "flip_flop": params.flip_flop_rates}
-    arms = [(task, name) for task, names in given.items() for name in names]
+    given = {
+        "recall": (params.recall_rates, params.tuning_rates),
+        "flip_flop": (params.flip_flop_rates, params.flip_flop_tuning_rates),
+    }
     trials = {
-        ("/".join(arm), rate, seed): run_of(params, Arm(*arm, seed, rate))
-        for arm, rate, seed in grid(arm=arms, rate=params.tuning_rates, seed=params.tuning_seeds)
+        (f"{task}/{name}", rate, seed): run_of(params, Arm(task, name, seed, rate))
+        for task, (names, rates) in given.items()
+        for name, rate, seed in grid(arm=names, rate=rates, seed=params.tuning_seeds)
     }
     rows = tried_rates(trials).assign(metric="tuning_loss").to_dict("records")
     return tables.tidy(rows, ["arm", "lr", "seed", "metric", "value"])

@@ -1,17 +1,18 @@
-"""Figures of notebook 10: facts in summaries, and real abstracts.
+"""Figures of notebook 10: facts in reports, and real abstracts.
 
-They show which facts reach a summary, by what was read, and what a real abstract is worth.
+They show how many facts reach a report, by what was read, and what a real abstract is worth.
 """
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from farcontext.results.plotting import bars, curves, grid, leading, legend_below
+from farcontext.results.plotting import bars, curves, grid, leading, legend_below, powers
 
 READ = {
-    "full": "whole context",
-    "hierarchical": "in chunks, merged",
+    "whole": "whole story",
+    "latest": "chunks, latest line wins",
+    "joined": "chunks, things joined",
     "first": "first tokens",
     "last": "last tokens",
     "lead": "first sentences",
@@ -20,12 +21,60 @@ READ = {
     "wrong": "another story",
     "closed_book": "no story",
 }
-COLORS = {"full": "C0", "hierarchical": "C2", "first": "C1", "last": "C3"}
+COLORS = {"whole": "C0", "latest": "C1", "joined": "C2"}
+KINDS = {
+    "all": "all facts",
+    "one sentence": "told in one sentence",
+    "two sentences": "joined from two",
+}
 SCORES = {
     "recall": "share of the facts that is stated",
     "precision": "share of what is stated that is true",
 }
 CONTEXTS = {"true": "its own manual", "other": "another manual", "none": "nothing"}
+
+
+def by_changes(scores: pd.DataFrame) -> Figure:
+    """Draw the F1 of facts by the number of changes.
+
+    A panel for each kind of fact; a line has the range over seeds.
+
+    Args:
+        scores: rows of metric "f1" at one length and one size of chunks, with run, arm, kind,
+            changes and value.
+    """
+    figure, axes = grid(len(KINDS), height=2.8)
+    for axis, (kind, words) in zip(axes, KINDS.items(), strict=True):
+        curves(axis, scores[scores["kind"] == kind], "changes", COLORS, by="arm", marker="o")
+        axis.set(title=words, xlabel="changes in the story", ylabel="", ylim=(-0.02, 1.02))
+        axis.set_xticks(sorted(set(scores["changes"])))
+    axes[0].set_ylabel("F1 of facts")
+    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, scores["run"])
+    return figure
+
+
+def by_size(sized: pd.DataFrame, longer: pd.DataFrame) -> Figure:
+    """Draw the F1 of all facts by chunk size and length.
+
+    Args:
+        sized: rows of metric "f1" at one length, with run, arm, chunk and value; of who reads no
+            chunks chunk is 0.
+        longer: the same at one size of chunks, with length.
+    """
+    figure, (left, right) = grid(2, height=2.8)
+    sizes = sorted(set(sized["chunk"]) - {0})
+    whole = sized[sized["chunk"] == 0]
+    flat = pd.concat([whole.assign(chunk=size) for size in sizes])
+    curves(
+        left, pd.concat([flat, sized[sized["chunk"] > 0]]), "chunk", COLORS, by="arm", marker="o"
+    )
+    curves(right, longer, "length", COLORS, by="arm", marker="o")
+    powers(left, sizes)
+    powers(right, longer["length"])
+    left.set(xlabel="tokens in a chunk", ylabel="F1 of facts", ylim=(-0.02, 1.02))
+    right.set(xlabel="tokens in the story", ylabel="", ylim=(-0.02, 1.02))
+    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, sized["run"])
+    return figure
 
 
 def arms(scores: pd.DataFrame) -> Figure:
@@ -34,8 +83,8 @@ def arms(scores: pd.DataFrame) -> Figure:
     Bars have the range over seeds.
 
     Args:
-        scores: rows of metrics "recall" and "precision" at the trained length, with run, arm,
-            metric and value.
+        scores: rows of metrics "recall" and "precision" of all facts at one length and number of
+            changes, with run, arm, metric and value.
     """
     shown = leading(scores)
     figure, axes = grid(len(SCORES), height=3.2)
@@ -43,27 +92,6 @@ def arms(scores: pd.DataFrame) -> Figure:
         at = shown[shown["metric"] == metric]
         bars(axis, at, READ)
         axis.set(title=metric, xlabel=title, xlim=(0, 1.02))
-    return figure
-
-
-def by_depth(recall: pd.DataFrame) -> Figure:
-    """Draw the share of the facts stated, by place in the story.
-
-    The place is where the sentence stands that tells the fact; lines have the range over seeds.
-
-    Args:
-        recall: rows of metric "recall_at" of stories that are spread, with run, arm, depth and
-            value.
-    """
-    figure, (axis,) = grid(1, height=3.0)
-    curves(axis, recall, "depth", COLORS, by="arm")
-    axis.set(
-        xlabel="where the fact is told (0: first, 1: last)",
-        ylabel="share stated",
-        xlim=(0, 1),
-        ylim=(-0.02, 1.04),
-    )
-    legend_below(figure, {READ[arm]: color for arm, color in COLORS.items()}, recall["run"])
     return figure
 
 

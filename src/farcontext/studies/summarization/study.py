@@ -1,253 +1,153 @@
 """Notebook 10: what a longer context buys in summarization.
 
-The arms differ in what the writer of the summary reads. Claim S1 of claims.yaml reads the table.
-Controlled tier: summaries of stories, whose facts are known (`story_reader`); real tier:
-`real`.
+A story is reported after all of it was read, or from reports of its chunks. Claims S1 and S1-kind
+of claims.yaml read the table. Controlled tier: stories whose facts are known (`story_writer`); real
+tier: `real`.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from farcontext.measure import metrics
-from farcontext.measure.retrieval import EXTRACTS, extracts
-from farcontext.nn.transformer import Decoder
+from farcontext.measure.retrieval import EXTRACTS
 from farcontext.results import tables
 from farcontext.schema import Row
-from farcontext.studies.story_reader import (
-    LAYOUTS,
-    cost_of,
-    sizes_of,
-    stories,
-    story_of,
-    vocabulary,
-    writer_of,
-    written,
-)
+from farcontext.studies.story_reader import cost_of
+from farcontext.studies.story_tables import compared
+from farcontext.studies.story_writer import writer_of
 from farcontext.studies.summarization import real
 from farcontext.studies.summarization.params import Params
-from farcontext.tasks import storybook, world
-from farcontext.tasks.events import Fact
-from farcontext.tasks.sample import SENTENCE, Sample, closed_book, even_depths
+from farcontext.studies.summarization.protocol import (
+    CONTROLS,
+    MERGERS,
+    chunk_reports,
+    copied,
+    perfect,
+    whole_reports,
+)
 from farcontext.train.runs import EvalConfig, sweep
 
 NAME = "summarization"
-COLUMNS = ["tier", "arm", "seed", "length", "layout", "depth", "metric", "value"]
-SHORT = ("first", "last", "hierarchical")  # Arms of this group read no more than a window at once.
-CONTROLS = ("closed_book", "wrong")
-ARMS = ("full", *SHORT, *CONTROLS, *EXTRACTS)
-METRICS = ("recall", "precision", "rougeL", "words")
-# A fact has at most so many tokens. A summary that runs on is cut where all facts could stand.
-LONGEST = 12
+COLUMNS = [
+    "tier",
+    "arm",
+    "seed",
+    "length",
+    "layout",
+    "changes",
+    "chunk",
+    "kind",
+    "metric",
+    "value",
+]
+UNCUT = 0  # The column chunk of who reads no chunks.
+ARMS = ("whole", *MERGERS, *CONTROLS, *EXTRACTS, "oracle")
+WRITERS = ("whole", "chunk")  # What the two writers are trained to report.
+CHECKED = ("whole", "latest")  # The rows of these arms have the manipulation checks.
 
 
-# ------------------------------------------------------------------------------------- what is read
+class Cell(NamedTuple):
+    """What stands in the rows beside the numbers.
 
-
-def read_by(arm: str, sample: Sample, other: Sample, window: int) -> list[np.ndarray]:
-    """Return the contexts that an arm summarizes one by one.
-
-    `other` is the story that the arm "wrong" reads.
-
-    Raises:
-        ValueError: an arm that is not known.
+    The arm "chunks" is both mergers.
     """
-    context, first = sample.context, sample.context[: sample.blocks[0]]
-    rest, size = context[len(first) :], window - len(first)
-    match arm:
-        case "full":
-            return [context]
-        case "first":
-            return [context[:window]]
-        case "last":
-            return [np.concatenate((first, rest[-size:]))]
-        case "hierarchical":
-            return [
-                np.concatenate((first, rest[start : start + size]))
-                for start in range(0, len(rest), size)
-            ]
-        case "closed_book":
-            return [closed_book(sample).context]
-        case "wrong":
-            return [other.context]
-    raise ValueError(f"arm = {arm}: expected one of {', '.join(ARMS)}")
 
-
-def merged(parts: Sequence[str]) -> list[Fact]:
-    """Return what the summaries of a text's parts state, each once.
-
-    Where they differ, the last one is kept.
-    """
-    stated: dict[tuple[str, str], Fact] = {}
-    for fact in (fact for part in parts for fact in world.facts_in(part)):
-        stated[fact.kind, fact.subject] = fact
-    return sorted(stated.values(), key=lambda fact: (fact.kind != "place", fact.subject))
-
-
-# ---------------------------------------------------------------------------------------- protocols
-
-
-def summaries(
-    model: Decoder,
-    *,
-    sizes: dict[str, int],
-    length: int,
-    layout: str,
-    count: int,
-    arm: str,
-    window: int,
-) -> list[Row]:
-    """Return the scores of what a writer says about stories.
-
-    They are `scores` of many stories.
-    """
-    words = vocabulary()
-    told = stories(sizes, length=length, count=count + 1, depth=LAYOUTS[layout])
-    read = [read_by(arm, told[number], told[number + 1], window) for number in range(count)]
-    cue, (stop,) = words.encode(storybook.SUMMARY), words.encode(storybook.END)
-    prompts = [[*context, *cue] for contexts in read for context in contexts]
-    texts = iter(written(model, prompts, LONGEST * (sizes["people"] + sizes["things"]), stop=stop))
-    stated = [merged([next(texts) for _ in contexts]) for contexts in read]
-    return scores(sizes, stated, ["".join(fact.sentence for fact in facts) for facts in stated])
-
-
-def copied(*, sizes: dict[str, int], length: int, layout: str, count: int, arm: str) -> list[Row]:
-    """Return the scores of sentences copied from stories.
-
-    As many sentences are copied as a summary has.
-    """
-    words, stated, texts = vocabulary(), [], []
-    for number, sample in enumerate(
-        stories(sizes, length=length, count=count, depth=LAYOUTS[layout])
-    ):
-        text = words.decode(sample.context.tolist())
-        sentences = [found.group() for found in SENTENCE.finditer(text) if found.group().strip()]
-        texts.append("".join(extracts(sentences, sizes["people"] + sizes["things"], number)[arm]))
-        stated.append(
-            [fact for fact in world.state(world.read(texts[-1])) if fact.kind != "thing_place"]
-        )
-    return scores(sizes, stated, texts)
-
-
-def facts_of(sizes: dict[str, int], number: int) -> dict[Fact, float]:
-    """Return the facts of a tested story's summary, with their depths.
-
-    A depth is that of the fact where the story is spread.
-    """
-    story = story_of(sizes, number)
-    evidence, depths = world.state(story.events), even_depths(len(story.events))
-    return {fact: float(depths[evidence[fact][-1]]) for fact in storybook.summary_of(story)}
-
-
-def scores(
-    sizes: dict[str, int], stated: Sequence[Sequence[Fact]], texts: Sequence[str]
-) -> list[Row]:
-    """Return METRICS, and the recall of facts by depth.
-
-    METRICS are means over stories; precision is left out where no story has one.
-    """
-    rows, found = [], []
-    for number, (facts, text) in enumerate(zip(stated, texts, strict=True)):
-        true = facts_of(sizes, number)
-        reference = "".join(fact.sentence for fact in true)
-        row = {
-            "recall": metrics.fact_recall(facts, [*true]),
-            "precision": metrics.fact_precision(facts, [*true]),
-        }
-        rows.append(
-            row | {"rougeL": metrics.rouge(text, reference)["rougeL"], "words": len(text.split())}
-        )
-        found += [{"depth": depth, "value": float(fact in facts)} for fact, depth in true.items()]
-    means = pd.DataFrame(rows).mean()
-    by_depth = pd.DataFrame(found).groupby("depth")["value"].mean()
-    return [
-        *(
-            {"metric": name, "value": float(means[name])}
-            for name in METRICS
-            if pd.notna(means[name])
-        ),
-        *(
-            {"metric": "recall_at", "depth": depth, "value": value}
-            for depth, value in by_depth.items()
-        ),
-    ]
-
-
-# ---------------------------------------------------------------------------------------- the study
+    arm: str
+    seed: int
+    length: int
+    layout: str
+    changes: int
+    chunk: int
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Train the writers, let every arm summarize, and return the table.
+    """Train the writers, let every arm report, and return the table.
 
-    The table is also written; it has one row an observation.
+    The table is also written; it has one row an observation. chunk: tokens of a chunk, 0 without
+    chunks. kind: facts that one sentence or two sentences tell, or all.
 
-    metric: recall, precision (of the facts) · rougeL (F1 against the oracle's summary) · words (of
-    the summary), means over stories · recall_at (of the facts at a depth) · oracle (share of the
-    facts that the oracle finds in the decoded text) · and those of `real.run`.
+    metric: f1, recall, precision (of the facts, means over a seed's stories) · chunk_f1 (of the
+    reports of chunks against what the chunks tell) · tokens (read for a report) · and those of
+    `real.run`.
     """
-    jobs = {
-        (*cell, seed): _job(params, *cell, seed) for seed in params.seeds for cell in _cells(params)
-    }
-    rows = []
-    for (arm, length, layout, seed), result in sweep(jobs).items():
-        base = {"tier": "controlled", "arm": arm, "seed": seed, "length": length, "layout": layout}
-        rows += [base | row for row in result.rows]
-    known = oracle_recall(params)
-    rows += [
-        {"tier": "controlled", "seed": seed, "metric": "oracle", "value": known}
-        for seed in params.seeds
+    results = sweep({cell: _job(params, cell) for cell in cells(params)})
+    rows: list[Row] = [
+        {"tier": "controlled"} | cell._asdict() | row
+        for cell, result in results.items()
+        for row in result.rows
     ]
-    rows += real.run(params)
-    table = tables.tidy(rows, COLUMNS)
+    table = tables.tidy(rows + real.run(params), COLUMNS)
     tables.write_table(table, NAME, params, _cost(params))
     return table
 
 
-def _cells(params: Params) -> list[tuple[str, int, str]]:
-    """Return (arm, length, layout) of every cell.
-
-    The whole context has all lengths, the others the trained one.
-    """
+def cells(params: Params) -> list[Cell]:
+    """Return what is evaluated, each cell once."""
     trained = params.story_reader.long_length
-    cells = [("full", length, "spread") for length in params.lengths] + [("full", trained, "near")]
-    return list(dict.fromkeys([*cells, *((arm, trained, "spread") for arm in ARMS)]))
+    found = []
+    for seed in params.seeds:
+        for changes in params.changes:
+            at = Cell("whole", seed, trained, "spread", changes, UNCUT)
+            found += [at, at._replace(layout="near"), at._replace(arm="oracle")]
+            found += [at._replace(arm="chunks", chunk=params.chunk)]
+        at = Cell("chunks", seed, trained, "spread", middle(params), params.chunk)
+        found += [at._replace(arm=arm, chunk=UNCUT) for arm in (*CONTROLS, *EXTRACTS)]
+        found += [at._replace(chunk=size) for size in params.chunks]
+        found += [at._replace(length=length) for length in params.lengths]
+        found += [at._replace(arm="whole", length=n, chunk=UNCUT) for n in params.lengths]
+    return list(dict.fromkeys(found))
 
 
-def _job(params: Params, arm: str, length: int, layout: str, seed: int) -> EvalConfig:
+def middle(params: Params) -> int:
+    """Return the number of changes at which all else is varied."""
+    return sorted(params.changes)[len(params.changes) // 2]
+
+
+def _job(params: Params, cell: Cell) -> EvalConfig:
+    reader, writer = params.story_reader, params.story_writer
     same = {
-        "sizes": sizes_of(params.story_reader),
+        "sizes": {"people": reader.people, "things": reader.things, "changes": cell.changes},
+        "seed": cell.seed,
+        "length": cell.length,
         "count": params.stories,
-        "arm": arm,
-        "length": length,
-        "layout": layout,
     }
-    if arm in EXTRACTS:
-        return EvalConfig(copied, None, same)
-    writer = writer_of(params.story_reader, params.story_writer, "summary", seed)
-    return EvalConfig(summaries, writer, same | {"window": params.window})
+    if cell.arm == "oracle":
+        return EvalConfig(perfect, None, same)
+    if cell.arm in EXTRACTS:
+        return EvalConfig(copied, None, same | {"arm": cell.arm})
+    if cell.arm == "chunks":
+        chunks = writer_of(reader, writer, "chunk", cell.seed)
+        return EvalConfig(chunk_reports, chunks, same | {"chunk": cell.chunk})
+    whole = writer_of(reader, writer, "whole", cell.seed)
+    options = same | {"layout": cell.layout, "arm": cell.arm, "chunk": params.chunk}
+    return EvalConfig(whole_reports, whole, options)
 
 
-def oracle_recall(params: Params) -> float:
-    """Return the share of the facts that the oracle finds.
+def whole_against_chunks(table: pd.DataFrame, merger: str) -> pd.DataFrame:
+    """Return F1 of chunks and of the whole story, by changes.
 
-    The oracle reads the decoded text of the tested stories.
+    It is in points. All facts count, at the trained length.
     """
-    sizes, words = sizes_of(params.story_reader), vocabulary()
-    told = stories(sizes, length=min(params.lengths), count=params.stories, depth=None)
-    known = [world.state(world.read(words.decode(sample.context.tolist()))) for sample in told]
-    return float(
-        np.mean([metrics.fact_recall([*k], [*facts_of(sizes, n)]) for n, k in enumerate(known)])
-    )
+    rows = table[(table["metric"] == "f1") & (table["kind"] == "all")]
+    rows = rows[(rows["layout"] == "spread") & rows["changes"].notna()]
+    rows = rows.assign(value=100 * rows["value"], changes=rows["changes"].astype(int))
+    trained = rows.loc[rows["arm"] == "first", "length"].iloc[0]
+    size = rows.loc[rows["arm"] == merger, "chunk"].mode()[0]
+    at = rows[(rows["length"] == trained) & rows["chunk"].isin((size, UNCUT))]
+    one, other = (at[at["arm"] == arm] for arm in (merger, "whole"))
+    return compared(one, other, ["changes"], ("chunks", "whole story"))
 
 
 def _cost(params: Params) -> pd.DataFrame:
     """Return seconds, tokens and memory of every training behind the table.
 
-    The readers' base is part of it.
+    The readers' base is part of each.
     """
-    runs = {
-        seed: writer_of(params.story_reader, params.story_writer, "summary", seed)
-        for seed in params.seeds
-    }
-    return pd.DataFrame([{"seed": seed} | cost_of(run) for seed, run in runs.items()])
+    return pd.DataFrame(
+        [
+            {"seed": seed, "writer": name}
+            | cost_of(writer_of(params.story_reader, params.story_writer, name, seed))
+            for seed in params.seeds
+            for name in WRITERS
+        ]
+    )

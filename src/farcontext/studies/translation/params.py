@@ -1,23 +1,26 @@
 """The section `translation` of params.yaml."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from farcontext.schema import Count, Counts, Frozen, Positive, Seeds
-from farcontext.studies.section import Study, Wholes
+from farcontext.schema import Count, Counts, Frozen, Positive, Seeds, Shares
+from farcontext.studies.section import Study
 
 
 class Translator(Frozen):
-    """The encoder-decoder of notebook 09."""
+    """The translator of notebook 09, and how it learns."""
 
     width: Count
-    layers: Count  # Either side has so many layers.
+    layers: Count
     heads: Count
     short_conv: Count
-    rows: Count  # Rows are kept for training and drawn with replacement.
-    step_rows: Count  # A training step has so many rows.
-    steps: Count
+    rows: Count  # Rows of each length are kept for training, and drawn with replacement.
+    step_tokens: Count  # A training step has so many tokens.
+    # Learning begins with short documents that ask for so many last sentences at once; on the
+    # tested lengths, then, half of the rows ask for one.
+    asked: Count
+    dense_length: Count
+    dense_steps: Count
+    steps: Counts  # So many steps are on documents of each tested length.
     lr: Positive
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
 
@@ -29,8 +32,7 @@ class Params(Study):
 
     seeds: Seeds
     translator: Translator
-    # A document has so many sentences; the last one is translated.
-    sentences: Annotated[int, Field(ge=2)]
-    contexts: Wholes  # So many sentences before it are read.
-    distances: Counts  # The sentence that tells stands so many sentences back.
-    documents: Count  # So many documents of each kind are tested at each distance.
+    lengths: Counts  # Documents have so many tokens at most; the last sentence is translated.
+    tellings: Counts  # So many sentences of a document tell; a fourth of them of what is asked for.
+    shares: Shares  # What is read holds these shares of the sentences that tell.
+    documents: Count  # So many documents of each kind, length and number of tellings are tested.

@@ -1,4 +1,4 @@
-"""What notebook 09 caches: training rows, and an arm's scored translations."""
+"""What notebook 09 caches: training rows, and every arm's scored translations."""
 
 import functools
 import itertools
@@ -7,174 +7,241 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from farcontext.measure import metrics
-from farcontext.nn.transformer import EncoderDecoder, padding_of
-from farcontext.schema import BOS, EOS, PAD, Row
-from farcontext.studies.translation.words import T, decode, source_length, source_of, target_of
+from farcontext.nn.generation import generate
+from farcontext.nn.transformer import Decoder
+from farcontext.schema import EOS, PAD, Row
+from farcontext.studies.translation.reading import FOUND, ranked, read_by, size_of
+from farcontext.studies.translation.words import (
+    LAST,
+    asked_of,
+    decode,
+    read_of,
+    row_length,
+    target_of,
+)
 from farcontext.tasks import translation
-from farcontext.tasks.translation import KINDS, Sentence
+from farcontext.tasks.second_language import KINDS, tokens_in
+from farcontext.tasks.translation import Sentence
 from farcontext.train.curriculum import keep_rows
 
-# An arm reads its document's sentences or another's; "own" with none reads the last one alone.
-ARMS = ("own", "random")
-
-SCORES = ("contrast", "exact", "well_formed")
-
-# The training documents have the first seed, the test documents the second.
+PARTS = 4  # The distance of the sentence that decides is told in so many parts of a document.
+SCORES = ("contrast", "exact", "well_formed", "found", "tokens")
+# Half of the training rows have all sentences; the others what an arm with a share of them reads.
+READ_IN_TRAINING = ("last", "last", "last", *FOUND, "bm25")
+# Training documents have the first seed; the second and a run's own are those of tested ones.
 ROWS_SEED, TEST_SEED = 0, 1
 
 
-def make_rows(*, sentences: int, rows: int) -> list[Row]:
+def make_rows(
+    *,
+    length: int,
+    tellings: Sequence[int],
+    shares: Sequence[float],
+    asked: int,
+    single: float,
+    rows: int,
+) -> list[Row]:
     """Keep rows of training documents and return their digest.
 
-    A uniformly drawn number of sentences of each document is read.
+    A share `single` of them asks for one sentence, as tests do, and every second of these has a
+    part of its document only. The others ask for `asked` at once, and have all of it.
     """
-    sources, targets = [], []
+    size = row_length(length, asked)
+    tokens, scored = np.full((rows, size), PAD), np.zeros((rows, size), dtype=bool)
     for number in range(rows):
-        rng = np.random.default_rng((ROWS_SEED, number))
-        *before, last = translation.document(rng, length=sentences, split="train")
-        read = before[rng.integers(sentences) :]
-        sources.append(source_of(read, last, source_length(sentences)))
-        targets.append(target_of(last.target))
-    target = np.array(targets)
-    scored = (target != PAD) & (target != BOS)
-    unscored = np.zeros((rows, source_length(sentences)), dtype=bool)
-    return [{"digest": keep_rows(np.hstack((sources, target)), np.hstack((unscored, scored)))}]
+        rng = np.random.default_rng((ROWS_SEED, length, number))
+        many = asked if rng.random() >= single else 1
+        told = translation.document(
+            rng,
+            length=length,
+            tellings=tellings[rng.integers(len(tellings))],
+            asked=many,
+            split="train",
+        )
+        lasts = [sentence for sentence in told if sentence.contrast]
+        part = many == 1 and rng.integers(2)
+        row = read_of(_part(rng, told, shares) if part else told[: -len(lasts)])
+        for last in lasts:
+            row += asked_of(last)
+            target = target_of(last.target)
+            scored[number, len(row) : len(row) + len(target)] = True
+            row += target
+        tokens[number, : len(row)] = row
+    return [{"digest": keep_rows(tokens, scored)}]
+
+
+def _part(
+    rng: np.random.Generator, told: Sequence[Sentence], shares: Sequence[float]
+) -> list[Sentence]:
+    """Return what an arm reads of a training document."""
+    arm = READ_IN_TRAINING[rng.integers(len(READ_IN_TRAINING))]
+    share = shares[rng.integers(len(shares))]
+    return read_by(arm, told, share, other=(), order=ranked(told) if arm in FOUND else ())
+
+
+# -------------------------------------------------------------------------------------- translating
+
+
+def followed(
+    model: Decoder, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[tuple[float, bool]]:
+    """Return how likely targets are, and whether they are written.
+
+    That is its log-probability in nats, and whether each of its tokens is the likeliest. Rows are
+    filled up on the right, where a causal model does not look.
+    """
+    rows = [[*prompt, *target] for prompt, target in zip(prompts, targets, strict=True)]
+    device, shape = model.embedding.weight.device, (len(rows), max(map(len, rows)))
+    tokens, select = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for number, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        tokens[number, : len(row)] = torch.tensor(row)
+        select[number, len(row) - len(target) - 1 : len(row) - 1] = True
+    logits_nV = model(tokens.to(device), select=select.to(device)).float()
+    said_n = torch.tensor([token for target in targets for token in target], device=device)
+    log_p_n = logits_nV.log_softmax(-1).gather(-1, said_n[:, None])[:, 0]
+    best_n, sizes = logits_nV.argmax(-1) == said_n, [len(target) for target in targets]
+    return [
+        (float(log_p.sum()), bool(best.all()))
+        for log_p, best in zip(log_p_n.split(sizes), best_n.split(sizes), strict=True)
+    ]
+
+
+def scored(
+    model: Decoder, prompts: Sequence[Sequence[int]], lasts: Sequence[Sentence]
+) -> list[Row]:
+    """Return each sentence's scores, with its translations.
+
+    `said` is what the model writes, the likeliest token each time; `reference` the true one.
+    """
+    right, wrong = (
+        followed(model, prompts, [target_of(text) for text in texts])
+        for texts in ([last.target for last in lasts], [last.contrast for last in lasts])
+    )
+    rows = []
+    for prompt, last, (p, is_right), (q, is_wrong) in zip(
+        prompts, lasts, right, wrong, strict=True
+    ):
+        said = last.target if is_right else last.contrast if is_wrong else written(model, prompt)
+        shares = {"contrast": p > q, "exact": is_right, "well_formed": is_right or is_wrong}
+        rows.append(
+            {name: float(share) for name, share in shares.items()}
+            | {"said": said, "reference": last.target}
+        )
+    return rows
+
+
+def written(model: Decoder, prompt: Sequence[int]) -> str:
+    """Return the likeliest tokens behind a prompt, one after another, as text."""
+    row = torch.tensor([prompt], device=model.embedding.weight.device)
+    return decode(generate(model, row, 2 * LAST, stop=EOS)[0].tolist())
 
 
 # ------------------------------------------------------------------------------------- what is read
 
 
-def tested(*, sentences: int, kind: str, distance: int, documents: int) -> list[list[Sentence]]:
-    """Return the test documents of a kind and distance.
+@functools.lru_cache(256)
+def tested(
+    *, kind: str, tellings: int, length: int, documents: int, items: int
+) -> list[list[Sentence]]:
+    """Return a run's test documents of one cell.
 
-    The telling sentence stands `distance` before the last; documents are the same in every arm.
+    `items` draws them; they are the same in every arm.
     """
-    seeds = [(TEST_SEED, KINDS.index(kind), distance, number) for number in range(documents)]
-    same = {"length": sentences, "distance": distance, "kind": kind}
+    place = (TEST_SEED, items, KINDS.index(kind), tellings, length)
     return [
-        translation.document(np.random.default_rng(seed), split="test", **same) for seed in seeds
+        translation.document(
+            np.random.default_rng((*place, number)), length=length, tellings=tellings, kind=kind
+        )
+        for number in range(documents)
     ]
-
-
-def context_of(
-    arm: str, document: Sequence[Sentence], context: int, *, other: Sequence[Sentence]
-) -> list[Sentence]:
-    """Return the `context` sentences that an arm reads before the last.
-
-    The arm "random" takes those of `other`.
-
-    Raises:
-        ValueError: an unknown arm, or more sentences than there are.
-    """
-    if not 0 <= context < len(document):
-        raise ValueError(f"context = {context}: expected 0 to {len(document) - 1} sentences")
-    match arm:
-        case "own":
-            read = document
-        case "random":
-            read = other
-        case _:
-            raise ValueError(f"arm = {arm}: expected one of {', '.join(ARMS)}")
-    return list(read[len(read) - 1 - context : -1])
-
-
-def log_probability(
-    model: EncoderDecoder, source_BS: Int[Tensor, "B S"], target_BT: Int[Tensor, "B T"]
-) -> Float[Tensor, " B"]:
-    """Return the log-probability, nats, of each translation, EOS included, given its source."""
-    logits_BTV = model(source_BS, target_BT[:, :-1], padding_of(source_BS))
-    said_BT = logits_BTV.float().log_softmax(-1).gather(-1, target_BT[:, 1:, None]).squeeze(-1)
-    return said_BT.masked_fill(target_BT[:, 1:] == PAD, 0).sum(1)
-
-
-def greedy(model: EncoderDecoder, source_BS: Int[Tensor, "B S"]) -> Int[Tensor, "B n"]:
-    """Return the likeliest next tokens one after another.
-
-    It goes on until every row has its EOS; what follows that means nothing.
-    """
-    said_BT, done_B = (
-        torch.full_like(source_BS[:, :1], BOS),
-        torch.zeros_like(source_BS[:, 0], dtype=torch.bool),
-    )
-    while said_BT.shape[1] < T and not done_B.all():
-        likeliest_B = model(source_BS, said_BT, padding_of(source_BS))[:, -1].argmax(-1)
-        said_BT, done_B = (
-            torch.cat((said_BT, likeliest_B[:, None]), 1),
-            done_B | (likeliest_B == EOS),
-        )
-    return said_BT[:, 1:]
-
-
-def _scored(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], lasts: Sequence[Sentence]
-) -> list[Row]:
-    """Return each sentence's scores, with its translations.
-
-    `said` is the model's, `reference` the true one.
-    """
-    both = [(last.target, last.contrast) for last in lasts]
-    tensor = functools.partial(torch.tensor, device=model.embedding.weight.device)
-    source_BS = tensor(sources)
-    source_BS = source_BS[
-        :, (source_BS != PAD).any(0)
-    ]  # Columns that no row fills change nothing, and take time.
-    true_BT, false_BT = (tensor([target_of(choices[i]) for choices in both]) for i in range(2))
-    right_B = log_probability(model, source_BS, true_BT) > log_probability(
-        model, source_BS, false_BT
-    )
-    rows = []
-    for choices, right, ids in zip(
-        both, right_B.tolist(), greedy(model, source_BS).tolist(), strict=True
-    ):
-        said = decode(ids)
-        found = {"contrast": right, "exact": said == choices[0], "well_formed": said in choices}
-        rows.append(
-            {name: float(x) for name, x in found.items()} | {"said": said, "reference": choices[0]}
-        )
-    return rows
 
 
 def translations(
-    model: EncoderDecoder,
+    model: Decoder,
     *,
-    arm: str,
-    context: int,
-    sentences: int,
-    distances: Sequence[int],
+    arms: Sequence[tuple[str, float]],
+    lengths: Sequence[int],
+    tellings: Sequence[int],
     documents: int,
+    items: int,
 ) -> list[Row]:
-    """Return an arm's scores by kind and distance, and pooled.
+    """Return every arm's scores by cell, and pooled.
 
-    Shares are means over documents by kind and distance; BLEU and chrF are pooled, and by distance.
+    A cell is a kind, a number of tellings and a length.
+
+    Shares are means over documents; BLEU and chrF are pooled.
+
+    Args:
+        model: the translator.
+        arms: what is read, each with the share of the tellings that sets its tokens.
+        lengths: of the documents, in tokens.
+        tellings: so many sentences of a document tell.
+        documents: of each kind, length and number of tellings.
+        items: draws them.
     """
     rows = []
-    for kind, distance in itertools.product(KINDS, distances):
-        told = tested(sentences=sentences, kind=kind, distance=distance, documents=documents + 1)
-        pairs = list(itertools.pairwise(told))  # The arm "random" reads the second one.
-        read = [context_of(arm, document, context, other=other) for document, other in pairs]
-        lasts = [document[-1] for document, _ in pairs]
-        sources = [
-            source_of(*one, source_length(sentences)) for one in zip(read, lasts, strict=True)
-        ]
-        rows += [
-            {"kind": kind, "distance": distance} | row for row in _scored(model, sources, lasts)
-        ]
-    scored = pd.DataFrame(rows)
-    means = scored.groupby(["kind", "distance"])[list(SCORES)].mean().stack()
-    found = [
-        {"kind": k, "distance": d, "metric": name, "value": x} for (k, d, name), x in means.items()
+    for kind, number, length in itertools.product(KINDS, tellings, lengths):
+        cell = {"kind": kind, "tellings": number, "length": length}
+        told = tested(**cell, documents=documents + 1, items=items)
+        orders = [ranked(document) for document in told[:-1]]
+        for arm, share in arms:
+            at = {"arm": arm, "share": share} | cell
+            rows += [at | row for row in _cell(model, arm, share, told, orders)]
+    return pooled(pd.DataFrame(rows))
+
+
+def _cell(
+    model: Decoder,
+    arm: str,
+    share: float,
+    told: Sequence[Sequence[Sentence]],
+    orders: Sequence[Sequence[int]],
+) -> list[Row]:
+    """Return an arm's scores for each document but the last.
+
+    Each one's other document is the next.
+
+    `found` says whether the sentence that decides is read; `tokens` are those read before the last
+    sentence; `back` is how many tokens stand between the two.
+    """
+    lasts = [document[-1] for document in told[:-1]]
+    read = [
+        read_by(arm, document, share, other=other, order=order)
+        for (document, other), order in zip(itertools.pairwise(told), orders, strict=True)
     ]
-    pooled = text_scores(scored["said"], scored["reference"])
-    for distance, part in scored.groupby("distance"):
-        at = text_scores(part["said"], part["reference"])
-        found += [
-            {"distance": distance, "metric": f"{name}_at", "value": x} for name, x in at.items()
+    prompts = [[*read_of(seen), *asked_of(last)] for seen, last in zip(read, lasts, strict=True)]
+    rows = scored(model, prompts, lasts)
+    for document, seen, row in zip(told, read, rows, strict=False):
+        setter = document[-1].setter
+        row["found"] = float(any(sentence is document[setter] for sentence in seen))
+        row["tokens"] = sum(tokens_in(sentence.source) for sentence in seen)
+        row["back"] = size_of(document, range(setter + 1, len(document) - 1))
+    return rows
+
+
+def pooled(table: pd.DataFrame) -> list[Row]:
+    """Return means by cell and by distance, and scores of texts.
+
+    Args:
+        table: rows of one document each, with arm, share, kind, tellings, length and its scores.
+    """
+    keys = ["arm", "share", "kind", "tellings", "length"]
+    means = table.groupby(keys)[list(SCORES)].mean().stack().rename_axis([*keys, "metric"])
+    rows = means.rename("value").reset_index().to_dict("records")
+    whole = table[(table["arm"] == "last") & (table["share"] == 1)]
+    edges = [n * max(table["length"]) // PARTS for n in range(1, PARTS + 1)]
+    place = np.array(edges)[np.searchsorted(edges, whole["back"])]
+    for (kind, edge), value in whole.groupby(["kind", place])["contrast"].mean().items():
+        at = {"arm": "last", "share": 1.0, "kind": kind, "length": int(edge)}
+        rows.append(at | {"metric": "contrast_at", "value": value})
+    for (arm, share), part in table.groupby(["arm", "share"]):
+        texts = text_scores(part["said"], part["reference"])
+        rows += [
+            {"arm": arm, "share": share, "metric": name, "value": x} for name, x in texts.items()
         ]
-    return found + [{"metric": name, "value": x} for name, x in pooled.items()]
+    return rows
 
 
 def text_scores(said: Iterable[str], references: Iterable[str]) -> dict[str, float]:

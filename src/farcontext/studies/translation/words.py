@@ -1,39 +1,55 @@
-"""Words of both languages as ids, and sources and targets.
+"""Words of both languages as ids, and rows of them.
 
-S source tokens, filled up with PAD on the left: earlier sentences, MARK, and the sentence to
-translate. T target tokens: BOS, its translation, EOS, filled up on the right; scored after BOS
-up to EOS.
+A row is what is read of a document, MARK, the sentence to translate, BOS, its translation and EOS,
+filled up with PAD. Scored are the tokens from the translation on up to EOS. In training several
+sentences may be asked for, each with its translation behind it.
 """
 
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
-from farcontext.schema import BOS, EOS, PAD, SPECIAL
-from farcontext.tasks import translation, world
+from farcontext.schema import BOS, EOS, SPECIAL
+from farcontext.tasks import second_language as language
+from farcontext.tasks import world
 from farcontext.tasks.sample import Ids
+from farcontext.tasks.second_language import PIECE, Frame
 from farcontext.tasks.translation import Sentence
 
 MARK = len(SPECIAL)  # This id stands before the sentence to translate.
-PIECE = re.compile(r" ?\w+|[^\w\s]")
-# The sentences of tasks.translation say this around the words of its tables.
-FRAMES = (
-    *(
-        " The is here.",
-        " esta qui.",
-        " it.",
-        " la lo",
-        " and are",
-        " e sona",
-        " asks: do you?",
-        " demanda a: tu? vos?",
-    ),
-    *(" It is about.", " Trata de.", " sees the.", " vida.", " waits.", " atenda."),
-)
-# Sentences between, the telling one and the last have at most so many tokens.
-WAITING, TELLING, LAST = 4, 8, 10
-T = LAST + 2  # A translation is as long as what it translates, between BOS and EOS.
+LAST = 7  # A translation has so many tokens at most.
+
+
+def _frames() -> Iterator[Frame]:
+    """Yield every sentence of both languages, with gaps."""
+    tables = (*language.TELLINGS.values(), *language.LASTS.values())
+    yield from itertools.chain(*tables, language.IN_MIND, language.FILLERS)
+
+
+def _gaps() -> Iterator[str]:
+    """Yield what fills the frames' gaps."""
+    for english, noun in (*language.THINGS.items(), *language.PLACES.items()):
+        yield f"{english} {language.article(noun)} {noun}"
+    for word, meanings in language.TERMS.items():
+        for topic, noun in meanings:
+            yield " ".join((word, *topic, language.article(noun), noun))
+    yield from (" ".join(pair) for pair in language.STANDS)
+    yield " ".join((*world.FIRSTS, *world.FAMILIES))
+
+
+def _texts() -> Iterator[str]:
+    """Yield texts with every word and mark.
+
+    Words stand there as at a sentence's beginning and as within it.
+    """
+    for text in itertools.chain(*_frames()):
+        for ending in language.ENDINGS:
+            said = re.sub(r"{\w+}", " ", text.replace("{word}", ending)).strip()
+            yield from (f" {said}", f" {said[0].upper()}{said[1:]}")
+    for gap in (*_gaps(), *itertools.chain(*language.OPENINGS.items())):
+        yield from (f" {gap}", f" {gap[:1].upper()}{gap[1:]}")
+    yield " La Lo"  # A frame may begin with a gap, and a gap with an article.
 
 
 @functools.cache
@@ -42,30 +58,7 @@ def vocabulary() -> tuple[str, ...]:
 
     Words have the space before them; ids count from MARK + 1.
     """
-    topics = [
-        word
-        for meanings in translation.TERMS.values()
-        for topic, noun in meanings
-        for word in (*topic, noun)
-    ]
-    asked = [
-        verb + end[:1]
-        for verb in translation.ASKED.values()
-        for _, end in translation.FORMAL.values()
-    ]
-    tables = (translation.THINGS, translation.VERBS)
-    said = [word for table in tables for pair in table.items() for word in pair] + [
-        *translation.TERMS,
-        *topics,
-    ]
-    known = [
-        *translation.ASKED,
-        *asked,
-        *translation.FORMAL,
-        *(others for others, _ in translation.FORMAL.values()),
-    ]
-    texts = [*FRAMES, *(f" {word}" for word in (*said, *known, *world.FIRSTS, *world.FAMILIES))]
-    return tuple(sorted({piece for text in texts for piece in PIECE.findall(text)}))
+    return tuple(sorted({piece for text in _texts() for piece in PIECE.findall(text)}))
 
 
 @functools.cache
@@ -87,28 +80,26 @@ def decode(ids: Iterable[int]) -> str:
     return "".join(vocabulary()[token - MARK - 1] for token in said if token > MARK)
 
 
-def source_length(sentences: int) -> int:
-    """Return S for documents of so many sentences.
+def row_length(length: int, asked: int = 1) -> int:
+    """Return T for documents of at most `length` tokens.
 
-    A source has all sentences before the last one, MARK, and the last one.
+    So many of their sentences are asked for.
+
+    Beside the document there are MARK, BOS, a translation and EOS for each of these.
     """
-    return WAITING * (sentences - 2) + TELLING + 1 + LAST
+    return length + asked * (3 + LAST)
 
 
-def source_of(before: Sequence[Sentence], last: Sentence, length: int) -> list[int]:
-    """Return a source's ids (S,).
+def read_of(sentences: Iterable[Sentence]) -> list[int]:
+    """Return the ids of sentences that are read."""
+    return [token for sentence in sentences for token in encode(sentence.source)]
 
-    The sentences that are read stand first, then the one to translate.
-    """
-    ids = [
-        *(token for sentence in before for token in encode(sentence.source)),
-        MARK,
-        *encode(last.source),
-    ]
-    return [PAD] * (length - len(ids)) + ids
+
+def asked_of(last: Sentence) -> list[int]:
+    """Return how a sentence to translate is asked for: MARK, itself, BOS."""
+    return [MARK, *encode(last.source), BOS]
 
 
 def target_of(text: str) -> list[int]:
-    """Return a translation's ids (T,)."""
-    ids = [BOS, *encode(text), EOS]
-    return ids + [PAD] * (T - len(ids))
+    """Return what is written then: a translation, and EOS."""
+    return [*encode(text), EOS]

@@ -1,0 +1,64 @@
+"""The first screen's answers turn where the verdicts turn."""
+
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from farcontext.app import answers
+from farcontext.measure.stats import Interval
+from farcontext.results.claims import Effect
+from farcontext.results.findings import Judged
+
+
+def judged(name: str, decision: str, *ends: float) -> Judged:
+    effect = Effect(name=name, where={"metric": "m"}, at_most=12)
+    return Judged(effect, decision, Interval(*ends, 5))
+
+
+def finding(claim: str, verdict: str, *told: Judged) -> SimpleNamespace:
+    return SimpleNamespace(id=claim, verdict=verdict, judged=told)
+
+
+NEVER = judged("changes" + answers.BETTER, "refuted", math.inf, math.inf, math.inf)
+PAYS = judged("sentences" + answers.BETTER, "supported", 2.0, 1.5, 3.0)
+OPEN = judged("hops" + answers.BETTER, "undecided", 2.0, 1.0, math.inf)
+UNLEARNED = judged("people" + answers.BETTER, "refuted", math.inf, math.inf, math.inf)
+
+
+def test_each_axis_is_told_by_its_own_decision() -> None:
+    found = answers.axes(
+        [
+            finding("Q1", "mixed", NEVER, PAYS, OPEN),
+            finding("Q1-counting", "undecided (check failed)", UNLEARNED),
+            finding("L1", "refuted", judged("long − short", "refuted", -3.0, -5.0, -1.0)),
+        ]
+    )
+    assert [x.unit for x in found] == ["changes", "sentences", "hops", "people"]
+    assert [answers.enough(x) for x in found] == [True, False, False, False]
+    assert [answers.pays(x) for x in found] == [False, True, False, False]
+    assert [x.learned for x in found] == [True, True, True, False]
+    assert answers.pays_from(found[1]) == "pronouns (from 2 [1.5, 3] sentences on)"
+    assert answers.span(OPEN) == "2 [1, never]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "nothing"), (["a"], "a"), (["a", "b", "c"], "a, b and c")]
+)
+def test_lists_read_as_lists(words: list[str], said: str) -> None:
+    assert answers.listed(words) == said
+
+
+def test_schemes_are_named_by_evidence_and_dose() -> None:
+    column = "recall at 8× and beyond"
+    rows = [
+        {"evidence": layout, "steps": steps, "best": best, column: 0.9}
+        for steps, best in ((0, "yarn"), (200, "abf"))
+        for layout in ("far", "near", "spread", "mean")
+    ]
+    told = answers.schemes(pd.DataFrame(rows))
+    assert told["first"].startswith("YaRN (0.90) for far evidence, YaRN")
+    assert (
+        told["last"].endswith("raised base (0.90) for spread evidence") and told["steps"] == "200"
+    )
