@@ -69,7 +69,7 @@ def _verdict(f: Finding, second: Recorded) -> str:
 
 
 def _night(f: Finding, night: Recorded) -> str:
-    """Return the verdict at the night's budget; a dash where there is none."""
+    """Return the verdict at the night's budget, or a dash."""
     if f.id not in night:
         return "–"
     verdict, shown = night[f.id]

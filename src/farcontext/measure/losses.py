@@ -213,9 +213,7 @@ def context_loss(
     items: int,
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return each row's loss on its last tokens, by far context.
-
-    It is the mean over these tokens.
+    """Return each row's mean loss on its last tokens, by far context.
 
     The target tokens are the same in all of them.
 
@@ -266,9 +264,8 @@ def _last_losses(model: Decoder, tokens: np.ndarray, block: int) -> np.ndarray:
 def foreign_rows(documents: np.ndarray, same: bool) -> np.ndarray:
     """Return for each row another row to take far tokens from.
 
-    It is of another document (or of the same one); −1 says that there is none.
-
-    A row's partner is drawn with a fixed seed, the same for every model.
+    It is of another document (or of the same one); −1 says that there is none. It is drawn with a
+    fixed seed, the same for every model.
     """
     rng = np.random.default_rng(EVALUATION_SEED)
     partner = np.full(len(documents), -1)
@@ -289,12 +286,10 @@ def hidden_against_truncated(
     context: int,
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return the largest difference between hiding and cutting off far tokens.
+    """Return the largest difference of logits between hiding and cutting off far tokens.
 
-    The difference is one of logits; hidden tokens stay in place.
-
-    Rotary positions are relative and nothing else tells a position, so the difference is rounding
-    error.
+    Hidden tokens stay in place. Rotary positions are relative and nothing else tells a position, so
+    the difference is rounding error.
     """
     tokens, _ = test_rows(domain, length, rows, 0)
     near = np.arange(length) >= length - block - context
@@ -320,9 +315,7 @@ def task_accuracy(
     window: int | None = None,
     sinks: int = 0,
 ) -> list[Row]:
-    """Return the share of scored tokens that are the likeliest ones.
-
-    There is one share for each length and each depth of the evidence.
+    """Return the share of scored tokens that are likeliest, by length and depth.
 
     Args:
         task: fields of `config.Task`; its depth is set from `depths`.

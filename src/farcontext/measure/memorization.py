@@ -1,4 +1,4 @@
-"""Measure what a model has memorised: exposure, and who was in the training.
+"""Measure what a model memorised: exposure, and membership in its training.
 
 The module consists of pure functions of arrays, and needs no torch. A score is higher where
 membership is likelier; losses are in nats.
