@@ -294,6 +294,12 @@ def test_a_threshold_that_the_rival_leaves_no_room_for_decides_nothing() -> None
     # The twin: with room the same difference refutes.
     lower = arms([x - 0.3 for x in near], [x - 0.3 for x in far])
     assert judge("X", claim(effects=[PAIRED]), lower).verdict == "refuted"
+    # An arm that is far worse and varies much had room all the same: at its best it varies no more.
+    poor = arms([0.05, 0.4, 0.1, 0.3, 0.15], [x - 0.05 for x in far])
+    assert judge("X", claim(effects=[PAIRED]), poor).verdict == "refuted"
+    # A rival that varies so much that even a perfect arm would not be shown to win leaves none.
+    wild = arms([0.1, 0.15, 0.1, 0.1, 0.12], [0.99, 0.6, 0.98, 0.99, 0.97])
+    assert "could not win" in judge("X", claim(effects=[PAIRED]), wild).note
     # Without bounds nothing is known of the room, and the bare interval decides.
     blind = PAIRED | {"bounds": None}
     assert judge("X", claim(effects=[blind]), arms(near, far)).verdict == "refuted"

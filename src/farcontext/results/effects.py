@@ -23,13 +23,19 @@ STEPS = 200  # A crossing is looked for at so many places between two levels.
 
 @dataclass(frozen=True)
 class Headroom:
-    """The worst and the best that an effect can be.
+    """The worst and the best that an effect can be, with their intervals.
 
-    They follow from the other arm, and are infinite if unknown.
+    They follow from the other arm, and are infinite if unknown. An arm at its bound has no spread,
+    so the intervals have that of the other arm alone.
     """
 
-    worst: float = -math.inf
-    best: float = math.inf
+    worst: Interval = Interval(-math.inf, -math.inf, -math.inf, 0)
+    best: Interval = Interval(math.inf, math.inf, math.inf, 0)
+
+    @property
+    def known(self) -> bool:
+        """Whether the effect has bounds, and the other arm enough seeds for an interval."""
+        return math.isfinite(self.worst.low) and math.isfinite(self.best.high)
 
 
 def rows_where(table: pd.DataFrame, where: Mapping[str, object], study: str) -> pd.DataFrame:
@@ -179,9 +185,11 @@ def headroom(table: pd.DataFrame, effect: Effect, study: str) -> Headroom:
     """
     if effect.bounds is None or effect.slope or effect.crossing:
         return Headroom()
-    given = 0.0
-    if effect.minus is not None:
+    if effect.minus is None:
+        ends = [Interval(x, x, x, 0) for x in (effect.times * bound for bound in effect.bounds)]
+    else:
         other = rows_where(table, {**effect.where, **effect.minus}, study)
-        given = float(other.groupby("seed")["value"].mean().mean())
-    ends = sorted(effect.times * (bound - given) for bound in effect.bounds)
-    return Headroom(*ends)
+        given = other.groupby("seed")["value"].mean()
+        given = given[given.index.isin(per_seed(table, effect, study).index)]
+        ends = [t_interval(list(effect.times * (bound - given))) for bound in effect.bounds]
+    return Headroom(*sorted(ends, key=lambda end: end.estimate))

@@ -134,8 +134,8 @@ def as_effects(findings: list[Finding]) -> pd.DataFrame:
             "high": one.interval.high,
             "n": one.interval.n,
             "threshold": threshold(one.effect),
-            "worst": one.headroom.worst,
-            "best": one.headroom.best,
+            "worst": one.headroom.worst.estimate,
+            "best": one.headroom.best.estimate,
             "p_holm": one.p,
             "decision": one.decision,
         }

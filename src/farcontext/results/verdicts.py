@@ -129,21 +129,20 @@ def _failed(table: pd.DataFrame, claim: Claim) -> str:
 def _cannot(one: Judged) -> str:
     """Return why an effect could not win, or not lose.
 
-    It is empty if it could do both. At the best that it could be, with the spread that it has, it
-    must be supported; at the worst it must not.
+    It is empty if it could do both. With the arm at its best in every seed it must be supported,
+    with the arm at its worst it must not.
     """
     effect, room = one.effect, one.headroom
-    if effect.side == "between" or not math.isfinite(room.best + room.worst):
+    if effect.side == "between" or not room.known:
         return ""
-    half = (one.interval.high - one.interval.low) / 2
-    at = {x: Interval(x, x - half, x + half, one.interval.n) for x in (room.worst, room.best)}
     loses, wins = room.worst, room.best
     if effect.side == "at_most":
         loses, wins = wins, loses
-    span = f"{effect.name}: between {show_number(room.worst)} and {show_number(room.best)} at all"
-    if decided(at[wins], effect) != "supported":
-        return f"{span}, so with its spread it could not win"
-    if decided(at[loses], effect) == "supported":
+    ends = (show_number(x.estimate) for x in (room.worst, room.best))
+    span = f"{effect.name}: between {' and '.join(ends)} at all"
+    if decided(wins, effect) != "supported":
+        return f"{span}, so it could not win"
+    if decided(loses, effect) == "supported":
         return f"{span}, so it could not lose"
     return ""
 
