@@ -55,8 +55,9 @@ def test_readme_counts_the_families_that_load(readme: str) -> None:
     assert f"of {len(FAMILIES)} families" in readme
 
 
-def test_readme_tree_names_what_is_there(readme: str, root: Path) -> None:
-    tree = next(part for part in readme.split("```")[1::2] if part.startswith("\nnotebooks/"))
+def test_the_tree_names_what_is_there(root: Path) -> None:
+    page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = next(part for part in page.split("```")[1::2] if part.startswith("\nnotebooks/"))
     package = root / "src" / "farcontext"
     rooms = {path.name for path in package.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert set(re.findall(r"^  ([a-z]+)/", tree, re.M)) == rooms
@@ -94,8 +95,9 @@ def test_every_promise_of_security_names_its_tests(readme: str, root: Path) -> N
 def test_readme_verdicts_are_generated(
     readme: str, findings: list[Finding], tries: dict[str, int]
 ) -> None:
+    paths = {study: notebooks.path_of(study) for study in STUDIES}
     made = pages.verdict_block(
-        findings, tries, verdicts.recorded("second_machine"), verdicts.recorded("night")
+        findings, tries, paths, verdicts.recorded("second_machine"), verdicts.recorded("night")
     )
     assert block(readme, "verdicts") == made.strip()
 

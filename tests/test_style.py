@@ -284,7 +284,7 @@ def test_the_house_is_small_enough_to_know() -> None:
     folders = [
         folder for folder in PACKAGE.rglob("*") if folder.is_dir() and any(folder.glob("*.py"))
     ]
-    assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 20
+    assert max(len(list(folder.glob("*.py"))) for folder in folders) <= 24
     empty = [path for path in PACKAGE.rglob("__init__.py") if path.read_text(encoding="utf-8")]
     assert not empty, "an __init__.py that imports makes cycles"
 

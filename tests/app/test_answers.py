@@ -39,7 +39,9 @@ def test_each_axis_is_told_by_its_own_decision() -> None:
     assert [answers.enough(x) for x in found] == [True, False, False, False]
     assert [answers.pays(x) for x in found] == [False, True, False, False]
     assert [x.learned for x in found] == [True, True, True, False]
-    assert answers.pays_from(found[1]) == "pronouns (from 2 [1.5, 3] sentences on)"
+    assert answers.pays_from(found[1]) == (
+        "answers told of a pronoun (from 2 [1.5, 3] sentences after the name on)"
+    )
     assert answers.span(OPEN) == "2 [1, never]"
 
 

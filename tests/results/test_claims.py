@@ -227,26 +227,35 @@ def test_numbers_are_shown_with_three_digits_and_a_true_minus(number: float, sho
     assert findings.show_number(number) == shown.replace("1e-12", "1e−12")
 
 
-def test_the_pages_hold_every_finding() -> None:
+def block(
+    root: Path,
+    judged: list[findings.Finding],
+    tries: int,
+    second: dict | None = None,
+    night: dict | None = None,
+) -> str:
+    """Return README's table as if the claims were those of notebook 01."""
+    notebook = root / "notebooks" / "01_attention_derivation.ipynb"
+    return pages.verdict_block(judged, {"X": tries}, {"demo": notebook}, second or {}, night or {})
+
+
+def test_the_pages_hold_every_finding(root: Path) -> None:
     judged = [
         judge("X", claim(hypothesis="|h| grows"), table("gain", [0.2, 0.21, 0.19, 0.2, 0.22]))
     ]
-    row = (
-        r"| X | x (§1) | \|h\| grows | 0.204 [0.19, 0.218] | 5 seeds | ≥ 0.1 | 3 | **supported** |"
-    )
-    assert row in pages.verdict_block(judged, {"X": 3}, {}, {})
-    same = pages.verdict_block(judged, {"X": 3}, {"X": ("supported", "0.2")}, {})
+    row = r"| X | \|h\| grows | 0.204 [0.19, 0.218] | ≥ 0.1 | 3 | **supported** |"
+    made = block(root, judged, 3)
+    assert row in made and "**What does attention compute" in made
+    said = judge("X", claim(short={"en": "it grows", "zh": "增长"}), table("gain", [0.2, 0.21]))
+    assert "| X | it grows | " in block(root, [said], 3)
+    same = block(root, judged, 3, {"X": ("supported", "0.2")})
     assert row in same and "the same verdict for 1 of 1 claims" in same
-    moved = pages.verdict_block(judged, {"X": 3}, {"X": ("refuted", "0")}, {})
-    assert (
-        "**supported**; *not the same on a second machine: refuted* |" in moved
-        and "for 0 of 1 claims" in moved
-    )
-    night = pages.verdict_block(judged, {"X": 3}, {}, {"X": ("supported", "0.3")})
+    assert "for 0 of 1 claims" in block(root, judged, 3, {"X": ("refuted", "0")})
+    night = block(root, judged, 3, night={"X": ("supported", "0.3")})
     assert f"{row} the same, 0.3 |" in night and "a night's budget" in night
-    night = pages.verdict_block(judged, {"X": 3}, {}, {"X": ("refuted", "0.05")})
+    night = block(root, judged, 3, night={"X": ("refuted", "0.05")})
     assert f"{row} **refuted**, 0.05 |" in night
-    night = pages.verdict_block(judged, {"X": 3}, {}, {"Y": ("refuted", "0.05")})
+    night = block(root, judged, 3, night={"Y": ("refuted", "0.05")})
     assert f"{row} – |" in night
     row = findings.as_table(judged, {"X": 3}).iloc[0]
     assert (row["claim"], row["verdict"], row["observations"]) == ("X", "supported", 5)
@@ -256,7 +265,7 @@ def test_the_pages_hold_every_finding() -> None:
     assert findings.as_metrics([missing])["X"]["estimate"] is None
 
 
-def test_pages_notebooks_and_paper_show_one_number() -> None:
+def test_pages_notebooks_and_paper_show_one_number(root: Path) -> None:
     """49.25 and 49.25000001 are both 49.2.
 
     A number is rounded to the table's digits before it is shown.
@@ -265,7 +274,7 @@ def test_pages_notebooks_and_paper_show_one_number() -> None:
         judged = [judge("X", claim(), table("gain", [value] * 5))]
         row = findings.as_table(judged, {"X": 1}).iloc[0]
         assert row["shown"] == "49.2 [49.2, 49.2]"
-        assert "49.2 [" in pages.verdict_block(judged, {"X": 1}, {}, {})
+        assert "49.2 [" in block(root, judged, 1)
         # what results.verdict_line does
         assert f"{float(f'{value:.{findings.DIGITS}g}'):.3g}" == "49.2"
 

@@ -14,14 +14,15 @@ from farcontext.studies.context_extension.figures import NAMES
 # What an axis of question answering varies, by the first words of its effect's name.
 AXES = {
     "changes": "facts that change",
-    "mentions": "sentences that only name who is asked for",
+    "mentions": "texts that often name who is asked for and tell nothing",
     "namesakes": "people of like names",
     "tokens": "longer texts",
-    "words left out": "words of the question missing where the answer is told",
-    "hops": "answers put together from several sentences, step by step",
-    "sentences": "pronouns",
-    "people": "counting",
+    "words left out": "answers told in other words than the question's",
+    "hops": "answers joined from several sentences",
+    "sentences": "answers told of a pronoun",
+    "people": "counting people",
 }
+UNITS = {"sentences": "sentences after the name"}
 BETTER = " from which the whole context is 5 points better"
 
 
@@ -57,7 +58,7 @@ def pays(axis: Axis) -> bool:
 
 def pays_from(axis: Axis) -> str:
     """Return an axis with the level from which length pays."""
-    return f"{axis.words} (from {span(axis.judged)} {axis.unit} on)"
+    return f"{axis.words} (from {span(axis.judged)} {UNITS.get(axis.unit, axis.unit)} on)"
 
 
 def span(one: Judged, unit: str = "") -> str:

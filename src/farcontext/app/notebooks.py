@@ -42,6 +42,11 @@ def path_of(study: str) -> Path:
     return paths[0]
 
 
+def question_of(path: Path) -> str:
+    """Return a notebook's title, which is the question that it answers."""
+    return read(path).cells[0].source.partition("\n")[0].lstrip("# ")
+
+
 def read(path: Path) -> NotebookNode:
     """Read a notebook file."""
     try:

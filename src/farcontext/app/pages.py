@@ -5,12 +5,13 @@ They are made from the claims, the tables and the corpus card, by the templates 
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from farcontext.app import answers
+from farcontext.app import answers, notebooks
 from farcontext.data.corpus import SPLITS
 from farcontext.results import findings, tables
 from farcontext.results.findings import Finding
@@ -76,23 +77,44 @@ def _night(f: Finding, night: Recorded) -> str:
     return f"{'the same' if verdict == f.verdict else f'**{verdict}**'}, {shown}"
 
 
+def _in_short(f: Finding) -> str:
+    """Return a verdict in a few words; EXPERIMENTS tells the rest."""
+    if f.verdict != "mixed":
+        return f"**{f.verdict}**"
+    held = sum(one.decision == "supported" for one in f.judged)
+    return f"**mixed** (holds in {held} of {len(f.judged)})"
+
+
 def verdict_block(
-    judged: list[Finding], tries: Mapping[str, int], second: Recorded, night: Recorded
+    judged: list[Finding],
+    tries: Mapping[str, int],
+    notebook_of: Mapping[str, Path],
+    second: Recorded,
+    night: Recorded,
 ) -> str:
-    """Return README's table of verdicts.
+    """Return README's table of verdicts, by notebook.
 
     Below it stands how many of them a second machine gave too.
 
     Args:
         judged: every claim's finding.
         tries: claim → its number of tries.
+        notebook_of: study → its notebook, in reading order.
         second: what a second machine gave, from the same commit and seeds.
         night: what several times the budget gave.
     """
     both = [f for f in judged if f.id in second]
     same = sum(f.verdict == second[f.id][0] for f in both)
-    told = {"findings": judged, "tries": tries, "same": same, "both": len(both)}
-    said = {"verdict": lambda f: _verdict(f, second), "night": lambda f: _night(f, night)}
+    groups = [
+        {
+            "notebook": path.name,
+            "question": notebooks.question_of(path),
+            "findings": [f for f in judged if f.claim.study == study],
+        }
+        for study, path in notebook_of.items()
+    ]
+    told = {"groups": groups, "tries": tries, "same": same, "both": len(both)}
+    said = {"verdict": _in_short, "night": lambda f: _night(f, night)}
     return _page("verdicts", nights=len(night), **said, **told)
 
 
@@ -144,6 +166,7 @@ def answers_block(judged: list[Finding]) -> str:
         "slower": {"at": longest, "than": shortest, "times": speed[shortest] / speed[longest]},
         "of": partial(answers.effects_of, judged),
         "span": answers.span,
+        "power": lambda one: findings.show_number(one.interval.estimate),
         "listed": answers.listed,
     }
     return _page("answers", **told)

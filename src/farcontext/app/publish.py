@@ -161,12 +161,13 @@ def publish(root: Path) -> None:
     for name in ("verdicts.csv", "effects.csv"):
         files.write_atomic(target / name, (made / name).read_bytes())
     files.write_atomic(root / "paper" / "paper.pdf", (made / "paper.pdf").read_bytes())
-    notebook_of = {study: notebooks.path_of(study).name for study in STUDIES}
+    paths = {study: notebooks.path_of(study) for study in STUDIES}
     exact = read_claims(root / "claims.yaml").exact
     elsewhere = (verdicts.recorded("second_machine"), verdicts.recorded("night"))
-    page = pages.experiments_page(judged, tries, exact, notebook_of, *elsewhere)
+    names = {study: path.name for study, path in paths.items()}
+    page = pages.experiments_page(judged, tries, exact, names, *elsewhere)
     files.write_atomic(root / "EXPERIMENTS.md", page)
-    block = pages.verdict_block(judged, tries, *elsewhere)
+    block = pages.verdict_block(judged, tries, paths, *elsewhere)
     replace_block(root / "README.md", "verdicts", block)
     replace_block(root / "README.md", "answers", pages.answers_block(judged))
     replace_block(root / "README.md", "costs", pages.cost_block())

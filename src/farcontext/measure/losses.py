@@ -286,7 +286,7 @@ def hidden_against_truncated(
     context: int,
     block: int = TARGETS,
 ) -> list[Row]:
-    """Return the largest difference of logits between hiding and cutting off far tokens.
+    """Return how far logits differ between hidden and cut-off tokens.
 
     Hidden tokens stay in place. Rotary positions are relative and nothing else tells a position, so
     the difference is rounding error.
@@ -315,7 +315,7 @@ def task_accuracy(
     window: int | None = None,
     sinks: int = 0,
 ) -> list[Row]:
-    """Return the share of scored tokens that are likeliest, by length and depth.
+    """Return the share of right answers, by length and depth.
 
     Args:
         task: fields of `config.Task`; its depth is set from `depths`.

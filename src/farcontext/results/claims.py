@@ -81,12 +81,20 @@ class Budget(Frozen):
     times: float = 1.0  # It turns the curve's unit into the effect's.
 
 
+class Short(Frozen):
+    """A hypothesis in one line, in English and in Chinese."""
+
+    en: Annotated[str, Field(max_length=90)]
+    zh: Annotated[str, Field(max_length=45)]
+
+
 class Claim(Frozen):
     """One claim of the article, as a hypothesis with its protocol."""
 
     section: str
     words: Annotated[str, Field(max_length=25)]  # The words are the article's own.
     hypothesis: str
+    short: Short | None = None
     study: str
     # The verdict comes from proof, running the program, or seeds.
     decided_by: Literal["identity", "execution", "interval"]

@@ -21,20 +21,24 @@ from farcontext.results.claims import Crossing, Effect
 STEPS = 200  # A crossing is looked for at so many places between two levels.
 
 
+NO_WORST = Interval(-math.inf, -math.inf, -math.inf, 0)
+NO_BEST = Interval(math.inf, math.inf, math.inf, 0)
+
+
 @dataclass(frozen=True)
 class Headroom:
-    """The worst and the best that an effect can be, with their intervals.
+    """The worst and the best that an effect can be.
 
     They follow from the other arm, and are infinite if unknown. An arm at its bound has no spread,
-    so the intervals have that of the other arm alone.
+    so their intervals have that of the other arm alone.
     """
 
-    worst: Interval = Interval(-math.inf, -math.inf, -math.inf, 0)
-    best: Interval = Interval(math.inf, math.inf, math.inf, 0)
+    worst: Interval = NO_WORST
+    best: Interval = NO_BEST
 
     @property
     def known(self) -> bool:
-        """Whether the effect has bounds, and the other arm enough seeds for an interval."""
+        """Whether there are bounds, and seeds for their intervals."""
         return math.isfinite(self.worst.low) and math.isfinite(self.best.high)
 
 

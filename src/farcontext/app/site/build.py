@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from farcontext import files
+from farcontext.app import notebooks
 from farcontext.app.site import cards, checks, commands, modules, notebook, paper, search
 from farcontext.app.site.checks import Report
 from farcontext.app.site.layout import Page, Places, lay_out, render
@@ -50,7 +51,10 @@ def _home(places: Places, known: list[cards.Card], sources: list[notebook.Source
     url = "index.html"
     text = (places.root / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
     text = text.replace("](#", "](README.md#")  # The section is on README's own page.
-    leads = [(one, notebook.question(one), notebook.lead(one, places, url)) for one in sources]
+    leads = [
+        (one, notebooks.question_of(one.executed), notebook.lead(one, places, url))
+        for one in sources
+    ]
     beginning = Renderer(places, "README.md", url).html(text)
     told = {"cards": known, "tally": cards.tally(known), "leads": leads}
     return Page(url, "farcontext", "", render("home", url, beginning=beginning, **told))

@@ -125,9 +125,3 @@ def lead(source: Source, places: Places, page: str) -> str:
     blocks = [block for block in re.split(r"\n\s*\n", first) if not block.startswith("#")]
     name = source.path.relative_to(places.root).as_posix()
     return Renderer(places, name, page).html(blocks[0]) if blocks else ""
-
-
-def question(source: Source) -> str:
-    """Return a notebook's title, which is the question that it answers."""
-    first = notebooks.read(source.executed).cells[0].source
-    return first.partition("\n")[0].lstrip("# ")
