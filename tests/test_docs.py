@@ -11,7 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from farcontext import files
-from farcontext.app import notebooks, pages
+from farcontext.app import notebooks, pages, publish
+from farcontext.app.languages import Language
 from farcontext.checkpoints.unloaded.families import FAMILIES
 from farcontext.results import freezing, tables, verdicts
 from farcontext.results.claims import read_claims
@@ -24,9 +25,8 @@ def readme(root: Path) -> str:
     return (root / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def findings(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    monkeypatch.chdir(root)
+@pytest.fixture(scope="module")
+def findings(root: Path) -> list[Finding]:
     return verdicts.judge_all(read_claims(root / "claims.yaml"), root / "results" / "laptop")
 
 
@@ -69,6 +69,7 @@ def test_the_tree_names_what_is_there(root: Path) -> None:
     "page",
     [
         "README.md",
+        "README.zh.md",
         "EXPERIMENTS.md",
         "CONTRIBUTING.md",
         "REPRODUCING.md",
@@ -92,14 +93,29 @@ def test_every_promise_of_security_names_its_tests(readme: str, root: Path) -> N
         assert named and all((root / name).is_file() for name in named), promise
 
 
-def test_readme_verdicts_are_generated(
-    readme: str, findings: list[Finding], tries: dict[str, int]
+@pytest.mark.parametrize(("name", "said"), publish.READMES.items(), ids=publish.READMES)
+def test_verdicts_and_answers_of_a_readme_are_generated(
+    root: Path, findings: list[Finding], tries: dict[str, int], name: str, said: Language
 ) -> None:
+    page = (root / name).read_text(encoding="utf-8")
     paths = {study: notebooks.path_of(study) for study in STUDIES}
-    made = pages.verdict_block(
-        findings, tries, paths, verdicts.recorded("second_machine"), verdicts.recorded("night")
+    elsewhere = (verdicts.recorded("second_machine"), verdicts.recorded("night"))
+    made = pages.verdict_block(findings, tries, paths, *elsewhere, said)
+    assert block(page, "verdicts") == made.strip()
+    assert block(page, "answers") == pages.answers_block(findings, said).strip()
+
+
+def test_the_readmes_print_the_same_commands(root: Path) -> None:
+    """What a Chinese reader is told to run is in the English page, and so is tested."""
+    english, chinese = (
+        {
+            line.split("#")[0].strip()
+            for part in text.split("```bash")[1:]
+            for line in part.split("```")[0].splitlines()
+        }
+        for text in ((root / name).read_text(encoding="utf-8") for name in publish.READMES)
     )
-    assert block(readme, "verdicts") == made.strip()
+    assert chinese <= english
 
 
 def test_readme_costs_are_computed(

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from farcontext.app import answers
+from farcontext.app.languages import CHINESE, ENGLISH
 from farcontext.measure.stats import Interval
 from farcontext.results.claims import Effect
 from farcontext.results.findings import Judged
@@ -39,17 +40,17 @@ def test_each_axis_is_told_by_its_own_decision() -> None:
     assert [answers.enough(x) for x in found] == [True, False, False, False]
     assert [answers.pays(x) for x in found] == [False, True, False, False]
     assert [x.learned for x in found] == [True, True, True, False]
-    assert answers.pays_from(found[1]) == (
+    assert answers.pays_from(found[1], ENGLISH) == (
         "answers told of a pronoun (from 2 [1.5, 3] sentences after the name on)"
     )
-    assert answers.span(OPEN) == "2 [1, never]"
+    assert answers.span(OPEN, ENGLISH) == "2 [1, never]"
 
 
 @pytest.mark.parametrize(
     ("words", "said"), [([], "nothing"), (["a"], "a"), (["a", "b", "c"], "a, b and c")]
 )
 def test_lists_read_as_lists(words: list[str], said: str) -> None:
-    assert answers.listed(words) == said
+    assert ENGLISH.listed(words) == said
 
 
 def test_schemes_are_named_by_evidence_and_dose() -> None:
@@ -59,8 +60,16 @@ def test_schemes_are_named_by_evidence_and_dose() -> None:
         for steps, best in ((0, "yarn"), (200, "abf"))
         for layout in ("far", "near", "spread", "mean")
     ]
-    told = answers.schemes(pd.DataFrame(rows))
+    told = answers.schemes(pd.DataFrame(rows), ENGLISH)
     assert told["first"].startswith("YaRN (0.90) for far evidence, YaRN")
     assert (
         told["last"].endswith("raised base (0.90) for spread evidence") and told["steps"] == "200"
     )
+
+
+def test_chinese_has_a_word_for_all_that_english_has() -> None:
+    for table in ("axes", "layouts", "verdicts", "gains"):
+        assert set(getattr(CHINESE, table)) == set(getattr(ENGLISH, table)), table
+    assert ENGLISH.verdict("undecided (check failed)") == "undecided (check failed)"
+    assert CHINESE.verdict("undecided (check failed)") == "未决 (前提未成立)"
+    assert answers.pays_from(answers.Axis("sentences", True, PAYS), CHINESE).startswith("由代词")

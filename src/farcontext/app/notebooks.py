@@ -42,9 +42,17 @@ def path_of(study: str) -> Path:
     return paths[0]
 
 
-def question_of(path: Path) -> str:
-    """Return a notebook's title, which is the question that it answers."""
-    return read(path).cells[0].source.partition("\n")[0].lstrip("# ")
+def question_of(path: Path, language: str = "en") -> str:
+    """Return a notebook's title, which is the question that it answers.
+
+    Args:
+        path: the notebook.
+        language: en, or zh: the line in italics below the title, where there is one.
+    """
+    title, _, rest = read(path).cells[0].source.partition("\n")
+    below = rest.lstrip().partition("\n")[0]
+    chinese = language == "zh" and re.fullmatch(r"\*([^*]+)\*", below.strip())
+    return chinese[1] if chinese else title.lstrip("# ")
 
 
 def read(path: Path) -> NotebookNode:

@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from farcontext.app import answers, notebooks
+from farcontext.app.languages import ENGLISH, Language
 from farcontext.data.corpus import SPLITS
 from farcontext.results import findings, tables
 from farcontext.results.findings import Finding
@@ -57,6 +58,10 @@ def _page(name: str, **values: Any) -> str:
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
+def _template(name: str, said: Language) -> str:
+    return name if said is ENGLISH else f"{name}.{said.name}"
+
+
 def _verdict(f: Finding, second: Recorded) -> str:
     """Return a verdict with its note.
 
@@ -77,12 +82,18 @@ def _night(f: Finding, night: Recorded) -> str:
     return f"{'the same' if verdict == f.verdict else f'**{verdict}**'}, {shown}"
 
 
-def _in_short(f: Finding) -> str:
+def _in_short(f: Finding, said: Language) -> str:
     """Return a verdict in a few words; EXPERIMENTS tells the rest."""
+    told = f"**{said.verdict(f.verdict)}**"
     if f.verdict != "mixed":
-        return f"**{f.verdict}**"
+        return told
     held = sum(one.decision == "supported" for one in f.judged)
-    return f"**mixed** (holds in {held} of {len(f.judged)})"
+    return f"{told} ({said.mixed.format(held=held, cells=len(f.judged))})"
+
+
+def _hypothesis(f: Finding, said: Language) -> str:
+    """Return a hypothesis, in one line where there is one."""
+    return getattr(f.claim.short, said.name) if f.claim.short else f.claim.hypothesis
 
 
 def verdict_block(
@@ -91,6 +102,7 @@ def verdict_block(
     notebook_of: Mapping[str, Path],
     second: Recorded,
     night: Recorded,
+    said: Language = ENGLISH,
 ) -> str:
     """Return README's table of verdicts, by notebook.
 
@@ -102,20 +114,25 @@ def verdict_block(
         notebook_of: study → its notebook, in reading order.
         second: what a second machine gave, from the same commit and seeds.
         night: what several times the budget gave.
+        said: the page's language.
     """
     both = [f for f in judged if f.id in second]
     same = sum(f.verdict == second[f.id][0] for f in both)
     groups = [
         {
             "notebook": path.name,
-            "question": notebooks.question_of(path),
+            "question": notebooks.question_of(path, said.name),
             "findings": [f for f in judged if f.claim.study == study],
         }
         for study, path in notebook_of.items()
     ]
     told = {"groups": groups, "tries": tries, "same": same, "both": len(both)}
-    said = {"verdict": _in_short, "night": lambda f: _night(f, night)}
-    return _page("verdicts", nights=len(night), **said, **told)
+    told |= {
+        "hypothesis": lambda f: _hypothesis(f, said),
+        "verdict": lambda f: _in_short(f, said),
+        "night": lambda f: _night(f, night),
+    }
+    return _page(_template("verdicts", said), nights=len(night), **told)
 
 
 def _cost(study: str) -> str:
@@ -152,24 +169,25 @@ def data_card(card: Mapping[str, Any]) -> str:
     return _page("corpus", card=card, names=SPLITS)
 
 
-def answers_block(judged: list[Finding]) -> str:
+def answers_block(judged: list[Finding], said: Language = ENGLISH) -> str:
     """Return the five answers of README's first screen."""
     table = pd.read_csv(tables.path_in(tables.published_folder(), "context_extension", "schemes"))
     asked = answers.axes(judged)
     speed = {row["length"]: row["speed"] for row in planned() if row["name"] == "1 B"}
     shortest, longest = min(speed), max(speed)
     told = {
-        "never": answers.listed([x.words for x in asked if answers.enough(x)]),
-        "pays": answers.listed([answers.pays_from(x) for x in asked if answers.pays(x)]),
-        "unlearned": answers.listed([x.words for x in asked if not x.learned]),
-        "schemes": answers.schemes(table),
+        "never": said.listed([said.axes[x.unit] for x in asked if answers.enough(x)]),
+        "pays": said.listed([answers.pays_from(x, said) for x in asked if answers.pays(x)]),
+        "unlearned": [said.axes[x.unit] for x in asked if not x.learned],
+        "schemes": answers.schemes(table, said),
         "slower": {"at": longest, "than": shortest, "times": speed[shortest] / speed[longest]},
         "of": partial(answers.effects_of, judged),
-        "span": answers.span,
+        "span": partial(answers.span, said=said),
         "power": lambda one: findings.show_number(one.interval.estimate),
-        "listed": answers.listed,
+        "listed": said.listed,
+        "gains": said.gains,
     }
-    return _page("answers", **told)
+    return _page(_template("answers", said), **told)
 
 
 def cost_block() -> str:

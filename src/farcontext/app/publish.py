@@ -15,6 +15,7 @@ from rich.console import Console
 
 from farcontext import files
 from farcontext.app import notebooks, pages
+from farcontext.app.languages import CHINESE, ENGLISH
 from farcontext.files import UserError
 from farcontext.messages import did_you_mean
 from farcontext.results import comparison, findings, freezing, verdicts
@@ -24,6 +25,7 @@ from farcontext.results.comparison import Comparison
 from farcontext.results.findings import Finding
 from farcontext.studies.params import STUDIES, read_params, read_profile
 
+READMES = {"README.md": ENGLISH, "README.zh.md": CHINESE}
 SHOWN_MOVES = 3  # Of each study; where one thing moved, all that rests on it did.
 
 
@@ -167,9 +169,10 @@ def publish(root: Path) -> None:
     names = {study: path.name for study, path in paths.items()}
     page = pages.experiments_page(judged, tries, exact, names, *elsewhere)
     files.write_atomic(root / "EXPERIMENTS.md", page)
-    block = pages.verdict_block(judged, tries, paths, *elsewhere)
-    replace_block(root / "README.md", "verdicts", block)
-    replace_block(root / "README.md", "answers", pages.answers_block(judged))
+    for name, said in READMES.items():
+        block = pages.verdict_block(judged, tries, paths, *elsewhere, said)
+        replace_block(root / name, "verdicts", block)
+        replace_block(root / name, "answers", pages.answers_block(judged, said))
     replace_block(root / "README.md", "costs", pages.cost_block())
     card = files.read_json(root / "build" / "corpus" / "card.json")
     replace_block(root / "data" / "README.md", "corpus", pages.data_card(card))
