@@ -99,6 +99,41 @@ def test_a_failed_check_leaves_the_claim_undecided_never_refuted(
     assert "better than a guess" in found.note
 
 
+def guarded(checked: dict[str, float], decides: str = "each", guards: str = "arm"):
+    """Judge a gain of two arms, each with a check of its own."""
+    gain = [{"name": f"gain of {arm}", "where": {"metric": "gain", "arm": arm}} for arm in "ab"]
+    effects = [effect | {"at_least": 0.1} for effect in gain]
+    noise = np.array([0.0, 0.01, 0.0, -0.01, 0.0])
+    parts = [table("gain", 0.5 + noise, arm) for arm in "ab"]
+    parts += [table("check", value + noise, arm) for arm, value in checked.items()]
+    checks = [CHECK[0] | {"each": ["arm"], "guards": [guards]}]
+    return judge("X", claim(effects=effects, checks=checks, decides=decides), pd.concat(parts))
+
+
+def test_a_check_that_guards_one_arm_leaves_the_others_their_verdicts() -> None:
+    assert guarded({"a": 0.9, "b": 0.9}).verdict == "supported"
+    found = guarded({"a": 0.9, "b": 0.1})
+    assert {one.effect.name: one.decision for one in found.judged} == {
+        "gain of a": "supported",
+        "gain of b": "undecided",
+    }
+    assert found.verdict == "mixed" and "failed: better than a guess: arm b" in found.note
+
+
+@pytest.mark.parametrize(
+    ("checked", "decides"),
+    [({"a": 0.9, "b": 0.1}, "all"), ({"a": 0.1, "b": 0.1}, "each"), ({}, "each")],
+    ids=["all must hold", "both fail", "no check"],
+)
+def test_no_arm_is_judged_whose_check_is_missing_or_fails(checked: dict, decides: str) -> None:
+    assert guarded(checked, decides).verdict == "undecided (check failed)"
+
+
+def test_a_guard_is_a_column_that_its_check_selects() -> None:
+    with refuses("guards colour: expected columns it selects"):
+        guarded({"a": 0.9}, guards="colour")
+
+
 def test_a_check_is_an_interval_not_the_worst_seed() -> None:
     """One seed of many below the floor says little: more seeds must not make a check fail."""
     low = [0.9] * 19 + [0.49]

@@ -47,6 +47,10 @@ class Effect(Frozen):
     refuted_below: float | None = None
     # The worst and the best that the metric can be, from which headroom follows.
     bounds: Pair | None = None
+    # A check guards only effects with its own values in these columns; none means every effect.
+    guards: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), exclude_if=lambda columns: not columns
+    )
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
@@ -55,7 +59,19 @@ class Effect(Frozen):
             raise ValueError(f"effect {self.name}: expected one of at_least, at_most, between")
         if self.slope and self.crossing:
             raise ValueError(f"effect {self.name}: expected slope or crossing, not both")
+        if unknown := set(self.guards) - {*self.where, *self.each}:
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"effect {self.name}: guards {names}: expected columns it selects")
         return self
+
+    def guarded_by(self, check: "Effect") -> bool:
+        """Say whether this effect needs a check to hold.
+
+        A check whose rows are missing has no value there, and every effect needs it.
+        """
+        known = {c: check.where[c] for c in check.guards if c in check.where}
+        arms = (self.where, self.minus or {})
+        return all(any(arm.get(c) == value for arm in arms) for c, value in known.items())
 
     @property
     def side(self) -> Side | Literal["between"]:

@@ -21,7 +21,8 @@ class Judged:
     """One effect with what it says.
 
     `p` is the least share of error at which it says anything, adjusted for the number of effects
-    (Holm) once `adjusted` has seen all of a claim's.
+    (Holm) once `adjusted` has seen all of a claim's. `failed` names the checks that it needs and
+    that do not hold.
     """
 
     effect: Effect
@@ -29,6 +30,7 @@ class Judged:
     interval: Interval
     p: float = math.nan
     headroom: Headroom = field(default_factory=Headroom)
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

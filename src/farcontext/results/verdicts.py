@@ -117,13 +117,20 @@ def adjusted(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> list[Ju
 # -------------------------------------------------------------------------- what is in the way
 
 
-def _failed(table: pd.DataFrame, claim: Claim) -> str:
-    """Return which checks fail.
+def _checked(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> list[Judged]:
+    """Return effects with the checks that they need and that fail.
 
     A check is an interval, too: all of it must hold.
     """
-    names = [x.effect.name for x in _all(table, claim.checks, claim) if x.decision != "supported"]
-    return ", ".join(dict.fromkeys(names))
+    checks = [x.effect for x in _all(table, claim.checks, claim) if x.decision != "supported"]
+    return [
+        replace(one, failed=tuple(x.name for x in checks if one.effect.guarded_by(x)))
+        for one in judged
+    ]
+
+
+def _failed(judged: list[Judged]) -> str:
+    return "failed: " + ", ".join(dict.fromkeys(name for one in judged for name in one.failed))
 
 
 def _cannot(one: Judged) -> str:
@@ -249,13 +256,15 @@ def _opposite_note(judged: list[Judged]) -> str:
     return f"from {' to '.join(ends)}; {_mixed_note(judged)}"
 
 
-def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[str, str] | None:
+def _obstacle(judged: list[Judged], claim: Claim) -> tuple[str, str] | None:
     """Return what keeps a claim undecided, and why.
 
-    It does so whatever its effects say; None if nothing does.
+    It does so whatever its effects say; None if nothing does. Where each effect has a verdict of
+    its own, what is in the way of one leaves the others alone.
     """
-    if failed := _failed(table, claim):
-        return "undecided (check failed)", f"failed: {failed}"
+    failed = [one for one in judged if one.failed]
+    if failed and (claim.decides != "each" or len(failed) == len(judged)):
+        return "undecided (check failed)", _failed(judged)
     if claim.decided_by == "interval" and claim.rival is None:
         return "undecided (no rival)", "no arm that one would use instead at the same price"
     cannot = [said for one in judged if (said := _cannot(one))]
@@ -267,9 +276,13 @@ def _obstacle(judged: list[Judged], table: pd.DataFrame, claim: Claim) -> tuple[
 def _under(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
     """Return the verdict under one choice, the checks first."""
     told = adjusted(_all(table, claim.effects, claim), table, claim)
+    told = _checked(told, table, claim)
+    obstacle = _obstacle(told, claim)
+    if not obstacle:
+        told = [replace(x, decision="undecided") if x.failed else x for x in told]
     verdict = _together(told, claim)
     one = min(told, key=lambda x: _favour(x, claim))
-    if obstacle := _obstacle(told, table, claim):
+    if obstacle:
         verdict, note = obstacle
     elif verdict == "refuted" and (more := _more_training(table, one.effect, claim)):
         verdict, note = "undecided (budget)", more
@@ -279,6 +292,8 @@ def _under(name: str, claim: Claim, table: pd.DataFrame) -> Finding:
         note = {"undecided": _undecided_note(one, claim), "mixed": _mixed_note(told)}.get(
             verdict, ""
         )
+    if not obstacle and any(x.failed for x in told):
+        note = "; ".join(filter(None, (note, _failed(told))))
     return Finding(name, claim, verdict, one.effect, one.interval, note, tuple(told))
 
 
