@@ -14,8 +14,9 @@ from farcontext.train.config import Curriculum, RunConfig, Stage, Task
 from farcontext.train.loop import build_model
 
 IGNORES = 0.8  # In training, this share of flip-flop's instructions only fills.
-# A dense row shows a pair for each so many tokens, so that most of them come back.
-DENSE_TOKENS = 6
+# The rate falls in this last share of the steps: in recall, while the rows grow longer and hold
+# more pairs, since an LSTM at its full rate loses few pairs in learning many.
+DECAY = {"recall": 0.3, "flip_flop": 0.1}
 
 
 class Arm(NamedTuple):
@@ -103,34 +104,40 @@ def packed(params: Params, pairs: int) -> Task:
 def curriculum(params: Params, task: str) -> Curriculum:
     """Return what every arm of a task is trained on.
 
-    Every arm gets the same rows in the same order. Recall begins with few pairs in short rows.
+    Every arm gets the same rows in the same order. Recall begins with the fewest pairs, repeated
+    over and over, until a value is bound to its key; then rows show their pairs once, in longer and
+    longer rows.
     """
     if task == "flip_flop":
         bits = Task(name="flip_flop", ignores=IGNORES)
         steps, rows, length = params.flip_flop_steps, params.flip_flop_rows, params.flip_flop_length
         return Curriculum(stages=(Stage(steps=steps, rows=rows, length=length, tasks=(bits,)),))
-    once = tuple(packed(params, pairs) for pairs in params.pairs)
-    stages = [
-        Stage(steps=s, rows=rows, length=length, tasks=_dense(params, length))
-        for s, rows, length in zip(
-            params.dense_steps, params.dense_rows, params.dense_lengths, strict=True
-        )
-    ]
+    few = Task(name="dense_recall", pairs=min(params.pairs))
+    dense = Stage(
+        steps=params.dense_steps, rows=params.dense_rows, length=params.dense_length, tasks=(few,)
+    )
     further = zip(params.recall_steps, params.recall_rows, params.recall_lengths, strict=True)
-    for place, (s, rows, length) in enumerate(further):
-        tasks = once if place else (*_dense(params, length), *once)
-        stages.append(Stage(steps=s, rows=rows, length=length, tasks=tasks))
-    return Curriculum(stages=tuple(stages))
+    once = (
+        Stage(steps=steps, rows=rows, length=length, tasks=once_told(params, length))
+        for steps, rows, length in further
+    )
+    return Curriculum(stages=(dense, *once))
 
 
-def _dense(params: Params, length: int) -> tuple[Task, ...]:
-    """Return dense recall of as many pairs as rows have room for."""
-    most = max(min(params.pairs), length // DENSE_TOKENS)
-    return tuple(Task(name="dense_recall", pairs=p) for p in params.pairs if p <= most)
+def once_told(params: Params, length: int) -> tuple[Task, ...]:
+    """Return recall of as many pairs as a length has room for.
+
+    Rows are dealt evenly to tasks, and the loss is a mean over questions. So rows with few pairs
+    come more often, and each number of pairs gives about as many questions: with as many rows
+    each, fifteen questions of sixteen pairs would drown one of two.
+    """
+    fitting = [pairs for pairs in params.pairs if (params.tokens_a_pair + 2) * pairs <= length]
+    times = {pairs: max(fitting) // pairs for pairs in fitting}
+    return tuple(packed(params, pairs) for pairs in fitting for _ in range(times[pairs]))
 
 
 def run_of(params: Params, arm: Arm) -> RunConfig:
     """Return an arm's training run."""
     model = model_of(params, arm.task, arm.name)
-    rate = {"lr": arm.rate, "warmup": params.warmup, "decay": 0.1}
+    rate = {"lr": arm.rate, "warmup": params.warmup, "decay": DECAY[arm.task]}
     return training(model, curriculum(params, arm.task), seed=arm.seed, **rate)

@@ -51,9 +51,9 @@ class Params(Study):
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
     pairs: Counts  # One model learns rows with any of these numbers of pairs, and is tested on all.
     tokens_a_pair: Count  # The pairs of a row are packed into so many tokens each.
-    dense_steps: Counts  # Pairs are shown again and again, in rows of dense_lengths.
-    dense_rows: Counts
-    dense_lengths: Counts
+    dense_steps: Count  # The fewest pairs are shown again and again, in rows of dense_length.
+    dense_rows: Count
+    dense_length: Count
     recall_steps: Counts  # Each further stage shows its pairs once.
     recall_rows: Counts
     recall_lengths: Counts  # These are T; the last one is tested.
