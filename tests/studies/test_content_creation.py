@@ -154,10 +154,10 @@ class Oracle:
     def __init__(self) -> None:
         self.words, self.draws = story_reader.vocabulary(), np.random.default_rng(0)
 
-    def likeliest(self, model, contexts, asked) -> list[torch.Tensor]:
+    def likeliest(self, model, context, asked) -> list[torch.Tensor]:
         encode, found = self.words.encode, []
-        for context, (question, answer) in zip(contexts, asked, strict=True):
-            known = reports.values_of(world.read(self.words.decode(context.tolist())))
+        known = reports.values_of(world.read(self.words.decode(context.tolist())))
+        for question, answer in asked:
             text = self.words.decode(question).rpartition("As it stands:")[2]
             subject = text.removesuffix(" is with").removesuffix(" is").strip().removeprefix("The ")
             guess = PLACES[self.draws.integers(len(PLACES))]

@@ -67,7 +67,7 @@ def test_assertions_hold_on_the_smoke_run(
 def test_an_oracle_that_errs_is_noticed(
     root: Path, smoke: pd.DataFrame, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(puzzle_text, "answer", lambda text, chain: "")
+    monkeypatch.setattr(puzzle_text, "answers", lambda text, chain: [""])
     with pytest.raises(AssertionError):
         assertion(root, ORACLE, table=smoke, params=params)
 
@@ -163,18 +163,24 @@ def test_trainings_are_cached_under_the_study_s_own_runs(
 # ------------------------------------------------------------------------ what is read and answered
 
 
-def careful(model: object, rows: Sequence[Sequence[int]]) -> list[int]:
-    """Take a model's place: read the decoded row as the oracle does, and say the next word."""
-    words, said = story_reader.vocabulary(), []
-    for row in rows:
-        text, _, begun = words.decode(row).rpartition("\n")
-        question = f"\n{begun}"
-        ends = question.find("?") + 1 + len(" In the") * question.startswith("\nWhere")
-        step = protocol.Step(question[:ends], "")
-        answer = words.encode(f" {puzzle_text.answer(text, (step,))}")
-        told = len(words.encode(question[ends:])) if question[ends:] else 0
-        said.append(answer[told] if told < len(answer) else 0)
-    return said
+def careful(
+    model: object, rows: Sequence[Sequence[int]], places: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Take a model's place: read each decoded row as the oracle does, and say the next word."""
+    said = zip(rows, places, strict=True)
+    return [[next_word(row[: place + 1]) for place in some] for row, some in said]
+
+
+def next_word(row: Sequence[int]) -> int:
+    """Return the first token of what the oracle would say after a row."""
+    words = story_reader.vocabulary()
+    text, _, begun = words.decode(row).rpartition("\n")
+    question = f"\n{begun}"
+    ends = question.find("?") + 1 + len(" In the") * question.startswith("\nWhere")
+    step = protocol.Step(question[:ends], "")
+    answer = words.encode(f" {puzzle_text.answer(text, (step,))}")
+    told = len(words.encode(question[ends:])) if question[ends:] else 0
+    return answer[told] if told < len(answer) else 0
 
 
 @pytest.mark.parametrize("axis", LEVELS)
@@ -230,7 +236,7 @@ def test_an_arm_or_a_form_that_is_not_known_is_named(params: QuestionAnswering) 
 @pytest.mark.parametrize("axis", LEVELS)
 def test_retrieval_fills_no_more_than_its_window(axis: str, params: QuestionAnswering) -> None:
     for laid in protocol.tested(axis, LEVELS[axis], length=512, count=6, seed=900):
-        first = laid.puzzle.chain[0].question
+        first = laid.puzzle.asked
         for form in protocol.FORMS:
             for window in (64, 128):
                 ids = laid.reading(f"{form}_{window}")(first)
@@ -265,16 +271,16 @@ def test_a_step_is_asked_with_the_reader_s_own_answer(
 ) -> None:
     words, asked = story_reader.vocabulary(), []
 
-    def says(model: object, rows: Sequence[Sequence[int]]) -> list[int]:
+    def says(model: object, rows: Sequence, places: Sequence) -> list[list[int]]:
         asked.extend(words.decode(row) for row in rows)
-        return [words.encode(" Fox")[0] for _ in rows]
+        return [[words.encode(" Fox")[0] for _ in some] for some in places]
 
     monkeypatch.setattr(protocol, "next_tokens", says)
     chain = (
         protocol.Step("\nWhat is Anna Archer called?", "Swan"),
         protocol.Step("\nWhere is {subject}? In the", "mill"),
     )
-    assert protocol.chain_answers(None, [lambda question: [2]], [chain]) == [False]
+    assert protocol.chain_answers(None, [lambda question: [2]], [chain]) == [["Fox", "Fox"]]
     assert asked[-1].endswith("\nWhat is Anna Archer called? Fox\nWhere is Fox? In the")
 
 
@@ -285,25 +291,41 @@ def test_what_follows_padding_or_stands_beside_a_row_changes_no_answer(
     model = build_model(story_reader.model_of(params.story_reader)).eval()
     rng = np.random.default_rng(0)
     rows = [rng.integers(4, 200, size=size).tolist() for size in (3, 40, 11, 40, 7)]
-    alone = [protocol.next_tokens(model, [row])[0] for row in rows]
-    assert protocol.next_tokens(model, rows) == alone
+    places = [[0, len(row) - 1] for row in rows]
+    alone = [
+        protocol.next_tokens(model, [row], [some])[0]
+        for row, some in zip(rows, places, strict=True)
+    ]
+    assert protocol.next_tokens(model, rows, places) == alone
     with torch.inference_mode():
-        last = model(torch.tensor([rows[1]]))[0, -1]
-    assert int(last.argmax()) == alone[1]
+        all_of_one = model(torch.tensor([rows[1]]))[0]
+    assert all_of_one[[0, -1]].argmax(-1).tolist() == alone[1]
 
 
-def test_what_follows_padding_or_stands_beside_a_row_changes_no_logit(
-    params: QuestionAnswering,
+@pytest.mark.parametrize("arm", ["whole", "told", "stepwise_128"])
+@pytest.mark.parametrize("axis", ["updates", "hops", "counting"])
+def test_reading_true_answers_first_changes_no_answer(
+    axis: str, arm: str, params: QuestionAnswering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The oracle in the model's place misses what was not retrieved, in either way alike."""
+    laid = protocol.tested(axis, LEVELS[axis], length=512, count=8, seed=900)
+    reads, chains = [one.reading(arm) for one in laid], [one.puzzle.chain for one in laid]
+    monkeypatch.setattr(protocol, "next_tokens", careful)
+    own = [*protocol.step_by_step(None, reads, chains)]
+    assert protocol.chain_answers(None, reads, chains) == own
+    if arm != "stepwise_128":
+        assert own == [[step.answer for step in chain] for chain in chains]
+
+
+def test_reading_a_context_once_changes_no_logit(params: QuestionAnswering) -> None:
     torch.manual_seed(0)
     model = build_model(story_reader.model_of(params.story_reader)).eval()
-    asked = [((5, 6), (7,)), ((5, 6, 8), (9, 10))]
-    contexts = [np.arange(4, 20), np.arange(30, 40)]
-    both = story_reader.likeliest(model, contexts, asked)
-    for context, ask, found in zip(contexts, asked, both, strict=True):
-        (alone,) = story_reader.likeliest(model, [context], [ask])
-        assert found.shape[0] == len(ask[1])
-        assert torch.allclose(found, alone, atol=1e-5)
+    asked, context = [((5, 6), (7,)), ((5, 6, 8), (9, 10))], np.arange(4, 20)
+    both = story_reader.likeliest(model, context, asked)
+    for (question, answer), found in zip(asked, both, strict=True):
+        with torch.inference_mode():
+            alone = model(torch.tensor([[*context, *question, *answer]]))[0]
+        assert torch.allclose(found, alone[-len(answer) - 1 : -1], atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------- what is derived

@@ -43,9 +43,9 @@ def test_the_oracle_answers_from_the_text_and_from_the_evidence_alone(
 ) -> None:
     for seed in range(30):
         made = puzzle(axis, level, seed)
-        answer = made.chain[-1].answer
-        assert puzzle_text.answer(text(made), made.chain) == answer
-        assert puzzle_text.answer(text(made, only=made.evidence), made.chain) == answer
+        assert puzzle_text.answers(text(made), made.chain) == [x.answer for x in made.chain]
+        assert made.right(puzzle_text.answers(text(made), made.chain))
+        assert made.right(puzzle_text.answers(text(made, only=made.evidence), made.chain))
         for fact in made.facts:
             if not fact.question.startswith("\nWhere is the "):
                 assert puzzle_text.answer(text(made), (fact,)) == fact.answer
@@ -62,7 +62,7 @@ def test_each_sentence_of_the_evidence_is_needed(axis: str, level: int) -> None:
             ]  # Where the telling has the name, the mention before it says no more.
         for number in needed:
             left = text(made, without=(number,))
-            assert puzzle_text.answer(left, made.chain) != made.chain[-1].answer
+            assert not made.right(puzzle_text.answers(left, made.chain))
 
 
 @pytest.mark.parametrize(("axis", "level"), CELLS)
@@ -86,7 +86,7 @@ def count_of(axis: str, level: int) -> Callable[[Puzzle], int]:
     if axis == "updates":
         return lambda made: len(made.tellings) - puzzles.PEOPLE - puzzles.GOODS
     if axis == "counting":
-        return lambda made: text(made).count(f" the {made.chain[0].question.split()[-1][:-1]}.")
+        return lambda made: text(made).count(f" the {made.counted}.")
     if axis == "hops":
         return lambda made: len(made.chain)
 
@@ -163,6 +163,18 @@ def test_where_the_people_to_be_counted_are_says_nothing() -> None:
     for level in (1, 4, 12):
         made = puzzle("counting", level, 0)
         assert len(made.tellings) - len(made.evidence) == puzzles.PEOPLE
+
+
+def test_what_is_counted_is_counted_among_the_answers() -> None:
+    made = puzzle("counting", 4, 0)
+    true = [step.answer for step in made.chain]
+    assert {*re.findall(world.NAME, made.asked)} == {
+        re.search(world.NAME, step.question).group() for step in made.chain
+    }
+    elsewhere = next(number for number, place in enumerate(true) if place != made.counted)
+    assert made.right([*true[:elsewhere], "sea", *true[elsewhere + 1 :]])
+    assert not made.right([*true[:elsewhere], made.counted, *true[elsewhere + 1 :]])
+    assert puzzle("words", 2, 0).asked == puzzle("words", 2, 0).chain[0].question
 
 
 # --------------------------------------------------------------------------------------------- rows

@@ -16,7 +16,9 @@ from farcontext import files
 from farcontext.data import corpus
 from farcontext.data.tokenizer import load_tokenizer
 from farcontext.nn.config import ModelConfig
-from farcontext.nn.generation import GREEDY, Sampling, generate
+from farcontext.nn.generation import GREEDY, Reader, Sampling, generate
+from farcontext.nn.layers import Cache
+from farcontext.nn.masks import Pattern
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import BOS, Row
 from farcontext.studies.stories import StoryReader as Params
@@ -228,24 +230,36 @@ def _story(
 
 @torch.inference_mode()
 def likeliest(
-    model: Decoder, contexts: Sequence[np.ndarray], asked: Sequence[tuple[Ids, Ids]]
+    model: Decoder, context: np.ndarray, asked: Sequence[tuple[Ids, Ids]]
 ) -> list[torch.Tensor]:
     """Return the logits at each answer's tokens, (answer, V) each.
 
-    A context, a question and the true answer before are given. Rows are filled up on the right,
-    where a causal model does not look.
+    The context is read once; what is asked after it, and the true answer before, stand in rows of
+    their own, filled up on the right, where a causal model does not look.
     """
-    rows = [
-        [*context, *question, *answer]
-        for context, (question, answer) in zip(contexts, asked, strict=True)
-    ]
-    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    select = torch.zeros(tokens.shape, dtype=torch.bool)
+    reader = Reader(model, 1, len(context))
+    reader.read(torch.tensor(context)[None])
+    rows = [[*question, *answer] for question, answer in asked]
+    size, places = max(map(len, rows)), []
+    tokens = torch.zeros(len(rows), size, dtype=torch.long)
     for number, (row, (_, answer)) in enumerate(zip(rows, asked, strict=True)):
         tokens[number, : len(row)] = torch.tensor(row)
-        select[number, len(row) - len(answer) - 1 : len(row) - 1] = True
-    logits = model(tokens, select=select)
-    return list(logits.split([len(answer) for _, answer in asked]))
+        places += range(number * size + len(row) - len(answer) - 1, number * size + len(row) - 1)
+    caches = [_repeated(cache, model, len(rows), size) for cache in reader.caches]
+    before = reader.before.expand(len(rows), -1)
+    hidden = model.hidden(tokens, None, None, torch.tensor(places), caches, before)
+    return list(model.logits(hidden).split([len(answer) for _, answer in asked]))
+
+
+def _repeated(cache: Cache, model: Decoder, rows: int, more: int) -> Cache:
+    """Return one row's cache in many rows, with room for more."""
+    keys_BSGH, values_BSGH = (
+        x[:, :, : cache.length].transpose(1, 2).expand(rows, -1, -1, -1)
+        for x in (cache.keys_BGCH, cache.values_BGCH)
+    )
+    made = Cache(rows, cache.length + more, model.config, keys_BSGH)
+    made.extend(keys_BSGH, values_BSGH, Pattern())
+    return made
 
 
 @torch.inference_mode()

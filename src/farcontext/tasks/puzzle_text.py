@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from farcontext.tasks import events, world
-from farcontext.tasks.events import ALIASES, NUMBERS, PRONOUNS
+from farcontext.tasks.events import ALIASES, PRONOUNS
 from farcontext.tasks.puzzles import AXES, Puzzle, Step
 from farcontext.tasks.sample import Encode, Ids
 from farcontext.tasks.storybook import Part, Vocabulary
@@ -31,7 +31,6 @@ ASKED = {
     "place": re.compile(r"\nWhere is (?!the )(.+)\? In the"),
     "holder": re.compile(r"\nWho has the (\w+)\?"),
     "alias": re.compile(r"\nWhat is (.+) called\?"),
-    "count": re.compile(r"\nHow many are in the (\w+)\?"),
 }
 
 
@@ -149,12 +148,20 @@ def _asked(rng: np.random.Generator, puzzle: Puzzle, encode: Encode, count: int)
 
 def answer(text: str, chain: Sequence[Step]) -> str:
     """Return a text's answer to a chain of questions; empty if none."""
-    known, found = known_from(text), ""
+    return answers(text, chain)[-1]
+
+
+def answers(text: str, chain: Sequence[Step]) -> list[str]:
+    """Return a text's answer to each step of a chain.
+
+    It is empty if there is none.
+    """
+    known, found = known_from(text), [""]
     for step in chain:
-        question = step.question.replace("{subject}", found)
+        question = step.question.replace("{subject}", found[-1])
         asked = [(kind, form.fullmatch(question)) for kind, form in ASKED.items()]
-        found = next((_of(known[kind], said[1]) for kind, said in asked if said), "")
-    return found
+        found.append(next((_of(known[kind], said[1]) for kind, said in asked if said), ""))
+    return found[1:]
 
 
 def _of(known: dict[str, str], subject: str) -> str:
@@ -174,6 +181,4 @@ def known_from(text: str) -> dict[str, dict[str, str]]:
         elif who := said["called"]:
             known["alias"][who] = said["alias"]
         last = said["named"] or last
-    there = [*known["place"].values()]
-    known["count"] = {place: NUMBERS[there.count(place) - 1] for place in there}
     return known

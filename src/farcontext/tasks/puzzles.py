@@ -6,11 +6,12 @@
     namesakes  people who share half of the name                       both halves of a name
     words      words of the name that the telling leaves out (0 to 2)  "Anna", or what she is called
     pronouns   sentences from the name to what is told ("She goes …")  the sentences between
-    counting   people to be counted                                    all of them
+    counting   people to be counted, among others                      all of them
     hops       sentences that must be put together                     one after the other
 
 A puzzle asks in steps: the answer of a step stands in the question of the next one, so a reader
-that answers each step from one sentence can answer all (`chain`). As in `world`, places and people
+that answers each step from one sentence can answer all (`chain`). To count, it says where each
+person is, and a program counts its answers. As in `world`, places and people
 are drawn independently and uniformly, and no person or wording of a test is in training.
 """
 
@@ -21,11 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from farcontext.tasks import events, world
-from farcontext.tasks.events import ALIASES, NUMBERS, PLACES, THINGS
+from farcontext.tasks.events import ALIASES, PLACES, THINGS
 from farcontext.tasks.world import FIRSTS, WOMEN, Split
 
 PEOPLE, GOODS = 4, 3  # So many people and things are in a puzzle, if its level says no more.
-ALIAS, COUNT = events.ALIAS_QUESTION, events.COUNT_QUESTION
+ALIAS = events.ALIAS_QUESTION
+COUNT = "\nHow many of {people} are in the {place}?"
 PLACE, HOLDER = events.QUESTIONS["place"], events.QUESTIONS["holder"]
 
 
@@ -52,6 +54,20 @@ class Puzzle:
     chain: tuple[Step, ...]
     evidence: tuple[int, ...]  # The tellings that the chain needs.
     direct: Step | None = None  # The same, asked in one step where it takes more.
+    whole: str = ""  # The whole question, if it is more than the first step's.
+    counted: str = ""  # The word to be counted among the answers, if that is what is asked.
+
+    @property
+    def asked(self) -> str:
+        """What is looked up where all steps share one look-up."""
+        return self.whole or self.chain[0].question
+
+    def right(self, answers: Sequence[str]) -> bool:
+        """Return whether the answers to all steps end in what is true."""
+        true = [step.answer for step in self.chain]
+        if self.counted:
+            return [*answers].count(self.counted) == true.count(self.counted)
+        return answers[-1] == true[-1]
 
 
 Group = list[tuple[Telling, bool]]  # Tellings that stand together; True is evidence.
@@ -200,7 +216,10 @@ def pronouns(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
 
 
 def counting(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
-    """Return people who go to one place, and four who do not."""
+    """Return people who go to one place, and four who do not.
+
+    The question names all of them in random order, and the steps ask where each one is.
+    """
     names = _people(rng, split, level + PEOPLE)
     place, *elsewhere = _drawn(rng, PLACES, 3)
     whither = [place] * level + [elsewhere[rng.integers(2)] for _ in range(PEOPLE)]
@@ -208,9 +227,11 @@ def counting(rng: np.random.Generator, level: int, split: Split) -> Puzzle:
         _group(_said(rng, split, "go", who=who, what=x), evidence=x == place)
         for who, x in zip(names, whither, strict=True)
     ]
-    counts = {x: NUMBERS[whither.count(x) - 1] for x in whither}
-    asked = [Step(COUNT.format(place=x), many) for x, many in counts.items()]
-    return _mixed(rng, groups, asked, asked[0])
+    facts = [Step(PLACE.format(subject=who), x) for who, x in zip(names, whither, strict=True)]
+    order = rng.permutation(len(names))
+    whole = COUNT.format(people=", ".join(names[number] for number in order), place=place)
+    made = _mixed(rng, groups, facts, *(facts[number] for number in order))
+    return replace(made, whole=whole, counted=place)
 
 
 def hops(rng: np.random.Generator, level: int, split: Split) -> Puzzle:

@@ -5,6 +5,7 @@ right after a brief that names them all. The writer's probability of abstaining 
 statements, so any share of them can be made: that is what arms are compared at.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,6 @@ from farcontext.tasks.events import PLACES, THINGS
 from farcontext.tasks.reports import Slot
 from farcontext.tasks.sample import Sample, closed_book
 
-BATCH = 64  # So many statements are scored at once.
 LONGEST = 6  # A statement goes on for so many tokens at most after how it begins.
 
 
@@ -129,20 +129,19 @@ def answers(
 
     The brief names the subject first, as if the text began with the statement. What is stated is
     the likeliest word that is no abstention: a place, or a first name, which only one of a story's
-    people has.
+    people has. Neighbours with one context are scored together.
     """
     encode, found = vocabulary().encode, []
-    for start in range(0, len(asked), BATCH):
-        part, forms, rows = slice(start, start + BATCH), [], []
-        for number, subject in asked[part]:
-            story = told[number].story
+    for _, some in itertools.groupby(range(len(asked)), lambda number: id(contexts[number])):
+        numbers, forms, rows = [*some], [], []
+        for number, subject in (asked[place] for place in numbers):
             slot, cast = Slot.about(subject), cast_of(told[number], number)
-            value = reports.values_of(story.events).get(subject)
+            value = reports.values_of(told[number].story.events).get(subject)
             forms.append((encode(slot.states), encode(slot.abstains)[0], value))
             turned = [subject, *(one for one in cast if one != subject)]
             begun = (*encode(reports.brief(turned)), *encode(slot.begin))
             rows.append((begun, (*encode(slot.states), encode(f" {value or subject}")[0])))
-        logits = likeliest(model, contexts[part], rows)
+        logits = likeliest(model, contexts[numbers[0]], rows)
         for (states, vague, value), (_, words), at in zip(forms, rows, logits, strict=True):
             abstains = float(at[0].softmax(-1)[vague])
             best = int(at[len(states)].index_fill(-1, torch.tensor([vague]), -torch.inf).argmax())

@@ -75,16 +75,19 @@ def run(params: Params) -> pd.DataFrame:
 
 
 def cells(params: Params) -> list[Cell]:
-    """Return what is evaluated: every arm at every number of changes."""
+    """Return what is evaluated: every arm at every number of changes.
+
+    The control that reads the last tokens has every second budget.
+    """
     found = []
     for seed in params.seeds:
         for changes in params.changes:
             length = params.story_reader.long_length
             at = Cell("whole", seed, length, "spread", changes, WHOLE)
-            found += [at, at._replace(layout="near"), at._replace(arm="closed_book")]
-            found += [
-                at._replace(arm=arm, tokens=n) for arm in ("last", "bm25") for n in params.tokens
-            ]
+            found += [at, at._replace(arm="closed_book")]
+            found += [at._replace(layout="near")] * (changes == min(params.changes))
+            found += [at._replace(arm="bm25", tokens=n) for n in params.tokens]
+            found += [at._replace(arm="last", tokens=n) for n in params.tokens[1::2]]
             found += [at._replace(arm="bm25 each", tokens=min(params.tokens))]
             found += [at._replace(arm=arm) for arm in DRAWN]
     return found

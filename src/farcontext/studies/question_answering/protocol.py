@@ -1,8 +1,8 @@
 """What notebook 08 caches: rows of puzzles, and readers' answers."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -148,12 +148,12 @@ class Laid:
     def reading(self, arm: str) -> Callable[[str], list[int]]:
         """Return what an arm reads, given a step's question, as ids.
 
-        Retrieval looks up the first step's question, once for all steps; stepwise looks up each
+        Retrieval looks up the question (`Puzzle.asked`) once for all steps; stepwise looks up each
         step's, in its share of the window.
         """
         if arm.startswith("stepwise"):
             return lambda question: self.tokens(self.sentences(arm, question))
-        once = self.tokens(self.sentences(arm, self.puzzle.chain[0].question))
+        once = self.tokens(self.sentences(arm, self.puzzle.asked))
         return lambda question: once
 
 
@@ -161,61 +161,118 @@ class Laid:
 
 
 @torch.inference_mode()
-def next_tokens(model: Decoder, rows: Sequence[Sequence[int]]) -> list[int]:
-    """Return the likeliest token after each row.
+def next_tokens(
+    model: Decoder, rows: Sequence[Sequence[int]], places: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Return the likeliest token after each of a row's places, which ascend.
 
     Rows of like length are read together, filled up on the right, where a causal model does not
     look.
     """
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
-    said = [0] * len(rows)
+    said: list[list[int]] = [[] for _ in rows]
     while order:
         count = max(1, BATCH // len(rows[order[-1]]))
         some, order = order[-count:], order[:-count]
         tokens = torch.zeros(len(some), len(rows[some[-1]]), dtype=torch.long)
         select = torch.zeros(tokens.shape, dtype=torch.bool)
-        for place, number in enumerate(some):
-            tokens[place, : len(rows[number])] = torch.tensor(rows[number])
-            select[place, len(rows[number]) - 1] = True
-        for number, token in zip(some, model(tokens, select=select).argmax(-1), strict=True):
-            said[number] = int(token)
+        for line, number in enumerate(some):
+            tokens[line, : len(rows[number])] = torch.tensor(rows[number])
+            select[line, list(places[number])] = True
+        found = iter(model(tokens, select=select).argmax(-1).tolist())
+        for number in some:
+            said[number] = [next(found) for _ in places[number]]
     return said
+
+
+@dataclass
+class Written:
+    """A context, what a reader was asked after it, and wrote.
+
+    The reader is to say the `wanted` tokens after the tokens at `places`.
+    """
+
+    context: list[int]
+    ids: list[int]
+    places: list[int] = field(default_factory=list)
+    wanted: list[int] = field(default_factory=list)
+
+
+def written_truly(read: Callable[[str], list[int]], steps: Sequence[Step]) -> list[Written]:
+    """Return what is written if every step is answered truly.
+
+    There is one for each context that is read.
+    """
+    encode, rows, past, found = vocabulary().encode, [], [], ""
+    for step in steps:
+        question = step.question.replace("{subject}", found)
+        context, found = read(question), step.answer
+        if not rows or rows[-1].context is not context:
+            rows.append(Written(context, [*context, *past]))
+        asked, answer = encode(question), encode(f" {found}")
+        first = len(rows[-1].ids) + len(asked) - 1
+        rows[-1].places += range(first, first + len(answer))
+        rows[-1].wanted += answer
+        rows[-1].ids += [*asked, *answer]
+        past += [*asked, *answer]
+    return rows
 
 
 def chain_answers(
     model: Decoder,
     reads: Sequence[Callable[[str], list[int]]],
     chains: Sequence[Sequence[Step]],
-) -> list[bool]:
-    """Return whether the last answers of a reader are right.
+) -> list[list[str]]:
+    """Return a reader's answers to the steps of each chain.
 
     Each step is written by the reader: its question has the reader's own answer to the step
     before, right or not, and stands after the questions and answers so far. An answer is as long as
-    the true one.
+    the true one. A chain whose true answers are all the likeliest is read once; only the others are
+    written step by step.
 
     Args:
         model: the reader.
         reads: for each chain, question → the context that is read for it.
         chains: the steps, as many in each.
     """
+    true = [written_truly(read, steps) for read, steps in zip(reads, chains, strict=True)]
+    rows = [row for some in true for row in some]
+    said = iter(next_tokens(model, [row.ids for row in rows], [row.places for row in rows]))
+    sure = [[next(said) == row.wanted for row in some] for some in true]
+    rest = [number for number, known in enumerate(sure) if not all(known)]
+    own = step_by_step(model, [reads[n] for n in rest], [chains[n] for n in rest])
+    return [
+        [step.answer for step in steps] if all(known) else next(own)
+        for known, steps in zip(sure, chains, strict=True)
+    ]
+
+
+def step_by_step(
+    model: Decoder,
+    reads: Sequence[Callable[[str], list[int]]],
+    chains: Sequence[Sequence[Step]],
+) -> Iterator[list[str]]:
+    """Yield a reader's answers to each chain, written step by step."""
     words = vocabulary()
-    said: list[list[int]] = [[] for _ in chains]  # The last answer of each chain.
+    answers: list[list[str]] = [[] for _ in chains]
     written: list[list[int]] = [[] for _ in chains]  # All questions and answers so far.
     for steps in zip(*chains, strict=True):
         wanted, contexts = [words.encode(f" {step.answer}") for step in steps], []
         for number, step in enumerate(steps):
-            found = words.decode(said[number]).strip()
-            question = step.question.replace("{subject}", found)
+            question = step.question.replace("{subject}", "".join(answers[number][-1:]))
             contexts.append(reads[number](question))
             written[number] += words.encode(question)
-            said[number] = []
+        said: list[list[int]] = [[] for _ in chains]
         for place in range(max(map(len, wanted))):
             active = [number for number, ids in enumerate(wanted) if place < len(ids)]
             rows = [[*contexts[number], *written[number]] for number in active]
-            for number, token in zip(active, next_tokens(model, rows), strict=True):
+            found = next_tokens(model, rows, [[len(row) - 1] for row in rows])
+            for number, (token,) in zip(active, found, strict=True):
                 written[number].append(token)
                 said[number].append(token)
-    return [tuple(ids) == true for ids, true in zip(said, wanted, strict=True)]
+        for number, ids in enumerate(said):
+            answers[number].append(words.decode(ids).strip())
+    yield from answers
 
 
 # ------------------------------------------------------------------------------------- evaluations
@@ -262,6 +319,9 @@ def answers(
         ]
         tokens = float(np.mean([len(context) for context in first]))
         for steps, chains in asked.items():
-            right = float(np.mean(chain_answers(model, reads, chains)))
-            rows.append({"arm": arm, "steps": steps, "exact": right, "tokens": tokens})
+            given = chain_answers(model, reads, chains)
+            right = [laid.puzzle.right(some) for laid, some in zip(items, given, strict=True)]
+            rows.append(
+                {"arm": arm, "steps": steps, "exact": float(np.mean(right)), "tokens": tokens}
+            )
     return rows

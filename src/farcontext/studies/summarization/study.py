@@ -88,8 +88,8 @@ def cells(params: Params) -> list[Cell]:
     for seed in params.seeds:
         for changes in params.changes:
             at = Cell("whole", seed, trained, "spread", changes, UNCUT)
-            found += [at, at._replace(layout="near"), at._replace(arm="oracle")]
-            found += [at._replace(arm="chunks", chunk=params.chunk)]
+            found += [at, at._replace(arm="oracle"), at._replace(arm="chunks", chunk=params.chunk)]
+            found += [at._replace(layout="near")] * (changes == min(params.changes))
         at = Cell("chunks", seed, trained, "spread", middle(params), params.chunk)
         found += [at._replace(arm=arm, chunk=UNCUT) for arm in (*CONTROLS, *EXTRACTS)]
         found += [at._replace(chunk=size) for size in params.chunks]
