@@ -61,6 +61,18 @@ def plain(loaded: Pretrained, ids: list[int], targets: int) -> float:
     return float(torch.nn.functional.cross_entropy(scores, torch.tensor(ids[-targets:])))
 
 
+def test_a_context_that_is_read_once_gives_the_same_losses(
+    loaded: Pretrained, documents: list[list[int]]
+) -> None:
+    def of(rows: list[dict]) -> dict:
+        return {(row["document"], row["far"]): row["loss"] for row in rows}
+
+    for length in (24, 64):
+        twice = of(far_context.far_context_loss(loaded, documents, lengths=[length], targets=8))
+        once = of(far_context.crossed_loss(loaded, documents, length=length, targets=8))
+        assert once == pytest.approx(twice, abs=1e-4) and len(once) == 6
+
+
 def test_targets_follow_their_own_text_or_the_next_documents(
     loaded: Pretrained, documents: list[list[int]]
 ) -> None:

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from observe import refuses
 
 from farcontext import files
 from farcontext.data import manuals
-from farcontext.data.manuals import read_manuals
+from farcontext.data.manuals import newer_manuals, read_manuals
 from farcontext.files import UserError
 
 WORDS = [a + b + c for a in "bcdfgk" for b in "aeiou" for c in "lrnst"]
@@ -137,3 +138,14 @@ def test_a_description_too_large_is_refused(
         UserError, match=r"service-2\.json\.gz: expected at most 100 bytes when unpacked"
     ):
         list(read_manuals(tmp_path, 10**6))
+
+
+def test_a_service_is_newer_if_its_first_version_is(tmp_path: Path) -> None:
+    """Its last version is the one that is read."""
+    versions = {"old/2014-01-01": 1, "old/2025-02-03": 2, "new/2024-11-05": 3, "new/2025-01-01": 4}
+    described = {name: service(name[:3], seed) for name, seed in versions.items()}
+    folder = write_services(tmp_path, described)
+    assert newer_manuals(folder, "2024-11") == [manuals.manual(described["new/2025-01-01"])]
+    assert len(newer_manuals(folder, "2014")) == 2
+    with refuses("expected services since 2025-06 (dvc repro sources)"):
+        newer_manuals(folder, "2025-06")

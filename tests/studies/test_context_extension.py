@@ -89,7 +89,7 @@ def test_a_base_with_fewer_trials_is_noticed(
     root: Path, table: pd.DataFrame, params: ContextExtension, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials, card = tables.recorded("tuning", study.NAME)
-    fewer = trials[(trials["arm"] != "alibi") | (trials["seed"] != trials["seed"].min())]
+    fewer = trials[(trials["arm"] != "nope_smeared") | (trials["seed"] != trials["seed"].min())]
     monkeypatch.setattr(tables, "recorded", lambda *_: (fewer, card))
     with pytest.raises(AssertionError, match="more trials"):
         assertion(root, "ok: every arm was", table=table, params=params)
@@ -111,7 +111,7 @@ def observations(params: ContextExtension, curve: dict[str, list[float]]) -> pd.
         for layout, depth in depths.items()
         for multiple, value in zip(params.multiples, curve[layout], strict=True)
     ]
-    return pd.DataFrame(study.observations(params.multiples, params.goal, params.length, rows))
+    return pd.DataFrame(study.observations(params.goal, params.length, rows))
 
 
 def means(rows: pd.DataFrame) -> pd.Series:
@@ -182,8 +182,10 @@ def test_the_scheme_to_choose_is_the_best_of_its_case_and_those_as_good() -> Non
 
 def test_arms_run_at_both_rates_that_were_all_but_tied(params: ContextExtension) -> None:
     """A base with one rate stands under both names, on the same runs."""
-    tied = {"rates": {"rope": (0.003, 0.006), "alibi": (0.004,)}, "second_seeds": (1,)}
-    both = params.model_copy(update=tied | {"second_arms": ("yarn", "alibi"), "seeds": (1, 2)})
+    arms = ("yarn", "alibi_smeared")
+    tied = {"rates": {"rope": (0.003, 0.006), "alibi_smeared": (0.004,)}, "second_seeds": (1,)}
+    tied |= {"second_arms": arms, "second_doses": params.doses[-1:], "seeds": (1, 2)}
+    both = params.model_copy(update=tied)
     jobs = study.evaluations(both)
     lr = {
         (case.arm, case.rate, case.dose): many[0].run.optimizer.lr
@@ -191,13 +193,11 @@ def test_arms_run_at_both_rates_that_were_all_but_tied(params: ContextExtension)
         if case.seed == 1
     }
     assert (lr["yarn", "first", 0], lr["yarn", "second", 0]) == (0.003, 0.006)
-    assert lr["alibi", "first", 0] == lr["alibi", "second", 0] == 0.004
+    assert lr["alibi_smeared", "first", 0] == lr["alibi_smeared", "second", 0] == 0.004
     dose = max(params.doses)
     assert lr["yarn", "second", dose] == pytest.approx(2 * lr["yarn", "first", dose])
-    assert {(case.arm, case.seed) for case in jobs if case.rate == "second"} == {
-        ("yarn", 1),
-        ("alibi", 1),
-    }
+    second = {(case.arm, case.dose, case.seed) for case in jobs if case.rate == "second"}
+    assert second == {("yarn", 0, 1), ("yarn", dose, 1), ("alibi_smeared", 0, 1)}
 
 
 def test_some_arms_stand_at_a_longer_trained_length(params: ContextExtension) -> None:
@@ -206,7 +206,7 @@ def test_some_arms_stand_at_a_longer_trained_length(params: ContextExtension) ->
     (case,) = [case for case in jobs if case.trained == 64]
     assert (case.arm, case.dose, case.seed) == ("yarn", 0, 3)
     assert {n for job in jobs[case] for n in job.options["lengths"]} == {
-        64 * multiple for multiple in params.multiples
+        64 * multiple for multiple in params.multiples if multiple <= params.goal
     }
     assert jobs[case][0].run.batch.stages[-1].length == 64
 
@@ -269,9 +269,38 @@ def test_tuning_tries_every_rate_on_every_base_and_takes_the_least_loss(
     table = tuning.tune(many)
     assert (table["metric"] == "tuning_loss").sum() == 2 * 2 * 2
     chosen = tuning.choices(table)
-    assert chosen == {"rates": {"alibi": [0.004], "rope": [0.004]}, "chosen": "yarn"}
+    rates = {"alibi_smeared": [0.004], "rope": [0.004]}
+    assert chosen == {"rates": rates, "chosen": "yarn"}
     losses[0.002] = 0.01
     assert tuning.choices(tuning.tune(many))["rates"]["rope"] == [0.002]
+
+
+def test_parameters_of_other_tables_change_no_trial(params: ContextExtension, monkeypatch) -> None:
+    """Their names begin as `tuning.UNREAD` says, and the trials' jobs do not depend on them."""
+    seen: list[object] = []
+
+    class Seen(Exception):
+        """What was to be tried is known."""
+
+    def stop(jobs: dict) -> None:
+        seen.append(jobs)
+        raise Seen
+
+    def tried(of: ContextExtension) -> list[object]:
+        seen.clear()
+        with pytest.raises(Seen):
+            tuning.tune(of)
+        return [*seen]
+
+    monkeypatch.setattr(tuning, "tried_rates", seen.append)
+    monkeypatch.setattr(tuning, "sweep", stop)
+    unread = {key for key in type(params).model_fields if key.startswith(tuning.UNREAD)}
+    other = params.model_copy(update=dict.fromkeys(unread))
+    assert len(unread) > 15 and tried(other) == tried(params)
+    rates = {"rates": {base: rates[:1] for base, rates in params.rates.items()}}
+    given = (("rope", "yarn"), params.tuning_seeds)
+    alone = study.arms_at(params.model_copy(update=rates), "first", *given)
+    assert study.arms_at(other.model_copy(update=rates), "first", *given) == alone
 
 
 def test_two_rates_that_tie_are_both_kept() -> None:

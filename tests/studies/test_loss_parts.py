@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from farcontext.studies.context_extension import apart, real_apart
+from farcontext.studies.context_extension import apart, real_apart, real_far
 from farcontext.tasks.sample import Query
 
 LOSSES = {"together": 1.0, "masked": 1.5, "blank": 3.5, "real": 3.0, "beside": 2.0}
@@ -46,5 +46,19 @@ def test_a_jump_in_the_positions_is_the_filler_hidden_from_all(model: LlamaForCa
     scores = model(input_ids=row, attention_mask=sees[None, None]).logits[0].log_softmax(-1)
     true = -(scores[size - 3, 4] + scores[size - 2, 5]).item()
     fake = SimpleNamespace(model=model)
-    assert real_apart._behind_gap(fake, context, query, 3) == pytest.approx(true, abs=1e-4)
-    assert real_apart._behind_gap(fake, context, query, 0) != pytest.approx(true, abs=1e-3)
+    # The second time shows that the first has left the context as it was.
+    twice = real_apart._behind_gap(fake, context, [query, query], 3)
+    assert twice == pytest.approx([true, true], abs=1e-4)
+    assert real_apart._behind_gap(fake, context, [query], 0) != pytest.approx([true], abs=1e-3)
+
+
+def test_documents_stand_in_pairs_that_are_no_neighbours() -> None:
+    assert real_far.pairs(6) == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_a_stretch_begins_behind_the_head_and_short_documents_have_no_number() -> None:
+    fake = SimpleNamespace(
+        tokenizer=SimpleNamespace(encode=lambda text, **_: [int(x) for x in text.split()])
+    )
+    texts = ["1 2 3 4 5", "6 7", "8 9 10 11 12 13"]
+    assert real_far.stretches(fake, texts, [0, 1], 3, skip=2) == [[3, 4, 5], [10, 11, 12]]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from farcontext.checkpoints.load import Pretrained
+from farcontext.checkpoints.questions import suffix_scores
 from farcontext.checkpoints.rope_loss import rebuilt
 from farcontext.checkpoints.token_losses import token_losses
 
@@ -87,6 +88,33 @@ def far_context_loss(
                 rows.append(
                     {"document": number, "length": length, "far": far, "loss": float(loss.mean())}
                 )
+    return rows
+
+
+def crossed_loss(
+    pretrained: Pretrained, documents: Sequence[Sequence[int]], *, length: int, targets: int
+) -> list[Row]:
+    """Return `far_context_loss` of one length, each context read once.
+
+    A context stands before its own document's targets and before those of the document before it:
+    two suffixes of one key-value cache (`questions`), for little more than half the tokens.
+
+    Args:
+        documents: token ids, two or more, each at least `length` long.
+        length: tokens in a row, targets included.
+        targets: the last tokens, whose loss is meant.
+    """
+    ends = [[*document[-targets:]] for document in documents]
+    rows = []
+    for number, source in enumerate(documents):
+        *before, last = source[len(source) - length : len(source) - targets]
+        behind = {"true": number, "other": (number or len(documents)) - 1}
+        suffixes = [(last, *ends[document][:-1]) for document in behind.values()]
+        scores = suffix_scores(pretrained.model, before, suffixes)
+        for (far, document), scores_tV in zip(behind.items(), scores, strict=True):
+            loss = -scores_tV[range(targets), ends[document]].mean()
+            found = {"document": document, "length": length, "far": far}
+            rows.append(found | {"loss": float(loss)})
     return rows
 
 

@@ -59,6 +59,28 @@ def read_manuals(folder: Path, budget: int) -> Iterator[Manual]:
             yield from family
 
 
+def newer_manuals(folder: Path, since: str) -> list[str]:
+    """Return the manuals of services that did not exist before a date.
+
+    A service has a folder for each version of its API, named by date: the first one says when it
+    came, and the last one is read. So no model that was trained before that date has read them.
+
+    Args:
+        folder: what the wheel was unpacked to.
+        since: a date or its beginning, such as "2024-11".
+
+    Raises:
+        UserError: there is no such service, or a description is larger than MAX_BYTES.
+    """
+    versions: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("service-2.json.gz")):
+        versions.setdefault(path.parent.parent.name, []).append(path)
+    newer = [paths[-1] for paths in versions.values() if paths[0].parent.name >= since]
+    if not newer:
+        raise UserError(f"{folder}: expected services since {since} (dvc repro sources)")
+    return [manual(_read_service(path)) for path in newer]
+
+
 def _read_service(path: Path) -> dict[str, Any]:
     try:
         with gzip.open(path) as stream:

@@ -46,14 +46,14 @@ def style() -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG of at most 256 colours.
+    """Return a figure as a PNG of at most 128 colours.
 
     That takes a fourth of the bytes, so that notebooks stay small in git.
     """
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png")
     # An octree keeps thin lines' colours apart, where a median cut merges them.
-    colours = PIL.Image.open(full).convert("RGB").quantize(256, PIL.Image.Quantize.FASTOCTREE)
+    colours = PIL.Image.open(full).convert("RGB").quantize(128, PIL.Image.Quantize.FASTOCTREE)
     colours.save(small, "png", optimize=True)
     return small.getvalue()
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from farcontext.schema import Row
-from farcontext.studies.context_extension.arms import ARMS, base_run, extended, tuned_run
+from farcontext.studies.context_extension.arms import ARMS, base_run, extended
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.context_extension.protocol import answers_apart
 from farcontext.train.runs import EvalConfig, grid, sweep
@@ -33,9 +33,9 @@ def run(params: Params) -> list[Row]:
     """Return the rows of the controlled tier.
 
     metric: answer_loss (nats an answer, layout = the surrounding) · answer_recall · loss_part
-    (nats, layout = the part). Arms are scored as they are, and after most steps of fine-tuning.
+    (nats, layout = the part). Arms are scored as they are.
     """
-    same = {"kind": "apart", "trained": params.length, "rate": "first"}
+    same = {"kind": "apart", "trained": params.length, "rate": "first", "dose": 0}
     return [
         row
         for cell, result in sweep(_jobs(params)).items()
@@ -73,17 +73,13 @@ def parts(losses: Mapping[str, float]) -> list[Row]:
 
 
 def _jobs(params: Params) -> dict[Any, EvalConfig]:
-    """Return the evaluations by arm, dose, seed and length."""
+    """Return the evaluations by arm, seed and length."""
     lengths = [params.length * n for n in params.multiples if 1 < n <= params.goal]
-    axes = {"arm": params.apart_arms, "dose": (0, max(params.doses)), "seed": params.seeds}
     jobs = {}
-    for cell in grid(**axes, length=lengths):
+    for cell in grid(arm=params.apart_arms, seed=params.seeds, length=lengths):
         arm = ARMS[cell.arm]
-        lr = params.rates[arm.base][0]
-        trained = base_run(params, arm.base, cell.seed, lr)
+        trained = base_run(params, arm.base, cell.seed, params.rates[arm.base][0])
         changed = extended(params, arm, cell.length / params.length)
-        if cell.dose:
-            trained, changed = tuned_run(params, arm, cell.seed, lr, cell.dose), None
         options = {"length": cell.length, "pairs": params.pairs, "rows": params.apart_rows}
         jobs[cell] = EvalConfig(answers_apart, trained, options | {"items": cell.seed}, changed)
     return jobs

@@ -60,6 +60,7 @@ ARMS = {
         Arm("partial_rotary", "partial_rotary"),
         Arm("random", "random"),
         Arm("alibi", "alibi"),
+        Arm("alibi_smeared", "alibi_smeared"),
         Arm("nope", "nope"),
         Arm(
             "rope_smeared", "rope_smeared"

@@ -24,12 +24,12 @@ NAMES = {
     "dual_chunk": "dual chunk attention",
     "lm_infinite": "LM-Infinite",
     "drope": "DroPE",
-    "alibi": "ALiBi, trained so",
+    "alibi_smeared": "ALiBi, trained so",
     "nope_smeared": "no positions, trained so",
 }
 # Curves would hide one another if all were drawn; tables have the rest.
-REACHING = ("rope", "linear", "ntk", "yarn", "self_extend", "drope", "alibi")
-DOSED = ("rope", "linear", "ntk", "dynamic_ntk_hf", "yarn", "abf", "drope")
+REACHING = ("rope", "linear", "ntk", "yarn", "self_extend", "drope", "alibi_smeared")
+DOSED = ("rope", "linear", "ntk", "yarn", "abf", "drope")
 APART = {"rope": "plain RoPE", "yarn": "YaRN", "needles": "SmolLM2-135M"}
 # The parts of a longer row's loss (`apart`).
 PARTS = {
@@ -39,6 +39,7 @@ PARTS = {
     "at hand": "as long, evidence at hand",
     "retrieval": "evidence moved away",
 }
+TEXTS = {"plays": "plays", "new_manuals": "newer API manuals", "sanguo": "Chinese novel"}
 LAYOUTS = {"far": "evidence far", "near": "evidence near", "spread": "evidence spread"}
 
 
@@ -166,52 +167,24 @@ def loss_parts(table: pd.DataFrame) -> Figure:
 def far_context(far: pd.DataFrame) -> Figure:
     """Draw what the right text before the last tokens is worth.
 
-    The left panel shows the loss of the same last tokens behind a play's own text and behind
-    another's, by tokens in the row; the right panel shows the difference.
+    A panel for each kind of text: the loss of the same last tokens behind a document's own text and
+    behind another's, by tokens in the row, with 95 % intervals over documents.
 
     Args:
-        far: rows of metric "far_loss" with arm (own, other), length, seed (the play), value and
-            run.
+        far: rows of metric "far_loss" with arm (own, other), layout (the kind), length, seed (the
+            document), value and run.
     """
-    far = leading(far)
-    wide = far.pivot_table(index=["seed", "length"], columns="arm", values="value").reset_index()
-    figure, (left, right) = grid(2, height=2.6)
-    for arm, words in (("other", "another play's text before"), ("own", "its own text before")):
-        sns.lineplot(
-            far[far["arm"] == arm],
-            x="length",
-            y="value",
-            marker="o",
-            errorbar=("ci", 95),
-            seed=0,
-            ax=left,
-            label=words,
-        )
-    left.set(xlabel="tokens in the row", ylabel="loss of the last tokens, nats")
-    wide["difference"] = wide["other"] - wide["own"]
-    sns.lineplot(
-        wide,
-        x="length",
-        y="difference",
-        marker="o",
-        color="C2",
-        errorbar=("ci", 95),
-        seed=0,
-        ax=right,
-    )
-    sns.stripplot(
-        wide,
-        x="length",
-        y="difference",
-        native_scale=True,
-        color="0.5",
-        size=3,
-        jitter=False,
-        ax=right,
-    )
-    right.set(xlabel="tokens in the row", ylabel="what the right text is worth, nats")
-    right.set_ylim(bottom=min(0, wide["difference"].min()))
-    for axis in (left, right):
-        powers(axis, wide["length"])
-    left.legend(frameon=False, fontsize="small")
+    far = leading(far.dropna(subset=["layout"]))
+    kinds = {kind: words for kind, words in TEXTS.items() if kind in set(far["layout"])}
+    colors = {"other": "C1", "own": "C0"}
+    figure, axes = grid(len(kinds), height=2.6)
+    for axis, (kind, words) in zip(axes, kinds.items(), strict=True):
+        rows = far[far["layout"] == kind]
+        same = {"x": "length", "y": "value", "hue": "arm", "palette": colors, "marker": "o"}
+        sns.lineplot(rows, errorbar=("ci", 95), seed=0, legend=False, ax=axis, **same)
+        powers(axis, far["length"])
+        axis.set(title=words, xlabel="tokens in the row", ylabel="")
+    axes[0].set_ylabel("loss of the last tokens, nats")
+    words = {"other": "another document's text before", "own": "its own text before"}
+    legend_below(figure, {words[arm]: color for arm, color in colors.items()})
     return figure

@@ -51,7 +51,8 @@ class Params(Study):
     # Where two rates tied, these arms are run at the second one, too, on these seeds.
     second_arms: Texts
     second_seeds: Numbers
-    # Where the loss goes: these arms, as they are and after most steps, on so many rows.
+    second_doses: Numbers  # Some of the doses: a second rate is a check, not a second study.
+    # Where the loss goes: these arms, as they are, on so many rows.
     apart_arms: Texts
     apart_rows: Count
     # These arms once more, as they are, on bases trained at a longer length; null: none.
@@ -61,8 +62,11 @@ class Params(Study):
     longer_seeds: Numbers
     # The real tier reads this folder of the project; null means no real tier.
     checkpoint: str | None
-    real_documents: Count  # So many plays are read, in pairs.
+    # So many documents of each kind are read, in pairs: plays, new_manuals, sanguo.
+    real_documents: dict[str, Count]
     real_lengths: Counts  # They are in tokens, and the targets are included.
+    real_long_documents: Count  # So many plays are read at the longer lengths, too.
+    real_long_lengths: Counts
     real_targets: Count
     gap_schemes: Names
     gaps: Wholes  # So many positions are left out.

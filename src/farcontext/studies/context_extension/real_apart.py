@@ -9,13 +9,12 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from farcontext import files
 from farcontext.checkpoints.load import Pretrained
-from farcontext.checkpoints.questions import encoder, first_tokens, observe
-from farcontext.checkpoints.token_losses import token_losses
-from farcontext.data import corpus
+from farcontext.checkpoints.questions import encoder, first_tokens, observe, read
 from farcontext.schema import Row
+from farcontext.studies.context_extension import real_far
 from farcontext.studies.context_extension.apart import rows_of
 from farcontext.studies.context_extension.params import Params
 from farcontext.studies.real_tier import known, loaded
@@ -60,12 +59,7 @@ def needles_apart(*, checkpoint: str, weights: str, length: int, context: int) -
 
 def play(number: int) -> str:
     """Return a play of the corpus, by number in a fixed order."""
-    folder = files.project() / "build" / "corpus"
-    texts = [
-        document.text
-        for split in corpus.SPLITS
-        for document in corpus.load_documents(folder, split, "plays")
-    ]
+    texts = real_far.texts("plays")
     return texts[number % len(texts)]
 
 
@@ -99,7 +93,7 @@ def surroundings(
         rows = observe(pretrained.model, reading(sample, queries, np.array(context)))
         yield name, [row["loss"] for row in rows]
     together, gap = contexts["together"], len(prose)
-    yield "masked", [_behind_gap(pretrained, together, query, gap) for query in queries]
+    yield "masked", _behind_gap(pretrained, together, queries, gap)
 
 
 def asked(query: Query, pretrained: Pretrained) -> Query:
@@ -109,16 +103,28 @@ def asked(query: Query, pretrained: Pretrained) -> Query:
     return replace(query, question=tuple(question))
 
 
-def _behind_gap(pretrained: Pretrained, context: Sequence[int], query: Query, gap: int) -> float:
-    """Return the loss of an answer whose question stands `gap` positions later.
+@torch.inference_mode()
+def _behind_gap(
+    pretrained: Pretrained, context: Sequence[int], queries: Sequence[Query], gap: int
+) -> list[float]:
+    """Return the losses of answers whose questions stand `gap` positions later.
 
-    This is the filler hidden from all: nobody looks at it, and the positions stay.
+    This is the filler hidden from all: nobody looks at it, and the positions stay. The context is
+    read once.
     """
-    row = [*context, *query.question, *query.answer]
-    at = torch.arange(len(row)) + gap * (torch.arange(len(row)) >= len(context))
-    # Without a mask, a jump would be taken for packed documents, and hide the context.
-    seen = torch.ones(1, len(row), dtype=torch.long)
-    losses = token_losses(
-        pretrained.model, row, len(query.answer), position_ids=at[None], attention_mask=seen
-    )
-    return float(losses.sum())
+    cache, losses = read(pretrained.model, context), []
+    for query in queries:
+        row = torch.tensor([[*query.question, *query.answer[:-1]]])
+        size = row.shape[1]
+        scores = pretrained.model(
+            input_ids=row,
+            position_ids=len(context) + gap + torch.arange(size)[None],
+            # Without a mask, a jump would be taken for packed documents, and hide the context.
+            attention_mask=torch.ones(1, len(context) + size, dtype=torch.long),
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[0, -len(query.answer) :]
+        cache.crop(-size)
+        loss = F.cross_entropy(scores.float(), torch.tensor(query.answer), reduction="sum")
+        losses.append(float(loss))
+    return losses

@@ -7,7 +7,7 @@ share their base. P1, P2 and the published orders of claims.yaml read the table.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -53,7 +53,6 @@ COLUMNS = [
 ]
 FLOOR = 0.95  # Below this recall at L a reach means nothing: a flat curve reaches for ever.
 MEAN = "mean"  # This stands for all three layouts.
-LONGER_ROWS = 16  # Test rows at the longer trained length.
 RATES = ("first", "second")  # The learning rate chosen, and one that was all but tied with it.
 
 
@@ -134,7 +133,7 @@ def run(params: Params) -> pd.DataFrame:
     rows = [
         case._asdict() | row
         for case, many in scored(jobs).items()
-        for row in observations(params.multiples, params.goal, case.trained, many)
+        for row in observations(params.goal, case.trained, many)
     ]
     rows += _chosen(params, rows) + apart.run(params) + real.run(params)
     table = tables.tidy(rows, COLUMNS)
@@ -147,13 +146,16 @@ def evaluations(params: Params) -> dict[Case, list[EvalConfig]]:
     """Return the evaluations of every arm, dose, rate and seed.
 
     Where two rates of a base were all but tied, some arms are run at both, "first" and "second". A
-    base with one rate stands under both names, so that arms of different bases compare.
+    base with one rate stands under both names, so that arms of different bases compare. Bases of
+    the longer trained length are tested up to the goal alone, since attention's cost is quadratic.
     """
     jobs = arms_at(params, "first", params.arms, params.seeds)
-    jobs |= arms_at(params, "second", params.second_arms, params.second_seeds)
+    fewer = params.model_copy(update={"doses": params.second_doses})
+    jobs |= arms_at(fewer, "second", params.second_arms, params.second_seeds)
     if params.longer_length:
+        within = tuple(n for n in params.multiples if n <= params.goal)
         longer = params.model_copy(
-            update={"length": params.longer_length, "tuned_arms": (), "test_rows": LONGER_ROWS}
+            update={"length": params.longer_length, "tuned_arms": (), "multiples": within}
         )
         start = partial(longer_run, params)
         jobs |= arms_at(longer, "first", params.longer_arms, params.longer_seeds, start)
@@ -190,15 +192,12 @@ def arms_at(
     return jobs
 
 
-def observations(
-    multiples: Sequence[int], goal: int, trained: int, answered: Iterable[Row]
-) -> list[Row]:
+def observations(goal: int, trained: int, answered: Iterable[Row]) -> list[Row]:
     """Return the rows of one case.
 
     They are recall, and what is derived from it.
 
     Args:
-        multiples: of L, that were tested.
         goal: the score counts from this multiple on.
         trained: L.
         answered: rows of `recall_by_layout`.
@@ -216,7 +215,7 @@ def observations(
         | {"metric": "recall", "value": row["accuracy"]}
         for row in frame.to_dict("records")
     ]
-    beyond = [n * trained for n in multiples if n >= goal]
+    beyond = [n for n in by_layout["spread"].index if n >= goal * trained]
     for layout, curve in by_layout.items():
         kept = curve / max(curve[trained], 1e-9)
         rows += [

@@ -18,6 +18,18 @@ from farcontext.studies.trainings import best_rates, tried_rates
 from farcontext.train.runs import EvalConfig, grid, sweep
 
 COLUMNS = ["arm", "lr", "dose", "seed", "metric", "value"]
+# Parameters that begin so measure other tables than those of the trials.
+UNREAD = (
+    "second_",
+    "apart_",
+    "longer_",
+    "checkpoint",
+    "real_",
+    "gap",
+    "needle_",
+    "contexts",
+    "encoder_arms",
+)
 DOWNSIDE = 0.02  # Fine-tuning may lose this much recall at L, and that still counts as nothing.
 
 
@@ -58,7 +70,7 @@ def tune(params: Params) -> pd.DataFrame:
         at = {"arm": case.arm, "lr": best[ARMS[case.arm].base][0], "seed": case.seed}
         rows += [
             at | {"dose": case.dose, "metric": row["metric"], "value": row["value"]}
-            for row in observations(params.multiples, params.goal, params.length, many)
+            for row in observations(params.goal, params.length, many)
             if row["metric"] in ("base_recall", "score") and row["layout"] == MEAN
         ]
     return tables.tidy(rows, COLUMNS)
