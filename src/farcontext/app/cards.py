@@ -83,6 +83,11 @@ class Card:
         return last if self.row and last > int(self.row["tries"]) else 0
 
     @property
+    def changed(self) -> bool:
+        """Whether the claim is no longer the one whose verdict is published."""
+        return bool(self.row) and (bool(self.newer) or effect_of(self.row, self.claim) is None)
+
+    @property
     def last_of_each(self) -> list[Try]:
         """Each try as it was frozen first.
 
