@@ -1,4 +1,4 @@
-# make repro · make test · make lab; the rest: notebooks, site, bench, gpu, night, realtext, arithmetics, publish, lock, clean.
+# make repro · make test · make lab; the rest: notebooks, site, bench, gpu, night, realtext, arithmetics, mutants, publish, lock, clean.
 # PREFIX: an environment of your own (conda: PREFIX=$CONDA_PREFIX). PROFILE: smoke, gpu or your own; none: params.yaml's.
 PREFIX ?= .venv
 PROFILE ?=
@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH = $(shell sed -n 's/^ *"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: install repro test lab notebooks site bench gpu night realtext arithmetics publish lock clean
+.PHONY: install repro test lab notebooks site bench gpu night realtext arithmetics mutants publish lock clean
 
 install: $(STAMP)
 
@@ -69,6 +69,11 @@ realtext: $(STAMP)
 arithmetics: $(STAMP)
 	@farcontext repro tokenizer smollm2
 	@farcontext arithmetics
+
+# Faults planted one at a time, and what notices them: hours, resumable (ARGS: --most N, --of nn/).
+mutants: $(STAMP)
+	@farcontext repro tokenizer smollm2
+	@python tests/mutants/planting.py $(ARGS)
 
 publish: $(STAMP)
 	@farcontext publish

@@ -18,6 +18,13 @@ MAX_BYTES = 150_000
 JAVASCRIPT = re.compile(r"<script|javascript|onload=|onclick=", re.IGNORECASE)
 
 
+def has_parameters(path: Path) -> bool:
+    """Return whether a notebook has a cell of parameters, as every study's has."""
+    return any(
+        notebooks.PARAMETERS in cell.metadata.get("tags", []) for cell in notebooks.read(path).cells
+    )
+
+
 def problems_of(path: Path) -> list[str]:
     """Return every rule that a notebook breaks, in words; none for a notebook as it should be."""
     notebook = notebooks.read(path)

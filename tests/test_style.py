@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from notebook_rules import problems_of
+from notebook_rules import has_parameters, problems_of
 
 from farcontext.app import notebooks
 from farcontext.schema import read_yaml, validate
@@ -26,6 +26,9 @@ MODULES = {
     name: path for name, path in MODULES.items() if not name.endswith(("__init__", "__main__"))
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+# A notebook without parameters is a page: it shows what is published.
+PAGES = [path for path in NOTEBOOKS if not has_parameters(path)]
+EXPERIMENTS = [path for path in NOTEBOOKS if path not in PAGES]
 
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 60
@@ -396,7 +399,7 @@ def test_ruff_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
 
 
 def test_every_study_has_one_notebook_and_one_module() -> None:
-    assert {path.stem[3:] for path in NOTEBOOKS} == set(schema.STUDIES)
+    assert [path.stem[3:] for path in EXPERIMENTS] == list(schema.STUDIES)
     assert {f"studies/{name}/study" for name in schema.STUDIES} <= set(MODULES)
 
 
@@ -405,7 +408,18 @@ def test_a_notebook_is_small_plain_executed_and_normal(path: Path) -> None:
     assert problems_of(path) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_page_bears_the_name_of_the_stage_whose_tables_it_shows() -> None:
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert {path.stem[3:] for path in PAGES} <= set(stages) - set(schema.STUDIES)
+    assert notebooks.pages() == PAGES
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_runs_nothing(path: Path) -> None:
+    assert imports(ast.parse(notebooks.code_cells(path))) <= {"app", "files", "measure", "results"}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_a_notebooks_parameters_are_its_section(path: Path) -> None:
     study = path.stem[3:]
     written = notebooks.defaults(path)

@@ -65,6 +65,13 @@ def test_another_output_is_another_normal_form() -> None:
     )
 
 
+def test_a_widget_is_not_kept() -> None:
+    made = ran(1)
+    data = {notebooks.WIDGET: {"model_id": "1"}, "text/plain": "interactive(…)"}
+    made.cells[1].outputs.append(new_output("display_data", data))
+    assert notebooks.normalise(made) == notebooks.normalise(ran(1))
+
+
 @pytest.fixture
 def notebook(tmp_path: Path) -> Path:
     cells = [
@@ -105,6 +112,17 @@ def test_a_notebooks_digest_changes_with_its_code_alone(
     assert old in text
     notebook.write_text(text.replace(old, new), encoding="utf-8")
     assert (fingerprints.of_source(notebooks.code_cells(notebook)) == before) is same
+
+
+def test_a_page_is_found_by_its_name_and_is_no_study(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    for path in notebooks.pages():
+        assert notebooks.named(path.stem[3:]) == path and path.stem[3:] not in STUDIES
+    assert notebooks.named("model_anatomy") == notebooks.path_of("model_anatomy")
+    with refuses("study = model_anatomi: expected one of"):
+        notebooks.named("model_anatomi")
 
 
 def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:

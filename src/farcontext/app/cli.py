@@ -227,7 +227,9 @@ def realtext() -> None:
 
 @app.command()
 def notebooks(
-    names: Annotated[list[str] | None, typer.Argument(help="Studies; default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Studies or pages; default: all.")
+    ] = None,
 ) -> None:
     """Re-execute notebooks at smoke size and normalise them.
 
@@ -236,9 +238,9 @@ def notebooks(
     from farcontext.app import notebooks
 
     root = project_root()
-    for name in names or list(schema.STUDIES):
-        path = notebooks.path_of(name)
-        console.print(f"{name} …")
+    known = [*schema.STUDIES, *(path.stem[3:] for path in notebooks.pages())]
+    for path in [notebooks.named(name) for name in names or known]:
+        console.print(f"{path.stem[3:]} …")
         notebooks.refresh(path)
     subprocess.run(
         [sys.executable, "-m", "ruff", "format", "-q", str(root / "notebooks")], check=False

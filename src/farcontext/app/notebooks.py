@@ -26,6 +26,7 @@ from farcontext.studies.params import STUDIES
 KERNEL = "python3"
 CELL_SECONDS = 6 * 3600  # A kernel that hangs must not hold a pipeline for ever.
 PARAMETERS = "parameters"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def path_of(study: str) -> Path:
@@ -40,6 +41,25 @@ def path_of(study: str) -> Path:
             f"study = {study}: expected one of {', '.join(STUDIES)}{did_you_mean(study, STUDIES)}"
         )
     return paths[0]
+
+
+def pages() -> list[Path]:
+    """Return the notebooks that are no study's, in reading order.
+
+    A page shows what is published. It has no parameters, runs in no stage, and bears the name of
+    the stage whose tables it shows.
+    """
+    found = sorted((files.project() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return [path for path in found if path.stem[3:] not in STUDIES]
+
+
+def named(name: str) -> Path:
+    """Return a notebook by name, a study's or a page's.
+
+    Raises:
+        UserError: no such notebook.
+    """
+    return next((path for path in pages() if path.stem[3:] == name), None) or path_of(name)
 
 
 def question_of(path: Path, language: str = "en") -> str:
@@ -174,7 +194,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     """Drop all that differs from run to run.
 
     These are stamps, random cell ids, stderr, the language version and papermill's marks; how
-    stdout was cut into pieces depends on timing.
+    stdout was cut into pieces depends on timing. Widgets go, too: a static picture stands beside.
     """
     notebook, _ = ClearMetadataPreprocessor(preserve_cell_metadata_mask={"tags"}).preprocess(
         notebook, {}
@@ -188,16 +208,18 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell["outputs"] = [
-                _clean(output) for output in cell.outputs if output.get("name") != "stderr"
-            ]
+            cell["outputs"] = [_clean(output) for output in cell.outputs if _kept(output)]
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
+def _kept(output: NotebookNode) -> bool:
+    """Return whether an output needs no kernel; a widget does."""
+    return output.get("name") != "stderr" and WIDGET not in output.get("data", {})
+
+
 def _clean(output: NotebookNode) -> NotebookNode:
-    output.get("metadata", {}).pop("application/vnd.jupyter.widget-view+json", None)
     if "text/plain" in output.get("data", {}):
         output["data"]["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", output["data"]["text/plain"])
     return output

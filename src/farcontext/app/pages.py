@@ -3,7 +3,7 @@
 They are made from the claims, the tables and the corpus card, by the templates beside this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from farcontext.app import answers, notebooks
+from farcontext.app.cards import Card
 from farcontext.app.languages import ENGLISH, Language
 from farcontext.data.corpus import SPLITS
 from farcontext.results import findings, tables
@@ -188,6 +189,11 @@ def answers_block(judged: list[Finding], said: Language = ENGLISH) -> str:
         "gains": said.gains,
     }
     return _page(_template("answers", said), **told)
+
+
+def cards_block(known: Sequence[Card]) -> str:
+    """Return verdict cards as Markdown, each below a heading to link to."""
+    return _page("cards", cards=known)
 
 
 def cost_block() -> str:

@@ -7,6 +7,8 @@ import typer
 
 from farcontext import files
 from farcontext.app import notebooks
+from farcontext.app.cards import Card, tally
+from farcontext.app.cards import cards as all_cards
 from farcontext.app.site import cards, checks, commands, modules, notebook, paper, search
 from farcontext.app.site.checks import Report
 from farcontext.app.site.layout import Page, Places, lay_out, render
@@ -46,7 +48,7 @@ def _document(name: str, places: Places) -> Page:
     return Page(url, title, ABOUT, body, DOCUMENTS[name], headings)
 
 
-def _home(places: Places, known: list[cards.Card], sources: list[notebook.Source]) -> Page:
+def _home(places: Places, known: list[Card], sources: list[notebook.Source]) -> Page:
     """Return the first page: README's beginning, all verdicts and all notebooks."""
     url = "index.html"
     text = (places.root / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
@@ -56,13 +58,11 @@ def _home(places: Places, known: list[cards.Card], sources: list[notebook.Source
         for one in sources
     ]
     beginning = Renderer(places, "README.md", url).html(text)
-    told = {"cards": known, "tally": cards.tally(known), "leads": leads}
+    told = {"cards": known, "tally": tally(known), "leads": leads}
     return Page(url, "farcontext", "", render("home", url, beginning=beginning, **told))
 
 
-def _notebooks(
-    places: Places, known: list[cards.Card], sources: list[notebook.Source]
-) -> list[Page]:
+def _notebooks(places: Places, known: list[Card], sources: list[notebook.Source]) -> list[Page]:
     before, after = [None, *sources[:-1]], [*sources[1:], None]
     return [
         notebook.page(one, places, [card for card in known if card.claim.study == one.study], pair)
@@ -73,7 +73,7 @@ def _notebooks(
 def pages(root: Path, app: typer.Typer) -> tuple[list[Page], Places]:
     """Return all pages, and the places of the files that they show."""
     sources = notebook.sources(root)
-    places, known = _places(root, sources), cards.cards(root)
+    places, known = _places(root, sources), all_cards(root)
     of_study = {source.study: source for source in sources}
     made = [
         _home(places, known, sources),

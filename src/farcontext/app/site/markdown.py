@@ -10,7 +10,7 @@ from typing import Any
 from latex2mathml.converter import convert
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from farcontext.app.site.layout import Heading, Places
+from farcontext.app.site.layout import Heading, Places, address
 from farcontext.files import UserError
 
 LONG = 40  # A formula within a line that may be wider than a narrow screen.
@@ -66,15 +66,17 @@ class Renderer(IPythonRenderer):
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """Lead to a page of the site.
 
-        A link to what the site does not hold stays text.
+        A link to what the site does not hold stays text. Jupyter names a heading as it is written,
+        the site by its slug.
         """
-        address = self.places.follow(self.source, self.page, url)
-        return text if address is None else super().link(text, address, title)
+        url = f"#{slug(address(url).anchor, [])}" if url.startswith("#") else url
+        at = self.places.follow(self.source, self.page, url)
+        return text if at is None else super().link(text, at, title)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """Show an image that is copied to the site."""
-        address = self.places.follow(self.source, self.page, url) or url
-        return f'<img src="{escape(address)}" alt="{escape(plain(text))}" loading="lazy">'
+        at = self.places.follow(self.source, self.page, url) or url
+        return f'<img src="{escape(at)}" alt="{escape(plain(text))}" loading="lazy">'
 
     def table(self, text: str) -> str:
         """Let a wide table scroll by itself."""

@@ -14,10 +14,12 @@ from pygments.lexers import PythonLexer
 from farcontext.app import notebooks
 from farcontext.app.site.layout import Page, Places, render
 from farcontext.app.site.markdown import Renderer
+from farcontext.studies.params import STUDIES
 
 # Pandas writes these into each table; the site has a style of its own.
 STYLE = re.compile(r'<style scoped>.*?</style>| border="1"', re.S)
 CHINESE = "zh"  # A cell with this tag holds Chinese: a short answer, or a quotation.
+RICHEST = ("image/svg+xml", "image/png", "text/markdown", "text/html")  # Of an output's forms.
 PUBLISHED, COMMITTED = "laptop", "smoke"
 
 
@@ -34,6 +36,11 @@ class Source:
     def profile(self) -> str:
         """Which profile's run the outputs are of."""
         return COMMITTED if self.executed == self.path else PUBLISHED
+
+    @property
+    def page(self) -> bool:
+        """Whether it is no study's, but shows what is published."""
+        return self.study not in STUDIES
 
     @property
     def number(self) -> str:
@@ -63,7 +70,7 @@ def code(text: str) -> str:
     return highlight(text, PythonLexer(), HtmlFormatter(nowrap=False, cssclass="code"))
 
 
-def _output(output: NotebookNode, alt: str) -> str:
+def _output(output: NotebookNode, alt: str, markdown: Renderer) -> str:
     """Return one saved output as HTML.
 
     Of several forms the richest is shown.
@@ -73,15 +80,20 @@ def _output(output: NotebookNode, alt: str) -> str:
     if output.output_type == "error":
         return f"<pre>{ansi2html(chr(10).join(output.traceback))}</pre>"
     data = output.get("data", {})
-    if "image/svg+xml" in data:
-        return f'<figure class="paper">{data["image/svg+xml"]}</figure>'
-    if "image/png" in data:
-        image = data["image/png"].replace("\n", "")
-        source = f"data:image/png;base64,{image}"
-        return f'<figure class="paper"><img src="{source}" alt="{escape(alt)}"></figure>'
-    if "text/html" in data:
-        return f'<div class="scroll">{STYLE.sub("", data["text/html"])}</div>'
-    return f"<pre>{escape(data.get('text/plain', ''))}</pre>"
+    kind = next((kind for kind in RICHEST if kind in data), None)
+    match kind:
+        case "image/svg+xml":
+            html = f'<figure class="paper">{data[kind]}</figure>'
+        case "image/png":
+            source = f"data:image/png;base64,{data[kind].replace(chr(10), '')}"
+            html = f'<figure class="paper"><img src="{source}" alt="{escape(alt)}"></figure>'
+        case "text/markdown":
+            html = f"<section>{markdown.html(data[kind])}</section>"
+        case "text/html":
+            html = f'<div class="scroll">{STYLE.sub("", data[kind])}</div>'
+        case _:
+            html = f"<pre>{escape(data.get('text/plain', ''))}</pre>"
+    return html
 
 
 def _cells(notebook: NotebookNode, markdown: Renderer) -> list[dict[str, object]]:
@@ -93,7 +105,7 @@ def _cells(notebook: NotebookNode, markdown: Renderer) -> list[dict[str, object]
             shown.append({"kind": "markdown", "html": markdown.html(cell.source), "lang": lang})
         elif cell.cell_type == "code":
             alt = f"Figure: {markdown.headings[-1].text if markdown.headings else ''}"
-            outputs = [_output(one, alt) for one in cell.outputs]
+            outputs = [_output(one, alt, markdown) for one in cell.outputs]
             folded = any(notebooks.PARAMETERS in tag for tag in tags)  # papermill's cell, too
             shown.append(
                 {"kind": "code", "html": code(cell.source), "folded": folded, "outputs": outputs}
