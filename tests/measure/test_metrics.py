@@ -75,7 +75,12 @@ def test_distinct_pools_texts_and_no_ngram_runs_over_their_ends() -> None:
     assert math.isnan(metrics.distinct([["a"]], 2))
 
 
+def test_a_word_said_twice_counts_twice_in_f1() -> None:
+    assert metrics.token_f1("sea sea", ["sea sea port"]) == pytest.approx(0.8)
+
+
 def test_facts_stated_twice_count_once_for_recall_and_twice_for_precision() -> None:
     assert metrics.fact_recall([ANNA, ANNA, LAMP], [ANNA, BORIS]) == 0.5
+    assert metrics.fact_recall([ANNA], [ANNA, BORIS]) == 0.5
     assert metrics.fact_precision([ANNA, ANNA, LAMP], [ANNA, BORIS]) == pytest.approx(2 / 3)
     assert math.isnan(metrics.fact_precision([], [ANNA]))
