@@ -83,6 +83,8 @@ def plant(
 ) -> tuple[np.ndarray, list[Place]]:
     """Return documents with every canary planted, and where.
 
+    Every other canary stands in the first half of its documents, the rest in the second.
+
     Args:
         rng: draws the places.
         documents: (N, D) ids; they are copied.
@@ -91,18 +93,23 @@ def plant(
     Raises:
         ValueError: more sentences than blocks.
     """
-    planted = documents.copy()
+    planted, places = documents.copy(), []
     blocks = documents.shape[1] // BLOCK
-    wanted = [number for number, canary in enumerate(canaries) for _ in range(canary.count)]
-    if len(wanted) > len(documents) * blocks:
-        raise ValueError(
-            f"{len(wanted)} sentences: expected at most {len(documents) * blocks}, one a block"
-        )
-    free = rng.permutation(len(documents) * blocks)[: len(wanted)]
-    places = []
-    for number, slot in zip(wanted, free.tolist(), strict=True):
-        canary, (document, block) = canaries[number], divmod(slot, blocks)
-        start = block * BLOCK + OFFSET
-        planted[document, start : start + len(canary.sentence)] = canary.sentence
-        places.append(Place(number, document, start + len(canary.prefix)))
+    halves = np.arange(len(documents) * blocks) % blocks >= blocks // 2
+    for late in (False, True):
+        wanted = [n for n, canary in enumerate(canaries) for _ in range(canary.count)]
+        wanted = [number for number in wanted if is_late(number) == late]
+        free = rng.permutation(np.flatnonzero(halves == late))
+        if len(wanted) > len(free):
+            raise ValueError(f"{len(wanted)} sentences: expected at most {len(free)}, one a block")
+        for number, slot in zip(wanted, free.tolist(), strict=False):
+            canary, (document, block) = canaries[number], divmod(slot, blocks)
+            start = block * BLOCK + OFFSET
+            planted[document, start : start + len(canary.sentence)] = canary.sentence
+            places.append(Place(number, document, start + len(canary.prefix)))
     return planted, places
+
+
+def is_late(number: int) -> bool:
+    """Whether a canary stands in the second half of its documents."""
+    return number % 2 == 1
