@@ -111,9 +111,7 @@ def told(found: float, bits: float, out: float, **planted: float) -> pd.DataFram
         (told(0.05, 0.3, 0.03, never=0.2), "undecided (check failed)"),
     ],
 )
-def test_v1_can_win_lose_and_fail_its_checks(
-    root: Path, table: pd.DataFrame, verdict: str
-) -> None:
+def test_v1_can_win_lose_and_fail_its_checks(root: Path, table: pd.DataFrame, verdict: str) -> None:
     claim = read_claims(root / "claims.yaml").claims["V1"]
     assert verdicts.judge("V1", claim, table).verdict == verdict
 

@@ -1,4 +1,4 @@
-"""The verbs on somebody's own text: ask and continue.
+"""The verbs on somebody's own text: ask, continue and audit.
 
 They import torch late.
 """
@@ -88,3 +88,49 @@ def go_on(
     ):
         console.print(part, end="")
     console.print()
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(help="A text: .txt, .md, or any UTF-8.")],
+    *,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A Hugging Face folder; default: a fresh small model."),
+    ] = None,
+    counts: Annotated[
+        str, typer.Option(help="Canaries are shown so often; 0 is a control.")
+    ] = "0,1,4,16",
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 3,
+    length: Annotated[int, typer.Option(help="Tokens in a row.")] = 256,
+    lr: Annotated[float | None, typer.Option(help="Default: 1e-4, of a fresh model 3e-3.")] = None,
+    seed: Annotated[int, typer.Option(help="Of canaries and order.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of report.html; default: audit-NAME.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Find out what a model would give away after fine-tuning on your text.
+
+    Secrets of known counts are planted in a copy of the text; a model is fine-tuned on it in memory
+    and asked for them. One HTML page has exposure, extraction, utility and what to do.
+
+    Example: farcontext audit my-text.md --model my-checkpoint
+    """
+    from farcontext.checkpoints import audit as auditing
+
+    known = counts.replace(",", "").isdecimal() and all(counts.split(","))
+    if not known:
+        raise files.UserError(f"counts = {counts!r:.60}: expected whole numbers, as 0,1,4,16")
+    if lr is not None and not lr > 0:
+        raise files.UserError(f"lr = {lr}: expected a number above 0")
+    numbers = tuple(int(count) for count in counts.split(","))
+    rate = lr or (1e-4 if model else 3e-3)
+    options = auditing.Options(numbers, length=length, epochs=epochs, lr=rate, seed=seed)
+    loaded = _loaded(model, device) if model else auditing.fresh(seed)
+    found = auditing.audit(loaded, file, options)
+    auditing.write(found, out or Path(f"audit-{file.stem}"))
+    console.print(auditing.as_json(found) if json else "\n".join(auditing.table(found)))

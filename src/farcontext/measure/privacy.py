@@ -22,9 +22,9 @@ def epsilon(*, noise: float, rate: float, steps: int, delta: float, group: int =
     """Return ε of one row at a δ, or of some rows together.
 
     Rows together are a document that is cut into them. Group privacy (Vadhan 2017, lemma 2.2): what
-    is (ε, δ)-private of a row is (kε, sδ)-private of k rows, s = 1 + e^ε + … + e^((k−1)ε). So δ of a
-    row is taken so small that sδ is the one asked for. It is an upper bound, and infinite where no δ
-    of a row is small enough.
+    is (ε, δ)-private of a row is (kε, sδ)-private of k rows, s = 1 + e^ε + … + e^((k−1)ε). So δ of
+    a row is taken so small that sδ is the one asked for. It is an upper bound, and infinite where
+    no δ of a row is small enough.
 
     Args:
         noise: standard deviation over the norm that gradients are clipped to.

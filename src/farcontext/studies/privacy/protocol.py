@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
 
-from farcontext.measure.memorization import exposure
+from farcontext.measure.extraction import Last, exposure_of, greedy
+from farcontext.measure.memorization import auc
 from farcontext.nn.transformer import Decoder
 from farcontext.schema import Row
 from farcontext.studies.privacy import texts
@@ -82,7 +87,7 @@ def document_losses(model: Decoder, ids: np.ndarray, length: int) -> list[float]
 def _canaries(
     model: Decoder, given: Texts, length: int, prompts: list[int], choices: list[int]
 ) -> list[Row]:
-    rows: list[Row] = []
+    rows, last = [], _last(model)
     for number, canary in enumerate(given.canaries):
         for prompt in prompts:
             before = prompt_of(given, number, length, prompt)
@@ -90,12 +95,9 @@ def _canaries(
                 continue
             row = {"what": "canary", "number": number, "count": canary.count, "prompt": prompt}
             row |= {"late": int(is_late(number))}
-            row |= {"extracted": int(greedy(model, before) == canary.secret)}
+            row |= {"extracted": int(greedy(last, before) == canary.secret)}
             if prompt == prompts[0]:
-                scores = secret_scores(model, before, choices)
-                at = tuple(choices.index(id_) for id_ in canary.secret)
-                others = np.delete(scores.ravel(), np.ravel_multi_index(at, scores.shape))
-                row |= {"exposure": exposure(-scores[at], (-others).tolist())}
+                row |= {"exposure": exposure_of(last, before, choices, canary.secret)}
             rows.append(row)
     return rows
 
@@ -116,26 +118,19 @@ def prompt_of(given: Texts, number: int, length: int, prompt: int) -> list[int]:
     return given.carriers[place.document, start : place.at].tolist()
 
 
-@torch.inference_mode()
-def secret_scores(model: Decoder, before: list[int], choices: list[int]) -> np.ndarray:
-    """Return the log-probability of every pair of words behind a prompt, (C, C)."""
-    rows = torch.tensor([[*before, choice] for choice in choices], device=device())
-    last = torch.zeros(rows.shape, dtype=torch.bool, device=device())
-    last[:, -2:] = True
-    both = model(rows, select=last).reshape(len(choices), 2, -1).log_softmax(-1)[..., choices]
-    return (both[0, 0][:, None] + both[:, 1]).double().cpu().numpy()
+def _last(model: Decoder) -> Last:
+    """Return a model as a function of rows and a number of last tokens."""
+
+    def logits(rows: Tensor, count: int) -> Tensor:
+        chosen = torch.zeros(rows.shape, dtype=torch.bool)
+        chosen[:, -count:] = True
+        found = model(rows.to(device()), select=chosen.to(device()))
+        return found.reshape(len(rows), count, -1)
+
+    return logits
 
 
-@torch.inference_mode()
-def greedy(model: Decoder, before: list[int]) -> tuple[int, int]:
-    """Return the two tokens that a model finds likeliest behind a prompt, one by one."""
-    ids = list(before)
-    for _ in range(2):
-        ids.append(int(model(torch.tensor([ids], device=device()))[0, -1].argmax()))
-    return ids[-2], ids[-1]
-
-
-# ------------------------------------------------------------------------------------ without a model
+# ---------------------------------------------------------------------------------- without a model
 
 
 def blind(*, seed: int, models: int, document: int, targets: int, carriers: int) -> list[Row]:
@@ -145,11 +140,6 @@ def blind(*, seed: int, models: int, document: int, targets: int, carriers: int)
     learned from whether the other half was seen (Das et al. 2024). Above 0.5, members and others
     would differ as texts, and no attack would prove that anything was memorised.
     """
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.pipeline import make_pipeline
-
     ids = texts.documents(seed, document, targets + carriers)[:targets]
     counts = np.stack([np.bincount(one, minlength=ids.max() + 1) for one in ids])
     parts = np.arange(targets) % 2 == 0
@@ -160,6 +150,6 @@ def blind(*, seed: int, models: int, document: int, targets: int, carriers: int)
             if min(np.bincount(member[learn], minlength=2)) and len(set(member[~learn])) > 1:
                 text = make_pipeline(TfidfTransformer(), LogisticRegression(max_iter=1000))
                 said = text.fit(counts[learn], member[learn]).decision_function(counts[~learn])
-                areas.append(roc_auc_score(member[~learn], said))
+                areas.append(auc(said[member[~learn]], said[~member[~learn]]))
         rows.append({"model": model, "auc": float(np.mean(areas)) if areas else 0.5})
     return rows

@@ -111,6 +111,6 @@ def answer(published: pd.DataFrame) -> str:
         f"{found['a doubling']}, exposure of canaries by {bits['a doubling']} bits, the share "
         f"extracted by {out['a doubling']}. Without a model the AUC is {shown(blind(published))}."
         f"\n\nDP-SGD protects *rows*: the same noise promises a document of "
-        f"{published['length'].max():.0f} tokens ε = {promise[0]} in rows of {short:.0f} tokens and "
-        f"{promise[-1]} in rows of {long:.0f}."
+        f"{published['length'].max():.0f} tokens ε = {promise[0]} in rows of {short:.0f} tokens "
+        f"and {promise[-1]} in rows of {long:.0f}."
     )

@@ -43,7 +43,7 @@ class Cell(NamedTuple):
 
 def cells(params: Params) -> list[Cell]:
     """Return all models; the number stands for the same texts in every arm and at every T."""
-    sizes = {arm: (params.defended_lengths, params.defended_models) for arm in ARMS}
+    sizes = dict.fromkeys(ARMS, (params.defended_lengths, params.defended_models))
     sizes["none"] = params.lengths, params.models
     return [
         Cell(arm, length, model)
@@ -118,12 +118,13 @@ def job_of(params: Params, cell: Cell) -> EvalConfig:
 def run(params: Params) -> pd.DataFrame:
     """Train and attack every model; write and return the table.
 
-    attack lira: auc, tpr (all targets and models), target_auc, found (share of the models that saw
-    a target whose score passes the threshold of 1 % false positives; seed = the target), member_loss
-    and other_loss (nats a token). attack canary (seed = the model): exposure (bits), extracted
-    (share); of canaries that were never planted control_exposure, control_extracted. attack blind:
-    auc. attack none: validation_loss (nats a token of unseen documents; arm public is the model that
-    all others start from). arm private: epsilon_row, epsilon_document.
+    - lira: auc and tpr (all targets and models); target_auc, member_loss, other_loss (nats a token)
+      and found, the share of the models that saw a target whose score passes the threshold of 1 %
+      false positives (seed = the target).
+    - canary (seed = the model): exposure (bits) and extracted (share); control_exposure and
+      control_extracted of canaries that were never planted.
+    - blind: auc. none: validation_loss (nats a token of unseen documents; arm public is the model
+      that all others start from); epsilon_row and epsilon_document of arm private.
     """
     jobs = {cell: job_of(params, cell) for cell in cells(params)}
     found = {cell: result.rows for cell, result in sweep(jobs).items()}
