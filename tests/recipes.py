@@ -144,7 +144,7 @@ STUDY: Edits = [
         """,
     ),
     ("notebooks/98_toy_study.ipynb", None, ""),
-    ("params.yaml", "  - content_creation\n", "  - content_creation\n  - toy_study\n"),
+    ("params.yaml", "  - privacy\n", "  - privacy\n  - toy_study\n"),
     ("params.yaml", None, "\ntoy_study:\n  seeds: [1, 2, 3, 4, 5]\n  draws: 50\n"),
     (
         "claims.yaml",

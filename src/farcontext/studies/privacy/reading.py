@@ -23,6 +23,8 @@ def over_seeds(rows: pd.DataFrame) -> Interval:
 
 def shown(x: Interval, digits: int = 2) -> str:
     """Return an interval in words."""
+    if not x.known:
+        return "not known"
     return f"{x.estimate:.{digits}f} [{x.low:.{digits}f}, {x.high:.{digits}f}]"
 
 
