@@ -310,6 +310,8 @@ MAY_BE_EMPTY = {
     ("context_extension", "encoder_arms"),
     ("context_extension", "second_arms"),
     ("context_extension", "second_seeds"),
+    ("context_extension", "second_doses"),
+    ("context_extension", "apart_arms"),
     ("context_extension", "longer_arms"),
     ("context_extension", "longer_seeds"),
 }

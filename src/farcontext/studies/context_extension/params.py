@@ -1,6 +1,6 @@
 """The section `context_extension` of params.yaml."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ from farcontext.studies.section import Study, Wholes
 
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
+TextKind = Literal["plays", "new_manuals", "sanguo"]
 Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 
 
@@ -63,7 +64,7 @@ class Params(Study):
     # The real tier reads this folder of the project; null means no real tier.
     checkpoint: str | None
     # So many documents of each kind are read, in pairs: plays, new_manuals, sanguo.
-    real_documents: dict[str, Count]
+    real_documents: Annotated[dict[TextKind, Count], Field(min_length=1)]
     real_lengths: Counts  # They are in tokens, and the targets are included.
     real_long_documents: Count  # So many plays are read at the longer lengths, too.
     real_long_lengths: Counts

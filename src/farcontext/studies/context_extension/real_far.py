@@ -29,7 +29,9 @@ PER_TOKEN = 8  # No text here has more characters a token.
 
 
 def run(params: Params) -> list[Row]:
-    """Return the rows: far_loss, nats a token of the same last tokens, by length and arm.
+    """Return losses of the same last tokens, by length and arm.
+
+    The metric is far_loss, in nats a token.
 
     All documents are read at `real_lengths`; the first plays at `real_long_lengths`, too.
     """
@@ -82,7 +84,9 @@ def far_loss(
 
 
 def texts(kind: str) -> list[str]:
-    """Return the documents of a kind, in a fixed order: new_manuals, or a domain of the corpus.
+    """Return the documents of a kind, in a fixed order.
+
+    The kind is new_manuals, or a domain of the corpus.
 
     The checkpoint was not trained here, so the documents of all splits may be used.
     """
@@ -102,7 +106,10 @@ def _newer(folder: Path) -> list[str]:
 
 
 def _wheel() -> str:
-    """Return the hash of the wheel of manuals: with other manuals it is another evaluation."""
+    """Return the hash of the wheel of manuals.
+
+    With other manuals it is another evaluation.
+    """
     return files.read_json(files.project() / "build" / "sources" / WHEEL / "source.json")["sha256"]
 
 
