@@ -9,7 +9,9 @@ from farcontext.studies.section import Study
 
 Rates = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
 # Learning rates by budget, one for each length.
-RatesOfLengths = dict[Literal["equal tokens", "equal sequences"], Rates]
+RatesOfLengths = Annotated[
+    dict[Literal["equal tokens", "equal sequences"], Rates], Field(min_length=1)
+]
 
 
 class Params(Study):
@@ -21,7 +23,7 @@ class Params(Study):
     # Every shape tries these, and AdamW tries its own at every length; empty means no tuning.
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     adamw_tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
-    tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    tuning_seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
     rate: Positive  # One for all shapes, since a rate of its own moves the length as well.
     # The middle value of each is the middle shape's; the others differ from it in one thing.
     layers: Counts

@@ -9,6 +9,7 @@ from farcontext.studies.section import Study
 
 Learner = Literal["pretrained", "scratch", "tf_idf"]
 Tried = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+ByLearner = Annotated[dict[Learner, Tried], Field(min_length=1)]
 
 
 class Params(Study):
@@ -49,9 +50,9 @@ class Params(Study):
     labels: Counts  # So many labelled passages are learned from.
     tests: Count  # So many passages are tested, of each task.
     # Every learner tries three: AdamW's rate of fine-tuning, or C of the logistic regression.
-    tuning_rates: dict[Learner, Tried]
+    tuning_rates: ByLearner
     # What `farcontext tune` chose of them, for each number of labels.
-    chosen: dict[Learner, Tried]
+    chosen: ByLearner
     tune_steps: Count
     tune_rows: Count  # Passages in a step of fine-tuning.
     blanks: Count  # So many words are blanked, per domain.

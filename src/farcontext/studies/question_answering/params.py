@@ -23,9 +23,9 @@ class Params(Stories):
     levels: Levels  # These are tested, at the long length.
     retrieval: Names  # Forms of BM25 and the tokens that they may fill ("twice_128").
     # The one that was strongest on pilot seeds, by axis.
-    rivals: Annotated[dict[str, str], Field(min_length=1)]
+    rivals: Annotated[dict[Axis | Literal["length"], str], Field(min_length=1)]
     lengths: Counts  # Contexts with `length_updates` changes have these lengths.
-    length_updates: Annotated[int, Field(ge=0)]
+    length_updates: Count
     # The recipes are compared on contexts of this length, with so many changes; what is told
     # stands in this first share of them, further from the question than a short row is long.
     far_length: Count

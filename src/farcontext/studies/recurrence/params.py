@@ -45,7 +45,7 @@ class Params(Study):
     # Every arm of a task tries these; empty means no tuning.
     tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
     flip_flop_tuning_rates: Annotated[tuple[Positive, ...], Field(strict=False)]
-    tuning_seeds: Annotated[tuple[int, ...], Field(strict=False)]
+    tuning_seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
     recall_rates: RatesOf  # `farcontext tune` chose these.
     flip_flop_rates: RatesOf
     warmup: Count  # Steps to the peak rate; a quarter of all steps at most.
