@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from farcontext.app.languages import CHINESE
 from farcontext.app.literature import Found, Source, read_literature
 from farcontext.results import findings, freezing
 from farcontext.results.claims import Claim, Effect, read_claims
@@ -20,13 +21,7 @@ from farcontext.schema import read_yaml
 
 WORDS = Path(__file__).with_name("words.yaml")  # The article's words in English.
 CHOICES = Path(__file__).with_name("choices.yaml")  # What each verdict means for a choice.
-CHINESE = {
-    "supported": "成立",
-    "refuted": "不成立",
-    "undecided": "未定",
-    "mixed": "因情况而异",
-    "pending": "尚未发表",
-}
+KINDS = ("supported", "refuted", "undecided", "mixed", "pending")
 PENDING = "not published yet"
 # Which claims an answer of README's first screen rests on, by the answer's question.
 ANSWERS = {
@@ -71,10 +66,10 @@ class Card:
     @property
     def chinese(self) -> str:
         """The verdict in one line of Chinese; its numbers are the table's."""
+        word = CHINESE.verdicts[self.kind]
         if not self.row:
-            return CHINESE[self.kind]
-        told = f"{self.row['shown']}（阈值 {self.row['threshold_shown']}）"
-        return f"{CHINESE.get(self.kind, self.verdict)}：{told}"
+            return word
+        return f"{word}：{self.row['shown']}（阈值 {self.row['threshold_shown']}）"
 
     @property
     def newer(self) -> int:
@@ -207,7 +202,7 @@ def cards(root: Path) -> list[Card]:
 def tally(known: Iterable[Card]) -> dict[str, int]:
     """Return how many cards have each kind of verdict."""
     kinds = [card.kind for card in known]
-    return {kind: kinds.count(kind) for kind in CHINESE if kind in kinds}
+    return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
 
 
 def chosen(known: Iterable[Card], study: str = "all", verdict: str = "all") -> list[Card]:

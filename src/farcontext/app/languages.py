@@ -27,6 +27,9 @@ class Language:
     last: str
     level: str  # The level from which length pays: axis, number, unit.
     mixed: str  # A verdict of cells: how many hold, of how many.
+    columns: tuple[str, ...]  # Of the table of verdicts, after the claim's name.
+    night: str  # The column of a night's budget.
+    second: str  # How many verdicts a second machine gave too.
 
     def listed(self, words: Sequence[str]) -> str:
         """Return words as a list in a sentence."""
@@ -57,7 +60,7 @@ ENGLISH = Language(
     verdicts={
         word: word
         for word in (
-            *("supported", "refuted", "undecided", "mixed"),
+            *("supported", "refuted", "undecided", "mixed", "pending"),
             *("check failed", "no rival", "no headroom", "budget", "choices disagree"),
         )
     },
@@ -72,6 +75,9 @@ ENGLISH = Language(
     last=" and ",
     level="{axis} (from {number} {unit} on)",
     mixed="holds in {held} of {cells}",
+    columns=("we tested", "estimate [95 %]", "threshold", "tries", "verdict"),
+    night="a night's budget",
+    second="A second machine, with another CPU, gave the same verdict for {same} of {both} claims.",
 )
 
 CHINESE = Language(
@@ -106,6 +112,7 @@ CHINESE = Language(
         "refuted": "否定",
         "undecided": "未决",
         "mixed": "因情形而异",
+        "pending": "尚未发表",
         "check failed": "前提未成立",
         "no rival": "没有对手",
         "no headroom": "没有余地",
@@ -123,4 +130,7 @@ CHINESE = Language(
     last="和",
     level="{axis}（从 {number} {unit}起）",
     mixed="{cells} 格中成立 {held} 格",
+    columns=("我们检验的是", "估计值 [95 %]", "阈值", "次数", "结论"),
+    night="一夜的算力",
+    second="另一台机器（另一种 CPU）对 {both} 条中的 {same} 条得出同样的结论。",
 )

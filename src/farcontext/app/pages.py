@@ -59,10 +59,6 @@ def _page(name: str, **values: Any) -> str:
     return _templates().get_template(f"{name}.md.j2").render(**said, **values)
 
 
-def _template(name: str, said: Language) -> str:
-    return name if said is ENGLISH else f"{name}.{said.name}"
-
-
 def _verdict(f: Finding, second: Recorded) -> str:
     """Return a verdict with its note.
 
@@ -127,13 +123,17 @@ def verdict_block(
         }
         for study, path in notebook_of.items()
     ]
-    told = {"groups": groups, "tries": tries, "same": same, "both": len(both)}
-    told |= {
+    told = {
+        "groups": groups,
+        "tries": tries,
+        "columns": said.columns,
+        "night_column": said.night,
+        "second": said.second.format(same=same, both=len(both)) if both else "",
         "hypothesis": lambda f: _hypothesis(f, said),
         "verdict": lambda f: _in_short(f, said),
         "night": lambda f: _night(f, night),
     }
-    return _page(_template("verdicts", said), nights=len(night), **told)
+    return _page("verdicts", nights=len(night), **told)
 
 
 def _cost(study: str) -> str:
@@ -188,7 +188,7 @@ def answers_block(judged: list[Finding], said: Language = ENGLISH) -> str:
         "listed": said.listed,
         "gains": said.gains,
     }
-    return _page(_template("answers", said), **told)
+    return _page(f"answers.{said.name}", **told)
 
 
 def cards_block(known: Sequence[Card]) -> str:
